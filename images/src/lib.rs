@@ -1,3 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
 //! One manifest to everything of an appliance image that must agree.
+//!
+//! ```text
+//!  demo.toml ──▶ manifest ──┐
+//!                           ├──▶ validate ──▶ plan ──▶ emit ─┬─▶ host.dtb            (what Xen reads)
+//!  boards/x.toml ─▶ board ──┘       │           │            ├─▶ driver-domain.dtb, GUEST.dtb
+//!                                   ▼           │            ├─▶ xenpolicy           (who may do what)
+//!                              diagnostics      │            ├─▶ shim.toml           (who serves what)
+//!                                   └───────────┘            ├─▶ driver-domain.cpio.gz
+//!                                                            └─▶ qemu.json
+//! ```
+//!
+//! [`manifest`] and [`board`] say what was written, with the place where it was written. [`validate`] finds what
+//! cannot work. [`plan`] is the one place that hands out domain ids, addresses and interrupts, so that the files
+//! made from it cannot disagree.
+
+pub mod board;
+pub mod diagnostics;
+pub mod load;
+pub mod manifest;
+pub mod plan;
+mod spanned;
+pub mod validate;

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! What is wrong with a manifest, told so that its author can put it right: the place, the line, the reason, and
+//! what to write instead.
+
+use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
+use toml_span::{DeserError, Error, ErrorKind, Span};
+
+/// A text that was read, and where from.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The path as the user gave it.
+    pub path: String,
+    /// The file's content.
+    pub text: String,
+}
+
+/// One mistake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    title: String,
+    label: String,
+    span: Span,
+    related: Vec<(Span, String)>,
+    help: Option<String>,
+}
+
+impl Diagnostic {
+    /// A mistake at `span`: `title` says what is wrong, `label` stands below the words in question.
+    pub fn new(span: Span, title: impl Into<String>, label: impl Into<String>) -> Self {
+        Self { title: title.into(), label: label.into(), span, related: Vec::new(), help: None }
+    }
+
+    /// Another place that has to do with it.
+    #[must_use]
+    pub fn related(mut self, span: Span, label: impl Into<String>) -> Self {
+        self.related.push((span, label.into()));
+        self
+    }
+
+    /// What to write instead.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// The text that a user reads.
+    pub fn render(&self, source: &Source, renderer: &Renderer) -> String {
+        let text = source.text.as_str();
+        let mut snippet = Snippet::source(text)
+            .path(source.path.as_str())
+            .annotation(AnnotationKind::Primary.span(first_line(text, self.span)).label(self.label.as_str()));
+        for (span, label) in &self.related {
+            snippet = snippet
+                .annotation(AnnotationKind::Context.span(first_line(text, *span)).label(label.as_str()));
+        }
+        let mut group = Level::ERROR.primary_title(self.title.as_str()).element(snippet);
+        if let Some(help) = &self.help {
+            group = group.element(Level::HELP.message(help.as_str()));
+        }
+        renderer.render(&[group])
+    }
+}
+
+/// Renders all of `diagnostics`, in the order of the file.
+pub fn render(diagnostics: &[Diagnostic], source: &Source, renderer: &Renderer) -> String {
+    let mut sorted: Vec<_> = diagnostics.iter().collect();
+    sorted.sort_by_key(|diagnostic| diagnostic.span.start);
+    let rendered: Vec<_> = sorted.iter().map(|diagnostic| diagnostic.render(source, renderer)).collect();
+    rendered.join("\n\n") + "\n"
+}
+
+/// A table's span covers all its lines; its first one is enough to find it by.
+fn first_line(text: &str, span: Span) -> std::ops::Range<usize> {
+    let end = span.end.min(text.len());
+    let start = span.start.min(end);
+    let line = text.get(start..end).and_then(|part| part.lines().next()).unwrap_or_default();
+    start..start + line.trim_end().len()
+}
+
+/// ``a, b and c``, each as code.
+pub(crate) fn listed<S: AsRef<str>>(words: impl IntoIterator<Item = S>) -> String {
+    let words: Vec<_> = words.into_iter().map(|word| format!("`{}`", word.as_ref())).collect();
+    match words.split_last() {
+        None => "nothing".into(),
+        Some((only, [])) => only.clone(),
+        Some((last, others)) => format!("{} and {last}", others.join(", ")),
+    }
+}
+
+/// The one of `candidates` that was probably meant by `word`.
+pub(crate) fn nearest<'a, S: AsRef<str> + 'a>(
+    word: &str,
+    candidates: impl IntoIterator<Item = &'a S>,
+) -> Option<&'a str> {
+    candidates
+        .into_iter()
+        .map(|candidate| (strsim::jaro_winkler(word, candidate.as_ref()), candidate.as_ref()))
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, candidate)| candidate)
+}
+
+/// The errors of the TOML reader, as diagnostics.
+pub(crate) fn from_reader(errors: DeserError) -> Vec<Diagnostic> {
+    errors.errors.into_iter().flat_map(from_error).collect()
+}
+
+/// One error of the TOML reader, as diagnostics: several if it names several unknown keys.
+pub(crate) fn from_error(error: Error) -> Vec<Diagnostic> {
+    let span = error.span;
+    match error.kind {
+        ErrorKind::Wanted { expected: "u32", found } => vec![Diagnostic::new(
+            span,
+            format!("expected a whole number, found {found}"),
+            "a number belongs here, without quotation marks",
+        )],
+        ErrorKind::UnexpectedKeys { keys, expected } => {
+            keys.into_iter().map(|(key, span)| unknown_key(&key, span, &expected)).collect()
+        }
+        ErrorKind::MissingField(key) => vec![
+            Diagnostic::new(span, format!("the key `{key}` is missing"), "in this table")
+                .help(format!("add `{key} = …` to it")),
+        ],
+        ErrorKind::DuplicateKey { key, first } => vec![
+            Diagnostic::new(span, format!("the key `{key}` is given twice"), "for the second time here")
+                .related(first, "for the first time here")
+                .help("keep one of them"),
+        ],
+        ErrorKind::DuplicateTable { name, first } => vec![
+            Diagnostic::new(span, format!("the table `{name}` is given twice"), "for the second time here")
+                .related(first, "for the first time here")
+                .help("put the keys of both into one table"),
+        ],
+        ErrorKind::Wanted { expected, found } => vec![Diagnostic::new(
+            span,
+            format!("expected {expected}, found {found}"),
+            format!("{expected} belongs here"),
+        )],
+        ErrorKind::Custom(message) => {
+            let (title, help) = message.split_once('\n').unwrap_or((&message, ""));
+            let diagnostic = Diagnostic::new(span, title, "this value");
+            vec![if help.is_empty() { diagnostic } else { diagnostic.help(help) }]
+        }
+        other => vec![Diagnostic::new(span, other.to_string(), "this is not TOML as this file needs it")],
+    }
+}
+
+fn unknown_key(key: &str, span: Span, expected: &[String]) -> Diagnostic {
+    let help = match nearest(key, expected) {
+        Some(near) => format!("write `{near}`, or one of {}", listed(expected)),
+        None => format!("the keys of this table are {}", listed(expected)),
+    };
+    Diagnostic::new(span, format!("there is no key `{key}` here"), "unknown key").help(help)
+}

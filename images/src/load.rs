@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! From the path of a manifest to a manifest and a board that go together, or to what is wrong with them.
+
+use std::fmt;
+use std::io::IsTerminal;
+use std::path::Path;
+
+use annotate_snippets::Renderer;
+use anyhow::Context;
+
+use crate::board::Board;
+use crate::diagnostics::{Diagnostic, Source, render};
+use crate::manifest::Manifest;
+use crate::validate;
+
+/// Why a manifest was refused.
+#[derive(Debug)]
+pub struct Refusal {
+    source: Source,
+    found: Vec<Diagnostic>,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let renderer = if std::io::stderr().is_terminal() { Renderer::styled() } else { Renderer::plain() };
+        let count = match self.found.len() {
+            1 => "one mistake".to_owned(),
+            count => format!("{count} mistakes"),
+        };
+        let found = render(&self.found, &self.source, &renderer);
+        write!(f, "{found}\n{}: {count}, nothing was written", self.source.path)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// A manifest that can be built, its board, and its text for what is still found wrong with it.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The manifest.
+    pub manifest: Manifest,
+    /// Its board.
+    pub board: Board,
+    source: Source,
+}
+
+impl Loaded {
+    /// Refuses the manifest if a file that it names is not in `directory`.
+    ///
+    /// # Errors
+    ///
+    /// The names of the files that are missing, where the manifest has them.
+    pub fn require_files(&self, directory: &Path) -> Result<(), Refusal> {
+        match validate::missing_files(&self.manifest, directory) {
+            found if found.is_empty() => Ok(()),
+            found => Err(Refusal { source: self.source.clone(), found }),
+        }
+    }
+}
+
+/// Reads a manifest and its board, and validates the one on the other.
+///
+/// # Errors
+///
+/// A [`Refusal`] that lists every mistake; or that the file cannot be read.
+pub fn load(path: &Path) -> anyhow::Result<Loaded> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let source = Source { path: path.display().to_string(), text };
+    let refuse = |source: &Source, found| Refusal { source: source.clone(), found };
+    let manifest = Manifest::parse(&source.text).map_err(|found| refuse(&source, found))?;
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let board_source =
+        Board::source(&manifest.board, directory).map_err(|found| refuse(&source, vec![found]))?;
+    let board = Board::parse(&board_source.text).map_err(|found| refuse(&board_source, found))?;
+    match validate::validate(&manifest, &board) {
+        found if found.is_empty() => Ok(Loaded { manifest, board, source }),
+        found => Err(refuse(&source, found).into()),
+    }
+}

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! What the manifest's and the boards' readers need beyond `toml-span`: sizes, device tree properties, choices, and
+//! tables whose keys are the author's own.
+
+use toml_span::de_helpers::expected;
+use toml_span::value::{Value, ValueInner};
+use toml_span::{DeserError, Deserialize, Error, ErrorKind, Span, Spanned};
+
+/// The bytes of one MiB.
+pub(crate) const MIB: u64 = 1 << 20;
+
+/// An error with the author's next step after a line break (see [`crate::diagnostics::from_error`]).
+pub(crate) fn custom(span: Span, title: impl std::fmt::Display, help: impl std::fmt::Display) -> Error {
+    Error { kind: ErrorKind::Custom(format!("{title}\n{help}").into()), span, line_info: None }
+}
+
+/// An amount of memory: `"64 MiB"` or `"1 GiB"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Memory {
+    /// The amount in bytes.
+    pub bytes: u64,
+}
+
+impl<'de> Deserialize<'de> for Memory {
+    fn deserialize(value: &mut Value<'de>) -> Result<Self, DeserError> {
+        let text = value.take_string(Some("an amount of memory such as \"64 MiB\""))?;
+        let units = [("GiB", 1 << 30), ("MiB", MIB)];
+        let bytes = units.iter().find_map(|(unit, factor)| {
+            let count: u64 = text.strip_suffix(unit)?.trim_end().parse().ok()?;
+            count.checked_mul(*factor)
+        });
+        bytes.map(|bytes| Self { bytes }).ok_or_else(|| {
+            let title = format!("`{text}` is not an amount of memory");
+            custom(value.span, title, "write a whole number of MiB or GiB, such as \"64 MiB\"").into()
+        })
+    }
+}
+
+impl Memory {
+    /// The amount in MiB.
+    pub fn mib(self) -> u64 {
+        self.bytes / MIB
+    }
+}
+
+impl std::fmt::Display for Memory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} MiB", self.mib())
+    }
+}
+
+/// The value of a device tree property as it is written in TOML.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Property {
+    /// `true`: the property is there and has no value.
+    Flag,
+    /// Integers: cells of 32 bits.
+    Cells(Vec<u32>),
+    /// Strings.
+    Strings(Vec<String>),
+}
+
+impl<'de> Deserialize<'de> for Property {
+    fn deserialize(value: &mut Value<'de>) -> Result<Self, DeserError> {
+        let span = value.span;
+        match value.take() {
+            ValueInner::Boolean(true) => Ok(Self::Flag),
+            ValueInner::Integer(number) => Ok(Self::Cells(vec![u32::deserialize(&mut Value::with_span(
+                ValueInner::Integer(number),
+                span,
+            ))?])),
+            ValueInner::String(text) => Ok(Self::Strings(vec![text.into()])),
+            ValueInner::Array(items) if items.first().is_some_and(|first| first.as_str().is_some()) => {
+                Vec::deserialize(&mut Value::with_span(ValueInner::Array(items), span)).map(Self::Strings)
+            }
+            ValueInner::Array(items) => {
+                Vec::deserialize(&mut Value::with_span(ValueInner::Array(items), span)).map(Self::Cells)
+            }
+            other => Err(expected("true, an integer, a string, or an array of these", other, span).into()),
+        }
+    }
+}
+
+/// A table whose keys are names that the author chose, in the order of the file.
+#[derive(Clone, Debug)]
+pub(crate) struct Named<T>(pub(crate) Vec<(Spanned<String>, T)>);
+
+// Not derived: `T` need not have a default.
+impl<T> Default for Named<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Named<T> {
+    fn deserialize(value: &mut Value<'de>) -> Result<Self, DeserError> {
+        let table = match value.take() {
+            ValueInner::Table(table) => table,
+            other => return Err(expected("a table", other, value.span).into()),
+        };
+        let mut entries = Vec::new();
+        let mut errors = Vec::new();
+        for (key, mut item) in table {
+            match T::deserialize(&mut item) {
+                Ok(item) => entries.push((Spanned::with_span(key.name.into(), key.span), item)),
+                Err(mut error) => errors.append(&mut error.errors),
+            }
+        }
+        entries.sort_by_key(|(key, _)| key.span.start);
+        if errors.is_empty() { Ok(Self(entries)) } else { Err(DeserError { errors }) }
+    }
+}
+
+/// Ends a table: the value if nothing was missing, wrong or left over.
+macro_rules! finish {
+    ($table:ident, $value:expr) => {{
+        // The closure stops at the first required value that is not there; `finalize` has the whole list.
+        let value = (|| Ok::<_, toml_span::Error>($value))();
+        $table.finalize(None)?;
+        value.map_err(Into::into)
+    }};
+}
+pub(crate) use finish;
+
+/// Reads one of several words.
+pub(crate) fn choice<T: Copy>(value: &mut Value<'_>, choices: &[(&str, T)]) -> Result<T, DeserError> {
+    let span = value.span;
+    let text = value.take_string(None)?;
+    choices.iter().find(|(word, _)| *word == text).map(|(_, choice)| *choice).ok_or_else(|| {
+        let words = crate::diagnostics::listed(choices.iter().map(|(word, _)| word));
+        custom(span, format!("`{text}` is not known here"), format!("write one of {words}")).into()
+    })
+}

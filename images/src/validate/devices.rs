@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The guests' devices: I2C targets and GPIO lines, each of which has one owner unless sharing is meant.
+
+use std::collections::HashMap;
+
+use toml_span::Spanned;
+
+use super::hardware::owned;
+use crate::board::{Board, Kind};
+use crate::diagnostics::Diagnostic;
+use crate::manifest::{I2c, Line, Manifest, Target};
+
+/// The 7-bit addresses that are not reserved (I2C-bus specification, UM10204, table 4).
+const ADDRESSES: std::ops::RangeInclusive<i64> = 0x08..=0x77;
+
+/// What the builder writes itself into the node of a target.
+const OWN_PROPERTIES: [&str; 2] = ["compatible", "reg"];
+
+pub(super) fn check(manifest: &Manifest, board: &Board, found: &mut Vec<Diagnostic>) {
+    let mut addresses = HashMap::new();
+    let mut lines = HashMap::new();
+    for guest in &manifest.guests {
+        let guest_name = guest.name.value.as_str();
+        for device in &guest.i2c {
+            owned(&device.adapter, Kind::I2c, manifest, board, found);
+            if device.targets.is_empty() {
+                found.push(
+                    Diagnostic::new(
+                        device.span,
+                        "an I2C adapter without targets",
+                        "nothing can be reached by it",
+                    )
+                    .help("list what the guest may reach: `targets = [{ address = 0x48 }]`"),
+                );
+            }
+            for target in &device.targets {
+                target_itself(target, found);
+                target_owner(guest_name, device, target, &mut addresses, found);
+            }
+        }
+        for device in &guest.gpio {
+            if device.lines.is_empty() {
+                found.push(
+                    Diagnostic::new(
+                        device.span,
+                        "a GPIO controller without lines",
+                        "nothing can be done by it",
+                    )
+                    .help("list its lines: `lines = [{ chip = \"…\", line = 0, name = \"…\" }]`"),
+                );
+            }
+            for line in &device.lines {
+                line_itself(line, manifest, board, found);
+                line_owner(guest_name, line, &mut lines, found);
+            }
+        }
+    }
+}
+
+fn target_itself(target: &Target, found: &mut Vec<Diagnostic>) {
+    let address = &target.address;
+    if !ADDRESSES.contains(&address.value) {
+        let title = format!("{:#x} is not the address of an I2C target", address.value);
+        let shifted = address.value >> 1;
+        let help = if address.value > 0x7f && ADDRESSES.contains(&shifted) {
+            format!("write the seven bits without the read/write bit: perhaps {shifted:#x}")
+        } else {
+            format!("write an address from {:#04x} to {:#04x}", ADDRESSES.start(), ADDRESSES.end())
+        };
+        found.push(Diagnostic::new(address.span, title, "out of the 7-bit range, or reserved").help(help));
+    }
+    for (name, _) in &target.properties {
+        if OWN_PROPERTIES.contains(&name.value.as_str()) {
+            let title = format!("the property `{}` cannot be given", name.value);
+            found.push(
+                Diagnostic::new(name.span, title, "the builder writes it")
+                    .help("use the target's `compatible` and `address`"),
+            );
+        } else if !is_property_name(&name.value) {
+            let title = format!("`{}` cannot name a property", name.value);
+            found.push(
+                Diagnostic::new(name.span, title, "not a name that a device tree can have")
+                    .help("use letters, digits and `,._+?#-`, from 1 to 31 in all"),
+            );
+        } else if target.compatible.is_none() {
+            found.push(
+                Diagnostic::new(name.span, "properties of a target without a driver", "nobody would read it")
+                    .help("add `compatible = \"…\"` to the target, or leave its properties out"),
+            );
+        }
+    }
+}
+
+/// Devicetree Specification 0.4, 2.2.4.1.
+fn is_property_name(name: &str) -> bool {
+    let plain = |char: char| char.is_ascii_alphanumeric() || ",._+?#-".contains(char);
+    (1..=31).contains(&name.len()) && name.chars().all(plain)
+}
+
+/// Who has been given a thing, and whether they agreed to share it.
+struct Owner<'a> {
+    guest: &'a str,
+    shared: bool,
+    span: toml_span::Span,
+}
+
+fn target_owner<'a>(
+    guest: &'a str,
+    device: &'a I2c,
+    target: &'a Target,
+    owners: &mut HashMap<(&'a str, i64), Owner<'a>>,
+    found: &mut Vec<Diagnostic>,
+) {
+    let (address, span, shared) = (target.address.value, target.address.span, target.shared);
+    let adapter = device.adapter.value.as_str();
+    let Some(first) = owners.insert((adapter, address), Owner { guest, shared, span }) else { return };
+    if first.guest == guest {
+        let title = format!("`{guest}` has address {address:#04x} of `{adapter}` twice");
+        found.push(
+            Diagnostic::new(span, title, "again").related(first.span, "the first time").help("list it once"),
+        );
+    } else if !(shared && first.shared) {
+        let title = format!("address {address:#04x} of `{adapter}` is given to two guests");
+        let label = format!("here to `{guest}`");
+        found.push(
+            Diagnostic::new(span, title, label)
+                .related(first.span, format!("here to `{}`", first.guest))
+                .help(
+                    "give it to one of them, or write `shared = true` at both if they may disturb each other",
+                ),
+        );
+    }
+}
+
+fn line_itself(line: &Line, manifest: &Manifest, board: &Board, found: &mut Vec<Diagnostic>) {
+    let Some(hardware) = owned(&line.chip, Kind::Gpio, manifest, board, found) else { return };
+    let count = hardware.lines.unwrap_or(u32::MAX);
+    if !(0..i64::from(count)).contains(&line.line.value) {
+        let title = format!("`{}` has no line {}", line.chip.value, line.line.value);
+        let help = format!("write a line from 0 to {}", count.saturating_sub(1));
+        found.push(Diagnostic::new(line.line.span, title, "out of range").help(help));
+    }
+    if let Some(Spanned { value: true, span }) = line.shared {
+        found.push(
+            Diagnostic::new(span, "a GPIO line cannot be shared", "no backend serves one line to two guests")
+                .help("give the line to one guest"),
+        );
+    }
+}
+
+fn line_owner<'a>(
+    guest: &'a str,
+    line: &'a Line,
+    owners: &mut HashMap<(&'a str, i64), (&'a str, toml_span::Span)>,
+    found: &mut Vec<Diagnostic>,
+) {
+    let (chip, number, span) = (line.chip.value.as_str(), line.line.value, line.line.span);
+    let Some((first, first_span)) = owners.insert((chip, number), (guest, span)) else { return };
+    let (title, label, other) = if first == guest {
+        (format!("`{guest}` has line {number} of `{chip}` twice"), "again".into(), "the first time".into())
+    } else {
+        let title = format!("line {number} of `{chip}` is given to two guests");
+        (title, format!("here to `{guest}`"), format!("here to `{first}`"))
+    };
+    found.push(Diagnostic::new(span, title, label).related(first_span, other).help("give it once"));
+}

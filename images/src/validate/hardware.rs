@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The driver domain's hardware: that the board has it, and that it can be given away by itself.
+
+use toml_span::Spanned;
+
+use crate::board::{Board, Hardware, Kind};
+use crate::diagnostics::{Diagnostic, listed, nearest};
+use crate::manifest::Manifest;
+
+pub(super) fn check(manifest: &Manifest, board: &Board, found: &mut Vec<Diagnostic>) {
+    let mut owned: Vec<(&Spanned<String>, &Hardware)> = Vec::new();
+    for name in &manifest.driver_domain.hardware {
+        let Some(hardware) = board.hardware(&name.value) else {
+            found.push(unknown(name, board, board.hardware.iter()));
+            continue;
+        };
+        if let Some((first, _)) = owned.iter().find(|(_, other)| other.name == hardware.name) {
+            found.push(
+                Diagnostic::new(name.span, format!("`{}` is listed twice", name.value), "again")
+                    .related(first.span, "the first time")
+                    .help("list it once"),
+            );
+            continue;
+        }
+        if let Some((other, _)) = owned.iter().find(|(_, other)| share_pages(hardware, other)) {
+            let title = format!("`{}` and `{}` have registers in the same page", name.value, other.value);
+            found.push(
+                Diagnostic::new(name.span, title, "Xen gives whole pages away, each to one device")
+                    .related(other.span, "the other one")
+                    .help("use hardware of different pages, or describe both as one in the board file"),
+            );
+        }
+        owned.push((name, hardware));
+    }
+}
+
+fn share_pages(a: &Hardware, b: &Hardware) -> bool {
+    a.pages().any(|a| b.pages().any(|b| a.overlaps(b)))
+}
+
+/// The hardware that a guest's device stands for.
+pub(super) fn owned<'a>(
+    name: &Spanned<String>,
+    kind: Kind,
+    manifest: &Manifest,
+    board: &'a Board,
+    found: &mut Vec<Diagnostic>,
+) -> Option<&'a Hardware> {
+    let of_kind = board.hardware.iter().filter(|hardware| hardware.kind == kind);
+    let Some(hardware) = board.hardware(&name.value) else {
+        found.push(unknown(name, board, of_kind));
+        return None;
+    };
+    let what = match kind {
+        Kind::I2c => "an I2C adapter",
+        Kind::Gpio => "a GPIO controller",
+    };
+    if hardware.kind != kind {
+        let names = listed(of_kind.map(|hardware| &hardware.name));
+        let title = format!("`{}` is not {what}", name.value);
+        found.push(
+            Diagnostic::new(name.span, title, "hardware of another kind")
+                .help(format!("write one of {names}")),
+        );
+        return None;
+    }
+    let listing = &manifest.driver_domain.hardware;
+    if !listing.iter().any(|listed| listed.value == name.value) {
+        let title = format!("the driver domain does not own `{}`", name.value);
+        found.push(
+            Diagnostic::new(name.span, title, "so it cannot serve it")
+                .help(format!("add \"{}\" to `hardware` of [driver-domain]", name.value)),
+        );
+    }
+    Some(hardware)
+}
+
+fn unknown<'a>(
+    name: &Spanned<String>,
+    board: &'a Board,
+    candidates: impl Iterator<Item = &'a Hardware>,
+) -> Diagnostic {
+    let names: Vec<_> = candidates.map(|hardware| &hardware.name).collect();
+    let all = listed(board.hardware.iter().map(|hardware| &hardware.name));
+    let help = match nearest(&name.value, names.iter().copied()) {
+        Some(near) => format!("write `{near}`; the board has {all}"),
+        None => format!("the board has {all}"),
+    };
+    Diagnostic::new(name.span, format!("the board has no hardware `{}`", name.value), "unknown hardware")
+        .help(help)
+}

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Names: of guests, of their devices, of GPIO lines. They become file names, types of the policy, words of a command
+//! line and names in a device tree, so they are plain, and each is given once.
+
+use std::collections::HashMap;
+
+use toml_span::{Span, Spanned};
+
+use crate::diagnostics::{Diagnostic, listed};
+use crate::manifest::Manifest;
+
+/// Names that output files or types of the policy have already.
+const RESERVED: [&str; 7] = ["driver", "driver-domain", "host", "idle", "shim", "unlabeled", "xen"];
+
+/// The longest name: a file name, a log line's prefix and a policy's type stay legible.
+const LONGEST: usize = 31;
+
+pub(super) fn check(manifest: &Manifest, found: &mut Vec<Diagnostic>) {
+    let mut guests = Once::new("guest");
+    for guest in &manifest.guests {
+        guest_name(&guest.name, found);
+        guests.see(&guest.name.value, guest.name.span, found);
+
+        let mut devices = Once::new("device of this guest");
+        let i2c = guest.i2c.iter().map(|device| (&device.name, device.span));
+        let gpio = guest.gpio.iter().map(|device| (&device.name, device.span));
+        for (name, span) in i2c.chain(gpio) {
+            let span = if name.span.is_empty() { span } else { name.span };
+            word(name, "device", found);
+            devices.see(&name.value, span, found);
+        }
+        for device in &guest.gpio {
+            let mut lines = Once::new("line of this controller");
+            for line in &device.lines {
+                word(&line.name, "line", found);
+                lines.see(&line.name.value, line.name.span, found);
+            }
+        }
+    }
+}
+
+fn guest_name(name: &Spanned<String>, found: &mut Vec<Diagnostic>) {
+    let text = name.value.as_str();
+    let plain = text.starts_with(|first: char| first.is_ascii_lowercase())
+        && text.chars().all(|char| char.is_ascii_lowercase() || char.is_ascii_digit() || char == '-')
+        && !text.ends_with('-')
+        && text.len() <= LONGEST;
+    if !plain {
+        let title = format!("`{text}` cannot name a guest");
+        found.push(Diagnostic::new(name.span, title, "not a plain name").help(format!(
+            "start with a letter, then use lower-case letters, digits and hyphens, at most {LONGEST} in all"
+        )));
+    } else if RESERVED.contains(&text) {
+        let title = format!("the name `{text}` is taken");
+        found.push(
+            Diagnostic::new(name.span, title, "used by the appliance itself")
+                .help(format!("choose another than {}", listed(RESERVED))),
+        );
+    }
+}
+
+/// A name that goes into a command line or a device tree, where a guest or a user reads it.
+fn word(name: &Spanned<String>, what: &str, found: &mut Vec<Diagnostic>) {
+    let text = name.value.as_str();
+    let plain = |char: char| char.is_ascii_alphanumeric() || "-_.".contains(char);
+    if text.is_empty() || text.len() > LONGEST || !text.chars().all(plain) {
+        let title = format!("`{text}` cannot name a {what}");
+        found.push(
+            Diagnostic::new(name.span, title, "not a plain name")
+                .help(format!("use letters, digits, `-`, `_` and `.`, from 1 to {LONGEST} in all")),
+        );
+    }
+}
+
+/// Sees to it that each name is given once.
+struct Once<'a> {
+    what: &'static str,
+    seen: HashMap<&'a str, Span>,
+}
+
+impl<'a> Once<'a> {
+    fn new(what: &'static str) -> Self {
+        Self { what, seen: HashMap::new() }
+    }
+
+    fn see(&mut self, name: &'a str, span: Span, found: &mut Vec<Diagnostic>) {
+        let Some(first) = self.seen.insert(name, span) else { return };
+        let title = format!("a second {} is called `{name}`", self.what);
+        found.push(
+            Diagnostic::new(span, title, "the same name again")
+                .related(first, "the first one")
+                .help("give it a `name` of its own"),
+        );
+    }
+}

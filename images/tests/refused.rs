@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Each manifest in `tests/refused` has a mistake (or several), and beside it stands what the builder says about it.
+//!
+//! After a change of the texts, `UPDATE_EXPECTED=1 cargo test -p images` writes them anew, for review by `git diff`.
+
+use std::path::Path;
+
+use images::load::load;
+
+#[test]
+fn each_mistake_is_explained() {
+    let root = format!("{}/tests/refused/", env!("CARGO_MANIFEST_DIR"));
+    let mut wrong = Vec::new();
+    for entry in std::fs::read_dir(&root).unwrap() {
+        let manifest = entry.unwrap().path();
+        if manifest.extension().is_none_or(|extension| extension != "toml") {
+            continue;
+        }
+        let message = match load(&manifest) {
+            Ok(_) => "accepted\n".to_owned(),
+            Err(error) => format!("{error}\n").replace(&root, ""),
+        };
+        let expected = manifest.with_extension("expected");
+        if std::env::var_os("UPDATE_EXPECTED").is_some() {
+            std::fs::write(&expected, &message).unwrap();
+        }
+        if std::fs::read_to_string(&expected).unwrap_or_default() != message {
+            wrong.push(format!("{}:\n{message}", manifest.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "unexpected messages:\n\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_demo_is_accepted() {
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/demo.toml");
+    load(&demo).unwrap();
+}
