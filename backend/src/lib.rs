@@ -1,3 +1,38 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
 //! vhost-user device daemons for I2C and GPIO, one multi-call binary.
+//!
+//! ```text
+//!  frontend (xen-frontend-shim, QEMU)                         hardware (or sim)
+//!     │ control socket                                             ▲
+//!     ▼                                                            │
+//!  session ── what one frontend negotiated: features, memory, rings│
+//!     │                                                            │
+//!  kick ─▶ queue ─▶ chain ─▶ Device::process ─▶ i2c | gpio ────────┘
+//!           ▲  take all,     (a batch of       spec → request → policy → device → bus | chip
+//!           │  copy in        requests)                                          │
+//!  call ◀── queue ◀─ chain ◀─ finished chains ◀──────────────────────────────────┘
+//!              complete all, copy out, notify once
+//! ```
+//!
+//! One process serves one device, in one thread: [`daemon`] waits for the control socket, the kicks and what the
+//! device itself watches, and handles one event after the other. So nothing here is locked, and a bus that blocks
+//! holds up its own daemon and nobody else.
+//!
+//! Who trusts whom: the guest is hostile, and everything it wrote reaches a device only through [`chain`]. The
+//! frontend is trusted not to attack, but may die at any moment. The operator's arguments may be wrong, and are
+//! answered in words.
+
+pub mod chain;
+pub mod cli;
+pub mod daemon;
+pub mod device;
+pub mod gpio;
+pub mod i2c;
+mod inherited;
+pub mod memory;
+pub mod queue;
+pub mod session;
+pub mod sim;
+pub mod sysfs;
+pub mod watch;

@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Descriptor chains: the only way from a guest's buffers to a device and back.
+//!
+//! A chain passes three stages. [`Chain::collect`] reads its descriptors, once each, and checks all of them against
+//! the rules of virtio 1.3, 2.7 and the limits of the queue. [`copy_in`] fetches what the driver wrote, for a whole
+//! batch at once, and [`copy_out`] delivers the answers, likewise: with grants each is one system call. Between the
+//! two a chain is plain owned memory that the guest cannot change under the device's hands.
+
+use virtio_bindings::bindings::virtio_ring::{VRING_DESC_F_INDIRECT, VRING_DESC_F_NEXT};
+use virtio_queue::desc::split::Descriptor;
+use vm_memory::{Address, Bytes, GuestAddress};
+
+use crate::memory::{CopyIn, CopyOut, Memory};
+
+/// How long the two parts of a chain may be. What is longer is malformed, before anything is allocated for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes that the driver may write for the device.
+    pub request: usize,
+    /// Bytes that the driver may provide for the answer.
+    pub answer: usize,
+}
+
+/// A piece of guest memory that a descriptor names. Not yet known to exist.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Segment {
+    pub(crate) address: GuestAddress,
+    pub(crate) length: usize,
+}
+
+/// One request of the guest: the bytes it wrote, and room for an answer.
+#[derive(Debug, Default)]
+pub struct Chain {
+    queue: usize,
+    head: u16,
+    readable: Vec<Segment>,
+    writable: Vec<Segment>,
+    request: Vec<u8>,
+    room: usize,
+    answer: Vec<u8>,
+}
+
+impl Chain {
+    /// A chain with no guest behind it, to show a device a request without a ring.
+    #[must_use]
+    pub fn detached(queue: usize, request: &[u8], room: usize) -> Self {
+        Self { queue, request: request.to_vec(), room, ..Self::default() }
+    }
+
+    /// The queue that this chain came from and goes back to.
+    #[must_use]
+    pub fn queue(&self) -> usize {
+        self.queue
+    }
+
+    /// What the driver wrote.
+    #[must_use]
+    pub fn request(&self) -> &[u8] {
+        &self.request
+    }
+
+    /// How many bytes the answer may have.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        self.room
+    }
+
+    /// The answer so far.
+    #[must_use]
+    pub fn answer(&self) -> &[u8] {
+        &self.answer
+    }
+
+    /// Makes the answer `length` bytes long, but no longer than there is room, and hands it out together with the
+    /// request. Bytes that were not in it before are zero.
+    pub fn parts(&mut self, length: usize) -> (&[u8], &mut [u8]) {
+        self.answer.resize(length.min(self.room), 0);
+        (&self.request, &mut self.answer)
+    }
+
+    /// Replaces the answer. What there is no room for is cut off; a device checks [`room`](Self::room) first.
+    pub fn set_answer(&mut self, answer: &[u8]) {
+        self.answer.clear();
+        self.answer.extend(answer.iter().take(self.room));
+    }
+
+    pub(crate) fn head(&self) -> u16 {
+        self.head
+    }
+
+    /// Reads the chain that starts at `head` into `self`, whatever `self` was before (buffers are reused).
+    pub(crate) fn collect(
+        &mut self,
+        memory: &Memory,
+        ring: Table,
+        at: Position,
+        limits: Limits,
+    ) -> Result<(), Malformed> {
+        let Self { queue, head, readable, writable, request, room, answer } = self;
+        (*queue, *head, *room) = (at.queue, at.head, 0);
+        readable.clear();
+        writable.clear();
+        request.clear();
+        answer.clear();
+
+        let mut walk = Walk::new(memory, ring, at.head);
+        let mut readable_bytes = 0;
+        while let Some(descriptor) = walk.next()? {
+            let segment = Segment {
+                address: descriptor.addr(),
+                length: usize::try_from(descriptor.len()).unwrap_or(usize::MAX),
+            };
+            if descriptor.is_write_only() {
+                *room = within(*room, segment.length, limits.answer)?;
+                writable.push(segment);
+            } else if writable.is_empty() {
+                readable_bytes = within(readable_bytes, segment.length, limits.request)?;
+                readable.push(segment);
+            } else {
+                return Err(Malformed::ReadableAfterWritable);
+            }
+        }
+        request.resize(readable_bytes, 0);
+        Ok(())
+    }
+}
+
+/// Adds the length of a descriptor to its part of the chain.
+fn within(sum: usize, length: usize, limit: usize) -> Result<usize, Malformed> {
+    if length == 0 {
+        return Err(Malformed::ZeroLength);
+    }
+    let sum = sum.saturating_add(length);
+    if sum > limit {
+        return Err(Malformed::TooLong { limit });
+    }
+    Ok(sum)
+}
+
+/// Which chain of which queue.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Position {
+    pub(crate) queue: usize,
+    pub(crate) head: u16,
+}
+
+/// A table of descriptors: that of the ring, or an indirect one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Table {
+    pub(crate) address: GuestAddress,
+    pub(crate) size: u16,
+    /// Whether VIRTIO_F_INDIRECT_DESC was negotiated, and this is not an indirect table itself.
+    pub(crate) may_be_indirect: bool,
+}
+
+/// Goes along a chain, one descriptor at a time. Each is read once, so that the guest cannot change what was checked.
+struct Walk<'a> {
+    memory: &'a Memory,
+    table: Table,
+    next: Option<u16>,
+    /// A chain of more descriptors than its table has must visit one twice (virtio 1.3, 2.7.5.2).
+    left: u16,
+}
+
+impl<'a> Walk<'a> {
+    fn new(memory: &'a Memory, table: Table, head: u16) -> Self {
+        Self { memory, table, next: Some(head), left: table.size }
+    }
+
+    fn next(&mut self) -> Result<Option<Descriptor>, Malformed> {
+        let Some(index) = self.next else { return Ok(None) };
+        self.left = self.left.checked_sub(1).ok_or(Malformed::Loop)?;
+        let descriptor = self.read(index)?;
+        if flagged(&descriptor, VRING_DESC_F_INDIRECT) {
+            self.enter(&descriptor)?;
+            return self.next();
+        }
+        self.next = flagged(&descriptor, VRING_DESC_F_NEXT).then(|| descriptor.next());
+        Ok(Some(descriptor))
+    }
+
+    fn read(&self, index: u16) -> Result<Descriptor, Malformed> {
+        if index >= self.table.size {
+            return Err(Malformed::OutsideTable { index });
+        }
+        let offset = u64::from(index) * DESCRIPTOR_BYTES;
+        let address = self.table.address.checked_add(offset).ok_or(Malformed::NoSuchMemory)?;
+        self.memory.map().read_obj(address).map_err(|_| Malformed::NoSuchMemory)
+    }
+
+    /// Continues in the table that `descriptor` refers to (virtio 1.3, 2.7.5.3).
+    fn enter(&mut self, descriptor: &Descriptor) -> Result<(), Malformed> {
+        let entries = u64::from(descriptor.len()) / DESCRIPTOR_BYTES;
+        let whole = u64::from(descriptor.len()) % DESCRIPTOR_BYTES == 0;
+        // VIRTQ_DESC_F_WRITE is to be ignored here (2.7.5.3.2).
+        if !self.table.may_be_indirect || flagged(descriptor, VRING_DESC_F_NEXT) || !whole {
+            return Err(Malformed::Indirect);
+        }
+        let size = u16::try_from(entries)
+            .ok()
+            .filter(|size| (1..=INDIRECT_ENTRIES).contains(size))
+            .ok_or(Malformed::Indirect)?;
+        self.table = Table { address: descriptor.addr(), size, may_be_indirect: false };
+        (self.next, self.left) = (Some(0), size);
+        Ok(())
+    }
+}
+
+/// Size of a descriptor (virtio 1.3, 2.7.5).
+const DESCRIPTOR_BYTES: u64 = 16;
+
+/// How many descriptors an indirect table may have: a request has a header, some pieces of a buffer and a status.
+const INDIRECT_ENTRIES: u16 = 64;
+
+fn flagged(descriptor: &Descriptor, flags: u32) -> bool {
+    u32::from(descriptor.flags()) & flags != 0
+}
+
+/// Fetches the requests of `chains`. Those whose memory does not exist, or is not readable, move to `broken`.
+pub(crate) fn copy_in(memory: &Memory, chains: &mut Vec<Chain>, broken: &mut Vec<Chain>) {
+    let mut copy = CopyIn::new(memory);
+    for (index, chain) in chains.iter_mut().enumerate() {
+        let mut rest = chain.request.as_mut_slice();
+        for segment in &chain.readable {
+            let Some((piece, tail)) = rest.split_at_mut_checked(segment.length) else { break };
+            copy.add(index, segment.address, piece);
+            rest = tail;
+        }
+    }
+    let failed = copy.run();
+    move_failed(&failed, chains, broken);
+}
+
+/// Delivers the answers of `chains`. An answer that could not be written is reported by its length: see
+/// [`Chain::used_length`].
+pub(crate) fn copy_out(memory: &Memory, chains: &mut [Chain]) {
+    let mut copy = CopyOut::new(memory);
+    for (index, chain) in chains.iter().enumerate() {
+        let mut rest = chain.answer.as_slice();
+        for segment in &chain.writable {
+            let (piece, tail) = rest.split_at_checked(segment.length).unwrap_or((rest, &[]));
+            copy.add(index, segment.address, piece);
+            rest = tail;
+        }
+    }
+    for index in copy.run() {
+        if let Some(chain) = chains.get_mut(index) {
+            chain.answer.clear();
+        }
+    }
+}
+
+impl Chain {
+    /// What the used ring says was written. Zero is also the answer to a chain that was malformed.
+    pub(crate) fn used_length(&self) -> u32 {
+        u32::try_from(self.answer.len()).unwrap_or(0)
+    }
+}
+
+fn move_failed(failed: &[usize], chains: &mut Vec<Chain>, broken: &mut Vec<Chain>) {
+    for index in failed.iter().rev() {
+        if *index < chains.len() {
+            broken.push(chains.remove(*index));
+        }
+    }
+}
+
+/// What is wrong with a chain. The guest learns of it by a used entry of length zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// virtio 1.3, 2.7.5: `next` is an index into the table.
+    #[error("descriptor {index} is outside of its table")]
+    OutsideTable {
+        /// The index that the guest gave.
+        index: u16,
+    },
+    /// virtio 1.3, 2.7.5.2: a driver must not make a loop.
+    #[error("the chain is longer than its table, so it loops")]
+    Loop,
+    /// virtio 1.3, 2.7.4.2: device-readable elements come first.
+    #[error("a device-readable descriptor follows a device-writable one")]
+    ReadableAfterWritable,
+    /// A descriptor that names no memory.
+    #[error("a descriptor of length zero")]
+    ZeroLength,
+    /// The chain is longer than any request of this device.
+    #[error("more than the {limit} bytes that this queue takes")]
+    TooLong {
+        /// The limit that was passed.
+        limit: usize,
+    },
+    /// virtio 1.3, 2.7.5.3.1: not negotiated, nested, chained, or of a wrong size.
+    #[error("an indirect descriptor where none may be")]
+    Indirect,
+    /// The descriptor is not in the guest's memory.
+    #[error("outside of the guest's memory")]
+    NoSuchMemory,
+}

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The daemon: one thread that waits for the frontend, the kicks and the device.
+
+use std::io;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::time::Timespec;
+use vhost::vhost_user::{BackendReqHandler, Error};
+
+use crate::device::Device;
+use crate::session::Backend;
+use crate::watch::{Token, Watcher};
+
+/// Where frontends come from.
+#[derive(Debug)]
+pub enum Source {
+    /// `--fd`: this one, connected already. The daemon ends with it.
+    Stream(UnixStream),
+    /// `--socket-path`: one after another, until the daemon is terminated.
+    Path(PathBuf),
+}
+
+/// Serves `device` to the frontends of `source`. Returns when a [`Source::Stream`] is closed.
+///
+/// # Errors
+/// When the socket cannot be bound, or the kernel refuses what the daemon needs to wait for events.
+pub fn serve(device: Box<dyn Device>, source: Source) -> io::Result<()> {
+    let watcher = Watcher::new()?;
+    let backend = Arc::new(Mutex::new(Backend::new(device, watcher.clone())?));
+    let mut daemon = Daemon { watcher, backend, frontend: None, listener: None };
+    match source {
+        Source::Stream(stream) => daemon.connect(stream)?,
+        Source::Path(path) => daemon.listen(&path)?,
+    }
+    daemon.run()
+}
+
+struct Daemon {
+    watcher: Watcher,
+    /// The lock is the `vhost` crate's wish. One thread takes it, so it is always free.
+    backend: Arc<Mutex<Backend>>,
+    frontend: Option<Frontend>,
+    listener: Option<UnixListener>,
+}
+
+struct Frontend {
+    requests: BackendReqHandler<Mutex<Backend>>,
+    socket: UnixStream,
+}
+
+impl Daemon {
+    fn listen(&mut self, path: &Path) -> io::Result<()> {
+        let listener = bind(path)?;
+        self.watcher.insert(&listener, Token::Listener)?;
+        self.listener = Some(listener);
+        Ok(())
+    }
+
+    fn connect(&mut self, stream: UnixStream) -> io::Result<()> {
+        let socket = stream.try_clone()?;
+        self.watcher.insert(&socket, Token::Frontend)?;
+        let requests = BackendReqHandler::from_stream(stream, Arc::clone(&self.backend));
+        self.frontend = Some(Frontend { requests, socket });
+        Ok(())
+    }
+
+    fn run(&mut self) -> io::Result<()> {
+        let mut ready = Vec::new();
+        while self.frontend.is_some() || self.listener.is_some() {
+            let timeout = self.backend().is_pending().then_some(Timespec { tv_sec: 0, tv_nsec: 0 });
+            self.watcher.wait(timeout, &mut ready)?;
+            // The frontend comes last: what it asks for may close descriptors whose events are in this very list.
+            ready.sort_by_key(|token| *token == Token::Frontend);
+            for token in &ready {
+                self.handle(*token)?;
+            }
+            self.backend().work();
+        }
+        Ok(())
+    }
+
+    fn handle(&mut self, token: Token) -> io::Result<()> {
+        match token {
+            Token::Listener => self.accept(),
+            Token::Frontend => self.answer_frontend(),
+            Token::Kick(queue) => {
+                self.backend().kicked(queue);
+                Ok(())
+            }
+            Token::Device(token) => {
+                self.backend().device_event(token);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes the next frontend. While it is here, others wait in the socket's backlog.
+    fn accept(&mut self) -> io::Result<()> {
+        if let (Some(listener), None) = (&self.listener, &self.frontend) {
+            let (stream, _) = listener.accept()?;
+            self.watcher.remove(listener)?;
+            self.connect(stream)?;
+            log::info!("a frontend connected");
+        }
+        Ok(())
+    }
+
+    fn answer_frontend(&mut self) -> io::Result<()> {
+        let Some(frontend) = &mut self.frontend else { return Ok(()) };
+        match frontend.requests.handle_request() {
+            Ok(()) => return Ok(()),
+            Err(Error::Disconnected | Error::PartialMessage | Error::SocketBroken(_)) => {
+                log::info!("the frontend left");
+            }
+            Err(error) => log::error!("the frontend is disconnected, for a request that failed: {error}"),
+        }
+        self.disconnect()
+    }
+
+    fn disconnect(&mut self) -> io::Result<()> {
+        if let Some(frontend) = self.frontend.take() {
+            self.watcher.remove(&frontend.socket)?;
+        }
+        self.backend().end_session()?;
+        if let Some(listener) = &self.listener {
+            self.watcher.insert(listener, Token::Listener)?;
+        }
+        Ok(())
+    }
+
+    fn backend(&self) -> MutexGuard<'_, Backend> {
+        self.backend.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Binds to `path`. A socket file that a former daemon left there is replaced, one that somebody serves is not.
+pub(crate) fn bind(path: &Path) -> io::Result<UnixListener> {
+    match UnixListener::bind(path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            if UnixStream::connect(path).is_ok() {
+                return Err(error);
+            }
+            std::fs::remove_file(path)?;
+            UnixListener::bind(path)
+        }
+        other => other,
+    }
+}

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! What the core needs of a device, and all a device needs of the core.
+//!
+//! A device sees no ring, no descriptor and no guest address: it gets [`Chain`]s, whose bytes were already copied from
+//! the guest, and gives each back with its answer. It may keep a chain as long as it likes (a GPIO event has no
+//! deadline); a chain that it drops without giving it back is lost to the guest until the device is reset.
+
+use std::io;
+
+use crate::chain::{Chain, Limits};
+use crate::watch::Watcher;
+
+/// One virtio device, served to one frontend after another.
+///
+/// All methods are called from one thread. None may fail for what a guest wrote: a bad request is answered with an
+/// error in its chain.
+pub trait Device: Send {
+    /// The limits of each queue; their number is the number of queues.
+    fn queues(&self) -> &'static [QueueLimits];
+
+    /// Feature bits of the device type (bits 0 to 23 of virtio 1.3, 2.2). The core adds the transport's.
+    fn features(&self) -> u64;
+
+    /// Takes what the driver accepted.
+    ///
+    /// # Errors
+    /// When the device cannot work with a driver that left a mandatory feature out: the frontend is refused.
+    fn accept_features(&mut self, features: u64) -> Result<(), Refused>;
+
+    /// The whole configuration space, empty where the device type has none.
+    fn config(&self) -> &[u8];
+
+    /// Works on requests in the order in which the guest made them available. Every chain of `requests` is
+    /// moved out of it: into `finished`, in the order in which the guest shall see them used, or into the device.
+    fn process(&mut self, queue: usize, requests: &mut Vec<Chain>, finished: &mut Vec<Chain>);
+
+    /// Something happened on a descriptor that the device watches as `token`.
+    fn event(&mut self, token: u32, finished: &mut Vec<Chain>);
+
+    /// The frontend stops `queue`: chains that the device keeps of it are given back, or dropped where
+    /// virtio has no answer for them.
+    fn stop(&mut self, queue: usize, finished: &mut Vec<Chain>);
+
+    /// Back to the state after start-up: the guest reset its device, or the frontend is gone. Chains that the device
+    /// still keeps are dropped.
+    fn reset(&mut self);
+
+    /// Called once, before the first frontend: the place to register descriptors. The watcher may be kept, to
+    /// register others later; tokens are the device's own.
+    ///
+    /// # Errors
+    /// When a descriptor cannot be watched.
+    fn watch(&mut self, watcher: &Watcher) -> io::Result<()>;
+}
+
+/// What the guest may ask of one queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueLimits {
+    /// Entries of the ring at most, a power of two.
+    pub size: u16,
+    /// How long a request and its answer may be.
+    pub chain: Limits,
+}
+
+/// A driver that this device cannot serve.
+#[derive(Debug, thiserror::Error)]
+#[error("the driver did not accept {missing}, which {clause} makes mandatory")]
+pub struct Refused {
+    /// Name of the missing feature.
+    pub missing: &'static str,
+    /// The clause of the specification.
+    pub clause: &'static str,
+}

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! One split virtqueue: takes everything that is available at once, completes everything that is finished at once, and
+//! decides whether the guest needs to hear of it (virtio 1.3, 2.7.6 to 2.7.14).
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::sync::atomic::Ordering;
+
+use virtio_bindings::bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
+use virtio_queue::{Error, Queue, QueueOwnedT, QueueT};
+use vm_memory::{Bytes, GuestAddress};
+
+use crate::chain::{self, Chain, Position, Table};
+use crate::device::QueueLimits;
+use crate::memory::Memory;
+
+/// A ring as the frontend set it up, with its two event descriptors.
+#[derive(Debug)]
+pub(crate) struct Ring {
+    index: usize,
+    limits: QueueLimits,
+    queue: Queue,
+    pub(crate) indirect: bool,
+    pub(crate) enabled: bool,
+    pub(crate) kick: Option<File>,
+    pub(crate) call: Option<File>,
+    /// There may be something to take.
+    pub(crate) pending: bool,
+    /// The guest wrote an index that cannot be: nothing more is taken until the ring is set up anew.
+    unusable: bool,
+    /// Chains that were completed, kept for their buffers.
+    spare: Vec<Chain>,
+}
+
+impl Ring {
+    pub(crate) fn new(index: usize, limits: QueueLimits) -> Result<Self, Error> {
+        Ok(Self {
+            index,
+            limits,
+            queue: Queue::new(limits.size)?,
+            indirect: false,
+            enabled: false,
+            kick: None,
+            call: None,
+            pending: false,
+            unusable: false,
+            spare: Vec::new(),
+        })
+    }
+
+    /// Started and enabled, in the words of the vhost-user specification ("Ring states").
+    pub(crate) fn is_running(&self) -> bool {
+        self.queue.ready() && self.enabled
+    }
+
+    pub(crate) fn set_size(&mut self, size: u32) -> Result<(), Error> {
+        let size = u16::try_from(size).map_err(|_| Error::InvalidSize)?;
+        self.queue.try_set_size(size)
+    }
+
+    /// Takes the addresses of the ring's three parts, and goes on in the used ring where it stands: after a restart
+    /// of this daemon that is where the former one stopped.
+    pub(crate) fn set_addresses(&mut self, memory: &Memory, parts: [GuestAddress; 3]) -> Result<(), Error> {
+        let [descriptors, available, used] = parts;
+        self.queue.try_set_desc_table_address(descriptors)?;
+        self.queue.try_set_avail_ring_address(available)?;
+        self.queue.try_set_used_ring_address(used)?;
+        let index = self.queue.used_idx(memory.map(), Ordering::Relaxed)?;
+        self.queue.set_next_used(index.0);
+        self.unusable = false;
+        Ok(())
+    }
+
+    pub(crate) fn set_next_available(&mut self, index: u16) {
+        self.queue.set_next_avail(index);
+        self.unusable = false;
+    }
+
+    pub(crate) fn next_available(&self) -> u16 {
+        self.queue.next_avail()
+    }
+
+    pub(crate) fn set_event_idx(&mut self, enabled: bool) {
+        self.queue.set_event_idx(enabled);
+    }
+
+    pub(crate) fn start(&mut self) {
+        self.queue.set_ready(true);
+        self.pending = true;
+    }
+
+    pub(crate) fn stop(&mut self) {
+        self.queue.set_ready(false);
+        self.pending = false;
+    }
+
+    /// The guest kicked: resets the event, so that the next kick is seen.
+    pub(crate) fn kicked(&mut self) {
+        let mut count = [0; 8];
+        if let Some(kick) = &mut self.kick
+            && let Err(error) = kick.read_exact(&mut count)
+        {
+            log::warn!("queue {}: cannot read the kick: {error}", self.index);
+        }
+        self.pending = true;
+    }
+
+    /// Moves everything that the guest made available to `requests`. Malformed chains go straight back to the guest.
+    pub(crate) fn take(&mut self, memory: &Memory, requests: &mut Vec<Chain>) {
+        self.pending = false;
+        if !self.is_running() || self.unusable {
+            return;
+        }
+        let mut broken = Vec::new();
+        if let Err(error) = self.pop_all(memory, requests, &mut broken) {
+            // virtio 1.3, 2.7.13.3: the index may not run ahead of the ring. There is no chain to answer.
+            log::error!("queue {}: unusable until the driver sets it up anew: {error}", self.index);
+            self.unusable = true;
+        }
+        chain::copy_in(memory, requests, &mut broken);
+        self.complete(memory, &mut broken);
+    }
+
+    fn pop_all(
+        &mut self,
+        memory: &Memory,
+        requests: &mut Vec<Chain>,
+        broken: &mut Vec<Chain>,
+    ) -> Result<(), Error> {
+        let _ = self.queue.disable_notification(memory.map());
+        loop {
+            while let Some(head) = self.pop(memory)? {
+                let mut chain = self.spare.pop().unwrap_or_default();
+                let table = Table {
+                    address: GuestAddress(self.queue.desc_table()),
+                    size: self.queue.size(),
+                    may_be_indirect: self.indirect,
+                };
+                let at = Position { queue: self.index, head };
+                match chain.collect(memory, table, at, self.limits.chain) {
+                    Ok(()) => requests.push(chain),
+                    Err(why) => {
+                        log::debug!("queue {}: malformed chain {head}: {why}", self.index);
+                        broken.push(chain);
+                    }
+                }
+            }
+            // A ring can hold no more than this; what comes in meanwhile waits for the next turn.
+            let full = requests.len() + broken.len() >= usize::from(self.queue.size());
+            if full {
+                self.pending = true;
+                return Ok(());
+            }
+            if !self.queue.enable_notification(memory.map())? {
+                return Ok(());
+            }
+            let _ = self.queue.disable_notification(memory.map());
+        }
+    }
+
+    fn pop(&mut self, memory: &Memory) -> Result<Option<u16>, Error> {
+        let next = self.queue.iter(memory.map())?.next();
+        Ok(next.map(|chain| chain.head_index()))
+    }
+
+    /// Gives finished chains back to the guest, in their order, and notifies it if it wants to be. `finished` is empty
+    /// afterwards.
+    pub(crate) fn complete(&mut self, memory: &Memory, finished: &mut Vec<Chain>) {
+        if finished.is_empty() || !self.queue.ready() {
+            finished.clear();
+            return;
+        }
+        chain::copy_out(memory, finished);
+        for chain in finished.drain(..) {
+            if let Err(error) = self.queue.add_used(memory.map(), chain.head(), chain.used_length()) {
+                log::debug!("queue {}: chain {} cannot be returned: {error}", self.index, chain.head());
+            }
+            self.spare.push(chain);
+        }
+        if self.wants_notification(memory) {
+            self.notify();
+        }
+    }
+
+    fn wants_notification(&mut self, memory: &Memory) -> bool {
+        if !self.queue.event_idx_enabled() {
+            // virtio 1.3, 2.7.7.2: the flag is a hint that virtio-queue leaves to us.
+            let flags = memory.map().load::<u16>(GuestAddress(self.queue.avail_ring()), Ordering::SeqCst);
+            return flags
+                .map_or(true, |flags| u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0);
+        }
+        self.queue.needs_notification(memory.map()).unwrap_or(true)
+    }
+
+    fn notify(&mut self) {
+        if let Some(call) = &mut self.call
+            && let Err(error) = call.write_all(&1_u64.to_ne_bytes())
+        {
+            log::warn!("queue {}: cannot notify the guest: {error}", self.index);
+        }
+    }
+}

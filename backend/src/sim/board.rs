@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The description of a simulated board.
+//!
+//! ```toml
+//! [[i2c.target]]
+//! address = 0x48
+//! model = "lm75"
+//! temperature = 23.5
+//!
+//! [gpio]
+//! lines = ["led", "button"]
+//! wires = [[0, 1]]
+//! ```
+
+use std::path::Path;
+
+use anyhow::Context;
+use serde::Deserialize;
+
+/// A board: what is on its I2C bus, and its GPIO chip.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Board {
+    /// The I2C bus, empty if there is none.
+    #[serde(default)]
+    pub i2c: I2cBus,
+    /// The GPIO chip, without lines if there is none.
+    #[serde(default)]
+    pub gpio: GpioChip,
+}
+
+/// The I2C bus of a board.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct I2cBus {
+    /// What answers on the bus.
+    #[serde(default, rename = "target")]
+    pub targets: Vec<Target>,
+}
+
+/// An I2C target.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+pub struct Target {
+    /// 7-bit address.
+    pub address: u16,
+    /// What it is.
+    #[serde(flatten)]
+    pub model: Model,
+}
+
+/// The kinds of I2C targets.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(tag = "model", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Model {
+    /// A temperature sensor.
+    Lm75 {
+        /// In degrees Celsius.
+        temperature: f64,
+    },
+    /// An EEPROM of 256 bytes.
+    At24c02 {
+        /// Bytes per page, 8 or 16.
+        #[serde(default = "default_page")]
+        page: u8,
+        /// Whether the write-protect pin is high.
+        #[serde(default, rename = "write-protect")]
+        write_protect: bool,
+        /// How many transactions it refuses after a write, while it programs its cells.
+        #[serde(default, rename = "busy-polls")]
+        busy_polls: u32,
+    },
+    /// A real-time clock.
+    Ds1307 {},
+}
+
+fn default_page() -> u8 {
+    8
+}
+
+/// The GPIO chip of a board.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GpioChip {
+    /// The lines' names, in the order of their offsets.
+    #[serde(default)]
+    pub lines: Vec<String>,
+    /// Pairs of offsets: what drives one shows on the other.
+    #[serde(default)]
+    pub wires: Vec<[u16; 2]>,
+}
+
+impl Board {
+    /// Reads the description of a board from a file.
+    ///
+    /// # Errors
+    /// Says which file, which line and what is wrong there.
+    pub fn load(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read the board {}", path.display()))?;
+        toml::from_str(&text).with_context(|| format!("{} does not describe a board", path.display()))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_kinds_of_bus_come_from_one_file() {
+        let text = r#"
+            [[i2c.target]]
+            address = 0x48
+            model = "lm75"
+            temperature = 23.5
+            [[i2c.target]]
+            address = 0x50
+            model = "at24c02"
+            [[i2c.target]]
+            address = 0x68
+            model = "ds1307"
+            [gpio]
+            lines = ["led", "button"]
+            wires = [[0, 1]]
+        "#;
+        let board: Board = toml::from_str(text).unwrap();
+        assert_eq!(board.i2c.targets.len(), 3);
+        assert_eq!(board.i2c.targets[0].model, Model::Lm75 { temperature: 23.5 });
+        assert_eq!(board.gpio.wires, [[0, 1]]);
+    }
+
+    #[test]
+    fn what_a_model_does_not_know_is_refused() {
+        let text = "[[i2c.target]]\naddress = 0x48\nmodel = \"lm75\"\ntemperature = 1.0\ncolour = 3";
+        assert!(toml::from_str::<Board>(text).is_err());
+        assert!(toml::from_str::<Board>("[spi]").is_err());
+    }
+}

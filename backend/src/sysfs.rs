@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Finds a device of the kernel by the names that an operator uses: a number, a name, or a device-tree path.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Where the kernel shows the flattened device tree as directories.
+const DEVICE_TREE: &str = "sys/firmware/devicetree/base";
+
+/// A view of sysfs, which tests replace by a directory of theirs.
+#[derive(Clone, Debug)]
+pub struct Sysfs {
+    root: PathBuf,
+}
+
+impl Default for Sysfs {
+    fn default() -> Self {
+        Self::below(Path::new("/"))
+    }
+}
+
+impl Sysfs {
+    /// A sysfs whose `sys` is in `root`.
+    #[must_use]
+    pub fn below(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    /// The devices that `bus` has, by their names in sysfs (`i2c-3`, `gpiochip0`), in the order of their numbers.
+    ///
+    /// # Errors
+    /// When the kernel has no such bus.
+    pub fn devices(&self, bus: &str) -> io::Result<Vec<Device>> {
+        let directory = self.root.join("sys/bus").join(bus).join("devices");
+        let mut devices = Vec::new();
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            if let Ok(name) = entry.file_name().into_string() {
+                let path = fs::canonicalize(entry.path())?;
+                devices.push(Device { name, path });
+            }
+        }
+        devices.sort_by_key(|device| (device.number(), device.name.clone()));
+        Ok(devices)
+    }
+
+    /// Whether `device`, or a parent of it, is the node of the device tree that `path` names. The adapter
+    /// of a virtio transport has no node itself: the transport has.
+    #[must_use]
+    pub fn is_at(&self, device: &Device, path: &str) -> bool {
+        let root = fs::canonicalize(&self.root).unwrap_or_else(|_| self.root.clone());
+        let tree = root.join(DEVICE_TREE);
+        let Ok(tree) = fs::canonicalize(&tree) else { return false };
+        let wanted = tree.join(path.trim_start_matches('/'));
+        device
+            .path
+            .ancestors()
+            .take_while(|parent| *parent != root)
+            .filter_map(|parent| fs::canonicalize(parent.join("of_node")).ok())
+            .any(|node| node == wanted)
+    }
+}
+
+/// A device as sysfs shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// The last part of its path.
+    pub name: String,
+    /// Its directory, without symbolic links.
+    pub path: PathBuf,
+}
+
+impl Device {
+    /// The number at the end of its name.
+    #[must_use]
+    pub fn number(&self) -> Option<u32> {
+        let digits = self.name.rsplit(|c: char| !c.is_ascii_digit()).next()?;
+        digits.parse().ok()
+    }
+
+    /// The content of one of its attributes, without the line end.
+    #[must_use]
+    pub fn attribute(&self, name: &str) -> Option<String> {
+        let text = fs::read_to_string(self.path.join(name)).ok()?;
+        Some(text.trim_end().to_owned())
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    /// A virtio I2C adapter below a transport that has a node in the device tree.
+    fn board() -> (tempfile::TempDir, Sysfs) {
+        let root = tempfile::tempdir().unwrap();
+        let sys = root.path().join("sys");
+        let node = sys.join("firmware/devicetree/base/passthrough/virtio@a003e00");
+        let transport = sys.join("devices/platform/a003e00.virtio");
+        let adapter = transport.join("virtio0/i2c-3");
+        let bus = sys.join("bus/i2c/devices");
+        for directory in [&node, &adapter, &bus] {
+            fs::create_dir_all(directory).unwrap();
+        }
+        symlink("../../../firmware/devicetree/base/passthrough/virtio@a003e00", transport.join("of_node"))
+            .unwrap();
+        symlink("../../../devices/platform/a003e00.virtio/virtio0/i2c-3", bus.join("i2c-3")).unwrap();
+        fs::write(adapter.join("name"), "i2c_virtio at virtio bus 0\n").unwrap();
+        let sysfs = Sysfs::below(root.path());
+        (root, sysfs)
+    }
+
+    #[test]
+    fn an_adapter_is_found_by_the_node_of_its_transport() {
+        let (_root, sysfs) = board();
+        let devices = sysfs.devices("i2c").unwrap();
+        assert_eq!(devices.len(), 1);
+        assert_eq!(devices[0].number(), Some(3));
+        assert_eq!(devices[0].attribute("name").unwrap(), "i2c_virtio at virtio bus 0");
+        assert!(sysfs.is_at(&devices[0], "/passthrough/virtio@a003e00"));
+        assert!(!sysfs.is_at(&devices[0], "/passthrough/virtio@a003c00"));
+        assert!(!sysfs.is_at(&devices[0], "/passthrough"));
+    }
+
+    #[test]
+    fn a_bus_that_the_kernel_lacks_is_an_error() {
+        let (_root, sysfs) = board();
+        assert!(sysfs.devices("spi").is_err());
+    }
+}
