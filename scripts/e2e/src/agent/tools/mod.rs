@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! What plain Linux tools do not do: thousands of transfers that are checked, GPIO lines, attempts on foreign
+//! memory. Each is a command of the agent's binary, also by hand in a guest's shell.
+
+mod gpio;
+mod i2c;
+
+use std::error::Error;
+use std::str::FromStr;
+
+/// Why a tool failed.
+pub type Failure = Box<dyn Error + Send + Sync>;
+
+/// What `agent help` says.
+pub const USAGE: &str = "\
+agent                                           serve the console (standard input and output)
+agent i2c-stress BUS ADDRESS OFFSET LENGTH N    N times: write a pattern, read it back, compare
+agent gpio-lines CHIP                           name, direction and user of each line
+agent gpio-get CHIP LINE                        read an input
+agent gpio-hold CHIP LINE VALUE                 drive an output until killed
+agent gpio-blink CHIP LINE N MILLISECONDS       N times: drive 1, then 0
+agent gpio-watch CHIP LINE EDGE N               wait for N edges (rising, falling, both)
+agent gpio-stress CHIP OUT IN N                 N times: drive OUT, read IN, compare
+CHIP is a name like gpiochip0, or the label of a chip";
+
+/// Runs the tool that `arguments` name and prints its result to standard output.
+///
+/// # Errors
+/// If there is no such tool, or it failed.
+pub fn run(arguments: &[String]) -> Result<(), Failure> {
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match *arguments.as_slice() {
+        ["help"] => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        ["i2c-stress", bus, address, offset, length, count] => {
+            let place =
+                i2c::Place { address: number(address)?, offset: number(offset)?, length: number(length)? };
+            i2c::stress(number(bus)?, &place, number(count)?)
+        }
+        ["gpio-lines", chip] => gpio::lines(chip),
+        ["gpio-get", chip, line] => gpio::get(chip, number(line)?),
+        ["gpio-hold", chip, line, value] => gpio::hold(chip, number(line)?, value == "1"),
+        ["gpio-blink", chip, line, count, period] => {
+            gpio::blink(chip, number(line)?, number(count)?, number(period)?)
+        }
+        ["gpio-watch", chip, line, edge, count] => gpio::watch(chip, number(line)?, edge, number(count)?),
+        ["gpio-stress", chip, output, input, count] => {
+            gpio::stress(chip, number(output)?, number(input)?, number(count)?)
+        }
+        _ => Err(format!("unknown command\n{USAGE}").into()),
+    }
+}
+
+/// A decimal number, or a hexadecimal one after `0x`.
+fn number<T: FromStr + TryFrom<u64>>(text: &str) -> Result<T, Failure> {
+    let value = match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16)?,
+        None => text.parse()?,
+    };
+    T::try_from(value).map_err(|_| format!("{text} is too large").into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_decimal_or_hexadecimal() {
+        assert_eq!(number::<u16>("0x50").ok(), Some(0x50));
+        assert_eq!(number::<u16>("80").ok(), Some(80));
+        assert!(number::<u8>("256").is_err());
+        assert!(number::<u8>("-1").is_err());
+    }
+
+    #[test]
+    fn an_unknown_command_is_refused() {
+        assert!(run(&["i2c-stress".to_owned()]).is_err());
+    }
+}

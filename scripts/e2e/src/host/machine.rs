@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! One machine: the board's hardware, QEMU with Xen and the domains in it, and the channels to their agents.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+use super::PATIENCE;
+use super::board::Hardware;
+use super::channel::Channel;
+use super::console::{Console, Party};
+use super::process::Process;
+use super::qmp::Qmp;
+
+/// The domains of the demo's manifest, by their domids.
+pub const DRIVER_DOMAIN: u16 = 1;
+/// The first guest.
+pub const GUEST_A: u16 = 2;
+/// The second guest.
+pub const GUEST_B: u16 = 3;
+
+/// Where a machine is made from, and where it leaves its logs.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// What `images build` has made.
+    pub image: PathBuf,
+    /// The program `backend` of the host.
+    pub backend: PathBuf,
+    /// What is on the board.
+    pub board: PathBuf,
+    /// The directory of the run: sockets, logs, journals.
+    pub run: PathBuf,
+}
+
+impl Place {
+    /// The places in a checkout, `run` being the name of the run.
+    #[must_use]
+    pub fn in_checkout(run: &str) -> Self {
+        let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let root = package.parent().and_then(Path::parent).unwrap_or(package);
+        let target = root.join("target");
+        Self {
+            image: target.join("demo"),
+            backend: target.join("host/bin/backend"),
+            board: package.join("board.toml"),
+            run: target.join("e2e").join(run),
+        }
+    }
+}
+
+/// The file `qemu.json` of an image.
+#[derive(Debug, Deserialize)]
+struct CommandLine {
+    program: String,
+    args: Vec<String>,
+}
+
+/// A machine that runs. Everything that belongs to it ends with this value.
+pub struct Machine {
+    /// The console of all domains.
+    pub console: Arc<Console>,
+    /// The agent in the driver domain.
+    pub driver_domain: Channel,
+    /// The agent in guest-a.
+    pub guest_a: Channel,
+    /// The agent in guest-b.
+    pub guest_b: Channel,
+    /// The I2C bus of the board.
+    pub i2c: Hardware,
+    /// The GPIO controller of the board.
+    pub gpio: Hardware,
+    /// When QEMU was started.
+    pub started: Instant,
+    /// Where the logs are.
+    pub directory: PathBuf,
+    qmp: Mutex<Qmp>,
+    qemu: Process,
+}
+
+impl Machine {
+    /// Starts the hardware and QEMU. The domains are still to boot: see [`Machine::wait_for_guests`].
+    ///
+    /// # Errors
+    /// If something of it does not start.
+    pub fn start(place: &Place) -> Result<Self> {
+        let directory = fresh_directory(&place.run)?;
+        let hardware =
+            |kind: &str, name: &str| Hardware::start(&place.backend, kind, name, &place.board, &directory);
+        let (i2c, gpio) = (hardware("i2c", "i2c0")?, hardware("gpio", "gpio0")?);
+        let started = Instant::now();
+        let (mut qemu, console) = start_qemu(&place.image, &directory)?;
+        let qmp = Qmp::connect(&directory.join("qmp.sock")).or_else(|error| {
+            qemu.alive().with_context(|| format!("see {}/qemu.log", directory.display()))?;
+            Err(error)
+        })?;
+        let channel = |domain| Channel::new(Arc::clone(&console), domain);
+        Ok(Self {
+            driver_domain: channel(DRIVER_DOMAIN),
+            guest_a: channel(GUEST_A),
+            guest_b: channel(GUEST_B),
+            console,
+            i2c,
+            gpio,
+            started,
+            directory,
+            qmp: Mutex::new(qmp),
+            qemu,
+        })
+    }
+
+    /// Waits until the shim has unpaused both guests and all agents report.
+    ///
+    /// # Errors
+    /// If one of them does not, with the last lines of the console.
+    pub fn wait_for_guests(&self) -> Result<()> {
+        self.wait_for_guests_or_reason().with_context(|| self.last_words())
+    }
+
+    fn wait_for_guests_or_reason(&self) -> Result<()> {
+        for guest in ["guest-a", "guest-b"] {
+            let unpaused = format!("{guest}: unpaused");
+            let seen = self.console.wait(0, PATIENCE, |line| line.text.contains(&unpaused).then_some(()))?;
+            seen.with_context(|| format!("the shim does not report `{unpaused}`"))?;
+        }
+        for channel in [&self.driver_domain, &self.guest_a, &self.guest_b] {
+            channel.wait_for_agent(PATIENCE)?;
+        }
+        Ok(())
+    }
+
+    fn last_words(&self) -> String {
+        let lines = self.console.since(self.console.mark().saturating_sub(15));
+        let lines: Vec<String> =
+            lines.iter().map(|line| format!("  {:?}: {}", line.from, line.text)).collect();
+        format!("the console's last lines (all of it: {}):\n{}", self.directory.display(), lines.join("\n"))
+    }
+
+    /// Presses the power button.
+    ///
+    /// # Errors
+    /// If QEMU refuses.
+    pub fn press_power_button(&self) -> Result<()> {
+        let mut qmp = self.qmp.lock().unwrap_or_else(PoisonError::into_inner);
+        qmp.execute("system_powerdown").map(drop)
+    }
+
+    /// Fails if QEMU or a piece of hardware has ended.
+    ///
+    /// # Errors
+    /// If one has.
+    pub fn alive(&mut self) -> Result<()> {
+        self.qemu.alive()?;
+        self.i2c.alive()?;
+        self.gpio.alive()
+    }
+
+    /// Time since QEMU was started.
+    #[must_use]
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Writes what each domain and Xen have printed into a file of its own.
+    ///
+    /// # Errors
+    /// If that cannot be written.
+    pub fn split_log(&self) -> Result<()> {
+        let parties = [
+            ("xen.log", Party::Xen),
+            ("dom1.log", Party::Domain(DRIVER_DOMAIN)),
+            ("dom2.log", Party::Domain(GUEST_A)),
+            ("dom3.log", Party::Domain(GUEST_B)),
+        ];
+        for (name, party) in parties {
+            fs::write(self.directory.join(name), self.console.lines_of(party).join("\n"))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // The whole console is in console.log anyway.
+        let _ = self.split_log();
+    }
+}
+
+/// Nothing of an earlier run may be taken for something of this one.
+fn fresh_directory(path: &Path) -> Result<PathBuf> {
+    if path.exists() {
+        fs::remove_dir_all(path)?;
+    }
+    fs::create_dir_all(path)?;
+    Ok(path.canonicalize()?)
+}
+
+fn start_qemu(image: &Path, directory: &Path) -> Result<(Process, Arc<Console>)> {
+    let path = image.join("qemu.json");
+    let file = File::open(&path).with_context(|| format!("no image at {}", path.display()))?;
+    let line: CommandLine = serde_json::from_reader(file).with_context(|| path.display().to_string())?;
+    let mut qemu = Process::start("qemu", directory, &line.program, |command| {
+        command.args(&line.args).stdin(Stdio::piped()).stdout(Stdio::piped());
+        Ok(())
+    })?;
+    let output = qemu.child().stdout.take().context("QEMU's output")?;
+    let input = qemu.child().stdin.take().context("QEMU's input")?;
+    let console = Console::new(output, input, &directory.join("console.log"))?;
+    Ok((qemu, console))
+}

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! QEMU's machine protocol (QMP): lines of JSON on a socket.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use serde_json::{Value, json};
+
+use super::process::wait_until;
+
+/// How long QEMU has to answer.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A connection to QEMU, ready for commands.
+#[derive(Debug)]
+pub struct Qmp {
+    stream: BufReader<UnixStream>,
+}
+
+impl Qmp {
+    /// Connects to the socket at `path`, once it is there.
+    ///
+    /// # Errors
+    /// If that takes too long, or what is there is not QEMU.
+    pub fn connect(path: &Path) -> Result<Self> {
+        let stream = wait_until("QEMU opens its QMP socket", LIMIT, || Ok(UnixStream::connect(path).ok()))?;
+        stream.set_read_timeout(Some(LIMIT))?;
+        let mut qmp = Self { stream: BufReader::new(stream) };
+        let greeting = qmp.read()?;
+        greeting.get("QMP").context("no greeting of QMP")?;
+        qmp.execute("qmp_capabilities")?;
+        Ok(qmp)
+    }
+
+    fn read(&mut self) -> Result<Value> {
+        let mut line = String::new();
+        self.stream.read_line(&mut line).context("QEMU does not answer")?;
+        Ok(serde_json::from_str(&line)?)
+    }
+
+    /// Executes a command without arguments.
+    ///
+    /// # Errors
+    /// If QEMU refuses it or does not answer.
+    pub fn execute(&mut self, command: &str) -> Result<Value> {
+        writeln!(self.stream.get_mut(), "{}", json!({ "execute": command }))?;
+        loop {
+            let mut answer = self.read()?;
+            if let Some(error) = answer.get("error") {
+                bail!("QMP command {command}: {error}");
+            }
+            // What is neither is an event.
+            if let Some(value) = answer.get_mut("return") {
+                return Ok(value.take());
+            }
+        }
+    }
+}
