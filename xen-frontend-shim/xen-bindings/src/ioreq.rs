@@ -1,0 +1,420 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The ioreq page: where Xen writes down the access of a vCPU that waits, and where its answer goes.
+//!
+//! Each vCPU has one slot, `struct ioreq` of Xen's `public/hvm/ioreq.h`. Its state goes round:
+//!
+//! ```text
+//!   NONE ──Xen: access trapped, event sent──▶ READY ──take()──▶ INPROCESS ──respond(), notify──▶ RESP_READY
+//!     ▲                                                                                             │
+//!     └────────────────────────────── Xen: answer taken, vCPU runs on ──────────────────────────────┘
+//! ```
+//!
+//! What the shim relies on (Xen 4.20, `common/ioreq.c` and `arch/arm/ioreq.c`):
+//!
+//! - Xen writes all fields, issues a write barrier, sets READY, and sends the event. So an acquire of READY makes the
+//!   fields readable. Xen reads `data` after it saw RESP_READY, so the answer is published by a release.
+//! - On Arm, `count` is 1, `data_is_ptr` is 0, `size` is 1, 2, 4 or 8, and `data` of a write holds no bits beyond `size`.
+//!   Xen masks and sign-extends the answer itself. `df` means nothing.
+//! - A state that goes backwards makes Xen crash the guest. [`Slot`] can only go forward.
+//! - Xen compares `vp_eport` with its own copy for each request and aborts the access if they differ: nothing here
+//!   writes that field.
+//! - A type 8 request (INVALIDATE) belongs to no window: it tells device models to drop their mappings of the guest, is
+//!   sent to each enabled server, and the vCPU waits for its answer like for any other.
+//! - An event may find NONE: the event of a request that the kernel answered (see [`crate::eventfd`]), and the first one of a
+//!   channel after it is bound.
+//!
+//! A frame of the resource holds 128 slots. Frame 0 would be the ring of buffered requests, which Xen on Arm does not
+//! have; frame 1 is the page of slots.
+
+use std::mem::{offset_of, size_of};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
+
+use crate::PAGE_SIZE;
+use crate::abi::ioreq as abi;
+use crate::ids::{DomId, RemotePort};
+use crate::sys::mapping::Mapping;
+
+/// The slots in one page, and so the most vCPUs a guest can have.
+pub const MAX_VCPUS: usize = PAGE_SIZE / size_of::<Slot>();
+
+/// Where a slot stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// No request.
+    None,
+    /// Xen has written a request and waits.
+    Ready,
+    /// Somebody (this process, or the kernel's ioeventfd) works on it.
+    InProcess,
+    /// The answer is there; Xen has not taken it yet.
+    ResponseReady,
+    /// A value that Xen does not define.
+    Unknown(u8),
+}
+
+impl State {
+    const fn from_bits(bits: u8) -> Self {
+        match bits & abi::STATE_MASK {
+            abi::STATE_IOREQ_NONE => Self::None,
+            abi::STATE_IOREQ_READY => Self::Ready,
+            abi::STATE_IOREQ_INPROCESS => Self::InProcess,
+            abi::STATE_IORESP_READY => Self::ResponseReady,
+            unknown => Self::Unknown(unknown),
+        }
+    }
+}
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A port of x86.
+    Pio,
+    /// An access to memory-mapped registers: all that a virtio-mmio device serves.
+    Copy,
+    /// PCI configuration space.
+    PciConfig,
+    /// The guest has set its clock (x86).
+    TimeOffset,
+    /// Mappings of the guest's memory are to be dropped. Has no address; any answer will do.
+    Invalidate,
+    /// A type that Xen does not define.
+    Unknown(u8),
+}
+
+impl Kind {
+    const fn from_wire(kind: u8) -> Self {
+        match kind {
+            abi::IOREQ_TYPE_PIO => Self::Pio,
+            abi::IOREQ_TYPE_COPY => Self::Copy,
+            abi::IOREQ_TYPE_PCI_CONFIG => Self::PciConfig,
+            abi::IOREQ_TYPE_TIMEOFFSET => Self::TimeOffset,
+            abi::IOREQ_TYPE_INVALIDATE => Self::Invalidate,
+            unknown => Self::Unknown(unknown),
+        }
+    }
+
+    const fn to_wire(self) -> u8 {
+        match self {
+            Self::Pio => abi::IOREQ_TYPE_PIO,
+            Self::Copy => abi::IOREQ_TYPE_COPY,
+            Self::PciConfig => abi::IOREQ_TYPE_PCI_CONFIG,
+            Self::TimeOffset => abi::IOREQ_TYPE_TIMEOFFSET,
+            Self::Invalidate => abi::IOREQ_TYPE_INVALIDATE,
+            Self::Unknown(unknown) => unknown,
+        }
+    }
+}
+
+/// Which way the data goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// The guest reads; the answer carries data.
+    Read,
+    /// The guest writes.
+    Write,
+}
+
+/// A guest's access, as Xen describes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// What is asked for.
+    pub kind: Kind,
+    /// Which way the data goes.
+    pub direction: Direction,
+    /// The guest physical address.
+    pub addr: u64,
+    /// What the guest writes; 0 for a read.
+    pub data: u64,
+    /// Bytes of one access.
+    pub size: u32,
+    /// How many accesses this is (a repeated instruction of x86; 1 on Arm).
+    pub count: u32,
+    /// `data` is the guest physical address of the data (x86; never on Arm).
+    pub data_is_ptr: bool,
+}
+
+/// One vCPU's place in the ioreq page: `struct ioreq`.
+///
+/// All of it is shared with Xen and with the kernel's ioeventfd, so each field is an atomic.
+#[derive(Debug, Default)]
+#[repr(C)]
+pub struct Slot {
+    addr: AtomicU64,
+    data: AtomicU64,
+    count: AtomicU32,
+    size: AtomicU32,
+    vp_eport: AtomicU32,
+    pad0: AtomicU16,
+    bits: AtomicU8,
+    kind: AtomicU8,
+}
+
+/// The offset of the byte of bit fields.
+pub(crate) const BITS_OFFSET: usize = offset_of!(Slot, bits);
+
+const _: () = {
+    assert!(size_of::<Slot>() == 32);
+    assert!(BITS_OFFSET == 30);
+    assert!(offset_of!(Slot, vp_eport) == 24);
+};
+
+impl Slot {
+    /// Where the slot stands. What Xen wrote before it set this state can be read afterwards.
+    #[must_use]
+    pub fn state(&self) -> State {
+        State::from_bits(self.bits.load(Ordering::Acquire))
+    }
+
+    /// The event channel of this vCPU, to be bound. Xen fills it in when an ioreq server is enabled whose page is mapped.
+    #[must_use]
+    pub fn event_port(&self) -> RemotePort {
+        RemotePort::new(self.vp_eport.load(Ordering::Relaxed))
+    }
+
+    /// The request that waits in the slot, without taking it.
+    #[must_use]
+    pub fn peek(&self) -> Option<Request> {
+        let bits = self.bits.load(Ordering::Acquire);
+        (State::from_bits(bits) == State::Ready).then(|| self.read(bits))
+    }
+
+    /// Takes the request that waits in the slot: from now on it must be answered by [`Slot::respond`], or its vCPU
+    /// hangs for ever.
+    #[must_use]
+    pub fn take(&self) -> Option<Request> {
+        let bits = self.bits.load(Ordering::Acquire);
+        if State::from_bits(bits) != State::Ready {
+            return None;
+        }
+        let request = self.read(bits);
+        let taken = bits & !abi::STATE_MASK | abi::STATE_IOREQ_INPROCESS;
+        // The kernel's ioeventfd may have been faster.
+        self.bits.compare_exchange(bits, taken, Ordering::AcqRel, Ordering::Relaxed).ok()?;
+        Some(request)
+    }
+
+    /// Answers the request that was taken. `data` is for a read and ignored by Xen otherwise. The vCPU runs on when its
+    /// event channel is notified.
+    ///
+    /// A slot that holds no taken request is left alone, since Xen crashes a guest whose slot it finds in the wrong state.
+    pub fn respond(&self, data: u64) {
+        let bits = self.bits.load(Ordering::Acquire);
+        if State::from_bits(bits) != State::InProcess {
+            return;
+        }
+        if bits & abi::DIR != 0 {
+            self.data.store(data, Ordering::Relaxed);
+        }
+        self.bits.store(bits & !abi::STATE_MASK | abi::STATE_IORESP_READY, Ordering::Release);
+    }
+
+    fn read(&self, bits: u8) -> Request {
+        Request {
+            kind: Kind::from_wire(self.kind.load(Ordering::Relaxed)),
+            direction: if bits & abi::DIR == 0 { Direction::Write } else { Direction::Read },
+            addr: self.addr.load(Ordering::Relaxed),
+            data: self.data.load(Ordering::Relaxed),
+            size: self.size.load(Ordering::Relaxed),
+            count: self.count.load(Ordering::Relaxed),
+            data_is_ptr: bits & abi::DATA_IS_PTR != 0,
+        }
+    }
+
+    /// Plays Xen's part, for fakes: leaves a request in the slot. Fails if the slot is not free.
+    pub fn post(&self, request: &Request) -> Result<(), State> {
+        match self.state() {
+            State::None => {}
+            busy => return Err(busy),
+        }
+        self.addr.store(request.addr, Ordering::Relaxed);
+        self.data.store(request.data, Ordering::Relaxed);
+        self.count.store(request.count, Ordering::Relaxed);
+        self.size.store(request.size, Ordering::Relaxed);
+        self.kind.store(request.kind.to_wire(), Ordering::Relaxed);
+        let dir = if request.direction == Direction::Read { abi::DIR } else { 0 };
+        let ptr = if request.data_is_ptr { abi::DATA_IS_PTR } else { 0 };
+        self.bits.store(dir | ptr | abi::STATE_IOREQ_READY, Ordering::Release);
+        Ok(())
+    }
+
+    /// Plays Xen's part, for fakes: takes the answer and frees the slot.
+    #[must_use]
+    pub fn collect(&self) -> Option<u64> {
+        let bits = self.bits.load(Ordering::Acquire);
+        if State::from_bits(bits) != State::ResponseReady {
+            return None;
+        }
+        let data = self.data.load(Ordering::Relaxed);
+        self.bits.store(bits & !abi::STATE_MASK, Ordering::Release);
+        Some(data)
+    }
+}
+
+/// A guest's ioreq page, mapped into this process.
+#[derive(Debug)]
+pub struct IoreqPage {
+    mapping: Mapping,
+    domain: DomId,
+    vcpus: usize,
+}
+
+impl IoreqPage {
+    pub(crate) fn new(mapping: Mapping, domain: DomId, vcpus: u32) -> Self {
+        let vcpus = usize::try_from(vcpus).unwrap_or(usize::MAX).min(MAX_VCPUS);
+        Self { mapping, domain, vcpus }
+    }
+
+    /// The guest whose accesses arrive here.
+    #[must_use]
+    pub fn domain(&self) -> DomId {
+        self.domain
+    }
+
+    /// The slots of the guest's vCPUs.
+    #[must_use]
+    pub fn slots(&self) -> &[Slot] {
+        let all = self.mapping.slots();
+        all.get(..self.vcpus).unwrap_or(all)
+    }
+
+    /// The slot of one vCPU; none if the guest has no such vCPU.
+    #[must_use]
+    pub fn slot(&self, vcpu: usize) -> Option<&Slot> {
+        self.slots().get(vcpu)
+    }
+
+    /// The page's address in this process, by which the kernel knows it.
+    pub(crate) fn address(&self) -> u64 {
+        self.mapping.address()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn register_read(addr: u64) -> Request {
+        Request {
+            kind: Kind::Copy,
+            direction: Direction::Read,
+            addr,
+            data: 0,
+            size: 4,
+            count: 1,
+            data_is_ptr: false,
+        }
+    }
+
+    /// A slot as Xen lays it out in memory.
+    fn slot_of(bytes: [u8; 32]) -> Slot {
+        let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+        let long = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+        Slot {
+            addr: AtomicU64::new(long(0)),
+            data: AtomicU64::new(long(8)),
+            count: AtomicU32::new(word(16)),
+            size: AtomicU32::new(word(20)),
+            vp_eport: AtomicU32::new(word(24)),
+            pad0: AtomicU16::new(0),
+            bits: AtomicU8::new(bytes[30]),
+            kind: AtomicU8::new(bytes[31]),
+        }
+    }
+
+    #[test]
+    fn a_read_goes_round() {
+        let slot = Slot::default();
+        let request = register_read(0x0200_0000);
+        assert_eq!(slot.take(), None);
+        slot.post(&request).unwrap();
+        assert_eq!(slot.peek(), Some(request));
+        assert_eq!(slot.state(), State::Ready);
+        assert_eq!(slot.take(), Some(request));
+        assert_eq!(slot.state(), State::InProcess);
+        assert_eq!(slot.take(), None, "a request is taken once");
+        slot.respond(0x7472_6976);
+        assert_eq!(slot.state(), State::ResponseReady);
+        assert_eq!(slot.collect(), Some(0x7472_6976));
+        assert_eq!(slot.state(), State::None);
+    }
+
+    #[test]
+    fn a_write_keeps_its_data() {
+        let slot = Slot::default();
+        let request = Request { direction: Direction::Write, data: 5, ..register_read(0x0200_0050) };
+        slot.post(&request).unwrap();
+        assert_eq!(slot.take().map(|r| r.data), Some(5));
+        slot.respond(u64::MAX);
+        assert_eq!(slot.collect(), Some(5));
+    }
+
+    #[test]
+    fn the_state_never_goes_back() {
+        let slot = Slot::default();
+        slot.respond(1);
+        assert_eq!(slot.state(), State::None, "no request, no answer");
+        slot.post(&register_read(0)).unwrap();
+        slot.respond(1);
+        assert_eq!(slot.state(), State::Ready, "not taken, no answer");
+        assert_eq!(slot.take().map(|r| r.kind), Some(Kind::Copy));
+        slot.respond(1);
+        slot.respond(2);
+        assert_eq!(slot.post(&register_read(0)), Err(State::ResponseReady));
+        assert_eq!(slot.collect(), Some(1), "the first answer counts");
+    }
+
+    #[test]
+    fn xens_bit_fields_are_read() {
+        let mut bytes = [0xff; 32];
+        bytes[24..28].copy_from_slice(&7u32.to_le_bytes());
+        bytes[30] = 0b0010_0001;
+        bytes[31] = 8;
+        let slot = slot_of(bytes);
+        assert_eq!(slot.event_port(), RemotePort::new(7));
+        let request = slot.peek().unwrap();
+        assert_eq!(
+            (request.kind, request.direction, request.data_is_ptr),
+            (Kind::Invalidate, Direction::Read, false)
+        );
+        bytes[30] = 0b0001_0001;
+        let request = slot_of(bytes).peek().unwrap();
+        assert_eq!((request.direction, request.data_is_ptr), (Direction::Write, true));
+    }
+
+    #[test]
+    fn any_byte_is_some_state_and_some_kind() {
+        for byte in 0..=u8::MAX {
+            let mut bytes = [byte; 32];
+            let state = slot_of(bytes).state();
+            assert_eq!(matches!(state, State::Unknown(_)), byte & 0xf > 3);
+            bytes[30] = abi::STATE_IOREQ_READY;
+            assert_eq!(slot_of(bytes).take().map(|r| r.kind.to_wire()), Some(byte));
+        }
+    }
+
+    #[test]
+    fn a_page_has_no_slot_beyond_its_vcpus() {
+        let page = IoreqPage::new(Mapping::anonymous(PAGE_SIZE).unwrap(), DomId::new(2), 2);
+        assert_eq!(page.slots().len(), 2);
+        assert!(page.slot(1).is_some() && page.slot(2).is_none() && page.slot(usize::MAX).is_none());
+        let crowded = IoreqPage::new(Mapping::anonymous(PAGE_SIZE).unwrap(), DomId::new(2), u32::MAX);
+        assert_eq!(crowded.slots().len(), MAX_VCPUS);
+    }
+
+    #[test]
+    fn one_of_two_takers_wins() {
+        let slot = Slot::default();
+        for round in 0..200 {
+            slot.post(&register_read(round)).unwrap();
+            let taken: usize = std::thread::scope(|scope| {
+                let takers: Vec<_> =
+                    (0..2).map(|_| scope.spawn(|| usize::from(slot.take().is_some()))).collect();
+                takers.into_iter().map(|taker| taker.join().unwrap()).sum()
+            });
+            assert_eq!(taken, 1);
+            slot.respond(round);
+            assert_eq!(slot.collect(), Some(round));
+        }
+    }
+}

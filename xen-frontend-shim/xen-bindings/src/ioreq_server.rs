@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! An ioreq server: the claim, made to Xen, on a guest's accesses to some windows of its address space.
+//!
+//! The order matters (Xen 4.20, `common/ioreq.c`): [`IoreqServer::create`], then [`IoreqServer::page`], since Xen makes the
+//! page when it is first asked for, then [`IoreqServer::set_enabled`], which writes each vCPU's event channel into its slot,
+//! then bind the channels, then [`IoreqServer::map_window`] and let the guest run. Enabled before its page is there, a
+//! server has port 0 in every slot.
+//!
+//! Windows can be added and removed while the guest runs. An access that no window covers entirely is not passed on:
+//! the guest takes an abort. Xen allows a guest 8 servers, and a server 256 windows.
+//!
+//! The server belongs to this domain, not to this process or descriptor. It and its page outlive a process that ends without
+//! destroying it, and vCPUs whose accesses nobody answers wait.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use crate::abi::dm_op::{
+    CreateIoreqServer, DestroyIoreqServer, HVM_IOREQSRV_BUFIOREQ_OFF, IoreqServerRange, SetIoreqServerState,
+    XEN_DMOP_IO_RANGE_MEMORY, XENMEM_RESOURCE_IOREQ_SERVER, XENMEM_RESOURCE_IOREQ_SERVER_FRAME_IOREQ_0,
+};
+use crate::error::{Call, Result};
+use crate::ids::{DomId, IoreqServerId};
+use crate::ioreq::{IoreqPage, MAX_VCPUS};
+use crate::privcmd::{Privcmd, fail};
+use crate::sys::privcmd::{self as sys, DmOpMember, MapIoRange, UnmapIoRange};
+
+/// An ioreq server of a guest, destroyed on drop.
+#[derive(Debug)]
+pub struct IoreqServer {
+    privcmd: Privcmd,
+    domain: DomId,
+    id: IoreqServerId,
+    /// Whether to destroy it on drop.
+    owned: bool,
+}
+
+impl IoreqServer {
+    /// Makes a new server for `domain`.
+    pub fn create(privcmd: &Privcmd, domain: DomId) -> Result<Self> {
+        let op = CreateIoreqServer { handle_bufioreq: HVM_IOREQSRV_BUFIOREQ_OFF, pad: [0; 3], id: 0 };
+        let made =
+            sys::dm_op(privcmd.as_fd(), domain.get(), op).map_err(fail(Call::CreateIoreqServer, domain))?;
+        Ok(Self::adopt(privcmd, domain, IoreqServerId::new(made.id)))
+    }
+
+    /// Takes over a server that another process of this domain made and let go.
+    #[must_use]
+    pub fn adopt(privcmd: &Privcmd, domain: DomId, id: IoreqServerId) -> Self {
+        Self { privcmd: privcmd.clone(), domain, id, owned: true }
+    }
+
+    /// Lets go of the server without destroying it.
+    #[must_use]
+    pub fn release(mut self) -> IoreqServerId {
+        self.owned = false;
+        self.id
+    }
+
+    /// The server's number.
+    #[must_use]
+    pub fn id(&self) -> IoreqServerId {
+        self.id
+    }
+
+    /// The guest.
+    #[must_use]
+    pub fn domain(&self) -> DomId {
+        self.domain
+    }
+
+    /// Maps the page of slots. Each call maps it anew; all mappings show the same page.
+    pub fn page(&self) -> Result<Arc<IoreqPage>> {
+        let vcpus = self.privcmd.nr_vcpus(self.domain)?;
+        if usize::try_from(vcpus).is_ok_and(|vcpus| vcpus > MAX_VCPUS) {
+            return Err(fail(Call::MapIoreqPage, self.domain)(rustix::io::Errno::TOOBIG));
+        }
+        let mapping = sys::map_resource(
+            self.privcmd.as_fd(),
+            self.domain.get(),
+            XENMEM_RESOURCE_IOREQ_SERVER,
+            self.id.get().into(),
+            XENMEM_RESOURCE_IOREQ_SERVER_FRAME_IOREQ_0,
+        );
+        let mapping = mapping.map_err(fail(Call::MapIoreqPage, self.domain))?;
+        Ok(Arc::new(IoreqPage::new(mapping, self.domain, vcpus)))
+    }
+
+    /// Starts or stops passing accesses on to this server. The guest is paused for a moment.
+    pub fn set_enabled(&self, enabled: bool) -> Result<()> {
+        let op = SetIoreqServerState { id: self.id.get(), enabled: enabled.into(), pad: 0 };
+        self.dm_op(Call::SetIoreqServerState, op)
+    }
+
+    /// Claims the `len` bytes from guest physical address `base`.
+    pub fn map_window(&self, base: u64, len: u64) -> Result<()> {
+        self.dm_op(Call::MapIoRange, MapIoRange(self.range(Call::MapIoRange, base, len)?))
+    }
+
+    /// Gives up the `len` bytes from guest physical address `base`.
+    pub fn unmap_window(&self, base: u64, len: u64) -> Result<()> {
+        self.dm_op(Call::UnmapIoRange, UnmapIoRange(self.range(Call::UnmapIoRange, base, len)?))
+    }
+
+    fn range(&self, call: Call, base: u64, len: u64) -> Result<IoreqServerRange> {
+        let end = len.checked_sub(1).and_then(|last| base.checked_add(last));
+        let end = end.ok_or(rustix::io::Errno::INVAL).map_err(fail(call, self.domain))?;
+        Ok(IoreqServerRange { id: self.id.get(), pad: 0, type_: XEN_DMOP_IO_RANGE_MEMORY, start: base, end })
+    }
+
+    fn dm_op<T: DmOpMember>(&self, call: Call, op: T) -> Result<()> {
+        sys::dm_op(self.privcmd.as_fd(), self.domain.get(), op).map(drop).map_err(fail(call, self.domain))
+    }
+}
+
+impl Drop for IoreqServer {
+    fn drop(&mut self) {
+        if self.owned {
+            // Nobody is left to hear of a failure. Xen destroys what is left with the guest.
+            let op = DestroyIoreqServer { id: self.id.get(), pad: 0 };
+            let _ = self.dm_op(Call::DestroyIoreqServer, op);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server() -> IoreqServer {
+        let privcmd = Privcmd::from_fd(tempfile::tempfile().unwrap().into());
+        IoreqServer::adopt(&privcmd, DomId::new(3), IoreqServerId::new(1))
+    }
+
+    #[test]
+    fn a_window_has_bytes_and_does_not_wrap() {
+        for (base, len) in [(0x0200_0000, 0), (u64::MAX, 2), (2, u64::MAX)] {
+            let error = server().map_window(base, len).unwrap_err();
+            assert_eq!(error.io().kind(), std::io::ErrorKind::InvalidInput, "{base:#x} {len:#x}");
+        }
+        let range = server().range(Call::MapIoRange, 0x0200_0200, 0x200).unwrap();
+        assert_eq!((range.id, range.start, range.end), (1, 0x0200_0200, 0x0200_03ff));
+    }
+
+    #[test]
+    fn a_released_server_gives_its_number() {
+        assert_eq!(server().release(), IoreqServerId::new(1));
+    }
+}

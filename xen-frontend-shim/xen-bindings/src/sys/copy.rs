@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! A batch of grant copies: the addresses that Xen reads and writes, kept alive by the borrow that they come from.
+
+use std::marker::PhantomData;
+use std::os::fd::BorrowedFd;
+
+use rustix::io::{Errno, Result};
+
+use super::exchange;
+use crate::PAGE_SIZE;
+use crate::abi::gntdev::{self as abi, CopyEnd, Foreign, GrantCopySegment};
+use crate::ids::{DomId, GrantRef};
+
+/// Copies between pages that a guest has granted and buffers of this process, done all in one call.
+///
+/// `'b` is the lifetime of the buffers.
+#[derive(Debug, Default)]
+pub struct CopyBatch<'b> {
+    segments: Vec<GrantCopySegment>,
+    buffers: PhantomData<&'b mut [u8]>,
+}
+
+/// The segment reaches over the end of its page, or is longer than one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CrossesPage;
+
+impl<'b> CopyBatch<'b> {
+    /// A batch of nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many segments there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.segments.len()
+    }
+
+    /// Whether there is nothing to copy.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.segments.is_empty()
+    }
+
+    /// Adds: fill `buffer` from the page `grant` of `domain`, starting at `offset`.
+    pub fn from_guest(
+        &mut self,
+        domain: DomId,
+        grant: GrantRef,
+        offset: u16,
+        buffer: &'b mut [u8],
+    ) -> std::result::Result<(), CrossesPage> {
+        let len = length(offset, buffer)?;
+        self.segments.push(GrantCopySegment {
+            source: foreign(domain, grant, offset),
+            dest: CopyEnd::virt(buffer.as_mut_ptr().expose_provenance() as u64),
+            len,
+            flags: abi::GNTCOPY_SOURCE_GREF,
+            status: abi::GNTST_GENERAL_ERROR,
+        });
+        Ok(())
+    }
+
+    /// Adds: write `buffer` to the page `grant` of `domain`, starting at `offset`.
+    pub fn to_guest(
+        &mut self,
+        domain: DomId,
+        grant: GrantRef,
+        offset: u16,
+        buffer: &'b [u8],
+    ) -> std::result::Result<(), CrossesPage> {
+        let len = length(offset, buffer)?;
+        self.segments.push(GrantCopySegment {
+            source: CopyEnd::virt(buffer.as_ptr().expose_provenance() as u64),
+            dest: foreign(domain, grant, offset),
+            len,
+            flags: abi::GNTCOPY_DEST_GREF,
+            status: abi::GNTST_GENERAL_ERROR,
+        });
+        Ok(())
+    }
+
+    /// `IOCTL_GNTDEV_GRANT_COPY`. The segments' statuses hold afterwards if it succeeded.
+    pub(crate) fn run(&mut self, fd: BorrowedFd<'_>) -> Result<()> {
+        let count = u32::try_from(self.segments.len()).map_err(|_| Errno::INVAL)?;
+        let mut call =
+            abi::GrantCopy { count, segments: self.segments.as_mut_ptr().expose_provenance() as u64 };
+        // SAFETY: the kernel reads `count` segments and writes the status of each. Xen copies to and from the local ends, which
+        // are slices of those lengths, borrowed for `'b`: exclusively where they are written.
+        unsafe { exchange(fd, abi::IOCTL_GNTDEV_GRANT_COPY, &mut call) }.map(drop)
+    }
+
+    /// What Xen says of each segment, in the order of adding.
+    pub(crate) fn statuses(&self) -> impl Iterator<Item = i16> {
+        self.segments.iter().map(|segment| segment.status)
+    }
+}
+
+fn foreign(domain: DomId, grant: GrantRef, offset: u16) -> CopyEnd {
+    CopyEnd::foreign(Foreign { ref_: grant.get(), offset, domid: domain.get() })
+}
+
+/// The length of a segment, if it stays in its page: the kernel would fail the whole batch otherwise.
+fn length(offset: u16, buffer: &[u8]) -> std::result::Result<u16, CrossesPage> {
+    let len = u16::try_from(buffer.len()).map_err(|_| CrossesPage)?;
+    if usize::from(offset) + buffer.len() > PAGE_SIZE { Err(CrossesPage) } else { Ok(len) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_stays_in_its_page() {
+        let mut whole = [0; PAGE_SIZE];
+        let mut batch = CopyBatch::new();
+        let (domain, grant) = (DomId::new(2), GrantRef::new(9));
+        assert_eq!(batch.to_guest(domain, grant, 1, &[0; PAGE_SIZE]), Err(CrossesPage));
+        assert_eq!(batch.to_guest(domain, grant, u16::MAX, &[0]), Err(CrossesPage));
+        assert_eq!(batch.to_guest(domain, grant, 0, &[0; 0x1_0001]), Err(CrossesPage));
+        assert_eq!(batch.from_guest(domain, grant, 0, &mut whole), Ok(()));
+        assert_eq!((batch.len(), batch.is_empty()), (1, false));
+    }
+
+    #[test]
+    fn ends_are_packed_as_the_union_is() {
+        let end = CopyEnd::foreign(Foreign { ref_: 0x0403_0201, offset: 0x0605, domid: 0x0807 });
+        assert_eq!(format!("{end:x?}"), "CopyEnd(807060504030201)");
+    }
+}

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The ioctls of `/dev/xen/privcmd` (Linux 6.12, `drivers/xen/privcmd.c`).
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::Arc;
+
+use rustix::io::{Errno, Result};
+use vmm_sys_util::eventfd::EventFd;
+
+use super::exchange;
+use super::mapping::Mapping;
+use crate::PAGE_SIZE;
+use crate::abi::dm_op::{
+    self, CreateIoreqServer, DestroyIoreqServer, NrVcpus, SetIoreqServerState, SetIrqLevel,
+};
+use crate::abi::{domctl, privcmd as abi};
+use crate::ioreq::IoreqPage;
+
+/// The parameters of `XEN_DMOP_map_io_range_to_ioreq_server`.
+#[repr(transparent)]
+pub(crate) struct MapIoRange(pub(crate) dm_op::IoreqServerRange);
+
+/// The parameters of `XEN_DMOP_unmap_io_range_from_ioreq_server`.
+#[repr(transparent)]
+pub(crate) struct UnmapIoRange(pub(crate) dm_op::IoreqServerRange);
+
+/// A member of the union in `struct xen_dm_op`.
+///
+/// # Safety
+///
+/// `OP` must be an operation whose parameters are exactly this type, every bit pattern of which must be valid, and which
+/// holds no addresses.
+pub(crate) unsafe trait DmOpMember {
+    /// The operation.
+    const OP: u32;
+}
+
+macro_rules! dm_op_members {
+    ($($type:ident = $op:ident,)+) => {
+        $(
+            // SAFETY: `dm_op.h` defines it so; its fields are integers. The ABI test compares the layouts.
+            unsafe impl DmOpMember for $type {
+                const OP: u32 = dm_op::$op;
+            }
+        )+
+    };
+}
+
+dm_op_members! {
+    CreateIoreqServer = XEN_DMOP_CREATE_IOREQ_SERVER,
+    MapIoRange = XEN_DMOP_MAP_IO_RANGE_TO_IOREQ_SERVER,
+    UnmapIoRange = XEN_DMOP_UNMAP_IO_RANGE_FROM_IOREQ_SERVER,
+    SetIoreqServerState = XEN_DMOP_SET_IOREQ_SERVER_STATE,
+    DestroyIoreqServer = XEN_DMOP_DESTROY_IOREQ_SERVER,
+    SetIrqLevel = XEN_DMOP_SET_IRQ_LEVEL,
+    NrVcpus = XEN_DMOP_NR_VCPUS,
+}
+
+/// `IOCTL_PRIVCMD_DM_OP` with the one buffer that all our operations need.
+pub(crate) fn dm_op<T: DmOpMember>(fd: BorrowedFd<'_>, dom: u16, member: T) -> Result<T> {
+    let mut op = dm_op::DmOp { op: T::OP, pad: 0, u: member };
+    let mut buffer = abi::DmOpBuf { uptr: address_of(&mut op), size: size_of::<dm_op::DmOp<T>>() as u64 };
+    let mut call = abi::DmOp { dom, num: 1, ubufs: address_of(&mut buffer) };
+    // SAFETY: the kernel reads the one buffer descriptor and pins the pages of `op` for the call; Xen reads `op` and writes
+    // back no more than the member that `T::OP` names. All three live until the call returns.
+    unsafe { exchange(fd, abi::IOCTL_PRIVCMD_DM_OP, &mut call) }?;
+    Ok(op.u)
+}
+
+/// `IOCTL_PRIVCMD_RESTRICT`.
+pub(crate) fn restrict(fd: BorrowedFd<'_>, mut dom: u16) -> Result<()> {
+    // SAFETY: the kernel reads a `domid_t`.
+    unsafe { exchange(fd, abi::IOCTL_PRIVCMD_RESTRICT, &mut dom) }.map(drop)
+}
+
+/// `IOCTL_PRIVCMD_MMAP_RESOURCE`: maps one frame of a resource of `dom`.
+pub(crate) fn map_resource(fd: BorrowedFd<'_>, dom: u16, type_: u32, id: u32, frame: u32) -> Result<Mapping> {
+    let mapping = Mapping::of_device(fd, 0, PAGE_SIZE, true)?;
+    let mut call = abi::MmapResource { dom, type_, id, idx: frame, num: 1, addr: mapping.address() };
+    // SAFETY: the kernel populates the mapping just made, which nothing refers to yet, with a frame that Xen hands out, and
+    // keeps that frame until the mapping goes.
+    unsafe { exchange(fd, abi::IOCTL_PRIVCMD_MMAP_RESOURCE, &mut call) }?;
+    Ok(mapping)
+}
+
+/// `IOCTL_PRIVCMD_MMAPBATCH_V2`: maps one page of `dom`.
+pub(crate) fn map_foreign(fd: BorrowedFd<'_>, dom: u16, mut gfn: u64) -> Result<Mapping> {
+    let mapping = Mapping::of_device(fd, 0, PAGE_SIZE, true)?;
+    let mut error: i32 = 0;
+    let mut call = abi::MmapBatchV2 {
+        num: 1,
+        dom,
+        addr: mapping.address(),
+        arr: address_of(&mut gfn),
+        err: address_of(&mut error),
+    };
+    // SAFETY: the kernel reads one frame number, writes one error, and populates the mapping just made, which nothing refers
+    // to yet.
+    unsafe { exchange(fd, abi::IOCTL_PRIVCMD_MMAPBATCH_V2, &mut call) }?;
+    // The call itself succeeds when Xen refuses the frame: the refusal is in the frame's own error.
+    match error {
+        0 => Ok(mapping),
+        refused => Err(Errno::from_raw_os_error(refused.saturating_abs())),
+    }
+}
+
+/// `IOCTL_PRIVCMD_HYPERCALL` with a domctl that has no parameters.
+pub(crate) fn domctl(fd: BorrowedFd<'_>, cmd: u32, interface_version: u32, domain: u16) -> Result<()> {
+    let mut op = domctl::Domctl { cmd, interface_version, domain, pad: [0; 3], u: [0; 32] };
+    let mut call = abi::Hypercall { op: domctl::HYPERVISOR_DOMCTL, arg: [address_of(&mut op), 0, 0, 0, 0] };
+    // SAFETY: Xen copies a `struct xen_domctl` from `op`, which is at least as large, and may copy it back.
+    unsafe { exchange(fd, abi::IOCTL_PRIVCMD_HYPERCALL, &mut call) }.map(drop)
+}
+
+/// What `IOCTL_PRIVCMD_IOEVENTFD` is about, and what has to stay while it is assigned.
+#[derive(Debug)]
+pub(crate) struct IoEventFd {
+    /// The guest's ioreq page as this process has mapped it.
+    pub(crate) page: Arc<IoreqPage>,
+    /// The local ports, one for each vCPU.
+    pub(crate) ports: Vec<u32>,
+    /// The first register of the device.
+    pub(crate) base: u64,
+    /// The queue.
+    pub(crate) queue: u32,
+    /// What is to be signalled.
+    pub(crate) eventfd: EventFd,
+}
+
+impl IoEventFd {
+    /// `IOCTL_PRIVCMD_IOEVENTFD`. From success until [`Self::deassign`] succeeds, the caller keeps `self`.
+    pub(crate) fn assign(&self, fd: BorrowedFd<'_>) -> Result<()> {
+        self.call(fd, 0)
+    }
+
+    /// `IOCTL_PRIVCMD_IOEVENTFD` with `PRIVCMD_IOEVENTFD_FLAG_DEASSIGN`.
+    pub(crate) fn deassign(&self, fd: BorrowedFd<'_>) -> Result<()> {
+        self.call(fd, abi::PRIVCMD_IOEVENTFD_FLAG_DEASSIGN)
+    }
+
+    fn call(&self, fd: BorrowedFd<'_>, flags: u32) -> Result<()> {
+        let mut call = abi::IoEventFd {
+            ioreq: self.page.address(),
+            ports: self.ports.as_ptr().expose_provenance() as u64,
+            addr: self.base,
+            addr_len: 4,
+            event_fd: raw(&self.eventfd)?,
+            vcpus: u32::try_from(self.ports.len()).map_err(|_| Errno::INVAL)?,
+            vq: self.queue,
+            flags,
+            dom: self.page.domain().get(),
+            pad: [0; 2],
+        };
+        // SAFETY: the kernel copies `vcpus` ports and takes a reference of its own to the eventfd. It remembers the page behind
+        // `ioreq` and looks into it from its interrupt handler: that is a mapping made by `map_resource`, and `page` keeps it.
+        unsafe { exchange(fd, abi::IOCTL_PRIVCMD_IOEVENTFD, &mut call) }.map(drop)
+    }
+}
+
+/// `IOCTL_PRIVCMD_IRQFD`: `level` is the operation that the kernel repeats each time the eventfd is signalled.
+pub(crate) fn irqfd(
+    fd: BorrowedFd<'_>,
+    dom: u16,
+    level: SetIrqLevel,
+    eventfd: &EventFd,
+    assign: bool,
+) -> Result<()> {
+    let mut op = dm_op::DmOp { op: dm_op::XEN_DMOP_SET_IRQ_LEVEL, pad: 0, u: level };
+    let mut call = abi::IrqFd {
+        dm_op: address_of(&mut op),
+        size: u32::try_from(size_of_val(&op)).map_err(|_| Errno::OVERFLOW)?,
+        fd: raw(eventfd)?,
+        flags: if assign { 0 } else { abi::PRIVCMD_IRQFD_FLAG_DEASSIGN },
+        dom,
+        pad: [0; 2],
+    };
+    // SAFETY: the kernel copies `size` bytes of `op` and takes a reference of its own to the eventfd.
+    unsafe { exchange(fd, abi::IOCTL_PRIVCMD_IRQFD, &mut call) }.map(drop)
+}
+
+fn raw(eventfd: &EventFd) -> Result<u32> {
+    u32::try_from(eventfd.as_raw_fd()).map_err(|_| Errno::BADF)
+}
+
+/// The address of what the kernel reads or writes through another structure.
+fn address_of<T>(value: &mut T) -> u64 {
+    std::ptr::from_mut(value).expose_provenance() as u64
+}
