@@ -83,7 +83,9 @@ pub enum Kind {
 }
 
 impl Kind {
-    const fn from_wire(kind: u8) -> Self {
+    /// The kind that Xen numbers so.
+    #[must_use]
+    pub const fn from_wire(kind: u8) -> Self {
         match kind {
             abi::IOREQ_TYPE_PIO => Self::Pio,
             abi::IOREQ_TYPE_COPY => Self::Copy,
@@ -94,7 +96,9 @@ impl Kind {
         }
     }
 
-    const fn to_wire(self) -> u8 {
+    /// Xen's number (`IOREQ_TYPE_*`).
+    #[must_use]
+    pub const fn to_wire(self) -> u8 {
         match self {
             Self::Pio => abi::IOREQ_TYPE_PIO,
             Self::Copy => abi::IOREQ_TYPE_COPY,
@@ -149,6 +153,17 @@ pub struct Slot {
     bits: AtomicU8,
     kind: AtomicU8,
 }
+
+/// The offsets of a slot's fields, for the test against Xen's header.
+#[cfg(test)]
+pub(crate) const OFFSETS: [(&str, usize); 6] = [
+    ("addr", offset_of!(Slot, addr)),
+    ("data", offset_of!(Slot, data)),
+    ("count", offset_of!(Slot, count)),
+    ("size", offset_of!(Slot, size)),
+    ("vp_eport", offset_of!(Slot, vp_eport)),
+    ("type", offset_of!(Slot, kind)),
+];
 
 /// The offset of the byte of bit fields.
 pub(crate) const BITS_OFFSET: usize = offset_of!(Slot, bits);

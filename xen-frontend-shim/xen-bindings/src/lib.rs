@@ -14,8 +14,8 @@
 //!                                   └▶ grant_copy             buffers
 //! ```
 //!
-//! [`abi`] holds the structures as the headers of Linux and Xen define them.
-//! `sys` holds every `unsafe` block of the shim: the system calls and the shared memory. All other
+//! [`abi`] holds the structures as the headers of Linux and Xen define them, and a test compares them with those
+//! headers. `sys` holds every `unsafe` block of the shim: the system calls and the shared memory. All other
 //! modules are safe code on top of the two.
 //!
 //! # Lifetime

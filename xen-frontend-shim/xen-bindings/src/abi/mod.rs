@@ -3,7 +3,8 @@
 //! The structures and numbers that Linux and Xen define, one module for each of their headers.
 //!
 //! Fields have the headers' names. Addresses are `u64`, since Linux takes them so or as 64-bit pointers. Sizes are
-//! asserted here at compile time.
+//! asserted here at compile time; the test in `header_check` compares every size, offset and number with the headers
+//! themselves, for the target's ABI.
 
 pub mod dm_op;
 pub mod domctl;
@@ -11,6 +12,9 @@ pub mod evtchn;
 pub mod gntdev;
 pub mod ioreq;
 pub mod privcmd;
+
+#[cfg(test)]
+mod header_check;
 
 use std::mem::size_of;
 
