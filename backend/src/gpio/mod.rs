@@ -2,6 +2,12 @@
 
 //! The virtio GPIO device (virtio 1.3, 5.18).
 
+pub mod chip;
+pub mod controller;
+pub mod policy;
+pub mod request;
+pub mod spec;
+
 use clap::Args;
 
 use crate::cli::Connection;
