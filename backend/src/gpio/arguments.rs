@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The command line of `backend gpio`: typed arguments, then an opened device.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use anyhow::Context;
+use clap::Args;
+
+use super::chip::Lines;
+use super::device::Gpio;
+use super::linux::LinuxLines;
+use super::sim::{Board, SimLines};
+use crate::cli::Connection;
+use crate::device::Device;
+use crate::sim::control::Control;
+use crate::sim::journal::Journal;
+use crate::sysfs::Sysfs;
+
+/// Arguments of `backend gpio`.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    connection: Connection,
+    /// A line for the guest, which numbers them from 0 in the order given. CHIP is a name (gpiochip0),
+    /// a label, or a device-tree path; NAME is what the guest sees
+    #[arg(long = "line", value_name = "CHIP:OFFSET[=NAME]", required_unless_present_any = ["sim", "print_capabilities"])]
+    lines: Vec<LineArgument>,
+    /// Serve all lines of the board that FILE describes, instead of hardware
+    #[arg(long, value_name = "FILE", conflicts_with = "lines")]
+    sim: Option<PathBuf>,
+    /// Append what the guest does to the board to FILE, as lines of JSON
+    #[arg(long, value_name = "FILE", requires = "sim")]
+    sim_journal: Option<PathBuf>,
+    /// Listen at SOCKET for commands that drive, release and read lines of the board
+    #[arg(long, value_name = "SOCKET", requires = "sim")]
+    sim_control: Option<PathBuf>,
+}
+
+impl Arguments {
+    /// How the frontend comes in.
+    #[must_use]
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// Opens what the arguments name.
+    ///
+    /// # Errors
+    /// Says what cannot be opened.
+    pub fn open(&self) -> anyhow::Result<Box<dyn Device>> {
+        match &self.sim {
+            Some(file) => {
+                let board = crate::sim::board::Board::load(file)?.gpio;
+                let names: Vec<_> = board.lines.iter().map(|name| named(name)).collect();
+                let model = Board::new(&board, self.journal()?)
+                    .with_context(|| format!("{}, in [gpio]", file.display()))?;
+                device(SimLines::new(model, self.control()?), &names)
+            }
+            None => {
+                let names: Vec<_> = self.lines.iter().map(|line| line.name.clone()).collect();
+                device(LinuxLines::open(&self.lines, &Sysfs::default())?, &names)
+            }
+        }
+    }
+
+    fn journal(&self) -> anyhow::Result<Journal> {
+        let Some(path) = &self.sim_journal else { return Ok(Journal::default()) };
+        Journal::append_to(path).with_context(|| format!("cannot write the journal {}", path.display()))
+    }
+
+    fn control(&self) -> anyhow::Result<Option<Control>> {
+        let Some(path) = &self.sim_control else { return Ok(None) };
+        let control = Control::bind(path).with_context(|| format!("cannot listen at {}", path.display()))?;
+        Ok(Some(control))
+    }
+}
+
+fn device(lines: impl Lines + 'static, names: &[Option<String>]) -> anyhow::Result<Box<dyn Device>> {
+    Ok(Box::new(Gpio::new(lines, names)?))
+}
+
+/// An empty name is none.
+fn named(name: &str) -> Option<String> {
+    (!name.is_empty()).then(|| name.to_owned())
+}
+
+/// A line that the operator chose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LineArgument {
+    /// `gpiochipN`, a label, or a path in the device tree.
+    pub chip: String,
+    /// Number of the line on its chip.
+    pub offset: u32,
+    /// What the guest shall call it.
+    pub name: Option<String>,
+}
+
+/// Why an argument does not name a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a line is given as CHIP:OFFSET or CHIP:OFFSET=NAME, as in gpiochip0:3=power")]
+pub struct NotALine;
+
+impl FromStr for LineArgument {
+    type Err = NotALine;
+
+    fn from_str(text: &str) -> Result<Self, NotALine> {
+        let (line, name) = match text.split_once('=') {
+            Some((line, name)) => (line, Some(named(name).ok_or(NotALine)?)),
+            None => (text, None),
+        };
+        // Labels may have colons, offsets do not.
+        let (chip, offset) = line.rsplit_once(':').ok_or(NotALine)?;
+        let chip = named(chip).ok_or(NotALine)?;
+        Ok(Self { chip, offset: offset.parse().map_err(|_| NotALine)?, name })
+    }
+}
+
+impl fmt::Display for LineArgument {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "--line {}:{}", self.chip, self.offset)?;
+        match &self.name {
+            Some(name) => write!(f, "={name}"),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_written_as_in_the_help() {
+        let line = |chip: &str, offset, name: Option<&str>| {
+            Ok(LineArgument { chip: chip.to_owned(), offset, name: name.map(str::to_owned) })
+        };
+        assert_eq!("gpiochip0:3=power".parse(), line("gpiochip0", 3, Some("power")));
+        assert_eq!("a b:c:0".parse(), line("a b:c", 0, None));
+        let path = "/passthrough/gpio@9030000";
+        assert_eq!(format!("{path}:3=a=b:1").parse(), line(path, 3, Some("a=b:1")));
+        for wrong in ["", "3", ":3", "chip:", "chip:x", "chip:-1", "chip:1=", "chip:4294967296"] {
+            assert_eq!(wrong.parse::<LineArgument>(), Err(NotALine), "{wrong}");
+        }
+    }
+}

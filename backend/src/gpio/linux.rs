@@ -1,0 +1,292 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Lines of Linux's GPIO character device, uAPI v2.
+//!
+//! Each line is a request of its own: held from the moment the guest configures it until it lets it go or
+//! is gone, so that lines come and go one by one, from as many chips as there are. While a line is not held the
+//! kernel has it, and any other process may take it.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use gpiocdev_uapi::v2::{
+    Error, LineConfig, LineEdgeEvent, LineFlags, LineRequest, LineValues, NAME_LEN_MAX, Name, get_chip_info,
+    get_line, get_line_info, get_line_values, read_event, set_line_config, set_line_values,
+};
+
+use super::arguments::LineArgument;
+use super::chip::{Edges, Lines, Setup};
+use crate::sysfs::{Device, Sysfs};
+use crate::watch::Watcher;
+
+/// Who holds the lines, for `gpioinfo` and for the error message of the second daemon.
+const CONSUMER: &str = "backend-gpio";
+
+/// Events taken by one read.
+const EVENTS_PER_READ: usize = 16;
+
+/// 64-bit words of an edge event, as the kernel writes it.
+const EVENT_WORDS: usize = size_of::<LineEdgeEvent>() / size_of::<u64>();
+
+/// Where an operator's line is.
+struct Pin {
+    chip: Arc<Chip>,
+    offset: u32,
+    held: Option<Held>,
+}
+
+/// An open chip.
+struct Chip {
+    device: String,
+    file: File,
+}
+
+/// A line request.
+struct Held {
+    file: File,
+    setup: Setup,
+    watched: bool,
+}
+
+/// Lines of any chips, in the guest's order.
+pub struct LinuxLines {
+    pins: Vec<Pin>,
+    watcher: Option<Watcher>,
+}
+
+impl LinuxLines {
+    /// Finds the lines that the operator chose. None is taken yet.
+    ///
+    /// # Errors
+    /// Says which chip or line does not exist, and what there is instead.
+    pub fn open(lines: &[LineArgument], sysfs: &Sysfs) -> anyhow::Result<Self> {
+        let mut chips: Vec<(String, Arc<Chip>, u32)> = Vec::new();
+        let mut pins = Vec::with_capacity(lines.len());
+        for line in lines {
+            if !chips.iter().any(|(name, ..)| *name == line.chip) {
+                let (chip, count) = Chip::find(&line.chip, sysfs)?;
+                chips.push((line.chip.clone(), Arc::new(chip), count));
+            }
+            let found = chips.iter().find(|(name, ..)| *name == line.chip);
+            let Some((_, chip, count)) = found else { continue };
+            if line.offset >= *count {
+                bail!("{line}: {} has lines 0 to {}", chip.device, count.saturating_sub(1));
+            }
+            let twice = |pin: &Pin| pin.chip.device == chip.device && pin.offset == line.offset;
+            if pins.iter().any(twice) {
+                bail!("{line}: line {} of {} is given twice", line.offset, chip.device);
+            }
+            pins.push(Pin { chip: Arc::clone(chip), offset: line.offset, held: None });
+        }
+        Ok(Self { pins, watcher: None })
+    }
+
+    fn pin(&mut self, line: u16) -> io::Result<&mut Pin> {
+        self.pins.get_mut(usize::from(line)).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+impl Chip {
+    /// Opens the chip that `wanted` names, and says how many lines it has.
+    fn find(wanted: &str, sysfs: &Sysfs) -> anyhow::Result<(Self, u32)> {
+        let devices = sysfs.devices("gpio").context("this kernel shows no GPIO chips (CONFIG_GPIO_CDEV)")?;
+        let named = |device: &&Device| {
+            if wanted.starts_with('/') { sysfs.is_at(device, wanted) } else { device.name == wanted }
+        };
+        if let Some(device) = devices.iter().find(named) {
+            return Self::open(&device.name);
+        }
+        let mut others = Vec::new();
+        for device in &devices {
+            let Ok((chip, count)) = Self::open(&device.name) else { continue };
+            let label = chip.label()?;
+            if label == wanted {
+                return Ok((chip, count));
+            }
+            others.push(format!("{} (label {label:?})", device.name));
+        }
+        let others = if others.is_empty() { "no chip".to_owned() } else { others.join(", ") };
+        bail!("no GPIO chip is called {wanted}, there is {others}")
+    }
+
+    fn open(name: &str) -> anyhow::Result<(Self, u32)> {
+        let path = format!("/dev/{name}");
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .with_context(|| format!("cannot open {path}"))?;
+        let count = get_chip_info(&file).with_context(|| format!("{path} is not a GPIO chip"))?.num_lines;
+        Ok((Self { device: path, file }, count))
+    }
+
+    fn label(&self) -> anyhow::Result<String> {
+        let info = get_chip_info(&self.file).context("cannot ask a GPIO chip for its label")?;
+        Ok(info.label.as_os_str().to_string_lossy().into_owned())
+    }
+
+    /// Requests a line; a line that is taken is an error that says by whom.
+    fn request(&self, offset: u32, flags: LineFlags, value: bool) -> io::Result<File> {
+        let mut request = LineRequest {
+            consumer: Name::from_bytes(CONSUMER.as_bytes()),
+            config: config(flags, value),
+            num_lines: 1,
+            ..LineRequest::default()
+        };
+        request.offsets.set(0, offset);
+        let file = get_line(&self.file, request).map_err(|error| {
+            let error = io::Error::from(Failure(error));
+            let holder = get_line_info(&self.file, offset).map(|info| info.consumer);
+            match holder {
+                Ok(consumer) if error.raw_os_error() == Some(BUSY) => {
+                    let consumer = consumer.as_os_str().to_string_lossy().into_owned();
+                    io::Error::new(
+                        error.kind(),
+                        format!("line {offset} of {} is in use by {consumer:?}", self.device),
+                    )
+                }
+                _ => error,
+            }
+        })?;
+        rustix::fs::fcntl_setfl(&file, rustix::fs::OFlags::NONBLOCK)?;
+        Ok(file)
+    }
+}
+
+const BUSY: i32 = rustix::io::Errno::BUSY.raw_os_error();
+
+/// An error of the uAPI crate, on its way to an [`io::Error`].
+struct Failure(Error);
+
+impl From<Failure> for io::Error {
+    fn from(Failure(error): Failure) -> Self {
+        match error {
+            Error::Os(errno) => Self::from_raw_os_error(errno.0),
+            Error::UnderRead(error) => Self::new(io::ErrorKind::UnexpectedEof, error),
+        }
+    }
+}
+
+fn flags(setup: Setup) -> (LineFlags, bool) {
+    match setup {
+        Setup::Released => (LineFlags::empty(), false),
+        Setup::Output(value) => (LineFlags::OUTPUT, value),
+        Setup::Input(edges) => {
+            let edges = match edges {
+                Edges::None => LineFlags::empty(),
+                Edges::Rising => LineFlags::EDGE_RISING,
+                Edges::Falling => LineFlags::EDGE_FALLING,
+                Edges::Both => LineFlags::EDGE_RISING | LineFlags::EDGE_FALLING,
+            };
+            (LineFlags::INPUT | edges, false)
+        }
+    }
+}
+
+/// The configuration of a request of one line; an output starts with `value`.
+fn config(flags: LineFlags, value: bool) -> LineConfig {
+    let mut config = LineConfig { flags, ..LineConfig::default() };
+    if flags.contains(LineFlags::OUTPUT) {
+        config.add_values(&LineValues::from_slice(&[value]));
+    }
+    config
+}
+
+fn read_value(file: &File) -> io::Result<bool> {
+    let mut values = LineValues { bits: 0, mask: 1 };
+    get_line_values(file, &mut values).map_err(Failure)?;
+    values.get(0).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+impl Lines for LinuxLines {
+    fn set_up(&mut self, line: u16, setup: Setup) -> io::Result<()> {
+        let watcher = self.watcher.clone();
+        let pin = self.pin(line)?;
+        let (flags, value) = flags(setup);
+        match (&mut pin.held, setup) {
+            (None, Setup::Released) => {}
+            (Some(held), Setup::Released) => {
+                held.unwatch(watcher.as_ref());
+                pin.held = None;
+            }
+            (Some(held), Setup::Output(value)) if matches!(held.setup, Setup::Output(_)) => {
+                set_line_values(&held.file, &LineValues::from_slice(&[value])).map_err(Failure)?;
+                held.setup = setup;
+            }
+            (Some(held), _) => {
+                if held.setup != setup {
+                    set_line_config(&held.file, config(flags, value)).map_err(Failure)?;
+                    held.setup = setup;
+                }
+            }
+            (None, _) => {
+                let file = pin.chip.request(pin.offset, flags, value)?;
+                if let Some(watcher) = &watcher {
+                    watcher.add(&file, u32::from(line))?;
+                }
+                pin.held = Some(Held { file, setup, watched: watcher.is_some() });
+            }
+        }
+        Ok(())
+    }
+
+    fn value(&mut self, line: u16) -> io::Result<bool> {
+        let pin = self.pin(line)?;
+        match &pin.held {
+            Some(held) => read_value(&held.file),
+            // As it is: no flag, so that looking does not change the line.
+            None => read_value(&pin.chip.request(pin.offset, LineFlags::empty(), false)?),
+        }
+    }
+
+    fn watch(&mut self, watcher: &Watcher) -> io::Result<()> {
+        self.watcher = Some(watcher.clone());
+        Ok(())
+    }
+
+    fn event(&mut self, _token: u32) {}
+
+    fn take_edges(&mut self, line: u16) -> io::Result<u32> {
+        let watcher = self.watcher.clone();
+        let Some(held) = &mut self.pin(line)?.held else { return Ok(0) };
+        let taken = held.take_edges();
+        if taken.is_err() {
+            // A chip that was unplugged stays readable for ever.
+            held.unwatch(watcher.as_ref());
+        }
+        taken
+    }
+}
+
+impl Held {
+    fn take_edges(&self) -> io::Result<u32> {
+        let mut edges = 0_u32;
+        let mut words = [0_u64; EVENT_WORDS * EVENTS_PER_READ];
+        loop {
+            match read_event(&self.file, &mut words) {
+                Ok(count) => {
+                    let events = u32::try_from(count / EVENT_WORDS).unwrap_or(u32::MAX);
+                    edges = edges.saturating_add(events);
+                    if count < words.len() {
+                        return Ok(edges);
+                    }
+                }
+                Err(error) => {
+                    let error = io::Error::from(Failure(error));
+                    return if error.kind() == io::ErrorKind::WouldBlock { Ok(edges) } else { Err(error) };
+                }
+            }
+        }
+    }
+
+    fn unwatch(&mut self, watcher: Option<&Watcher>) {
+        if let (true, Some(watcher)) = (self.watched, watcher) {
+            let _ = watcher.remove(&self.file);
+        }
+        self.watched = false;
+    }
+}
+
+const _: () = assert!(CONSUMER.len() < NAME_LEN_MAX);
