@@ -1,5 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
 //! A virtio-mmio ioreq server for Xen on Arm that drives vhost-user device daemons.
+//!
+//! ```text
+//!   guest traps ──▶ hypervisor ──▶ ioreq ──▶ virtio_mmio ──▶ device ──▶ vhost_user ──▶ backend daemon
+//!                                                              │            ▲
+//!                                                              └─ memory ───┘  (which grants it may map)
+//! ```
+//!
+//! That is the control path. Buffers and their notifications do not come this way: kicks go from Xen through the
+//! kernel to the daemon, interrupts back, and the daemon maps or copies what the guest granted.
+//!
+//! The processes: a `supervisor` that owns the privileged handles, and for each guest a `worker` in which all of the
+//! above lives, so that what one guest can break is its own.
 
 pub mod config;
+pub mod device;
+pub mod hypervisor;
+pub mod ioreq;
+pub mod memory;
+pub mod vhost_user;
+pub mod virtio_mmio;

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! What the shim needs of Xen for one guest, and nothing more.
+//!
+//! This trait is the door between the shim's logic and the hypervisor. Behind it stands Xen itself in the driver
+//! domain and an adversarial fake in the tests. What comes through it was written by the guest and by Xen on
+//! the guest's behalf: it is plain numbers, and nobody here believes them.
+
+use std::io;
+
+use crate::memory::address::GrantReference;
+
+#[cfg(test)]
+pub(crate) mod fake;
+
+/// One request of a vCPU as it lies in the ioreq page (`struct ioreq` of Xen's `public/hvm/ioreq.h`), copied
+/// once so that what was checked is what is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RawRequest {
+    /// Guest physical address.
+    pub address: u64,
+    /// The data of a write, or the guest physical address of the data.
+    pub data: u64,
+    /// How often a string instruction repeats; 1 on Arm.
+    pub count: u32,
+    /// Bytes of one access.
+    pub size: u32,
+    /// Whether the guest reads (`IOREQ_READ`).
+    pub is_read: bool,
+    /// Whether `data` is a pointer; never on Arm.
+    pub data_is_pointer: bool,
+    /// `IOREQ_TYPE_*`.
+    pub kind: u8,
+}
+
+/// The hypervisor as seen by the worker of one guest.
+pub trait Hypervisor {
+    /// Guest memory mapped by grant.
+    type Mapping: Mapping;
+
+    /// How many vCPUs the guest has, each of which has one slot in the ioreq page.
+    fn vcpus(&self) -> u32;
+
+    /// The request of `vcpu` that waits to be served (state READY), if there is one.
+    fn pending(&self, vcpu: u32) -> Option<RawRequest>;
+
+    /// Takes the waiting request of `vcpu` (READY to INPROCESS). False when it was not waiting any more.
+    fn claim(&self, vcpu: u32) -> bool;
+
+    /// Answers the claimed request of `vcpu` (INPROCESS to RESPONSE READY) and lets the vCPU go on.
+    fn respond(&self, vcpu: u32, data: u64);
+
+    /// Sends the guest's accesses to `[base, base + size)` to this ioreq server.
+    fn map_window(&self, base: u64, size: u64) -> io::Result<()>;
+
+    /// Pulses the guest's edge-triggered interrupt `irq` (an INTID).
+    fn raise(&self, irq: u32) -> io::Result<()>;
+
+    /// Maps `pages` pages of the guest, granted under successive references from `first`, to read and write.
+    fn map_grants(&self, first: GrantReference, pages: u32) -> io::Result<Self::Mapping>;
+}
+
+/// Guest memory mapped by grant; dropping it unmaps.
+pub trait Mapping {
+    /// The 16 bit little-endian number at `offset`; `None` outside of the mapping.
+    fn load_u16(&self, offset: usize) -> Option<u16>;
+}

@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The windows of one guest: from a parsed request to the device whose registers it means.
+
+use log::trace;
+
+use crate::config::WINDOW_SIZE;
+use crate::hypervisor::Hypervisor;
+use crate::ioreq::request::{Access, Request, Width};
+use crate::ioreq::slot::Slot;
+use crate::virtio_mmio::registers::{MAGIC, QUEUE_NOTIFY, VERSION};
+use crate::virtio_mmio::{Device, Transport};
+
+/// What answers in a window.
+#[derive(Debug)]
+pub enum Occupant<D> {
+    /// A device.
+    Device(Transport<D>),
+    /// A device that could not be had: the window says so by DeviceID 0, which tells drivers to pass by
+    /// (virtio 1.3, 4.2.3.1.1).
+    Absent,
+}
+
+/// One device's window.
+#[derive(Debug)]
+pub struct Window<D> {
+    /// Where it begins.
+    pub base: u64,
+    /// Queues whose QueueNotify the kernel serves: those from 0 up to this number.
+    pub kernel_kicks: u16,
+    /// What answers in it.
+    pub occupant: Occupant<D>,
+}
+
+/// All windows of a guest.
+#[derive(Debug)]
+pub struct Bus<D> {
+    windows: Vec<Window<D>>,
+}
+
+impl<D: Device> Bus<D> {
+    /// A bus with these windows.
+    #[must_use]
+    pub fn new(windows: Vec<Window<D>>) -> Self {
+        Self { windows }
+    }
+
+    /// All of them, in the order of the configuration.
+    pub fn windows_mut(&mut self) -> &mut [Window<D>] {
+        &mut self.windows
+    }
+
+    /// Serves the request of `vcpu`, if it has one.
+    pub fn serve<H: Hypervisor>(&mut self, hypervisor: &H, vcpu: u32) {
+        let Some(slot) = Slot::claim(hypervisor, vcpu, |request| self.is_kernels(request)) else { return };
+        match slot.request() {
+            Request::Read(access) => {
+                let value = self.read(access);
+                trace!("vCPU {vcpu}: {access:x?} is {value:#x}");
+                slot.answer(value);
+            }
+            Request::Write(access, value) => {
+                trace!("vCPU {vcpu}: {access:x?} := {value:#x}");
+                self.write(access, value);
+            }
+            Request::Acknowledge => trace!("vCPU {vcpu}: acknowledged"),
+        }
+    }
+
+    /// Whether the kernel's ioeventfd answers `request`. Its handler runs on the same event as ours and compares
+    /// just like this, so exactly one of the two claims the slot.
+    fn is_kernels(&self, request: &Request) -> bool {
+        let Request::Write(Access { address, width: Width::Four }, value) = *request else { return false };
+        self.windows.iter().any(|window| {
+            address == window.base.wrapping_add(QUEUE_NOTIFY)
+                && value & 0xffff < u64::from(window.kernel_kicks)
+        })
+    }
+
+    fn read(&mut self, access: Access) -> u64 {
+        match self.find(access) {
+            Some((Occupant::Device(transport), offset)) => transport.read(offset, access.width),
+            Some((Occupant::Absent, 0x0)) if access.width == Width::Four => u64::from(MAGIC),
+            Some((Occupant::Absent, 0x4)) if access.width == Width::Four => u64::from(VERSION),
+            _ => 0,
+        }
+    }
+
+    fn write(&mut self, access: Access, value: u64) {
+        if let Some((Occupant::Device(transport), offset)) = self.find(access) {
+            transport.write(offset, access.width, value);
+        }
+    }
+
+    /// The occupant of the window that holds all of an access, and the offset in it.
+    fn find(&mut self, access: Access) -> Option<(&mut Occupant<D>, u64)> {
+        let width = u64::try_from(access.width.bytes()).ok()?;
+        let offset = |base: u64| {
+            let offset = access.address.checked_sub(base)?;
+            (offset.checked_add(width)? <= WINDOW_SIZE).then_some(offset)
+        };
+        let mut windows = self.windows.iter_mut();
+        windows.find_map(|window| offset(window.base).map(|offset| (&mut window.occupant, offset)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hypervisor::RawRequest;
+    use crate::hypervisor::fake::{Fake, read, write};
+    use crate::memory::Ring;
+    use crate::virtio_mmio::{Identity, Lost};
+
+    const BASE: u64 = 0x200_0000;
+
+    /// A device that does nothing and is happy with everything.
+    struct Nothing;
+
+    impl Device for Nothing {
+        fn start(&mut self, _: u64, _: &[Ring]) -> Result<(), Lost> {
+            Ok(())
+        }
+        fn stop(&mut self) {}
+        fn stop_queue(&mut self, _: u16) -> Result<(), Lost> {
+            Err(Lost)
+        }
+        fn kick(&mut self, _: u16) {}
+        fn write_config(&mut self, _: u32, bytes: &[u8]) -> Option<Vec<u8>> {
+            Some(bytes.to_vec())
+        }
+        fn used_index(&self, _: u16) -> Option<u16> {
+            None
+        }
+        fn interrupt(&mut self) {}
+    }
+
+    fn bus(kernel_kicks: u16) -> Bus<Nothing> {
+        let identity = Identity {
+            name: "guest/device".into(),
+            device_id: 34,
+            features: 1 << 32 | 1 << 33,
+            demanded_features: 0,
+            queues: 1,
+            queue_size_max: 64,
+        };
+        let transport = Transport::new(identity, vec![0; 8], Nothing);
+        Bus::new(vec![
+            Window { base: BASE, kernel_kicks, occupant: Occupant::Device(transport) },
+            Window { base: BASE + WINDOW_SIZE, kernel_kicks, occupant: Occupant::Absent },
+        ])
+    }
+
+    fn ask(bus: &mut Bus<Nothing>, request: RawRequest) -> u64 {
+        let xen = Fake::new(1);
+        xen.trap(0, request);
+        bus.serve(&xen, 0);
+        let answers = xen.answers();
+        assert_eq!(answers.len(), 1, "{request:x?}");
+        answers[0].1
+    }
+
+    #[test]
+    fn each_window_answers_for_itself() {
+        let mut bus = bus(0);
+        assert_eq!(ask(&mut bus, read(BASE + 8, 4)), 34);
+        assert_eq!(ask(&mut bus, read(BASE + WINDOW_SIZE, 4)), u64::from(MAGIC));
+        assert_eq!(ask(&mut bus, read(BASE + WINDOW_SIZE + 4, 4)), u64::from(VERSION));
+    }
+
+    #[test]
+    fn an_absent_device_answers_magic_version_and_nothing_else() {
+        let mut bus = bus(0);
+        ask(&mut bus, write(BASE + WINDOW_SIZE + 0x70, 4, 1));
+        for offset in 8..WINDOW_SIZE {
+            assert_eq!(ask(&mut bus, read(BASE + WINDOW_SIZE + offset, 4)), 0, "{offset:#x}");
+        }
+        assert_eq!(ask(&mut bus, read(BASE + WINDOW_SIZE, 1)), 0);
+    }
+
+    #[test]
+    fn an_access_across_windows_or_outside_of_them_reads_zero() {
+        let mut bus = bus(0);
+        for address in [0, BASE - 4, BASE - 2, BASE + WINDOW_SIZE - 2, BASE + 2 * WINDOW_SIZE, u64::MAX] {
+            assert_eq!(ask(&mut bus, read(address, 4)), 0, "{address:#x}");
+            ask(&mut bus, write(address, 4, u64::MAX));
+        }
+    }
+
+    #[test]
+    fn what_is_no_access_is_acknowledged() {
+        let mut bus = bus(1);
+        let invalidate = RawRequest { kind: 8, data: u64::MAX, ..write(0, 4, 0) };
+        ask(&mut bus, invalidate);
+        for odd in [
+            RawRequest { size: 3, ..read(BASE, 4) },
+            RawRequest { count: 9, ..read(BASE, 4) },
+            RawRequest { data_is_pointer: true, ..read(BASE, 4) },
+        ] {
+            assert_eq!(ask(&mut bus, odd), 0, "{odd:x?}");
+        }
+    }
+
+    #[test]
+    fn kicks_that_the_kernel_serves_are_left_to_it() {
+        let mut bus = bus(2);
+        let xen = Fake::new(1);
+        xen.trap(0, write(BASE + QUEUE_NOTIFY, 4, 0xabcd_0001));
+        bus.serve(&xen, 0);
+        assert!(xen.is_waiting(0));
+        // Another queue, another width, a read, another register: ours.
+        ask(&mut bus, write(BASE + QUEUE_NOTIFY, 4, 2));
+        ask(&mut bus, write(BASE + QUEUE_NOTIFY, 2, 0));
+        ask(&mut bus, read(BASE + QUEUE_NOTIFY, 4));
+        ask(&mut bus, write(BASE + QUEUE_NOTIFY + 4, 4, 0));
+    }
+
+    #[test]
+    fn every_one_of_many_arbitrary_requests_is_answered_once() {
+        let mut bus = bus(0);
+        // xorshift64: arbitrary and the same each time.
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        for _ in 0..100_000 {
+            let request = RawRequest {
+                address: BASE + next() % (3 * WINDOW_SIZE) - 4,
+                data: next() >> (next() % 64),
+                count: if next() % 16 == 0 { 7 } else { 1 },
+                size: [1, 2, 4, 4, 4, 4, 8, 3][usize::try_from(next() % 8).expect("small")],
+                is_read: next() % 3 == 0,
+                data_is_pointer: next() % 32 == 0,
+                kind: if next() % 16 == 0 { 8 } else { 1 },
+            };
+            ask(&mut bus, request);
+        }
+    }
+}

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! A vCPU's request, parsed: a read or a write of a checked width, or something that is only acknowledged.
+
+use crate::hypervisor::RawRequest;
+
+/// `IOREQ_TYPE_COPY` of Xen's `public/hvm/ioreq.h`: an access of memory-mapped registers. The other types are
+/// port I/O (1 ≠ this is 0 there), time offset (7), "invalidate your map cache" (8) and PCI configuration (2).
+const TYPE_COPY: u8 = 1;
+
+/// How wide an access is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Width {
+    /// 8 bits.
+    One,
+    /// 16 bits.
+    Two,
+    /// 32 bits.
+    Four,
+    /// 64 bits.
+    Eight,
+}
+
+impl Width {
+    /// The width of an access of `size` bytes.
+    #[must_use]
+    pub fn of(size: u32) -> Option<Self> {
+        match size {
+            1 => Some(Self::One),
+            2 => Some(Self::Two),
+            4 => Some(Self::Four),
+            8 => Some(Self::Eight),
+            _ => None,
+        }
+    }
+
+    /// In bytes.
+    #[must_use]
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::One => 1,
+            Self::Two => 2,
+            Self::Four => 4,
+            Self::Eight => 8,
+        }
+    }
+}
+
+/// Where a request points to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// Guest physical address.
+    pub address: u64,
+    /// Bytes at that address.
+    pub width: Width,
+}
+
+/// What a vCPU asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Read a register.
+    Read(Access),
+    /// Write a register.
+    Write(Access, u64),
+    /// Anything else: a request to forget cached mappings (a guest's boot sends one, and there is no cache here),
+    /// a type or a form of access that does not exist on Arm. It is answered and has no other effect.
+    Acknowledge,
+}
+
+impl From<RawRequest> for Request {
+    fn from(raw: RawRequest) -> Self {
+        let Some(width) = Width::of(raw.size) else { return Self::Acknowledge };
+        if raw.kind != TYPE_COPY || raw.count != 1 || raw.data_is_pointer {
+            return Self::Acknowledge;
+        }
+        let access = Access { address: raw.address, width };
+        if raw.is_read { Self::Read(access) } else { Self::Write(access, raw.data) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw() -> RawRequest {
+        RawRequest {
+            address: 0x200_0050,
+            data: 3,
+            count: 1,
+            size: 4,
+            is_read: false,
+            data_is_pointer: false,
+            kind: 1,
+        }
+    }
+
+    #[test]
+    fn plain_accesses_are_parsed() {
+        let access = Access { address: 0x200_0050, width: Width::Four };
+        assert_eq!(Request::from(raw()), Request::Write(access, 3));
+        assert_eq!(Request::from(RawRequest { is_read: true, ..raw() }), Request::Read(access));
+    }
+
+    #[test]
+    fn everything_else_is_only_acknowledged() {
+        for kind in (0..=u8::MAX).filter(|&kind| kind != TYPE_COPY) {
+            assert_eq!(Request::from(RawRequest { kind, ..raw() }), Request::Acknowledge, "type {kind}");
+        }
+        for size in [0, 3, 5, 16, u32::MAX] {
+            assert_eq!(Request::from(RawRequest { size, ..raw() }), Request::Acknowledge, "size {size}");
+        }
+        for count in [0, 2, u32::MAX] {
+            assert_eq!(Request::from(RawRequest { count, ..raw() }), Request::Acknowledge, "count {count}");
+        }
+        assert_eq!(Request::from(RawRequest { data_is_pointer: true, ..raw() }), Request::Acknowledge);
+    }
+}

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! A claimed request, which is answered exactly once: by [`Slot::answer`], or with 0 when the slot is dropped.
+
+use crate::hypervisor::{Hypervisor, RawRequest};
+use crate::ioreq::request::Request;
+
+/// The claimed request of one vCPU, which waits until the slot is gone.
+#[derive(Debug)]
+pub struct Slot<'h, H: Hypervisor> {
+    hypervisor: &'h H,
+    vcpu: u32,
+    request: Request,
+    data: u64,
+}
+
+impl<'h, H: Hypervisor> Slot<'h, H> {
+    /// Claims the request of `vcpu`, if one waits and is not `someone_elses`.
+    ///
+    /// An event may come without a request: the first event on a channel finds none, and one whose kick the kernel
+    /// took over (privcmd's ioeventfd) finds it answered.
+    pub fn claim(hypervisor: &'h H, vcpu: u32, someone_elses: impl FnOnce(&Request) -> bool) -> Option<Self> {
+        let raw: RawRequest = hypervisor.pending(vcpu)?;
+        let request = Request::from(raw);
+        if someone_elses(&request) || !hypervisor.claim(vcpu) {
+            return None;
+        }
+        Some(Self { hypervisor, vcpu, request, data: 0 })
+    }
+
+    /// What the vCPU asks for.
+    #[must_use]
+    pub fn request(&self) -> Request {
+        self.request
+    }
+
+    /// Answers with `data`, which a read returns to the guest.
+    pub fn answer(mut self, data: u64) {
+        self.data = data;
+    }
+}
+
+impl<H: Hypervisor> Drop for Slot<'_, H> {
+    fn drop(&mut self) {
+        self.hypervisor.respond(self.vcpu, self.data);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hypervisor::fake::{Fake, read, write};
+
+    #[test]
+    fn a_slot_is_answered_exactly_once() {
+        let xen = Fake::new(2);
+        xen.trap(1, read(0x200_0000, 4));
+        Slot::claim(&xen, 1, |_| false).expect("a request waits").answer(7);
+        assert_eq!(xen.answers(), [(1, 7)]);
+    }
+
+    #[test]
+    fn a_forgotten_slot_is_answered_with_zero() {
+        let xen = Fake::new(1);
+        xen.trap(0, read(0x200_0000, 4));
+        drop(Slot::claim(&xen, 0, |_| false));
+        assert_eq!(xen.answers(), [(0, 0)]);
+    }
+
+    #[test]
+    fn an_event_without_a_request_claims_nothing() {
+        let xen = Fake::new(1);
+        assert!(Slot::claim(&xen, 0, |_| false).is_none());
+        assert_eq!(xen.answers(), []);
+    }
+
+    #[test]
+    fn a_vcpu_beyond_the_page_claims_nothing() {
+        let xen = Fake::new(1);
+        for vcpu in [1, 128, u32::MAX] {
+            assert!(Slot::claim(&xen, vcpu, |_| false).is_none());
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_serves_is_left_to_it() {
+        let xen = Fake::new(1);
+        xen.trap(0, write(0x200_0050, 4, 0));
+        assert!(Slot::claim(&xen, 0, |_| true).is_none());
+        assert_eq!(xen.answers(), []);
+        assert!(xen.is_waiting(0));
+    }
+}

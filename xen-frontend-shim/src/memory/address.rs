@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! An address that the guest wrote, and what it becomes once it is checked: a range of grant references.
+
+use std::fmt;
+
+use thiserror::Error;
+
+/// Bytes of a page that a grant covers (Xen on Arm: always 4 KiB).
+pub const PAGE: u64 = 4096;
+
+/// Where the addresses begin that stand for grants (`XEN_GRANT_DMA_ADDR_OFF` of Linux).
+pub const GRANT_SPACE: u64 = 1 << 63;
+
+/// How many grants an address can name: 64 frames of 512 entries, Xen's default limit for a domain's grant table.
+/// A backend is told of a memory region of this size, and may spend memory on it in proportion.
+pub const MAX_GRANTS: u64 = 64 * 512;
+
+/// One past the last address that stands for a grant.
+pub const GRANT_SPACE_END: u64 = GRANT_SPACE + MAX_GRANTS * PAGE;
+
+/// A grant reference: the guest's handle for a page that it shares. Xen checks it whenever it is mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GrantReference(pub u32);
+
+/// Why an address is no use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum AddressError {
+    /// The address does not stand for a grant.
+    #[error(
+        "address {0} is not a grant: the driver must use the platform's DMA address (VIRTIO_F_ACCESS_PLATFORM)"
+    )]
+    NotAGrant(GuestAddress),
+    /// The ring is not aligned as virtio 1.3, 2.7 demands.
+    #[error("address {0} is not a multiple of {1}")]
+    Misaligned(GuestAddress, u64),
+}
+
+/// An address as the guest wrote it to registers: not to be trusted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GuestAddress(u64);
+
+impl fmt::Display for GuestAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}", self.0)
+    }
+}
+
+impl From<u64> for GuestAddress {
+    fn from(value: u64) -> Self {
+        Self(value)
+    }
+}
+
+impl GuestAddress {
+    /// The address with its lower half replaced.
+    #[must_use]
+    pub fn with_low(self, half: u32) -> Self {
+        Self(self.0 & !u64::from(u32::MAX) | u64::from(half))
+    }
+
+    /// The address with its upper half replaced.
+    #[must_use]
+    pub fn with_high(self, half: u32) -> Self {
+        Self(self.0 & u64::from(u32::MAX) | u64::from(half) << 32)
+    }
+
+    /// The grants that `length` bytes from here lie in.
+    pub fn grants(self, length: u64, alignment: u64) -> Result<GrantRange, AddressError> {
+        if !self.0.is_multiple_of(alignment) {
+            return Err(AddressError::Misaligned(self, alignment));
+        }
+        let end = self.0.checked_add(length).filter(|&end| end <= GRANT_SPACE_END);
+        match end {
+            Some(end) if self.0 >= GRANT_SPACE && length > 0 => Ok(GrantRange { start: self.0, end }),
+            _ => Err(AddressError::NotAGrant(self)),
+        }
+    }
+}
+
+/// Bytes that lie in the grant space, which the guest has perhaps granted: only mapping it will tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GrantRange {
+    start: u64,
+    end: u64,
+}
+
+impl GrantRange {
+    /// The address of the first byte.
+    #[must_use]
+    pub fn start(self) -> u64 {
+        self.start
+    }
+
+    /// The page-aligned addresses around the range: of its first page, and past its last.
+    #[must_use]
+    pub fn pages(self) -> (u64, u64) {
+        (self.start - self.start % PAGE, self.end.next_multiple_of(PAGE))
+    }
+
+    /// The reference of the first page.
+    #[must_use]
+    pub fn first(self) -> GrantReference {
+        // Below MAX_GRANTS by construction, which is far less than 32 bits.
+        GrantReference(u32::try_from((self.start - GRANT_SPACE) / PAGE).unwrap_or(u32::MAX))
+    }
+
+    /// How many pages the range touches.
+    #[must_use]
+    pub fn page_count(self) -> u32 {
+        let (start, end) = self.pages();
+        u32::try_from((end - start) / PAGE).unwrap_or(u32::MAX)
+    }
+
+    /// Where the range begins in its first page.
+    #[must_use]
+    pub fn offset_in_page(self) -> usize {
+        usize::try_from(self.start % PAGE).unwrap_or(usize::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn halves_are_put_together_in_any_order() {
+        let address = GuestAddress::default().with_low(0x5000).with_high(0x8000_0000);
+        assert_eq!(address, GuestAddress::default().with_high(0x8000_0000).with_low(0x5000));
+        assert_eq!(address.grants(16, 16).expect("a grant").first(), GrantReference(5));
+    }
+
+    #[test]
+    fn a_range_counts_every_page_that_it_touches() {
+        let range = GuestAddress(GRANT_SPACE + 7 * PAGE + 0xff0).grants(0x20, 16).expect("a grant");
+        assert_eq!(
+            (range.first(), range.page_count(), range.offset_in_page()),
+            (GrantReference(7), 2, 0xff0)
+        );
+        assert_eq!(range.pages(), (GRANT_SPACE + 7 * PAGE, GRANT_SPACE + 9 * PAGE));
+    }
+
+    #[test]
+    fn what_is_not_a_grant_is_refused() {
+        let not_a_grant = |address: u64, length| {
+            let address = GuestAddress(address);
+            assert_eq!(address.grants(length, 2), Err(AddressError::NotAGrant(address)));
+        };
+        not_a_grant(0, 16);
+        not_a_grant(GRANT_SPACE - 2, 16);
+        not_a_grant(GRANT_SPACE_END, 16);
+        not_a_grant(GRANT_SPACE_END - 2, 3);
+        not_a_grant(u64::MAX - 1, 1);
+        not_a_grant(u64::MAX - 1, u64::MAX);
+        not_a_grant(GRANT_SPACE, 0);
+        let odd = GuestAddress(GRANT_SPACE + 8);
+        assert_eq!(odd.grants(16, 16), Err(AddressError::Misaligned(odd, 16)));
+    }
+}

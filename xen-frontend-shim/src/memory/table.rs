@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The memory table of a backend: the rings' pages mapped in advance, everything else that could be a grant not.
+//!
+//! vhost-user's XEN_MMAP regions come in two kinds. A ring is used all the time, so its pages are mapped when the
+//! table is sent and unmapped when the next one replaces it. Any other page is a buffer, lent for one request: the
+//! backend maps or copies it for that request and no longer.
+
+use thiserror::Error;
+
+use crate::memory::address::{AddressError, GRANT_SPACE, GRANT_SPACE_END, GrantRange, GuestAddress};
+
+/// How many regions one message can carry: each comes with a file descriptor, of which the vhost crate sends 32.
+pub const MAX_REGIONS: usize = 32;
+
+/// When a region is mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mapping {
+    /// As soon as the backend learns of it.
+    Advance,
+    /// Page by page, while a request needs it.
+    OnDemand,
+}
+
+/// A part of the grant space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// Address of the first byte.
+    pub start: u64,
+    /// One past the address of the last byte.
+    pub end: u64,
+    /// When it is mapped.
+    pub mapping: Mapping,
+}
+
+/// The rings are too scattered to be described.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("the rings need {0} memory regions, and a message carries {MAX_REGIONS}")]
+pub struct TooManyRegions(usize);
+
+/// One split virtqueue whose addresses are checked (virtio 1.3, 2.7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ring {
+    /// The queue's number.
+    pub index: u16,
+    /// Entries: a power of two.
+    pub size: u16,
+    /// The descriptor table.
+    pub descriptors: GrantRange,
+    /// The available ring, which the driver writes.
+    pub available: GrantRange,
+    /// The used ring, which the device writes.
+    pub used: GrantRange,
+}
+
+impl Ring {
+    /// Checks the addresses of a ring of `size` entries (a power of two). The lengths are those of the table in
+    /// virtio 1.3, 2.7, with the two bytes for VIRTIO_F_EVENT_IDX.
+    pub fn new(
+        index: u16,
+        size: u16,
+        descriptors: GuestAddress,
+        available: GuestAddress,
+        used: GuestAddress,
+    ) -> Result<Self, AddressError> {
+        let entries = u64::from(size);
+        Ok(Self {
+            index,
+            size,
+            descriptors: descriptors.grants(16 * entries, 16)?,
+            available: available.grants(6 + 2 * entries, 2)?,
+            used: used.grants(6 + 8 * entries, 4)?,
+        })
+    }
+
+    /// Its three parts.
+    #[must_use]
+    pub fn parts(&self) -> [GrantRange; 3] {
+        [self.descriptors, self.available, self.used]
+    }
+}
+
+/// The table while `rings` are in use.
+pub fn with_rings(rings: &[Ring]) -> Result<Vec<Region>, TooManyRegions> {
+    let mut table = Vec::new();
+    let mut gap_start = GRANT_SPACE;
+    let gap = |start, end| (start < end).then_some(Region { start, end, mapping: Mapping::OnDemand });
+    for (start, end) in merged(rings) {
+        table.extend(gap(gap_start, start));
+        table.push(Region { start, end, mapping: Mapping::Advance });
+        gap_start = end;
+    }
+    table.extend(gap(gap_start, GRANT_SPACE_END));
+    if table.len() > MAX_REGIONS { Err(TooManyRegions(table.len())) } else { Ok(table) }
+}
+
+/// The table while no ring is in use: nothing is mapped. (A table of no regions cannot be sent.)
+#[must_use]
+pub fn without_rings() -> Vec<Region> {
+    vec![Region { start: GRANT_SPACE, end: GRANT_SPACE_END, mapping: Mapping::OnDemand }]
+}
+
+/// The pages of all rings in ascending order, ranges that touch or overlap joined.
+fn merged(rings: &[Ring]) -> Vec<(u64, u64)> {
+    let mut ranges: Vec<_> = rings.iter().flat_map(Ring::parts).map(GrantRange::pages).collect();
+    ranges.sort_unstable();
+    let mut merged: Vec<(u64, u64)> = Vec::with_capacity(ranges.len());
+    for (start, end) in ranges {
+        match merged.last_mut() {
+            Some(last) if start <= last.1 => last.1 = last.1.max(end),
+            _ => merged.push((start, end)),
+        }
+    }
+    merged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::address::PAGE;
+
+    fn ring(index: u16, page: u64) -> Ring {
+        let at = |offset: u64| GuestAddress::from(GRANT_SPACE + page * PAGE + offset);
+        // As Linux lays out 64 entries: the used ring on a page of its own.
+        Ring::new(index, 64, at(0), at(0x400), at(PAGE)).expect("a valid ring")
+    }
+
+    fn check_covers_everything(table: &[Region]) {
+        assert_eq!(table.first().map(|region| region.start), Some(GRANT_SPACE));
+        assert_eq!(table.last().map(|region| region.end), Some(GRANT_SPACE_END));
+        assert!(table.windows(2).all(|pair| pair[0].end == pair[1].start), "{table:?}");
+        assert!(table.iter().all(|region| region.start < region.end), "{table:?}");
+    }
+
+    fn advance(table: &[Region]) -> Vec<(u64, u64)> {
+        let mapped = table.iter().filter(|region| region.mapping == Mapping::Advance);
+        mapped
+            .map(|region| ((region.start - GRANT_SPACE) / PAGE, (region.end - GRANT_SPACE) / PAGE))
+            .collect()
+    }
+
+    #[test]
+    fn only_rings_are_mapped_in_advance() {
+        let table = with_rings(&[ring(1, 100), ring(0, 8)]).expect("few regions");
+        check_covers_everything(&table);
+        assert_eq!(advance(&table), [(8, 10), (100, 102)]);
+        assert_eq!(table.len(), 5);
+    }
+
+    #[test]
+    fn neighbours_are_joined_and_the_ends_need_no_gap() {
+        let last = (GRANT_SPACE_END - GRANT_SPACE) / PAGE - 2;
+        let table = with_rings(&[ring(0, 0), ring(1, 2), ring(2, 3), ring(3, last)]).expect("few regions");
+        check_covers_everything(&table);
+        assert_eq!(advance(&table), [(0, 5), (last, last + 2)]);
+    }
+
+    #[test]
+    fn scattered_rings_are_refused_before_the_message_is_too_long() {
+        let rings: Vec<_> = (0..16).map(|n| ring(n, 10 * u64::from(n) + 1)).collect();
+        assert_eq!(with_rings(&rings[..15]).map(|table| table.len()), Ok(31));
+        assert_eq!(with_rings(&rings), Err(TooManyRegions(33)));
+    }
+
+    #[test]
+    fn without_rings_nothing_is_mapped() {
+        let table = without_rings();
+        check_covers_everything(&table);
+        assert_eq!(advance(&table), []);
+        assert_eq!(with_rings(&[]), Ok(table));
+    }
+}

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! What the shim has to know of a device type, because vhost-user does not tell: a backend cannot be asked how long
+//! its configuration is, or how large its queues may be, and many end the connection when they are asked for more.
+
+use std::ops::Range;
+
+/// What differs between device types.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceKind {
+    /// For messages.
+    pub name: &'static str,
+    /// Bytes of the configuration structure.
+    pub config_size: u32,
+    /// The part of it that a driver may write.
+    pub writable: Range<u32>,
+    /// The largest queue that backends of this type take.
+    pub queue_size_max: u16,
+    /// Feature bits without which a driver must not use the device.
+    pub required_features: u64,
+}
+
+/// A type of which nothing is known: no configuration, and queues that every backend takes.
+const UNKNOWN: DeviceKind =
+    DeviceKind { name: "unknown", config_size: 0, writable: 0..0, queue_size_max: 64, required_features: 0 };
+
+impl DeviceKind {
+    /// What is known of the virtio device ID (virtio 1.3, section 5).
+    #[must_use]
+    pub fn of(device_id: u32) -> Self {
+        match device_id {
+            // 5.4.4
+            4 => Self { name: "entropy", ..UNKNOWN },
+            // 5.8.4: select and subsel choose what the rest shows.
+            18 => Self { name: "input", config_size: 136, writable: 0..2, ..UNKNOWN },
+            // 5.10.4
+            19 => Self { name: "socket", config_size: 8, ..UNKNOWN },
+            // 5.15
+            32 => Self { name: "SCMI", ..UNKNOWN },
+            // 5.16: bit 0 is VIRTIO_I2C_F_ZERO_LENGTH_REQUEST, mandatory by 5.16.3. A transfer takes up to three
+            // descriptors for each of Linux's 42 messages.
+            34 => Self { name: "I2C adapter", queue_size_max: 256, required_features: 1, ..UNKNOWN },
+            // 5.18.4: two requests for each line may be in flight.
+            41 => Self { name: "GPIO", config_size: 8, queue_size_max: 256, ..UNKNOWN },
+            _ => UNKNOWN,
+        }
+    }
+
+    /// Whether a driver may write `length` bytes of configuration at `offset`.
+    #[must_use]
+    pub fn may_write(&self, offset: u32, length: u32) -> bool {
+        offset >= self.writable.start
+            && offset.checked_add(length).is_some_and(|end| end <= self.writable.end)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_lies_in_the_writable_part_may_be_written() {
+        let input = DeviceKind::of(18);
+        assert!(input.may_write(0, 1) && input.may_write(0, 2) && input.may_write(1, 1));
+        assert!(!input.may_write(1, 2) && !input.may_write(2, 1) && !input.may_write(u32::MAX, 1));
+        assert!(!DeviceKind::of(41).may_write(0, 1));
+    }
+
+    #[test]
+    fn every_kind_fits_the_window() {
+        for id in 0..64 {
+            let kind = DeviceKind::of(id);
+            assert!(u64::from(kind.config_size) <= crate::config::WINDOW_SIZE - 0x100);
+            assert!(kind.queue_size_max.is_power_of_two());
+        }
+    }
+}

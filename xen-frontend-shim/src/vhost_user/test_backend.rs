@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! For tests: a real daemon of the vhost-user-backend crate in this process, and memory that both sides see.
+//!
+//! There is no Xen here, so the regions are shared memory ("UNIX" in XEN_MMAP's terms) at the addresses of grants.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use vhost::VhostUserMemoryRegionInfo;
+use vhost::vhost_user::Listener;
+use vhost::vhost_user::message::VhostUserProtocolFeatures;
+use vhost_user_backend::{VhostUserBackendMut, VhostUserDaemon, VringRwLock, VringT};
+use virtio_queue::QueueT;
+use vm_memory::{
+    Bytes, FileOffset, GuestAddress, GuestAddressSpace, GuestMemoryAtomic, GuestMemoryMmap, GuestRegionMmap,
+    MmapRange, MmapRegion, MmapXenFlags,
+};
+use vmm_sys_util::epoll::EventSet;
+
+use crate::memory::address::GRANT_SPACE;
+use crate::memory::{GuestAddress as RegisterValue, Region, Ring};
+use crate::vhost_user::Backing;
+
+/// How much memory the guest has.
+const SIZE: usize = 1 << 20;
+
+/// Guest memory at the start of the grant space.
+pub(crate) struct SharedMemory {
+    file: File,
+    pub(crate) memory: GuestMemoryMmap,
+}
+
+impl SharedMemory {
+    pub(crate) fn new() -> Arc<Self> {
+        let file = File::from(rustix::fs::memfd_create("guest", rustix::fs::MemfdFlags::CLOEXEC).unwrap());
+        file.set_len(SIZE as u64).unwrap();
+        let offset = FileOffset::new(file.try_clone().unwrap(), 0);
+        let address = GuestAddress(GRANT_SPACE);
+        let region = MmapRegion::from_range(MmapRange::new_unix(SIZE, Some(offset), address)).unwrap();
+        let region = GuestRegionMmap::new(region, address).unwrap();
+        Arc::new(Self { file, memory: GuestMemoryMmap::from_regions(vec![region]).unwrap() })
+    }
+
+    pub(crate) fn write_u16(&self, offset: u64, value: u16) {
+        self.memory.write_obj(value, GuestAddress(GRANT_SPACE + offset)).unwrap();
+    }
+
+    pub(crate) fn read_u16(&self, offset: u64) -> u16 {
+        self.memory.read_obj(GuestAddress(GRANT_SPACE + offset)).unwrap()
+    }
+}
+
+impl Backing for Arc<SharedMemory> {
+    fn describe(&self, _: &[Region]) -> Vec<VhostUserMemoryRegionInfo> {
+        vec![VhostUserMemoryRegionInfo {
+            guest_phys_addr: GRANT_SPACE,
+            memory_size: SIZE as u64,
+            userspace_addr: GRANT_SPACE,
+            mmap_offset: 0,
+            mmap_handle: self.file.as_raw_fd(),
+            xen_mmap_flags: MmapXenFlags::UNIX.bits(),
+            xen_mmap_data: 0,
+        }]
+    }
+}
+
+/// A ring of 16 entries at the start of `page`.
+pub(crate) fn ring(page: u64) -> Ring {
+    let at = |offset| RegisterValue::from(GRANT_SPACE + 4096 * page + offset);
+    Ring::new(0, 16, at(0), at(0x400), at(0x800)).unwrap()
+}
+
+/// What the backend's one queue has seen.
+#[derive(Default)]
+pub(crate) struct Seen {
+    pub(crate) features: AtomicU64,
+    pub(crate) chains: AtomicU64,
+}
+
+/// Returns every chain unread.
+pub(crate) struct Returner {
+    memory: Option<GuestMemoryAtomic<GuestMemoryMmap>>,
+    seen: Arc<Seen>,
+}
+
+impl VhostUserBackendMut for Returner {
+    type Bitmap = ();
+    type Vring = VringRwLock;
+
+    fn num_queues(&self) -> usize {
+        1
+    }
+
+    fn max_queue_size(&self) -> usize {
+        64
+    }
+
+    fn features(&self) -> u64 {
+        1 << 32 | 1 << 30 | 1 << 29 | 1
+    }
+
+    fn acked_features(&mut self, features: u64) {
+        self.seen.features.store(features, Ordering::SeqCst);
+    }
+
+    fn protocol_features(&self) -> VhostUserProtocolFeatures {
+        VhostUserProtocolFeatures::CONFIG | VhostUserProtocolFeatures::MQ
+    }
+
+    fn set_event_idx(&mut self, _: bool) {}
+
+    fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
+        (offset..offset + size).map(|byte| u8::try_from(byte).unwrap()).collect()
+    }
+
+    fn update_memory(&mut self, memory: GuestMemoryAtomic<GuestMemoryMmap>) -> io::Result<()> {
+        self.memory = Some(memory);
+        Ok(())
+    }
+
+    fn handle_event(&mut self, _: u16, _: EventSet, vrings: &[VringRwLock], _: usize) -> io::Result<()> {
+        let memory = self.memory.as_ref().unwrap().memory();
+        let mut vring = vrings[0].get_mut();
+        let mut has_used = false;
+        while let Some(chain) = vring.get_queue_mut().pop_descriptor_chain(memory.clone()) {
+            vring.get_queue_mut().add_used(&*memory, chain.head_index(), 0).unwrap();
+            self.seen.chains.fetch_add(1, Ordering::SeqCst);
+            has_used = true;
+        }
+        // A queue that is enabled gets an event without a kick.
+        if has_used { vring.signal_used_queue() } else { Ok(()) }
+    }
+}
+
+/// Starts a daemon; the socket ends it.
+pub(crate) fn start() -> (UnixStream, Arc<Seen>) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("socket");
+    let mut listener = Listener::new(&path, false).unwrap();
+    let seen = Arc::new(Seen::default());
+    let backend = Arc::new(Mutex::new(Returner { memory: None, seen: Arc::clone(&seen) }));
+    std::thread::spawn(move || {
+        let memory = GuestMemoryAtomic::new(GuestMemoryMmap::new());
+        let mut daemon = VhostUserDaemon::new("test".into(), backend, memory).unwrap();
+        daemon.start(&mut listener).unwrap();
+        // The end of the connection is an error here, and nothing to report.
+        let _ = daemon.wait();
+    });
+    (UnixStream::connect(&path).unwrap(), seen)
+}

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! InterruptStatus and InterruptACK (virtio 1.3, 4.2.2), telling the truth although interrupts bypass the shim.
+//!
+//! The backend signals the guest through the kernel (irqfd), so the shim does not see when it does. What it does
+//! see, in the guest's memory, is how far each used ring has come. Bit 0 therefore means: a used ring has moved
+//! since the driver last acknowledged what it had been shown.
+
+/// InterruptStatus bit 0: a used buffer notification.
+pub const USED_BUFFER: u32 = 1;
+/// InterruptStatus bit 1: a configuration change notification.
+pub const CONFIG_CHANGE: u32 = 2;
+
+/// How far a used ring was at two points of interest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Seen {
+    /// When the driver last acknowledged.
+    acknowledged: u16,
+    /// When the driver last read InterruptStatus. Acknowledging cannot mean more than that: a buffer used between
+    /// the read and the acknowledgement must show again, or its interrupt would find a status of 0.
+    reported: u16,
+}
+
+/// What is pending.
+#[derive(Clone, Debug, Default)]
+pub struct Interrupt {
+    config_change: bool,
+    queues: Vec<Seen>,
+}
+
+impl Interrupt {
+    /// The device starts, with `used` telling each queue's used index.
+    pub fn start(&mut self, queues: usize, used: impl Fn(usize) -> Option<u16>) {
+        let seen =
+            |index| Seen { acknowledged: used(index).unwrap_or(0), reported: used(index).unwrap_or(0) };
+        self.queues = (0..queues).map(seen).collect();
+    }
+
+    /// The configuration has changed.
+    pub fn config_changed(&mut self) {
+        self.config_change = true;
+    }
+
+    /// InterruptStatus is read. A queue for which `used` is `None` is not running.
+    pub fn status(&mut self, used: impl Fn(usize) -> Option<u16>) -> u32 {
+        let mut status = if self.config_change { CONFIG_CHANGE } else { 0 };
+        for (index, seen) in self.queues.iter_mut().enumerate() {
+            let Some(used) = used(index) else { continue };
+            seen.reported = used;
+            if used != seen.acknowledged {
+                status |= USED_BUFFER;
+            }
+        }
+        status
+    }
+
+    /// InterruptACK is written.
+    pub fn acknowledge(&mut self, bits: u32) {
+        if bits & CONFIG_CHANGE != 0 {
+            self.config_change = false;
+        }
+        if bits & USED_BUFFER != 0 {
+            for seen in &mut self.queues {
+                seen.acknowledged = seen.reported;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_used_buffer_shows_until_it_is_acknowledged() {
+        let mut interrupt = Interrupt::default();
+        interrupt.start(2, |_| Some(0));
+        assert_eq!(interrupt.status(|_| Some(0)), 0);
+        let used = |queue| Some(if queue == 1 { 3 } else { 0 });
+        assert_eq!(interrupt.status(used), USED_BUFFER);
+        assert_eq!(interrupt.status(used), USED_BUFFER);
+        interrupt.acknowledge(USED_BUFFER);
+        assert_eq!(interrupt.status(used), 0);
+    }
+
+    #[test]
+    fn a_buffer_used_between_status_and_acknowledgement_is_not_lost() {
+        let mut interrupt = Interrupt::default();
+        interrupt.start(1, |_| Some(u16::MAX));
+        assert_eq!(interrupt.status(|_| Some(0)), USED_BUFFER);
+        // The used index moves to 1 here.
+        interrupt.acknowledge(USED_BUFFER);
+        assert_eq!(interrupt.status(|_| Some(1)), USED_BUFFER);
+        interrupt.acknowledge(USED_BUFFER);
+        assert_eq!(interrupt.status(|_| Some(1)), 0);
+    }
+
+    #[test]
+    fn the_bits_are_acknowledged_apart() {
+        let mut interrupt = Interrupt::default();
+        interrupt.start(1, |_| Some(0));
+        interrupt.config_changed();
+        assert_eq!(interrupt.status(|_| Some(1)), USED_BUFFER | CONFIG_CHANGE);
+        interrupt.acknowledge(CONFIG_CHANGE);
+        assert_eq!(interrupt.status(|_| Some(1)), USED_BUFFER);
+        interrupt.acknowledge(!0);
+        assert_eq!(interrupt.status(|_| Some(1)), 0);
+    }
+
+    #[test]
+    fn a_queue_that_does_not_run_shows_nothing() {
+        let mut interrupt = Interrupt::default();
+        assert_eq!(interrupt.status(|_| None), 0);
+        interrupt.start(1, |_| None);
+        assert_eq!(interrupt.status(|_| None), 0);
+    }
+}
