@@ -30,6 +30,10 @@ pub(crate) struct Segment {
 }
 
 /// One request of the guest: the bytes it wrote, and room for an answer.
+///
+/// A malformed chain reaches the device too, in its place among the others, but void: without a request and without room for
+/// an answer. So a device that takes a short request for an error, as it must, handles it; and what the guest
+/// meant to belong together is not joined over a gap.
 #[derive(Debug, Default)]
 pub struct Chain {
     queue: usize,
@@ -89,21 +93,40 @@ impl Chain {
         self.head
     }
 
-    /// Reads the chain that starts at `head` into `self`, whatever `self` was before (buffers are reused).
-    pub(crate) fn collect(
+    /// Reads the chain that starts at `head` into `self`, whatever `self` was before (buffers are reused). A malformed
+    /// one becomes void.
+    pub(crate) fn collect(&mut self, memory: &Memory, ring: Table, at: Position, limits: Limits) {
+        if let Err(why) = self.try_collect(memory, ring, at, limits) {
+            log::debug!("queue {}: malformed chain {}: {why}", at.queue, at.head);
+            self.void();
+        }
+    }
+
+    /// Leaves nothing but the place in the queue: no request, and no room for an answer.
+    fn void(&mut self) {
+        self.readable.clear();
+        self.writable.clear();
+        self.request.clear();
+        self.answer.clear();
+        self.room = 0;
+    }
+
+    /// Gives memory back that only an unusually long request needed.
+    pub(crate) fn shrink(&mut self) {
+        self.request.shrink_to(SPARE_BYTES);
+        self.answer.shrink_to(SPARE_BYTES);
+    }
+
+    fn try_collect(
         &mut self,
         memory: &Memory,
         ring: Table,
         at: Position,
         limits: Limits,
     ) -> Result<(), Malformed> {
-        let Self { queue, head, readable, writable, request, room, answer } = self;
-        (*queue, *head, *room) = (at.queue, at.head, 0);
-        readable.clear();
-        writable.clear();
-        request.clear();
-        answer.clear();
-
+        self.void();
+        let Self { queue, head, readable, writable, request, room, answer: _ } = self;
+        (*queue, *head) = (at.queue, at.head);
         let mut walk = Walk::new(memory, ring, at.head);
         let mut readable_bytes = 0;
         while let Some(descriptor) = walk.next()? {
@@ -207,6 +230,9 @@ impl<'a> Walk<'a> {
     }
 }
 
+/// What the buffers of a chain keep for the next: more than nearly every request, and little if all of a ring do.
+const SPARE_BYTES: usize = 256;
+
 /// Size of a descriptor (virtio 1.3, 2.7.5).
 const DESCRIPTOR_BYTES: u64 = 16;
 
@@ -217,8 +243,8 @@ fn flagged(descriptor: &Descriptor, flags: u32) -> bool {
     u32::from(descriptor.flags()) & flags != 0
 }
 
-/// Fetches the requests of `chains`. Those whose memory does not exist, or is not readable, move to `broken`.
-pub(crate) fn copy_in(memory: &Memory, chains: &mut Vec<Chain>, broken: &mut Vec<Chain>) {
+/// Fetches the requests of `chains`. Those whose memory does not exist, or is not readable, become void.
+pub(crate) fn copy_in(memory: &Memory, chains: &mut [Chain]) {
     let mut copy = CopyIn::new(memory);
     for (index, chain) in chains.iter_mut().enumerate() {
         let mut rest = chain.request.as_mut_slice();
@@ -228,8 +254,12 @@ pub(crate) fn copy_in(memory: &Memory, chains: &mut Vec<Chain>, broken: &mut Vec
             rest = tail;
         }
     }
-    let failed = copy.run();
-    move_failed(&failed, chains, broken);
+    for index in copy.run() {
+        if let Some(chain) = chains.get_mut(index) {
+            log::debug!("queue {}: malformed chain {}: {}", chain.queue, chain.head, Malformed::NoSuchMemory);
+            chain.void();
+        }
+    }
 }
 
 /// Delivers the answers of `chains`. An answer that could not be written is reported by its length: see
@@ -255,14 +285,6 @@ impl Chain {
     /// What the used ring says was written. Zero is also the answer to a chain that was malformed.
     pub(crate) fn used_length(&self) -> u32 {
         u32::try_from(self.answer.len()).unwrap_or(0)
-    }
-}
-
-fn move_failed(failed: &[usize], chains: &mut Vec<Chain>, broken: &mut Vec<Chain>) {
-    for index in failed.iter().rev() {
-        if *index < chains.len() {
-            broken.push(chains.remove(*index));
-        }
     }
 }
 

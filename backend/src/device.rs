@@ -4,7 +4,9 @@
 //!
 //! A device sees no ring, no descriptor and no guest address: it gets [`Chain`]s, whose bytes were already copied from
 //! the guest, and gives each back with its answer. It may keep a chain as long as it likes (a GPIO event has no
-//! deadline); a chain that it drops without giving it back is lost to the guest until the device is reset.
+//! deadline); a chain that it drops without giving it back is lost to the guest until the device is reset. A request
+//! shorter than its header has is an error of the guest's, answered as far as there is room: [`Chain`] says when it is
+//! empty.
 
 use std::io;
 

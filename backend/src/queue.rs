@@ -106,28 +106,21 @@ impl Ring {
         self.pending = true;
     }
 
-    /// Moves everything that the guest made available to `requests`. Malformed chains go straight back to the guest.
+    /// Moves everything that the guest made available to `requests`.
     pub(crate) fn take(&mut self, memory: &Memory, requests: &mut Vec<Chain>) {
         self.pending = false;
         if !self.is_running() || self.unusable {
             return;
         }
-        let mut broken = Vec::new();
-        if let Err(error) = self.pop_all(memory, requests, &mut broken) {
+        if let Err(error) = self.pop_all(memory, requests) {
             // virtio 1.3, 2.7.13.3: the index may not run ahead of the ring. There is no chain to answer.
             log::error!("queue {}: unusable until the driver sets it up anew: {error}", self.index);
             self.unusable = true;
         }
-        chain::copy_in(memory, requests, &mut broken);
-        self.complete(memory, &mut broken);
+        chain::copy_in(memory, requests);
     }
 
-    fn pop_all(
-        &mut self,
-        memory: &Memory,
-        requests: &mut Vec<Chain>,
-        broken: &mut Vec<Chain>,
-    ) -> Result<(), Error> {
+    fn pop_all(&mut self, memory: &Memory, requests: &mut Vec<Chain>) -> Result<(), Error> {
         let _ = self.queue.disable_notification(memory.map());
         loop {
             while let Some(head) = self.pop(memory)? {
@@ -138,16 +131,11 @@ impl Ring {
                     may_be_indirect: self.indirect,
                 };
                 let at = Position { queue: self.index, head };
-                match chain.collect(memory, table, at, self.limits.chain) {
-                    Ok(()) => requests.push(chain),
-                    Err(why) => {
-                        log::debug!("queue {}: malformed chain {head}: {why}", self.index);
-                        broken.push(chain);
-                    }
-                }
+                chain.collect(memory, table, at, self.limits.chain);
+                requests.push(chain);
             }
             // A ring can hold no more than this; what comes in meanwhile waits for the next turn.
-            let full = requests.len() + broken.len() >= usize::from(self.queue.size());
+            let full = requests.len() >= usize::from(self.queue.size());
             if full {
                 self.pending = true;
                 return Ok(());
@@ -172,10 +160,11 @@ impl Ring {
             return;
         }
         chain::copy_out(memory, finished);
-        for chain in finished.drain(..) {
+        for mut chain in finished.drain(..) {
             if let Err(error) = self.queue.add_used(memory.map(), chain.head(), chain.used_length()) {
                 log::debug!("queue {}: chain {} cannot be returned: {error}", self.index, chain.head());
             }
+            chain.shrink();
             self.spare.push(chain);
         }
         if self.wants_notification(memory) {

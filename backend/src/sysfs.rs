@@ -46,20 +46,24 @@ impl Sysfs {
         Ok(devices)
     }
 
-    /// Whether `device`, or a parent of it, is the node of the device tree that `path` names. The adapter
-    /// of a virtio transport has no node itself: the transport has.
+    /// Whether `device`, or something it is part of, is the node of the device tree that `path` names.
     #[must_use]
     pub fn is_at(&self, device: &Device, path: &str) -> bool {
-        let root = fs::canonicalize(&self.root).unwrap_or_else(|_| self.root.clone());
-        let tree = root.join(DEVICE_TREE);
-        let Ok(tree) = fs::canonicalize(&tree) else { return false };
+        self.distance(device, path).is_some()
+    }
+
+    /// How many steps up from `device` there is the node of the device tree that `path` names: none for a node of its
+    /// own. The adapter of a virtio transport has no node, for example: the transport has.
+    #[must_use]
+    pub fn distance(&self, device: &Device, path: &str) -> Option<usize> {
+        let root = fs::canonicalize(&self.root).ok()?;
+        let tree = fs::canonicalize(root.join(DEVICE_TREE)).ok()?;
         let wanted = tree.join(path.trim_start_matches('/'));
         device
             .path
             .ancestors()
             .take_while(|parent| *parent != root)
-            .filter_map(|parent| fs::canonicalize(parent.join("of_node")).ok())
-            .any(|node| node == wanted)
+            .position(|parent| fs::canonicalize(parent.join("of_node")).is_ok_and(|node| node == wanted))
     }
 }
 
@@ -120,9 +124,9 @@ mod tests {
         assert_eq!(devices.len(), 1);
         assert_eq!(devices[0].number(), Some(3));
         assert_eq!(devices[0].attribute("name").unwrap(), "i2c_virtio at virtio bus 0");
-        assert!(sysfs.is_at(&devices[0], "/passthrough/virtio@a003e00"));
-        assert!(!sysfs.is_at(&devices[0], "/passthrough/virtio@a003c00"));
-        assert!(!sysfs.is_at(&devices[0], "/passthrough"));
+        assert_eq!(sysfs.distance(&devices[0], "/passthrough/virtio@a003e00"), Some(2));
+        assert_eq!(sysfs.distance(&devices[0], "/passthrough/virtio@a003c00"), None);
+        assert_eq!(sysfs.distance(&devices[0], "/passthrough"), None);
     }
 
     #[test]

@@ -1,17 +1,46 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
 //! The virtio I2C adapter device (virtio 1.3, 5.16).
+//!
+//! ```text
+//!  chain ─▶ request ─▶ policy ─▶ device ─▶ Bus ─┬▶ linux  an adapter of the kernel
+//!           (spec)     each      groups         └▶ sim    a model of a board
+//!                      message   into transactions
+//! ```
+
+pub mod bus;
+pub mod device;
+pub mod linux;
+pub mod policy;
+mod request;
+pub mod sim;
+mod spec;
 
 use clap::Args;
 
+use self::bus::Bus;
+use self::device::I2c;
+use self::linux::Adapter;
+use self::policy::AllowList;
+use self::sim::SimulatedBus;
 use crate::cli::Connection;
 use crate::device::Device;
+use crate::sim::Simulation;
 
 /// Arguments of `backend i2c`.
 #[derive(Debug, Args)]
 pub struct Arguments {
     #[command(flatten)]
     connection: Connection,
+    /// The adapter: its number, its name, or the device-tree path of the adapter or of what it is part of
+    #[arg(long, value_name = "ADAPTER", conflicts_with = "board")]
+    #[arg(required_unless_present_any = ["board", "print_capabilities"])]
+    adapter: Option<String>,
+    #[command(flatten)]
+    simulation: Simulation,
+    /// Addresses that the guest may reach, as 0x48,0x50-0x57, or `any`
+    #[arg(long, value_name = "LIST", required_unless_present = "print_capabilities")]
+    allow: Option<AllowList>,
 }
 
 impl Arguments {
@@ -21,11 +50,18 @@ impl Arguments {
         &self.connection
     }
 
-    /// Opens what the arguments name.
+    /// Opens the bus that the arguments name.
     ///
     /// # Errors
-    /// Says what cannot be opened.
+    /// Says what cannot be opened, and what there is instead.
     pub fn open(&self) -> anyhow::Result<Box<dyn Device>> {
-        anyhow::bail!("the I2C device is not there yet")
+        let bus: Box<dyn Bus> = match (self.simulation.load()?, &self.adapter) {
+            (Some(parts), _) => Box::new(SimulatedBus::new(parts)?),
+            (None, Some(adapter)) => Box::new(Adapter::open(adapter)?),
+            (None, None) => anyhow::bail!("name an adapter with --adapter, or a board with --sim"),
+        };
+        let policy =
+            self.allow.clone().ok_or_else(|| anyhow::anyhow!("name the guest's addresses with --allow"))?;
+        Ok(Box::new(I2c::new(bus, policy)?))
     }
 }

@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The I2C adapter device: groups of requests become transactions (virtio 1.3, 5.16.6).
+//!
+//! # What is one transaction
+//!
+//! Requests that VIRTIO_I2C_FLAGS_FAIL_NEXT joins are one transaction, with a repeated start between its messages;
+//! a request without the flag ends it. Two requests that the flag does not join are never put into one, even if
+//! both are in the ring: between them the guest expects a stop condition.
+//!
+//! # A group is carried out as a whole, or not at all
+//!
+//! If any message of a group is bad or goes to an address that the guest may not reach, none of the group reaches
+//! the bus, and all of it is answered with VIRTIO_I2C_MSG_ERR: what the guest asked for is one transaction, and half
+//! of one is something else (a register pointer moved, without the read that it was for). In the words of 5.16.6.4 the
+//! first of the group is then "the first failed request", and the remaining fail with it. The same holds for a
+//! group of more messages than the bus can join.
+//!
+//! # A group whose end does not come
+//!
+//! A driver makes the requests of a group available one by one, so that a look at the ring can find a part of it. The
+//! device waits for the rest, but not for ever: Linux's driver kicks what it has, and waits for that, when the ring is too
+//! small for all of a group. After [`GROUP_WAIT`] what is there is a transaction of its own. If it
+//! fails, what may come of the group later fails too, as FAIL_NEXT says.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::io::read;
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
+
+use super::bus::{Address, Bus, Cause, Data, Failure, Message};
+use super::policy::AllowList;
+use super::request::{DATA, Direction, parse};
+use super::spec::{F_ZERO_LENGTH_REQUEST, MSG_ERR, MSG_OK};
+use crate::chain::{Chain, Limits};
+use crate::device::{Device, QueueLimits, Refused};
+use crate::watch::Watcher;
+
+/// How long the rest of a group may take to come: far longer than a driver needs that is not interrupted, far
+/// shorter than a guest's time-out.
+const GROUP_WAIT: Duration = Duration::from_millis(10);
+
+/// The longest message that Linux takes (`i2c-dev`), and so the longest that a guest's driver sends.
+const MESSAGE_BYTES: usize = 8192;
+
+const QUEUES: [QueueLimits; 1] =
+    [QueueLimits { size: 256, chain: Limits { request: DATA + MESSAGE_BYTES, answer: MESSAGE_BYTES + 1 } }];
+
+const TIMER: u32 = 0;
+const FIRST_OF_BUS: u32 = 1;
+
+/// A virtio I2C adapter on top of a bus.
+pub struct I2c {
+    bus: Box<dyn Bus>,
+    policy: AllowList,
+    /// The group that is being collected.
+    group: Vec<Member>,
+    /// A part of the present group failed: the rest fails too, up to the end of the group.
+    failing: bool,
+    timer: OwnedFd,
+}
+
+/// A request in its group.
+struct Member {
+    chain: Chain,
+    /// What the guest asked for, if that is a message, and allowed.
+    message: Option<Allowed>,
+}
+
+#[derive(Clone, Copy)]
+struct Allowed {
+    address: Address,
+    direction: Direction,
+    length: usize,
+}
+
+impl I2c {
+    /// A device that gives its guest those addresses of `bus` that `policy` allows.
+    ///
+    /// # Errors
+    /// When the kernel has no timer left.
+    pub fn new(bus: Box<dyn Bus>, policy: AllowList) -> io::Result<Self> {
+        let timer =
+            timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
+        Ok(Self { bus, policy, group: Vec::new(), failing: false, timer })
+    }
+
+    /// Adds a request to the group, and says whether that ends the group.
+    fn admit(&mut self, chain: Chain) -> bool {
+        let parsed = parse(chain.request(), chain.room());
+        let message = match parsed.request {
+            Ok(request) => {
+                let address = self.policy.authorise(request.address);
+                if address.is_none() {
+                    log::debug!("the guest may not reach {:?}", request.address);
+                }
+                let (direction, length) = (request.direction, request.length);
+                address.map(|address| Allowed { address, direction, length })
+            }
+            Err(bad) => {
+                log::debug!("not an I2C request: {bad}");
+                None
+            }
+        };
+        // A request that cannot be read may be in the middle of a group. If one is open, that stays open: rather
+        // fail a request too many than carry out the tail of a transaction that lost its head.
+        let open = self.failing || !self.group.is_empty();
+        let goes_on = parsed.fail_next.unwrap_or(open);
+        self.group.push(Member { chain, message });
+        !goes_on
+    }
+
+    /// Carries out what was collected of a group. `ended` says whether that is all of it.
+    fn carry_out(&mut self, ended: bool, finished: &mut Vec<Chain>) {
+        let done = if self.failing { 0 } else { self.transfer() };
+        let failed = done < self.group.len();
+        for (index, mut member) in self.group.drain(..).enumerate() {
+            member.answer(index < done);
+            finished.push(member.chain);
+        }
+        self.failing = failed && !ended;
+    }
+
+    /// Carries out the group as one transaction, and says how many messages were done.
+    fn transfer(&mut self) -> usize {
+        let count = self.group.len();
+        if count == 0 || count > self.bus.longest_transaction() {
+            return 0;
+        }
+        let messages: Option<Vec<_>> = self.group.iter_mut().map(Member::message).collect();
+        let Some(mut messages) = messages else { return 0 };
+        match self.bus.transfer(&mut messages) {
+            Ok(()) => count,
+            Err(Failure { done, cause }) => {
+                // An address that nobody answers at is how guests look for targets.
+                let level = if cause == Cause::Nak { log::Level::Debug } else { log::Level::Warn };
+                log::log!(level, "a transaction of {count} messages failed after {done}: {cause}");
+                done.min(count)
+            }
+        }
+    }
+
+    fn set_timer(&self, wait: Option<Duration>) {
+        let nanoseconds = wait.map_or(0, |wait| wait.subsec_nanos());
+        let it_value = Timespec { tv_sec: 0, tv_nsec: nanoseconds.into() };
+        let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value };
+        if let Err(error) = timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once) {
+            log::error!("cannot set the timer for an unfinished group: {error}");
+        }
+    }
+}
+
+impl Member {
+    fn message(&mut self) -> Option<Message<'_>> {
+        let Allowed { address, direction, length } = self.message?;
+        let (written, answer) = self.chain.parts(match direction {
+            Direction::Write => 0,
+            Direction::Read => length,
+        });
+        let data = match direction {
+            Direction::Write => Data::Write(written.get(DATA..)?),
+            Direction::Read => Data::Read(answer),
+        };
+        Some(Message { address, data })
+    }
+
+    /// Completes the answer: what was read, or zeros instead, and the status in the last byte that there is room for.
+    fn answer(&mut self, done: bool) {
+        if !done {
+            self.chain.set_answer(&[]);
+        }
+        let room = self.chain.room();
+        if let (_, [.., status]) = self.chain.parts(room) {
+            *status = if done { MSG_OK } else { MSG_ERR };
+        }
+    }
+}
+
+impl Device for I2c {
+    fn queues(&self) -> &'static [QueueLimits] {
+        &QUEUES
+    }
+
+    fn features(&self) -> u64 {
+        1 << F_ZERO_LENGTH_REQUEST
+    }
+
+    fn accept_features(&mut self, features: u64) -> Result<(), Refused> {
+        if features & (1 << F_ZERO_LENGTH_REQUEST) == 0 {
+            return Err(Refused {
+                missing: "VIRTIO_I2C_F_ZERO_LENGTH_REQUEST",
+                clause: "virtio 1.3, 5.16.6.4",
+            });
+        }
+        Ok(())
+    }
+
+    fn config(&self) -> &[u8] {
+        &[]
+    }
+
+    fn process(&mut self, _queue: usize, requests: &mut Vec<Chain>, finished: &mut Vec<Chain>) {
+        let waited = !self.group.is_empty();
+        for chain in requests.drain(..) {
+            if self.admit(chain) {
+                self.carry_out(true, finished);
+            }
+        }
+        match (waited, self.group.is_empty()) {
+            (_, false) => self.set_timer(Some(GROUP_WAIT)),
+            (true, true) => self.set_timer(None),
+            (false, true) => {}
+        }
+    }
+
+    fn event(&mut self, token: u32, finished: &mut Vec<Chain>) {
+        if token != TIMER {
+            return self.bus.event(token);
+        }
+        // Nothing to read means that the group was completed at the last moment.
+        let mut expirations = [0; 8];
+        if read(&self.timer, &mut expirations).is_ok() && !self.group.is_empty() {
+            self.carry_out(false, finished);
+        }
+    }
+
+    fn stop(&mut self, _queue: usize, finished: &mut Vec<Chain>) {
+        self.failing = true;
+        self.carry_out(true, finished);
+        self.set_timer(None);
+    }
+
+    fn reset(&mut self) {
+        let Self { bus: _, policy: _, group, failing, timer: _ } = self;
+        group.clear();
+        *failing = false;
+        self.set_timer(None);
+    }
+
+    fn watch(&mut self, watcher: &Watcher) -> io::Result<()> {
+        watcher.add(&self.timer, TIMER)?;
+        self.bus.watch(watcher, FIRST_OF_BUS)
+    }
+}

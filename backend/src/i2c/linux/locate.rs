@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Which adapter the operator means.
+
+use anyhow::{Context, bail};
+
+use crate::sysfs::{Device, Sysfs};
+
+/// The number of the adapter that `wanted` names: `3`, `i2c-3`, the adapter's name, or the path of a device-tree
+/// node that the adapter, or something it is part of, comes from.
+pub(super) fn find(sysfs: &Sysfs, wanted: &str) -> anyhow::Result<u32> {
+    let devices = sysfs.devices("i2c").context("the kernel has no I2C bus")?;
+    let adapters: Vec<(u32, Device)> =
+        devices.into_iter().filter_map(|device| Some((adapter_number(&device)?, device))).collect();
+    let mut matching: Vec<(usize, u32)> = adapters
+        .iter()
+        .filter_map(|(number, device)| Some((distance(sysfs, *number, device, wanted)?, *number)))
+        .collect();
+    matching.sort_unstable();
+    match matching.as_slice() {
+        [(_, number)] => Ok(*number),
+        // Behind a multiplexer an adapter is part of another: the nearer one is meant.
+        [(nearest, number), (next, _), ..] if nearest < next => Ok(*number),
+        [] => bail!("there is no I2C adapter {wanted:?}; there {}", list(&adapters)),
+        _ => bail!(
+            "more than one I2C adapter is {wanted:?}: name one by its number; there {}",
+            list(&adapters)
+        ),
+    }
+}
+
+/// `i2c-3` is an adapter, `3-0048` a target that some driver of the kernel has.
+fn adapter_number(device: &Device) -> Option<u32> {
+    device.name.strip_prefix("i2c-")?.parse().ok()
+}
+
+/// Whether `wanted` means this adapter: if so, how many steps up from it.
+fn distance(sysfs: &Sysfs, number: u32, device: &Device, wanted: &str) -> Option<usize> {
+    if wanted.starts_with('/') {
+        return sysfs.distance(device, wanted);
+    }
+    let named = wanted == device.name || device.attribute("name").is_some_and(|name| name == wanted);
+    (named || wanted.parse() == Ok(number)).then_some(0)
+}
+
+fn list(adapters: &[(u32, Device)]) -> String {
+    if adapters.is_empty() {
+        return "is none at all".to_owned();
+    }
+    let line = |(number, device): &(u32, Device)| {
+        format!("{number} ({})", device.attribute("name").unwrap_or_default())
+    };
+    format!("is {}", adapters.iter().map(line).collect::<Vec<_>>().join(", "))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::path::Path;
+
+    fn adapter(sys: &Path, below: &str, name: &str, title: &str) {
+        let directory = sys.join("devices").join(below).join(name);
+        fs::create_dir_all(&directory).unwrap();
+        fs::create_dir_all(sys.join("bus/i2c/devices")).unwrap();
+        fs::write(directory.join("name"), format!("{title}\n")).unwrap();
+        symlink(&directory, sys.join("bus/i2c/devices").join(name)).unwrap();
+    }
+
+    /// Two transports with an adapter each; behind the second a multiplexer.
+    fn board() -> (tempfile::TempDir, Sysfs) {
+        let root = tempfile::tempdir().unwrap();
+        let sys = root.path().join("sys");
+        for (place, node) in [("a.virtio", "virtio@a"), ("b.virtio", "virtio@b")] {
+            let node = sys.join("firmware/devicetree/base").join(node);
+            fs::create_dir_all(&node).unwrap();
+            fs::create_dir_all(sys.join("devices").join(place)).unwrap();
+            symlink(node, sys.join("devices").join(place).join("of_node")).unwrap();
+        }
+        adapter(&sys, "a.virtio/virtio0", "i2c-0", "first");
+        adapter(&sys, "b.virtio/virtio1", "i2c-1", "same");
+        adapter(&sys, "b.virtio/virtio1/i2c-1/1-0070", "i2c-2", "same");
+        adapter(&sys, "b.virtio/virtio1/i2c-1", "1-0070", "pca9548");
+        let sysfs = Sysfs::below(root.path());
+        (root, sysfs)
+    }
+
+    #[test]
+    fn by_number_name_or_node() {
+        let (_root, sysfs) = board();
+        let find = |wanted| find(&sysfs, wanted).unwrap();
+        assert_eq!(find("2"), 2);
+        assert_eq!(find("i2c-1"), 1);
+        assert_eq!(find("first"), 0);
+        assert_eq!(find("/virtio@a"), 0);
+        assert_eq!(find("/virtio@b"), 1, "not what is behind the multiplexer");
+    }
+
+    #[test]
+    fn what_is_not_there_is_answered_with_what_is() {
+        let (_root, sysfs) = board();
+        let error = find(&sysfs, "7").unwrap_err().to_string();
+        assert_eq!(error, r#"there is no I2C adapter "7"; there is 0 (first), 1 (same), 2 (same)"#);
+        assert!(find(&sysfs, "pca9548").is_err(), "a target is no adapter");
+        assert!(find(&sysfs, "same").unwrap_err().to_string().starts_with("more than one"));
+    }
+}

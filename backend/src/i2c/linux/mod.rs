@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! An I2C adapter of the kernel, by its device node `/dev/i2c-N`.
+//!
+//! Where the adapter can, a transaction is one `I2C_RDWR` call, with the repeated starts that the guest asked for.
+//! Adapters that only speak SMBus get those transactions that SMBus has a form for: [`smbus`] knows which.
+
+mod functions;
+mod locate;
+mod smbus;
+
+use std::io;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use i2cdev::core::{I2CMessage, I2CTransfer};
+use i2cdev::linux::{I2CMessageFlags, LinuxI2CBus, LinuxI2CError, LinuxI2CMessage};
+use rustix::io::Errno;
+
+use self::functions::Functions;
+use self::smbus::Smbus;
+use super::bus::{Address, Bus, Cause, Data, Failure, Message};
+use crate::sysfs::Sysfs;
+use crate::watch::Watcher;
+
+/// `I2C_RDWR_IOCTL_MAX_MSGS` of the kernel's interface.
+const LONGEST_TRANSACTION: usize = 42;
+
+/// An adapter of the kernel.
+pub struct Adapter {
+    functions: Functions,
+    way: Way,
+}
+
+enum Way {
+    Plain(LinuxI2CBus),
+    Smbus(Smbus),
+}
+
+impl Adapter {
+    /// Opens the adapter that `wanted` names: by number, name, or device-tree path.
+    ///
+    /// # Errors
+    /// When there is no such adapter (the message says which there are), or it cannot be opened or used.
+    pub fn open(wanted: &str) -> anyhow::Result<Self> {
+        let number = locate::find(&Sysfs::default(), wanted)?;
+        let node = PathBuf::from(format!("/dev/i2c-{number}"));
+        let bus = LinuxI2CBus::new(&node).map_err(io::Error::from).with_context(|| {
+            format!("cannot open {}: is the kernel's i2c-dev there, and the node yours?", node.display())
+        })?;
+        let functions = functions::of(&bus)?;
+        let way = if functions.contains(Functions::I2C) {
+            Way::Plain(bus)
+        } else if functions.intersects(Functions::ANY_SMBUS) {
+            Way::Smbus(Smbus::new(node, functions))
+        } else {
+            anyhow::bail!("{} can do neither I2C nor SMBus as a controller", node.display());
+        };
+        log::info!("adapter {wanted} is {number}, with {functions:?}");
+        Ok(Self { functions, way })
+    }
+}
+
+impl Bus for Adapter {
+    fn longest_transaction(&self) -> usize {
+        LONGEST_TRANSACTION
+    }
+
+    fn transfer(&mut self, messages: &mut [Message<'_>]) -> Result<(), Failure> {
+        let ten_bit = messages.iter().any(|message| matches!(message.address, Address::TenBit(_)));
+        if ten_bit && !self.functions.contains(Functions::TEN_BIT_ADDRESS) {
+            return Err(Failure { done: 0, cause: Cause::Unsupported });
+        }
+        match &mut self.way {
+            Way::Plain(bus) => plain(bus, messages),
+            Way::Smbus(smbus) => smbus.transfer(messages).map_err(|cause| Failure { done: 0, cause }),
+        }
+    }
+
+    /// The kernel's calls block; there is nothing to wait for otherwise.
+    fn watch(&mut self, _watcher: &Watcher, _first: u32) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn event(&mut self, _token: u32) {}
+}
+
+fn plain(bus: &mut LinuxI2CBus, messages: &mut [Message<'_>]) -> Result<(), Failure> {
+    let mut calls: Vec<LinuxI2CMessage<'_>> = messages.iter_mut().map(call).collect();
+    match bus.transfer(&mut calls) {
+        Ok(done) => {
+            let done = usize::try_from(done).unwrap_or(0);
+            if done < calls.len() { Err(Failure { done, cause: Cause::Nak }) } else { Ok(()) }
+        }
+        // The kernel does not say how far it came.
+        Err(error) => Err(Failure { done: 0, cause: cause(error) }),
+    }
+}
+
+/// What `I2C_RDWR` takes for a message. Its length fits in 16 bits: the device's limit is the kernel's.
+fn call<'a>(message: &'a mut Message<'_>) -> LinuxI2CMessage<'a> {
+    let (call, read) = match &mut message.data {
+        Data::Write(bytes) => (LinuxI2CMessage::write(bytes), I2CMessageFlags::empty()),
+        Data::Read(bytes) => (LinuxI2CMessage::read(bytes), I2CMessageFlags::READ),
+    };
+    match message.address {
+        Address::SevenBit(address) => call.with_address(address).with_flags(read),
+        Address::TenBit(address) => {
+            call.with_address(address).with_flags(read | I2CMessageFlags::TEN_BIT_ADDRESS)
+        }
+    }
+}
+
+/// The kernel's error numbers, by its document "I2C/SMBus fault codes".
+fn cause(error: LinuxI2CError) -> Cause {
+    let number = io::Error::from(error).raw_os_error().unwrap_or(0);
+    match Errno::from_raw_os_error(number) {
+        Errno::NXIO | Errno::REMOTEIO => Cause::Nak,
+        Errno::TIMEDOUT => Cause::Timeout,
+        Errno::AGAIN => Cause::ArbitrationLost,
+        Errno::OPNOTSUPP => Cause::Unsupported,
+        _ => Cause::Kernel(number),
+    }
+}

@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Transactions for adapters that only speak SMBus.
+//!
+//! SMBus has a fixed set of transactions ([SMBus 3.2], 6.5). Each is a pattern of I2C messages, and where a guest's
+//! messages follow one, the adapter gets the SMBus command that looks the same on the wire. [`Form::of`] decides, on
+//! lengths and contents alone; what has no form is refused, not approximated.
+//!
+//! [SMBus 3.2]: http://smbus.org/specs/
+
+use std::io;
+use std::path::PathBuf;
+
+use i2cdev::core::I2CDevice;
+use i2cdev::linux::LinuxI2CDevice;
+
+use super::super::bus::{Address, Cause, Data, Message};
+use super::cause;
+use super::functions::Functions;
+
+/// The most bytes of a block (SMBus 2.0, and Linux's `I2C_SMBUS_BLOCK_MAX`).
+const BLOCK_MAX: usize = 32;
+
+/// An adapter that speaks SMBus.
+pub(super) struct Smbus {
+    node: PathBuf,
+    functions: Functions,
+    /// Opened with the first transaction, since the kernel wants to know with whom.
+    device: Option<LinuxI2CDevice>,
+}
+
+/// A transaction of SMBus. Data that a command brings back is the transaction's, not the form's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form<'a> {
+    Quick { read: bool },
+    ReceiveByte,
+    SendByte(u8),
+    ReadByte(u8),
+    WriteByte(u8, u8),
+    ReadWord(u8),
+    WriteWord(u8, u16),
+    ProcessCall(u8, u16),
+    ReadBlock(u8),
+    WriteBlock(u8, &'a [u8]),
+    ReadI2cBlock(u8, u8),
+    WriteI2cBlock(u8, &'a [u8]),
+    BlockProcessCall(u8, &'a [u8]),
+}
+
+impl<'a> Form<'a> {
+    /// The form of a transaction that writes `written`, if anything, and then reads `read` bytes, if it reads.
+    fn of(written: Option<&'a [u8]>, read: Option<usize>, can: Functions) -> Option<Self> {
+        let form = match (written, read) {
+            (Some([]), None) => Self::Quick { read: false },
+            (None, Some(0)) => Self::Quick { read: true },
+            (None, Some(1)) => Self::ReceiveByte,
+            (Some([byte]), None) => Self::SendByte(*byte),
+            (Some([command, data @ ..]), None) => Self::write(*command, data, can)?,
+            (Some([command]), Some(length)) => Self::read(*command, length, can)?,
+            (Some([command, low, high]), Some(2)) => {
+                Self::ProcessCall(*command, u16::from_le_bytes([*low, *high]))
+            }
+            (Some([command, count, data @ ..]), Some(_)) if is_block(*count, data) => {
+                Self::BlockProcessCall(*command, data)
+            }
+            _ => return None,
+        };
+        can.contains(form.needs()).then_some(form)
+    }
+
+    fn write(command: u8, data: &'a [u8], can: Functions) -> Option<Self> {
+        Some(match data {
+            [byte] => Self::WriteByte(command, *byte),
+            [low, high] if can.contains(Functions::WRITE_WORD_DATA) => {
+                Self::WriteWord(command, u16::from_le_bytes([*low, *high]))
+            }
+            [count, block @ ..] if is_block(*count, block) && can.contains(Functions::WRITE_BLOCK_DATA) => {
+                Self::WriteBlock(command, block)
+            }
+            _ if data.len() <= BLOCK_MAX => Self::WriteI2cBlock(command, data),
+            _ => return None,
+        })
+    }
+
+    fn read(command: u8, length: usize, can: Functions) -> Option<Self> {
+        Some(match length {
+            1 => Self::ReadByte(command),
+            2 if can.contains(Functions::READ_WORD_DATA) => Self::ReadWord(command),
+            1..=BLOCK_MAX if can.contains(Functions::READ_I2C_BLOCK) => {
+                Self::ReadI2cBlock(command, u8::try_from(length).ok()?)
+            }
+            2..=33 => Self::ReadBlock(command),
+            _ => return None,
+        })
+    }
+
+    fn needs(self) -> Functions {
+        match self {
+            Self::Quick { .. } => Functions::QUICK,
+            Self::ReceiveByte => Functions::READ_BYTE,
+            Self::SendByte(_) => Functions::WRITE_BYTE,
+            Self::ReadByte(_) => Functions::READ_BYTE_DATA,
+            Self::WriteByte(..) => Functions::WRITE_BYTE_DATA,
+            Self::ReadWord(_) => Functions::READ_WORD_DATA,
+            Self::WriteWord(..) => Functions::WRITE_WORD_DATA,
+            Self::ProcessCall(..) => Functions::PROCESS_CALL,
+            Self::ReadBlock(_) => Functions::READ_BLOCK_DATA,
+            Self::WriteBlock(..) => Functions::WRITE_BLOCK_DATA,
+            Self::ReadI2cBlock(..) => Functions::READ_I2C_BLOCK,
+            Self::WriteI2cBlock(..) => Functions::WRITE_I2C_BLOCK,
+            Self::BlockProcessCall(..) => Functions::BLOCK_PROCESS_CALL,
+        }
+    }
+
+    /// Carries the form out, and gives the bytes as the guest's read message has them.
+    fn run(
+        self,
+        device: &mut impl I2CDevice<Error = i2cdev::linux::LinuxI2CError>,
+    ) -> Result<Vec<u8>, Cause> {
+        let nothing = |()| Vec::new();
+        match self {
+            Self::Quick { read } => device.smbus_write_quick(read).map(nothing),
+            Self::ReceiveByte => device.smbus_read_byte().map(|byte| vec![byte]),
+            Self::SendByte(byte) => device.smbus_write_byte(byte).map(nothing),
+            Self::ReadByte(command) => device.smbus_read_byte_data(command).map(|byte| vec![byte]),
+            Self::WriteByte(command, byte) => device.smbus_write_byte_data(command, byte).map(nothing),
+            Self::ReadWord(command) => {
+                device.smbus_read_word_data(command).map(|word| word.to_le_bytes().to_vec())
+            }
+            Self::WriteWord(command, word) => device.smbus_write_word_data(command, word).map(nothing),
+            Self::ProcessCall(command, word) => {
+                device.smbus_process_word(command, word).map(|word| word.to_le_bytes().to_vec())
+            }
+            Self::ReadBlock(command) => device.smbus_read_block_data(command).map(with_count),
+            Self::WriteBlock(command, block) => device.smbus_write_block_data(command, block).map(nothing),
+            Self::ReadI2cBlock(command, length) => device.smbus_read_i2c_block_data(command, length),
+            Self::WriteI2cBlock(command, data) => {
+                device.smbus_write_i2c_block_data(command, data).map(nothing)
+            }
+            Self::BlockProcessCall(command, block) => {
+                device.smbus_process_block(command, block).map(with_count)
+            }
+        }
+        .map_err(cause)
+    }
+}
+
+/// Whether a count byte and what follows are a block of SMBus.
+fn is_block(count: u8, data: &[u8]) -> bool {
+    usize::from(count) == data.len() && (1..=BLOCK_MAX).contains(&data.len())
+}
+
+/// On the wire, a block that a target sends begins with its count.
+fn with_count(block: Vec<u8>) -> Vec<u8> {
+    let count = u8::try_from(block.len()).unwrap_or(u8::MAX);
+    [vec![count], block].concat()
+}
+
+impl Smbus {
+    pub(super) fn new(node: PathBuf, functions: Functions) -> Self {
+        Self { node, functions, device: None }
+    }
+
+    pub(super) fn transfer(&mut self, messages: &mut [Message<'_>]) -> Result<(), Cause> {
+        let (address, written, read) = match messages {
+            [Message { address, data: Data::Write(bytes) }] => (*address, Some(*bytes), None),
+            [Message { address, data: Data::Read(bytes) }] => (*address, None, Some(&mut **bytes)),
+            [
+                Message { address, data: Data::Write(out) },
+                Message { address: same, data: Data::Read(back) },
+            ] if address == same => (*address, Some(*out), Some(&mut **back)),
+            _ => return Err(Cause::Unsupported),
+        };
+        let form = Form::of(written, read.as_ref().map(|bytes| bytes.len()), self.functions);
+        let form = form.ok_or(Cause::Unsupported)?;
+        let brought = form.run(self.device_at(address)?)?;
+        match read {
+            // A block of another length than the guest's message would look different on the wire.
+            Some(bytes) if bytes.len() == brought.len() => bytes.copy_from_slice(&brought),
+            Some(_) => return Err(Cause::Unsupported),
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn device_at(&mut self, address: Address) -> Result<&mut LinuxI2CDevice, Cause> {
+        // SMBus itself has 7-bit addresses only.
+        let Address::SevenBit(address) = address else { return Err(Cause::Unsupported) };
+        match &mut self.device {
+            Some(device) => device.set_slave_address(address).map_err(cause)?,
+            none => {
+                let device = LinuxI2CDevice::new(&self.node, address);
+                *none = Some(device.map_err(cause)?);
+            }
+        }
+        self.device.as_mut().ok_or(Cause::Kernel(io::Error::last_os_error().raw_os_error().unwrap_or(0)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn form(written: Option<&[u8]>, read: Option<usize>) -> Option<Form<'_>> {
+        Form::of(written, read, Functions::all())
+    }
+
+    #[test]
+    fn each_form_of_smbus_has_its_messages() {
+        assert_eq!(form(Some(&[]), None), Some(Form::Quick { read: false }));
+        assert_eq!(form(None, Some(0)), Some(Form::Quick { read: true }));
+        assert_eq!(form(None, Some(1)), Some(Form::ReceiveByte));
+        assert_eq!(form(Some(&[7]), None), Some(Form::SendByte(7)));
+        assert_eq!(form(Some(&[7]), Some(1)), Some(Form::ReadByte(7)));
+        assert_eq!(form(Some(&[7, 1]), None), Some(Form::WriteByte(7, 1)));
+        assert_eq!(form(Some(&[7]), Some(2)), Some(Form::ReadWord(7)));
+        assert_eq!(form(Some(&[7, 0x34, 0x12]), None), Some(Form::WriteWord(7, 0x1234)));
+        assert_eq!(form(Some(&[7, 0x34, 0x12]), Some(2)), Some(Form::ProcessCall(7, 0x1234)));
+        assert_eq!(form(Some(&[7, 3, 1, 2, 3]), None), Some(Form::WriteBlock(7, &[1, 2, 3])));
+        assert_eq!(form(Some(&[7, 9, 1, 2, 3]), None), Some(Form::WriteI2cBlock(7, &[9, 1, 2, 3])));
+        assert_eq!(form(Some(&[7]), Some(8)), Some(Form::ReadI2cBlock(7, 8)));
+        assert_eq!(form(Some(&[7, 1, 5]), Some(6)), Some(Form::BlockProcessCall(7, &[5])));
+    }
+
+    #[test]
+    fn what_has_no_form_is_refused() {
+        assert_eq!(form(None, Some(2)), None);
+        assert_eq!(form(Some(&[7]), Some(0)), None);
+        assert_eq!(form(Some(&[7]), Some(34)), None);
+        assert_eq!(form(Some(&[7, 9, 9]), Some(3)), None);
+        let long = [0; 34];
+        assert_eq!(form(Some(&long), None), None);
+    }
+
+    #[test]
+    fn an_adapter_gets_only_what_it_can() {
+        let can = Functions::all() - Functions::READ_I2C_BLOCK;
+        assert_eq!(Form::of(Some(&[7]), Some(8), can), Some(Form::ReadBlock(7)));
+        let can = Functions::all() - Functions::WRITE_WORD_DATA;
+        assert_eq!(Form::of(Some(&[7, 8, 9]), None, can), Some(Form::WriteI2cBlock(7, &[8, 9])));
+        assert_eq!(Form::of(Some(&[]), None, Functions::READ_BYTE), None);
+    }
+}
