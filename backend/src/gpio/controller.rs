@@ -325,3 +325,407 @@ impl<L: Lines, B> Controller<L, B> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpio::fake::FakeLines;
+    use crate::gpio::policy::Policy;
+    use crate::gpio::request::{Request as R, UncheckedLine};
+    use IrqStatus::{Invalid, Valid};
+
+    /// A controller of four lines whose event buffers are numbers.
+    struct Bench {
+        controller: Controller<FakeLines, u32>,
+        policy: Policy,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let mut policy = Policy::new(4);
+            policy.set_interrupts(true);
+            Self { controller: Controller::new(FakeLines::new(4), 4), policy }
+        }
+
+        fn ask(&mut self, request: R<UncheckedLine>) -> Result<u8, Error> {
+            let request = self.policy.authorise(request).expect("a line that exists");
+            self.controller.execute(request)
+        }
+
+        fn direction(&mut self, line: u16, to: Direction) -> bool {
+            self.ask(R::SetDirection(UncheckedLine(line), to)).is_ok()
+        }
+
+        fn set(&mut self, line: u16, to: bool) -> bool {
+            self.ask(R::SetValue(UncheckedLine(line), to)).is_ok()
+        }
+
+        fn trigger(&mut self, line: u16, to: Option<Trigger>) -> bool {
+            self.ask(R::SetTrigger(UncheckedLine(line), to)).is_ok()
+        }
+
+        fn unmask(&mut self, line: u16, buffer: u32) {
+            let line = self.policy.authorise_unmask(UncheckedLine(line)).expect("a line that exists");
+            self.controller.unmask(line, buffer);
+        }
+
+        /// Drives a line and has the edge reported, as the event loop would.
+        fn drive(&mut self, line: u16, level: bool) {
+            self.controller.hardware.drive(line, level);
+            self.controller.event(u32::from(line));
+        }
+
+        fn pulse(&mut self, line: u16) {
+            self.drive(line, true);
+            self.drive(line, false);
+        }
+
+        fn returned(&mut self) -> Vec<(u32, IrqStatus)> {
+            self.controller.returned().collect()
+        }
+
+        fn setup(&mut self, line: u16) -> Setup {
+            self.controller.hardware.line(line).setup
+        }
+    }
+
+    /// 5.18.6.2 and 5.18.6.3.
+    #[test]
+    fn direction_is_what_the_driver_configured() {
+        let mut bench = Bench::new();
+        let get = R::GetDirection(UncheckedLine(1));
+        assert_eq!(bench.ask(get).ok(), Some(0));
+        for (to, wire) in [(Direction::Input, 2), (Direction::Output, 1), (Direction::None, 0)] {
+            assert!(bench.direction(1, to));
+            assert_eq!(bench.ask(get).ok(), Some(wire));
+        }
+        assert_eq!(bench.setup(1), Setup::Released);
+    }
+
+    /// 5.18.6.5: "may get configured to output later, at which point this output value must be used".
+    #[test]
+    fn a_value_set_before_the_direction_is_used_by_the_output() {
+        let mut bench = Bench::new();
+        assert!(bench.set(0, true));
+        assert_eq!(bench.setup(0), Setup::Released);
+        assert!(bench.direction(0, Direction::Output));
+        assert_eq!(bench.setup(0), Setup::Output(true));
+        assert!(bench.set(0, false));
+        assert_eq!(bench.setup(0), Setup::Output(false));
+        // Also across a time as an input.
+        assert!(bench.direction(0, Direction::Input) && bench.set(0, true));
+        assert_eq!(bench.setup(0), Setup::Input(Edges::None));
+        assert!(bench.direction(0, Direction::Output));
+        assert_eq!(bench.setup(0), Setup::Output(true));
+    }
+
+    /// 5.18.6.4: "current value sensed on a line", also of one that is not configured.
+    #[test]
+    fn the_value_is_read_from_the_line() {
+        let mut bench = Bench::new();
+        bench.drive(2, true);
+        assert_eq!(bench.ask(R::GetValue(UncheckedLine(2))).ok(), Some(1));
+        assert_eq!(bench.ask(R::GetValue(UncheckedLine(3))).ok(), Some(0));
+    }
+
+    /// 5.18.6.9: "The device MUST discard all state information [...] once the driver has requested to
+    /// set its direction to VIRTIO_GPIO_DIRECTION_NONE."
+    #[test]
+    fn direction_none_discards_value_interrupt_latch_and_buffer() {
+        let mut bench = Bench::new();
+        assert!(
+            bench.set(0, true)
+                && bench.direction(0, Direction::None)
+                && bench.direction(0, Direction::Output)
+        );
+        assert_eq!(bench.setup(0), Setup::Output(false));
+
+        assert!(bench.trigger(1, Some(Trigger::Both)));
+        bench.pulse(1);
+        assert!(bench.direction(1, Direction::None));
+        assert_eq!(bench.setup(1), Setup::Released);
+        assert!(bench.trigger(1, Some(Trigger::Both)));
+        bench.unmask(1, 7);
+        assert_eq!(bench.returned(), []);
+        assert!(bench.direction(1, Direction::None));
+        assert_eq!(bench.returned(), [(7, Invalid)]);
+        bench.unmask(1, 8);
+        assert_eq!(bench.returned(), [(8, Invalid)]);
+    }
+
+    /// 5.18.6.9: "The device MUST latch an edge interrupt if the interrupt is enabled but still masked."
+    #[test]
+    fn an_edge_before_the_buffer_is_latched_once() {
+        for (trigger, edges) in [(Trigger::Rising, 1), (Trigger::Falling, 1), (Trigger::Both, 2)] {
+            let mut bench = Bench::new();
+            assert!(bench.trigger(0, Some(trigger)));
+            for _ in 0..5 {
+                bench.pulse(0);
+            }
+            assert_eq!(bench.returned(), []);
+            bench.unmask(0, 1);
+            assert_eq!(bench.returned(), [(1, Valid)], "{trigger:?}");
+            bench.unmask(0, 2);
+            assert_eq!(bench.returned(), [], "five pulses are one latched interrupt");
+            bench.pulse(0);
+            assert_eq!(bench.returned(), [(2, Valid)]);
+            bench.unmask(0, 3);
+            // Of a pulse both edges count for BOTH: the second found the line masked.
+            assert_eq!(bench.returned().len(), edges - 1);
+        }
+    }
+
+    /// As before, for edges that the kernel recorded and the event loop has not yet brought.
+    #[test]
+    fn an_edge_that_was_not_yet_reported_is_found_when_the_line_is_unmasked() {
+        let mut bench = Bench::new();
+        assert!(bench.trigger(0, Some(Trigger::Rising)));
+        bench.controller.hardware.drive(0, true);
+        bench.unmask(0, 1);
+        assert_eq!(bench.returned(), [(1, Valid)]);
+        bench.controller.event(0);
+        bench.unmask(0, 2);
+        assert_eq!(bench.returned(), [], "it counts once");
+    }
+
+    /// 5.18.7.1: returning the buffers "results in masking the interrupt as well".
+    #[test]
+    fn one_buffer_tells_of_one_interrupt() {
+        let mut bench = Bench::new();
+        assert!(bench.trigger(0, Some(Trigger::Both)));
+        bench.unmask(0, 1);
+        bench.pulse(0);
+        bench.pulse(0);
+        assert_eq!(bench.returned(), [(1, Valid)]);
+        bench.unmask(0, 2);
+        assert_eq!(bench.returned(), [(2, Valid)], "the rest was latched");
+        // Several edges in one report are the same as several reports.
+        bench.unmask(0, 3);
+        bench.controller.hardware.drive(0, true);
+        bench.controller.hardware.drive(0, false);
+        bench.controller.event(0);
+        bench.unmask(0, 4);
+        assert_eq!(bench.returned(), [(3, Valid), (4, Valid)]);
+    }
+
+    /// 5.18.6.9: "The device MUST NOT latch an level interrupt if the interrupt is enabled but still
+    /// masked."
+    #[test]
+    fn a_level_that_is_gone_when_the_line_is_unmasked_is_not_told() {
+        for (trigger, active) in [(Trigger::High, true), (Trigger::Low, false)] {
+            let mut bench = Bench::new();
+            bench.controller.hardware.line(0).level = !active;
+            assert!(bench.trigger(0, Some(trigger)));
+            bench.drive(0, active);
+            bench.drive(0, !active);
+            // Also if the event loop has not come round to it.
+            bench.controller.hardware.drive(0, active);
+            bench.controller.hardware.drive(0, !active);
+            bench.unmask(0, 1);
+            bench.controller.event(0);
+            assert_eq!(bench.returned(), [], "{trigger:?}");
+            bench.drive(0, active);
+            assert_eq!(bench.returned(), [(1, Valid)]);
+        }
+    }
+
+    /// 5.18.7.1: "Once the interrupt is unmasked again and the interrupt on the line is still active, the
+    /// device shall notify the driver again."
+    #[test]
+    fn a_level_that_stays_is_told_at_each_unmasking() {
+        for (trigger, active) in [(Trigger::High, true), (Trigger::Low, false)] {
+            let mut bench = Bench::new();
+            bench.controller.hardware.line(0).level = active;
+            assert!(bench.trigger(0, Some(trigger)));
+            for buffer in 0..3 {
+                bench.unmask(0, buffer);
+                assert_eq!(bench.returned(), [(buffer, Valid)]);
+            }
+            bench.drive(0, !active);
+            bench.unmask(0, 9);
+            assert_eq!(bench.returned(), []);
+        }
+    }
+
+    /// 5.18.7.3 and 5.18.6.9: NONE returns the buffer as INVALID and discards what was latched.
+    #[test]
+    fn disabling_returns_the_buffer_and_leaves_nothing_latched() {
+        let mut bench = Bench::new();
+        assert!(bench.direction(0, Direction::Input));
+        assert!(bench.trigger(0, Some(Trigger::Rising)));
+        bench.unmask(0, 1);
+        assert!(bench.trigger(0, None));
+        assert_eq!(bench.returned(), [(1, Invalid)]);
+        assert_eq!(bench.setup(0), Setup::Input(Edges::None));
+
+        assert!(bench.trigger(0, Some(Trigger::Rising)));
+        bench.pulse(0);
+        bench.controller.hardware.drive(0, true);
+        assert!(bench.trigger(0, None), "one edge latched, one not yet reported");
+        assert!(bench.trigger(0, Some(Trigger::Rising)));
+        bench.controller.event(0);
+        bench.unmask(0, 2);
+        assert_eq!(bench.returned(), []);
+        assert!(bench.trigger(0, None) && bench.trigger(0, None), "twice does no harm");
+    }
+
+    /// 5.18.7.3: "The device MUST NOT send an interrupt event [...] unless the interrupt has been both
+    /// unmasked and enabled"; 5.18.6.6: an unmasking without enabling is returned.
+    #[test]
+    fn a_buffer_for_a_line_without_interrupt_comes_back_invalid() {
+        let mut bench = Bench::new();
+        bench.unmask(0, 1);
+        assert!(bench.direction(1, Direction::Output));
+        bench.unmask(1, 2);
+        assert!(bench.direction(2, Direction::Input));
+        bench.unmask(2, 3);
+        bench.pulse(2);
+        assert_eq!(bench.returned(), [(1, Invalid), (2, Invalid), (3, Invalid)]);
+    }
+
+    /// 5.18.7.2: a driver must not queue two; the first stays.
+    #[test]
+    fn a_second_buffer_for_a_line_comes_back_invalid() {
+        let mut bench = Bench::new();
+        assert!(bench.trigger(0, Some(Trigger::Rising)));
+        bench.unmask(0, 1);
+        bench.unmask(0, 2);
+        assert_eq!(bench.returned(), [(2, Invalid)]);
+        bench.pulse(0);
+        assert_eq!(bench.returned(), [(1, Valid)]);
+    }
+
+    /// 5.18.6.8: no interrupts for outputs, in either order.
+    #[test]
+    fn outputs_and_interrupts_exclude_each_other() {
+        let mut bench = Bench::new();
+        assert!(bench.direction(0, Direction::Output));
+        assert!(!bench.trigger(0, Some(Trigger::Rising)));
+        assert_eq!(bench.setup(0), Setup::Output(false));
+        assert!(bench.trigger(1, Some(Trigger::Rising)));
+        assert!(!bench.direction(1, Direction::Output));
+        assert_eq!(bench.setup(1), Setup::Input(Edges::Rising));
+        assert!(bench.trigger(1, None) && bench.direction(1, Direction::Output));
+    }
+
+    /// Linux requests an interrupt without a direction where a device tree names the line as one.
+    #[test]
+    fn an_interrupt_without_direction_senses_the_line_and_lets_it_go() {
+        let mut bench = Bench::new();
+        assert!(bench.trigger(0, Some(Trigger::Falling)));
+        assert_eq!(bench.setup(0), Setup::Input(Edges::Falling));
+        assert_eq!(bench.ask(R::GetDirection(UncheckedLine(0))).ok(), Some(0));
+        // The direction may follow, and costs no event.
+        bench.drive(0, true);
+        bench.controller.hardware.drive(0, false);
+        assert!(bench.direction(0, Direction::Input));
+        bench.unmask(0, 1);
+        assert_eq!(bench.returned(), [(1, Valid)]);
+        assert!(bench.trigger(0, None));
+        assert_eq!(bench.setup(0), Setup::Input(Edges::None));
+
+        assert!(bench.trigger(1, Some(Trigger::Both)) && bench.trigger(1, None));
+        assert_eq!(bench.setup(1), Setup::Released);
+    }
+
+    /// A driver must disable before it changes the trigger (5.18.6.8); Linux's does not.
+    #[test]
+    fn another_trigger_takes_over_the_buffer_and_not_the_latch() {
+        let mut bench = Bench::new();
+        assert!(bench.trigger(0, Some(Trigger::Rising)));
+        bench.unmask(0, 1);
+        bench.drive(0, true);
+        bench.drive(0, false);
+        bench.drive(0, true);
+        assert_eq!(bench.returned(), [(1, Valid)], "and a second edge is latched");
+        assert!(bench.trigger(0, Some(Trigger::Rising)), "the same again changes nothing");
+        assert!(bench.trigger(0, Some(Trigger::Falling)));
+        bench.unmask(0, 2);
+        assert_eq!(bench.returned(), []);
+        // The line is high: to HIGH the interrupt is active at once.
+        assert!(bench.trigger(0, Some(Trigger::High)));
+        assert_eq!(bench.returned(), [(2, Valid)]);
+    }
+
+    /// What a busy or a deaf line does to the one that asked for it, and to no other.
+    #[test]
+    fn a_line_that_fails_fails_alone_and_keeps_its_state() {
+        let mut bench = Bench::new();
+        bench.controller.hardware.taken.insert(0);
+        for to in [Direction::Input, Direction::Output] {
+            assert!(!bench.direction(0, to));
+        }
+        assert_eq!(bench.ask(R::GetDirection(UncheckedLine(0))).ok(), Some(0));
+        assert!(bench.direction(1, Direction::Output) && bench.set(1, true));
+        bench.controller.hardware.taken.clear();
+        assert!(bench.direction(0, Direction::Input));
+    }
+
+    /// Linux's driver does not look at the answer: it would queue a returned buffer again for ever.
+    #[test]
+    fn a_buffer_for_an_interrupt_that_could_not_be_enabled_waits() {
+        let mut bench = Bench::new();
+        bench.controller.hardware.deaf.insert(0);
+        assert!(bench.direction(0, Direction::Input));
+        assert!(!bench.trigger(0, Some(Trigger::Rising)));
+        bench.unmask(0, 1);
+        bench.pulse(0);
+        assert_eq!(bench.returned(), []);
+        assert!(bench.trigger(0, None));
+        assert_eq!(bench.returned(), [(1, Invalid)]);
+        // It is taken up if enabling works after all.
+        assert!(!bench.trigger(0, Some(Trigger::Rising)));
+        bench.unmask(0, 2);
+        bench.controller.hardware.deaf.clear();
+        assert!(bench.trigger(0, Some(Trigger::Rising)));
+        bench.pulse(0);
+        assert_eq!(bench.returned(), [(2, Valid)]);
+    }
+
+    /// After a reset nothing is left that could write to a ring or surprise the next driver.
+    #[test]
+    fn reset_forgets_everything() {
+        let mut bench = Bench::new();
+        assert!(bench.direction(0, Direction::Output) && bench.set(0, true));
+        assert!(bench.trigger(1, Some(Trigger::Rising)) && bench.trigger(2, Some(Trigger::High)));
+        bench.pulse(1);
+        bench.unmask(2, 1);
+        bench.controller.hardware.drive(1, true);
+        bench.controller.reset();
+        for line in 0..4 {
+            assert_eq!(bench.setup(line), Setup::Released);
+            assert_eq!(bench.ask(R::GetDirection(UncheckedLine(line))).ok(), Some(0));
+            bench.drive(line, true);
+            bench.drive(line, false);
+        }
+        assert_eq!(bench.returned(), []);
+        assert!(bench.trigger(1, Some(Trigger::Rising)) && bench.trigger(2, Some(Trigger::High)));
+        bench.unmask(1, 2);
+        bench.unmask(2, 3);
+        assert_eq!(bench.returned(), []);
+    }
+
+    /// A stopped event queue gets all its buffers back; what was enabled goes on being latched.
+    #[test]
+    fn stopping_the_event_queue_returns_its_buffers() {
+        let mut bench = Bench::new();
+        for line in [0, 3] {
+            assert!(bench.trigger(line, Some(Trigger::Rising)));
+            bench.unmask(line, u32::from(line));
+        }
+        bench.controller.stop_events();
+        assert_eq!(bench.returned(), [(0, Invalid), (3, Invalid)]);
+        bench.pulse(3);
+        bench.unmask(3, 5);
+        assert_eq!(bench.returned(), [(5, Valid)]);
+    }
+
+    #[test]
+    fn an_event_of_a_line_that_is_not_there_is_nothing() {
+        let mut bench = Bench::new();
+        for token in [4, 0xffff, 0x1_0000, u32::MAX] {
+            bench.controller.event(token);
+        }
+        assert_eq!(bench.returned(), []);
+    }
+}

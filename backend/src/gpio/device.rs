@@ -225,3 +225,129 @@ impl<L: Lines> Device for Gpio<L> {
         self.controller.watch(watcher)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpio::fake::FakeLines;
+
+    const REQUESTS: usize = 0;
+    const EVENTS: usize = 1;
+
+    fn device(names: &[Option<&str>]) -> Gpio<FakeLines> {
+        let names: Vec<_> = names.iter().map(|name| name.map(str::to_owned)).collect();
+        let mut device = Gpio::new(FakeLines::new(names.len()), &names).expect("good names");
+        device.accept_features(1 << spec::F_IRQ).expect("known features");
+        device
+    }
+
+    fn process(device: &mut Gpio<FakeLines>, queue: usize, request: &[u8], room: usize) -> Vec<Vec<u8>> {
+        let mut finished = Vec::new();
+        device.process(queue, &mut vec![Chain::detached(queue, request, room)], &mut finished);
+        finished.iter().map(|chain| chain.answer().to_vec()).collect()
+    }
+
+    fn message(kind: u16, line: u16, value: u32) -> Vec<u8> {
+        [&kind.to_le_bytes()[..], &line.to_le_bytes(), &value.to_le_bytes()].concat()
+    }
+
+    /// 5.18.6.1, with the names of the specification's own example.
+    #[test]
+    fn names_are_one_block_with_a_zero_for_each_line() {
+        let mut names = [None; 10];
+        names[0] = Some("MMC-CD");
+        names[5] = Some("Red LED Vdd");
+        names[7] = Some("ethernet reset");
+        let mut device = device(&names);
+        let block = b"MMC-CD\0\0\0\0\0Red LED Vdd\0\0ethernet reset\0\0\0";
+        assert_eq!(device.config(), spec::config(10, u32::try_from(block.len()).expect("short")));
+        let answer = process(&mut device, REQUESTS, &message(1, 0, 0), 1 + block.len());
+        assert_eq!(answer, [[&[0], &block[..]].concat()]);
+        let short = process(&mut device, REQUESTS, &message(1, 0, 0), block.len());
+        assert_eq!(short, [[spec::STATUS_ERR, 0]]);
+    }
+
+    /// 5.18.4: a size of zero says that there are no names, and then the message is not supported.
+    #[test]
+    fn without_names_there_is_no_block() {
+        let mut device = device(&[None, None]);
+        assert_eq!(device.config(), [2, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(process(&mut device, REQUESTS, &message(1, 0, 0), 16), [[spec::STATUS_ERR, 0]]);
+    }
+
+    #[test]
+    fn names_that_the_specification_forbids_are_refused() {
+        let new = |names: &[&str]| {
+            let names: Vec<_> = names.iter().map(|name| Some((*name).to_owned())).collect();
+            Gpio::new(FakeLines::new(names.len()), &names).err()
+        };
+        assert_eq!(new(&["a", "b", "a"]), Some(NameError::Twice("a".to_owned())));
+        for name in ["", "tür", "a\nb", &"x".repeat(NAME_MAX + 1)] {
+            assert_eq!(new(&[name]), Some(NameError::Characters(name.to_owned())));
+        }
+        assert_eq!(new(&[]), Some(NameError::Count(0)));
+        let most = usize::from(LINES_MAX);
+        assert!(Gpio::new(FakeLines::new(most), &vec![None; most]).is_ok());
+        assert!(Gpio::new(FakeLines::new(most + 1), &vec![None; most + 1]).is_err());
+    }
+
+    /// 5.18.6.9: "The device MUST set all the fields of the struct virtio_gpio_response".
+    #[test]
+    fn every_request_is_answered_in_full() {
+        let mut device = device(&[None; 3]);
+        let ok = |value| vec![vec![spec::STATUS_OK, value]];
+        let refused = vec![vec![spec::STATUS_ERR, 0]];
+        assert_eq!(process(&mut device, REQUESTS, &message(3, 2, 1), 2), ok(0));
+        assert_eq!(process(&mut device, REQUESTS, &message(5, 2, 1), 9), ok(0));
+        assert_eq!(process(&mut device, REQUESTS, &message(4, 2, 0), 2), ok(1));
+        assert_eq!(process(&mut device, REQUESTS, &message(2, 2, 0), 2), ok(1));
+        for bad in
+            [message(4, 3, 0), message(4, 0xffff, 0), message(9, 0, 0), message(3, 0, 3), vec![], vec![0; 9]]
+        {
+            assert_eq!(process(&mut device, REQUESTS, &bad, 2), refused);
+        }
+        // No room, or only for a status.
+        assert_eq!(process(&mut device, REQUESTS, &message(4, 2, 0), 0), [[0_u8; 0]]);
+        assert_eq!(process(&mut device, REQUESTS, &message(4, 2, 0), 1), [[spec::STATUS_ERR]]);
+    }
+
+    #[test]
+    fn an_event_buffer_of_a_wrong_size_comes_back_and_harms_no_other() {
+        let mut device = device(&[None; 3]);
+        assert_eq!(process(&mut device, REQUESTS, &message(6, 1, 1), 2), [[0, 0]]);
+        let none: Vec<Vec<u8>> = Vec::new();
+        assert_eq!(process(&mut device, EVENTS, &[1, 0], 1), none);
+        for (request, room) in [(&[1][..], 1), (&[1, 0, 0], 1), (&[], 1), (&[3, 0], 1), (&[0xff, 0xff], 1)] {
+            assert_eq!(process(&mut device, EVENTS, request, room), [[0]], "{request:?}");
+        }
+        assert_eq!(process(&mut device, EVENTS, &[1, 0], 0), [[0_u8; 0]]);
+        // NONE brings back the one good buffer.
+        assert_eq!(process(&mut device, REQUESTS, &message(6, 1, 0), 2), [vec![0, 0], vec![0]]);
+    }
+
+    /// 5.18.6.6: interrupts only if negotiated.
+    #[test]
+    fn without_the_feature_there_are_no_interrupts() {
+        let mut device = device(&[None]);
+        device.accept_features(0).expect("known features");
+        assert_eq!(process(&mut device, REQUESTS, &message(6, 0, 1), 2), [[spec::STATUS_ERR, 0]]);
+        assert_eq!(process(&mut device, EVENTS, &[0, 0], 1), [[0]]);
+    }
+
+    /// What a frontend does when the guest resets: both queues stop, in their order.
+    #[test]
+    fn stopped_queues_leave_nothing_behind() {
+        let mut device = device(&[None; 2]);
+        process(&mut device, REQUESTS, &message(6, 0, 3), 2);
+        process(&mut device, REQUESTS, &message(3, 1, 1), 2);
+        process(&mut device, EVENTS, &[0, 0], 1);
+        let mut finished = Vec::new();
+        device.stop(REQUESTS, &mut finished);
+        assert_eq!(finished.len(), 1);
+        assert_eq!((finished[0].queue(), finished[0].answer()), (EVENTS, &[0][..]));
+        device.stop(EVENTS, &mut finished);
+        device.event(0, &mut finished);
+        assert_eq!(finished.len(), 1);
+        assert_eq!(process(&mut device, REQUESTS, &message(2, 1, 0), 2), [[0, 0]]);
+    }
+}

@@ -14,6 +14,8 @@ pub mod arguments;
 pub mod chip;
 pub mod controller;
 pub mod device;
+#[cfg(test)]
+mod fake;
 pub mod linux;
 pub mod policy;
 pub mod request;

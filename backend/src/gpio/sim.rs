@@ -290,3 +290,112 @@ impl Lines for SimLines {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn board(lines: usize, wires: &[[u16; 2]]) -> Board {
+        let config = GpioChip { lines: vec![String::new(); lines], wires: wires.to_vec() };
+        Board::new(&config, Journal::default()).expect("a board")
+    }
+
+    fn follow(board: &mut Board, command: &str) -> Result<Value, String> {
+        let command = serde_json::from_str(command).map_err(|error| error.to_string())?;
+        board.command(command).map_err(|error| error.to_string())
+    }
+
+    fn read(board: &mut Board, line: u16) -> Value {
+        board.command(Command::Read(Which { line })).expect("a line that exists")
+    }
+
+    #[test]
+    fn what_drives_a_line_shows_on_all_that_it_is_wired_to() {
+        let mut board = board(5, &[[0, 1], [3, 2], [2, 1]]);
+        board.set_up(0, Setup::Output(true)).expect("an output");
+        for line in [1, 2, 3] {
+            assert_eq!(read(&mut board, line), json!({ "direction": "none", "value": 1 }));
+        }
+        assert_eq!(read(&mut board, 0), json!({ "direction": "output", "value": 1 }));
+        assert_eq!(read(&mut board, 4)["value"], 0);
+        // Two outputs that disagree, then the outside where no output is.
+        board.set_up(3, Setup::Output(false)).expect("an output");
+        assert_eq!(read(&mut board, 1)["value"], 0);
+        board.set_up(3, Setup::Released).expect("a release");
+        board.set_up(0, Setup::Input(Edges::None)).expect("an input");
+        assert_eq!(read(&mut board, 1)["value"], 0);
+        follow(&mut board, r#"{"drive":{"line":2,"value":1}}"#).expect("a free net");
+        assert_eq!(read(&mut board, 0), json!({ "direction": "input", "value": 1 }));
+        follow(&mut board, r#"{"release":{"line":2}}"#).expect("a line that exists");
+        assert_eq!(read(&mut board, 0)["value"], 0);
+    }
+
+    #[test]
+    fn edges_are_counted_as_the_setup_asks() {
+        let mut lines = SimLines::new(board(2, &[[0, 1]]), None);
+        let cases = [(Edges::None, 0), (Edges::Rising, 3), (Edges::Falling, 3), (Edges::Both, 6)];
+        for (edges, count) in cases {
+            lines.set_up(1, Setup::Input(edges)).expect("an input");
+            for _ in 0..3 {
+                lines.set_up(0, Setup::Output(true)).expect("an output");
+                lines.set_up(0, Setup::Output(true)).expect("no edge");
+                lines.set_up(0, Setup::Output(false)).expect("an output");
+            }
+            assert_eq!(lines.take_edges(1).ok(), Some(count), "{edges:?}");
+            assert_eq!(lines.take_edges(1).ok(), Some(0));
+        }
+        assert_eq!(lines.take_edges(0).ok(), Some(0));
+        assert!(lines.take_edges(2).is_err() && lines.value(2).is_err());
+    }
+
+    #[test]
+    fn commands_that_make_no_sense_say_why() {
+        let mut board = board(2, &[]);
+        board.set_up(0, Setup::Output(true)).expect("an output");
+        for (command, why) in [
+            (r#"{"drive":{"line":0,"value":0}}"#, "line 0 is driven by the guest"),
+            (r#"{"drive":{"line":1,"value":2}}"#, "a line can be driven to 0 or 1, not to 2"),
+            (r#"{"read":{"line":2}}"#, "line 2 does not exist, the board has 2 (numbered from 0)"),
+            (r#"{"release":{"line":70000}}"#, "invalid value: integer `70000`"),
+            (r#"{"toggle":{"line":1}}"#, "unknown variant `toggle`"),
+            (r#"{"read":{"line":1,"value":1}}"#, "unknown field `value`"),
+        ] {
+            let answer = follow(&mut board, command);
+            assert!(matches!(&answer, Err(text) if text.starts_with(why)), "{answer:?}");
+        }
+        let config = GpioChip { lines: vec![String::new()], wires: vec![[0, 1]] };
+        assert!(matches!(
+            Board::new(&config, Journal::default()),
+            Err(BoardError::NoSuchLine { line: 1, .. })
+        ));
+    }
+
+    #[test]
+    fn the_journal_has_what_the_guest_changes_and_nothing_else() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let mut board = board(2, &[]);
+        board.journal = Journal::append_to(file.path()).expect("a journal");
+        board.set_up(0, Setup::Output(true)).expect("an output");
+        board.set_up(0, Setup::Output(true)).expect("the same");
+        board.set_up(0, Setup::Input(Edges::Both)).expect("an input");
+        follow(&mut board, r#"{"drive":{"line":0,"value":1}}"#).expect("an input");
+        board.set_up(0, Setup::Released).expect("a release");
+        let text = std::fs::read_to_string(file.path()).expect("text");
+        let events: Vec<_> = text
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).expect("JSON"))
+            .map(|entry| format!("{} {} {}", entry["line"], entry["event"], entry["value"]))
+            .collect();
+        assert_eq!(
+            events,
+            [
+                "0 \"direction\" \"output\"",
+                "0 \"value\" 1",
+                "0 \"direction\" \"input\"",
+                "0 \"irq\" \"both\"",
+                "0 \"direction\" \"none\"",
+                "0 \"irq\" \"none\"",
+            ]
+        );
+    }
+}

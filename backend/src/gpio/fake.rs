@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Hardware for tests that does as it is told, and refuses what it is told to refuse.
+
+use std::collections::HashSet;
+use std::io;
+
+use super::chip::{Edges, Lines, Setup};
+use crate::watch::Watcher;
+
+/// One line of [`FakeLines`].
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct FakeLine {
+    pub(super) setup: Setup,
+    pub(super) level: bool,
+    pub(super) edges: u32,
+}
+
+/// Lines whose levels the test sets.
+#[derive(Debug, Default)]
+pub(super) struct FakeLines {
+    pub(super) lines: Vec<FakeLine>,
+    /// Lines that somebody else holds.
+    pub(super) taken: HashSet<u16>,
+    /// Lines that cannot raise interrupts.
+    pub(super) deaf: HashSet<u16>,
+}
+
+impl FakeLines {
+    pub(super) fn new(count: usize) -> Self {
+        Self { lines: vec![FakeLine::default(); count], ..Self::default() }
+    }
+
+    /// Drives a line from outside, and counts the edge as hardware would.
+    pub(super) fn drive(&mut self, line: u16, level: bool) {
+        let line = self.line(line);
+        let edge = std::mem::replace(&mut line.level, level) != level;
+        let wanted = match line.setup {
+            Setup::Input(Edges::Both) => true,
+            Setup::Input(Edges::Rising) => level,
+            Setup::Input(Edges::Falling) => !level,
+            Setup::Input(Edges::None) | Setup::Output(_) | Setup::Released => false,
+        };
+        line.edges += u32::from(edge && wanted);
+    }
+
+    pub(super) fn line(&mut self, line: u16) -> &mut FakeLine {
+        &mut self.lines[usize::from(line)]
+    }
+}
+
+impl Lines for FakeLines {
+    fn set_up(&mut self, line: u16, setup: Setup) -> io::Result<()> {
+        let listens = matches!(setup, Setup::Input(edges) if edges != Edges::None);
+        if setup != Setup::Released && self.taken.contains(&line) || listens && self.deaf.contains(&line) {
+            return Err(io::ErrorKind::ResourceBusy.into());
+        }
+        let state = self.line(line);
+        state.setup = setup;
+        match setup {
+            Setup::Released => state.edges = 0,
+            Setup::Output(level) => state.level = level,
+            Setup::Input(_) => {}
+        }
+        Ok(())
+    }
+
+    fn value(&mut self, line: u16) -> io::Result<bool> {
+        Ok(self.line(line).level)
+    }
+
+    fn watch(&mut self, _watcher: &Watcher) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn event(&mut self, _token: u32) {}
+
+    fn take_edges(&mut self, line: u16) -> io::Result<u32> {
+        Ok(std::mem::take(&mut self.line(line).edges))
+    }
+}
