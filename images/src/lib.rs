@@ -17,9 +17,12 @@
 //! made from it cannot disagree.
 
 pub mod board;
+pub mod build;
 pub mod diagnostics;
+pub mod emit;
 pub mod load;
 pub mod manifest;
+pub mod modules;
 pub mod plan;
 mod spanned;
 pub mod validate;

@@ -7,6 +7,8 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use images::build::Job;
+use images::emit::ramdisk::Ramdisk;
 use images::load::{Loaded, load};
 use images::plan::{Function, Plan};
 
@@ -24,6 +26,44 @@ enum Command {
         /// The manifest.
         manifest: PathBuf,
     },
+    /// Build the image: device trees, policy, the driver domain's ramdisk, the command to run it.
+    Build {
+        /// The manifest.
+        manifest: PathBuf,
+        /// Where the inputs are: xen, Image, busybox, flask/, bin/, and what the manifest names.
+        #[arg(long, value_name = "DIR")]
+        files: PathBuf,
+        /// The directory to make, or to replace if it is an image.
+        #[arg(long, value_name = "DIR")]
+        output: PathBuf,
+        /// The board's own device tree. Without it QEMU is asked, if it emulates the board.
+        #[arg(long, value_name = "FILE")]
+        host_dtb: Option<PathBuf>,
+    },
+    /// Make a ramdisk with busybox, an init and more files.
+    Ramdisk {
+        /// busybox, for the machine that boots the ramdisk.
+        #[arg(long, value_name = "FILE")]
+        busybox: PathBuf,
+        /// The first program: becomes /init.
+        #[arg(long, value_name = "FILE")]
+        init: PathBuf,
+        /// A file to add, with its place in the ramdisk.
+        #[arg(long = "file", value_name = "DEST=SRC", value_parser = extra_file)]
+        files: Vec<(String, PathBuf)>,
+        /// The ramdisk.
+        #[arg(long, value_name = "FILE")]
+        output: PathBuf,
+    },
+}
+
+fn extra_file(argument: &str) -> Result<(String, PathBuf), String> {
+    match argument.split_once('=') {
+        Some((destination, source)) if destination.starts_with('/') && !source.is_empty() => {
+            Ok((destination.to_owned(), source.into()))
+        }
+        _ => Err("write /path/in/the/ramdisk=FILE".to_owned()),
+    }
 }
 
 fn main() -> ExitCode {
@@ -39,12 +79,21 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Check { manifest } => check(&manifest),
+        Command::Build { manifest, files, output, host_dtb } => {
+            let loaded = load(&manifest)?;
+            loaded.require_files(&files)?;
+            let plan = plan(&loaded)?;
+            // What goes into qemu.json is used from another directory.
+            let (files, output) = (std::path::absolute(files)?, std::path::absolute(output)?);
+            Job { plan: &plan, files, output, host_dtb }.run()
+        }
+        Command::Ramdisk { busybox, init, files, output } => ramdisk(&busybox, &init, &files, &output),
     }
 }
 
 fn check(path: &Path) -> anyhow::Result<()> {
-    let Loaded { manifest, board, .. } = load(path)?;
-    let plan = Plan::new(&manifest, &board).context("the manifest was checked but cannot be planned")?;
+    let loaded = load(path)?;
+    let plan = plan(&loaded)?;
     for guest in &plan.guests {
         println!("{} (domain {})", guest.guest.name.value, guest.domid);
         for device in &guest.devices {
@@ -56,4 +105,19 @@ fn check(path: &Path) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+fn plan(loaded: &Loaded) -> anyhow::Result<Plan<'_>> {
+    Plan::new(&loaded.manifest, &loaded.board).context("the manifest was checked but cannot be planned")
+}
+
+fn ramdisk(busybox: &Path, init: &Path, files: &[(String, PathBuf)], output: &Path) -> anyhow::Result<()> {
+    let read = |path: &Path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
+    let mut ramdisk = Ramdisk::new(read(busybox)?);
+    ramdisk.program("/init", read(init)?);
+    for (destination, source) in files {
+        ramdisk.program(destination, read(source)?);
+    }
+    std::fs::write(output, ramdisk.into_bytes()?)
+        .with_context(|| format!("cannot write {}", output.display()))
 }

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The driver domain's partial device tree: the hardware that it owns.
+
+use dtoolkit::error::ModelError;
+use dtoolkit::model::{DeviceTree, DeviceTreeNode};
+
+use super::fdt::{Build, FIRST_FREE_PHANDLE, FLAG, GIC, partial, reg, spi, wide};
+use crate::board::{Clock, Hardware};
+use crate::plan::Plan;
+
+/// Makes the tree.
+///
+/// # Errors
+///
+/// The board file has a name that no node or property can have.
+pub fn driver_dt(plan: &Plan<'_>) -> Result<DeviceTree, ModelError> {
+    let mut nodes = Vec::new();
+    let mut phandles = FIRST_FREE_PHANDLE..;
+    for hardware in &plan.hardware {
+        let mut node = device(hardware)?;
+        if !hardware.clocks.is_empty() {
+            let clocks: Vec<_> = hardware.clocks.iter().zip(phandles.by_ref()).collect();
+            let names: Vec<_> = clocks.iter().map(|(clock, _)| &clock.name).collect();
+            let handles: Vec<_> = clocks.iter().map(|(_, phandle)| *phandle).collect();
+            node = node.set_strings("clock-names", &names)?.set("clocks", handles)?;
+            for (clock, phandle) in clocks {
+                nodes.push(fixed_clock(hardware, clock, phandle)?);
+            }
+        }
+        nodes.push(node);
+    }
+    partial(nodes)
+}
+
+fn device(hardware: &Hardware) -> Result<DeviceTreeNode, ModelError> {
+    let registers: Vec<_> = hardware.reg.iter().flat_map(|region| reg(*region)).collect();
+    // `xen,reg` has for each range of pages its address, its size and where the domain shall see it.
+    let pages: Vec<_> = hardware.pages().flat_map(|page| wide(&[page.base, page.size, page.base])).collect();
+    let interrupts: Vec<_> =
+        hardware.interrupts.iter().flat_map(|interrupt| spi(interrupt.spi, interrupt.flags)).collect();
+    let mut node = DeviceTreeNode::new(&hardware.node)?
+        .set_strings("compatible", &hardware.compatible)?
+        .set("reg", registers)?
+        .set("interrupt-parent", GIC)?
+        .set("interrupts", interrupts)?
+        .set("xen,reg", pages)?
+        .set("xen,path", hardware.host_node.as_str())?
+        // Its memory is mapped one to one, so DMA works without an IOMMU; and nothing but trust stops it.
+        .set("xen,force-assign-without-iommu", FLAG)?;
+    for (name, value) in &hardware.properties {
+        node = node.set_written(name, value)?;
+    }
+    Ok(node)
+}
+
+/// A clock of the host runs at the rate that the firmware has set; for the driver domain it is a constant.
+fn fixed_clock(hardware: &Hardware, clock: &Clock, phandle: u32) -> Result<DeviceTreeNode, ModelError> {
+    DeviceTreeNode::new(format!("clock-{}-{}", hardware.name, clock.name))?
+        .set("compatible", "fixed-clock")?
+        .set("#clock-cells", 0u32)?
+        .set("clock-frequency", clock.frequency)?
+        .set("phandle", phandle)
+}

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The host's device tree as Xen reads it: the board's own, plus the domains, minus the hardware that is given away.
+//!
+//! The nodes and properties are those of Xen's `docs/misc/arm/device-tree/booting.txt`. There is no node for a dom0, so
+//! Xen makes none.
+
+use anyhow::{Context, bail};
+use dtoolkit::error::ModelError;
+use dtoolkit::fdt::Fdt;
+use dtoolkit::model::{DeviceTree, DeviceTreeNode};
+
+use super::fdt::{Build, FLAG, reg, wide};
+use crate::board::{Board, Hardware, Region};
+use crate::manifest::Domain;
+use crate::plan::{GuestPlan, INTERRUPTS, Plan};
+
+/// Where the files of one domain are.
+#[derive(Clone, Copy, Debug)]
+pub struct DomainFiles {
+    /// The kernel.
+    pub kernel: Region,
+    /// The ramdisk.
+    pub ramdisk: Option<Region>,
+    /// The partial device tree.
+    pub device_tree: Region,
+}
+
+/// Where all files are.
+#[derive(Clone, Debug)]
+pub struct Files {
+    /// The policy.
+    pub policy: Region,
+    /// The driver domain's.
+    pub driver_domain: DomainFiles,
+    /// The guests', in their order.
+    pub guests: Vec<DomainFiles>,
+}
+
+/// What every domain's kernel is told: Xen gives each domain an emulated PL011.
+const BOOTARGS: &str = "console=ttyAMA0";
+
+/// The driver domain has no xenstore in which Xen's tools would have written whom it may serve, and without that
+/// entry Linux refuses hypercalls to its programs (XSA-482). What they may do is the policy's to say.
+const DRIVER_BOOTARGS: &str = "xen_privcmd.unrestricted=1";
+
+/// The interrupts that a guest's GIC has: a multiple of 32 that covers what Xen reserves for virtio-mmio.
+const GUEST_SPIS: u32 = (INTERRUPTS.last + 1 - 32).next_multiple_of(32);
+
+/// Edits `host`, the board's device tree.
+///
+/// # Errors
+///
+/// The tree is not the one of the board: a node that the board file names is missing.
+pub fn host_dt(plan: &Plan<'_>, host: &[u8], files: &Files) -> anyhow::Result<DeviceTree> {
+    let fdt = Fdt::new(host).context("the host's device tree cannot be read")?;
+    let mut tree = DeviceTree::from_fdt(&fdt);
+    for hardware in &plan.hardware {
+        give_away(&mut tree, hardware)?;
+    }
+    if tree.find_node_mut("/chosen").is_none() {
+        tree.root.add_child(DeviceTreeNode::new("chosen")?);
+    }
+    let Some(chosen) = tree.find_node_mut("/chosen") else { bail!("the host's device tree has no /chosen") };
+    fill_chosen(chosen, plan, files)?;
+    Ok(tree)
+}
+
+fn give_away(tree: &mut DeviceTree, hardware: &Hardware) -> anyhow::Result<()> {
+    let path = &hardware.host_node;
+    let node = tree.find_node_mut(path).with_context(|| {
+        format!("the host's device tree has no node {path}, which the board file has for `{}`", hardware.name)
+    })?;
+    *node = std::mem::take(node).set("xen,passthrough", FLAG)?;
+    Ok(())
+}
+
+fn fill_chosen(chosen: &mut DeviceTreeNode, plan: &Plan<'_>, files: &Files) -> Result<(), ModelError> {
+    let policy = module("xen,xsm-policy", files.policy)?;
+    let mut node = std::mem::take(chosen)
+        .cells(2, 2)?
+        .set("xen,xen-bootargs", format!("{} flask=enforcing", plan.board.xen_bootargs))?
+        .with(policy)
+        .with(driver_domain(plan, &files.driver_domain)?);
+    for (guest, files) in plan.guests.iter().zip(&files.guests) {
+        node.add_child(self::guest(guest, files)?);
+    }
+    *chosen = node;
+    Ok(())
+}
+
+fn driver_domain(plan: &Plan<'_>, files: &DomainFiles) -> Result<DeviceTreeNode, ModelError> {
+    let written = &plan.manifest.driver_domain.domain;
+    let memory = static_memory(plan.board, written);
+    let node = domain("driver-domain", written, files, &[BOOTARGS, DRIVER_BOOTARGS])?
+        .set("security-id", label("driver_t"))?
+        // Memory at fixed addresses, and at the same in the domain as on the bus: devices do DMA into it.
+        .set("#xen,static-mem-address-cells", 2u32)?
+        .set("#xen,static-mem-size-cells", 2u32)?
+        .set("xen,static-mem", reg(memory))?
+        .set("direct-map", FLAG)?;
+    Ok(node)
+}
+
+/// Where the driver domain's memory is.
+fn static_memory(board: &Board, domain: &Domain) -> Region {
+    Region { base: board.machine.static_memory.base, size: domain.memory.value.bytes }
+}
+
+fn guest(guest: &GuestPlan<'_>, files: &DomainFiles) -> Result<DeviceTreeNode, ModelError> {
+    domain(&guest.guest.name.value, &guest.guest.domain, files, &[BOOTARGS])?
+        .set("security-id", label(&guest.policy_type()))?
+        .set("nr_spis", GUEST_SPIS)?
+        // Until its devices answer: an access that nobody handles is an abort. The shim starts it.
+        .set("start-paused", FLAG)
+}
+
+fn domain(
+    name: &str,
+    written: &Domain,
+    files: &DomainFiles,
+    bootargs: &[&str],
+) -> Result<DeviceTreeNode, ModelError> {
+    let bootargs: Vec<&str> = bootargs.iter().copied().chain(written.bootargs.as_deref()).collect();
+    let kernel = module("multiboot,kernel", files.kernel)?.set("bootargs", bootargs.join(" "))?;
+    let mut node = DeviceTreeNode::new(name)?
+        .set("compatible", "xen,domain")?
+        .cells(2, 2)?
+        .set("memory", wide(&[written.memory.value.bytes >> 10]))?
+        .set("cpus", written.vcpus.value)?
+        .set("vpl011", FLAG)?
+        // Grants and event channels, but no xenstore: nobody here would serve it.
+        .set("xen,enhanced", "no-xenstore")?
+        .with(kernel);
+    if let Some(ramdisk) = files.ramdisk {
+        node.add_child(module("multiboot,ramdisk", ramdisk)?);
+    }
+    Ok(node.with(module("multiboot,device-tree", files.device_tree)?))
+}
+
+fn module(kind: &str, region: Region) -> Result<DeviceTreeNode, ModelError> {
+    DeviceTreeNode::new(format!("module@{:x}", region.base))?
+        .set_strings("compatible", &[kind, "multiboot,module"])?
+        .set("reg", reg(region))
+}
+
+fn label(policy_type: &str) -> String {
+    format!("system_u:system_r:{policy_type}")
+}

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! What the shim serves, and the backends that it starts for it.
+
+use xen_frontend_shim::config::{Backend, Config, Device, Guest};
+
+use crate::board::Hardware;
+use crate::manifest::{Line, Target};
+use crate::plan::{DevicePlan, Function, Plan};
+
+/// The program of all backends in the driver domain.
+const BACKEND: &str = "/usr/bin/backend";
+
+/// Makes the shim's configuration.
+pub fn shim(plan: &Plan<'_>) -> Config {
+    let guests = plan.guests.iter().map(|guest| Guest {
+        name: guest.guest.name.value.clone(),
+        domid: guest.domid,
+        device: guest.devices.iter().map(device).collect(),
+    });
+    Config { guest: guests.collect() }
+}
+
+fn device(device: &DevicePlan<'_>) -> Device {
+    Device {
+        name: device.name.to_owned(),
+        device_id: device.function.device_id(),
+        base: device.base,
+        irq: device.irq,
+        queues: device.function.queues(),
+        backend: Backend::Command(command(&device.function)),
+    }
+}
+
+fn command(function: &Function<'_>) -> Vec<String> {
+    match function {
+        Function::I2c { adapter, targets } => i2c(adapter, targets),
+        Function::Gpio { lines } => gpio(lines),
+    }
+}
+
+fn i2c(adapter: &Hardware, targets: &[Target]) -> Vec<String> {
+    let allowed: Vec<_> = targets.iter().map(|target| format!("{:#04x}", target.address.value)).collect();
+    let words = [BACKEND, "i2c", "--adapter", &path(adapter), "--allow", &allowed.join(",")];
+    words.map(str::to_owned).to_vec()
+}
+
+fn gpio(lines: &[(&Hardware, &Line)]) -> Vec<String> {
+    let mut words = vec![BACKEND.to_owned(), "gpio".to_owned()];
+    for (chip, line) in lines {
+        words.push("--line".to_owned());
+        words.push(format!("{}:{}={}", path(chip), line.line.value, line.name.value));
+    }
+    words
+}
+
+/// The hardware's path in the driver domain's device tree, by which its backend finds it.
+fn path(hardware: &Hardware) -> String {
+    format!("/passthrough/{}", hardware.node)
+}
