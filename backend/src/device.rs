@@ -56,6 +56,10 @@ pub trait Device: Send {
     fn watch(&mut self, watcher: &Watcher) -> io::Result<()>;
 }
 
+/// Entries that a ring of ours may have. QEMU's virtio-mmio offers the driver 1024 whatever a device asks for, and
+/// Linux takes what is offered.
+pub const RING_SIZE: u16 = 1024;
+
 /// What the guest may ask of one queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueLimits {

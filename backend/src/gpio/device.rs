@@ -7,7 +7,7 @@ use std::io;
 use log::debug;
 
 use crate::chain::{Chain, Limits};
-use crate::device::{Device, QueueLimits, Refused};
+use crate::device::{Device, QueueLimits, RING_SIZE, Refused};
 use crate::watch::Watcher;
 
 use super::chip::Lines;
@@ -21,11 +21,7 @@ pub const NAME_MAX: usize = 31;
 
 /// How many lines a device may have: the buffers of all their interrupts, two descriptors each, fit into
 /// the event queue together.
-pub const LINES_MAX: u16 = QUEUE_SIZE / 2;
-
-/// Entries of a ring at most. QEMU's virtio-mmio offers the driver 1024 whatever a device asks for, and
-/// Linux takes what is offered.
-const QUEUE_SIZE: u16 = 1024;
+pub const LINES_MAX: u16 = RING_SIZE / 2;
 
 /// A request of a wrong size still gets an answer that says so, up to this one.
 const OVERSIZED_REQUEST: usize = 4 * spec::REQUEST_SIZE;
@@ -35,8 +31,8 @@ const NAMES_ANSWER: usize = 1 + (LINES_MAX as usize) * (NAME_MAX + 1);
 
 /// Indexed by queue.
 const QUEUES: [QueueLimits; spec::QUEUES] = [
-    QueueLimits { size: QUEUE_SIZE, chain: Limits { request: OVERSIZED_REQUEST, answer: NAMES_ANSWER } },
-    QueueLimits { size: QUEUE_SIZE, chain: Limits { request: OVERSIZED_REQUEST, answer: OVERSIZED_REQUEST } },
+    QueueLimits { size: RING_SIZE, chain: Limits { request: OVERSIZED_REQUEST, answer: NAMES_ANSWER } },
+    QueueLimits { size: RING_SIZE, chain: Limits { request: OVERSIZED_REQUEST, answer: OVERSIZED_REQUEST } },
 ];
 
 /// Why a set of names cannot be that of a device.

@@ -37,7 +37,7 @@ use super::policy::AllowList;
 use super::request::{DATA, Direction, parse};
 use super::spec::{F_ZERO_LENGTH_REQUEST, MSG_ERR, MSG_OK};
 use crate::chain::{Chain, Limits};
-use crate::device::{Device, QueueLimits, Refused};
+use crate::device::{Device, QueueLimits, RING_SIZE, Refused};
 use crate::watch::Watcher;
 
 /// How long the rest of a group may take to come: far longer than a driver needs that is not interrupted, far
@@ -47,8 +47,10 @@ const GROUP_WAIT: Duration = Duration::from_millis(10);
 /// The longest message that Linux takes (`i2c-dev`), and so the longest that a guest's driver sends.
 const MESSAGE_BYTES: usize = 8192;
 
-const QUEUES: [QueueLimits; 1] =
-    [QueueLimits { size: 256, chain: Limits { request: DATA + MESSAGE_BYTES, answer: MESSAGE_BYTES + 1 } }];
+const QUEUES: [QueueLimits; 1] = [QueueLimits {
+    size: RING_SIZE,
+    chain: Limits { request: DATA + MESSAGE_BYTES, answer: MESSAGE_BYTES + 1 },
+}];
 
 const TIMER: u32 = 0;
 const FIRST_OF_BUS: u32 = 1;
