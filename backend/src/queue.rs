@@ -15,6 +15,9 @@ use crate::chain::{self, Chain, Position, Table};
 use crate::device::QueueLimits;
 use crate::memory::Memory;
 
+/// Where a batch ends, though there is more in the ring: nobody but a guest that wants to use up memory gets here.
+const BATCH_BYTES: usize = 128 * 1024;
+
 /// A ring as the frontend set it up, with its two event descriptors.
 #[derive(Debug)]
 pub(crate) struct Ring {
@@ -121,9 +124,12 @@ impl Ring {
     }
 
     fn pop_all(&mut self, memory: &Memory, requests: &mut Vec<Chain>) -> Result<(), Error> {
+        let mut bytes = 0;
         let _ = self.queue.disable_notification(memory.map());
         loop {
-            while let Some(head) = self.pop(memory)? {
+            while bytes < BATCH_BYTES
+                && let Some(head) = self.pop(memory)?
+            {
                 let mut chain = self.spare.pop().unwrap_or_default();
                 let table = Table {
                     address: GuestAddress(self.queue.desc_table()),
@@ -132,11 +138,12 @@ impl Ring {
                 };
                 let at = Position { queue: self.index, head };
                 chain.collect(memory, table, at, self.limits.chain);
+                bytes += chain.request().len() + chain.room();
                 requests.push(chain);
             }
-            // A ring can hold no more than this; what comes in meanwhile waits for the next turn.
+            // What comes in meanwhile waits for the next turn, so that the frontend gets a turn as well.
             let full = requests.len() >= usize::from(self.queue.size());
-            if full {
+            if full || bytes >= BATCH_BYTES {
                 self.pending = true;
                 return Ok(());
             }

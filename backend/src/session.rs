@@ -74,15 +74,17 @@ impl Session {
     }
 
     fn ring(&mut self, index: u32) -> Result<&mut Ring> {
-        let index = usize::try_from(index).map_err(|_| Error::InvalidParam)?;
-        self.rings.get_mut(index).ok_or(Error::InvalidParam)
+        let position = usize::try_from(index).unwrap_or(usize::MAX);
+        self.rings.get_mut(position).ok_or_else(|| refused(format_args!("there is no queue {index}")))
     }
 
     fn guest_address(&self, frontend: u64) -> Result<GuestAddress> {
         let inside = |region: &&Region| {
             (region.frontend..region.frontend.saturating_add(region.size)).contains(&frontend)
         };
-        let region = self.regions.iter().find(inside).ok_or(Error::InvalidParam)?;
+        let region = self.regions.iter().find(inside).ok_or_else(|| {
+            refused(format_args!("a ring is at {frontend:#x}, where there is no memory region"))
+        })?;
         Ok(GuestAddress(frontend - region.frontend + region.guest))
     }
 }
@@ -165,6 +167,12 @@ impl Backend {
     }
 }
 
+/// The frontend hears only that its request failed: the reason goes to the log.
+fn refused(why: std::fmt::Arguments<'_>) -> Error {
+    log::error!("a request of the frontend is refused: {why}");
+    Error::InvalidParam
+}
+
 impl VhostUserBackendReqHandlerMut for Backend {
     fn set_owner(&mut self) -> Result<()> {
         Ok(())
@@ -190,8 +198,7 @@ impl VhostUserBackendReqHandlerMut for Backend {
     fn set_features(&mut self, features: u64) -> Result<()> {
         let offered = self.get_features()?;
         if features & !offered != 0 {
-            log::error!("the frontend accepts features that were not offered: {:#x}", features & !offered);
-            return Err(Error::InvalidParam);
+            return Err(refused(format_args!("features {:#x} were not offered", features & !offered)));
         }
         self.device.accept_features(features & DEVICE_FEATURES).map_err(|refused| {
             log::error!("{refused}");
@@ -223,10 +230,8 @@ impl VhostUserBackendReqHandlerMut for Backend {
                 .ok_or(Error::InvalidParam)?;
             mapped.push(region);
         }
-        let map = GuestMemoryMmap::from_regions(mapped).map_err(|error| {
-            log::error!("the frontend's memory table is not usable: {error}");
-            Error::InvalidParam
-        })?;
+        let map = GuestMemoryMmap::from_regions(mapped)
+            .map_err(|error| refused(format_args!("the memory table is not usable: {error}")))?;
         self.session.memory = Memory::new(map);
         self.session.regions = regions
             .iter()
@@ -240,7 +245,9 @@ impl VhostUserBackendReqHandlerMut for Backend {
     }
 
     fn set_vring_num(&mut self, index: u32, num: u32) -> Result<()> {
-        self.session.ring(index)?.set_size(num).map_err(|_| Error::InvalidParam)
+        self.session.ring(index)?.set_size(num).map_err(|_| {
+            refused(format_args!("{num} is not a power of two that queue {index} takes for its size"))
+        })
     }
 
     fn set_vring_addr(
@@ -260,10 +267,8 @@ impl VhostUserBackendReqHandlerMut for Backend {
         ];
         let index = usize::try_from(index).map_err(|_| Error::InvalidParam)?;
         let ring = session.rings.get_mut(index).ok_or(Error::InvalidParam)?;
-        ring.set_addresses(&session.memory, parts).map_err(|error| {
-            log::error!("queue {index}: {error}");
-            Error::InvalidParam
-        })
+        let set = ring.set_addresses(&session.memory, parts);
+        set.map_err(|error| refused(format_args!("queue {index} cannot be at {parts:x?}: {error}")))
     }
 
     fn set_vring_base(&mut self, index: u32, base: u32) -> Result<()> {

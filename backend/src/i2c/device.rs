@@ -130,9 +130,6 @@ impl I2c {
     /// Carries out the group as one transaction, and says how many messages were done.
     fn transfer(&mut self) -> usize {
         let count = self.group.len();
-        if count == 0 || count > self.bus.longest_transaction() {
-            return 0;
-        }
         let messages: Option<Vec<_>> = self.group.iter_mut().map(Member::message).collect();
         let Some(mut messages) = messages else { return 0 };
         match self.bus.transfer(&mut messages) {
@@ -208,8 +205,11 @@ impl Device for I2c {
     fn process(&mut self, _queue: usize, requests: &mut Vec<Chain>, finished: &mut Vec<Chain>) {
         let waited = !self.group.is_empty();
         for chain in requests.drain(..) {
-            if self.admit(chain) {
-                self.carry_out(true, finished);
+            let ended = self.admit(chain);
+            let too_many = self.group.len() > self.bus.longest_transaction();
+            if ended || too_many {
+                self.failing |= too_many;
+                self.carry_out(ended, finished);
             }
         }
         match (waited, self.group.is_empty()) {
