@@ -91,7 +91,7 @@ impl<H: Hypervisor> BackedDevice<H> {
         }
     }
 
-    fn check(&mut self, result: Result<(), SessionError>) -> Result<(), Lost> {
+    fn check<T>(&mut self, result: Result<T, SessionError>) -> Result<T, Lost> {
         result.map_err(|error| {
             self.let_go(&error.to_string());
             Lost
@@ -154,15 +154,10 @@ impl<H: Hypervisor> Device for BackedDevice<H> {
         let _ = notifier.kick.write(1);
     }
 
-    fn write_config(&mut self, offset: u32, bytes: &[u8]) -> Option<Vec<u8>> {
-        let written = self.session.as_mut()?.write_config(offset, bytes);
-        match written {
-            Ok(config) => config,
-            Err(error) => {
-                self.let_go(&error.to_string());
-                None
-            }
-        }
+    fn write_config(&mut self, offset: u32, bytes: &[u8]) -> Result<Option<Vec<u8>>, Lost> {
+        let Some(session) = &mut self.session else { return Err(Lost) };
+        let written = session.write_config(offset, bytes);
+        self.check(written)
     }
 
     fn used_index(&self, queue: u16) -> Option<u16> {
@@ -222,7 +217,7 @@ mod tests {
                 queue_size_max: 64,
             };
             let transport = Transport::new(identity, offer.config, device);
-            let window = Window { base: BASE, kernel_kicks: 0, occupant: Occupant::Device(transport) };
+            let window = Window { base: BASE, doorbells: Vec::new(), occupant: Occupant::Device(transport) };
             Self { xen, memory, bus: Bus::new(vec![window]) }
         }
 

@@ -2,36 +2,19 @@
 
 //! What the shim needs of Xen for one guest, and nothing more.
 //!
-//! This trait is the door between the shim's logic and the hypervisor. Behind it stands Xen itself in the driver
+//! This trait is the door between the shim's logic and the hypervisor. Behind it stands [`xen`] in the driver
 //! domain and an adversarial fake in the tests. What comes through it was written by the guest and by Xen on
 //! the guest's behalf: it is plain numbers, and nobody here believes them.
 
 use std::io;
 
+use xen_bindings::Request as RawRequest;
+
 use crate::memory::address::GrantReference;
 
 #[cfg(test)]
 pub(crate) mod fake;
-
-/// One request of a vCPU as it lies in the ioreq page (`struct ioreq` of Xen's `public/hvm/ioreq.h`), copied
-/// once so that what was checked is what is used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RawRequest {
-    /// Guest physical address.
-    pub address: u64,
-    /// The data of a write, or the guest physical address of the data.
-    pub data: u64,
-    /// How often a string instruction repeats; 1 on Arm.
-    pub count: u32,
-    /// Bytes of one access.
-    pub size: u32,
-    /// Whether the guest reads (`IOREQ_READ`).
-    pub is_read: bool,
-    /// Whether `data` is a pointer; never on Arm.
-    pub data_is_pointer: bool,
-    /// `IOREQ_TYPE_*`.
-    pub kind: u8,
-}
+pub mod xen;
 
 /// The hypervisor as seen by the worker of one guest.
 pub trait Hypervisor {

@@ -16,8 +16,12 @@
 
 pub mod config;
 pub mod device;
+pub mod handoff;
 pub mod hypervisor;
 pub mod ioreq;
+pub mod logging;
 pub mod memory;
+pub mod supervisor;
 pub mod vhost_user;
 pub mod virtio_mmio;
+pub mod worker;

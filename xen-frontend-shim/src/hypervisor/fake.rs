@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
 
-use super::{Hypervisor, Mapping, RawRequest};
+use xen_bindings::{Direction, Kind, Request as RawRequest};
+
+use super::{Hypervisor, Mapping};
 use crate::memory::address::GrantReference;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,12 +37,20 @@ pub(crate) struct Fake(Rc<RefCell<Inner>>);
 
 /// A read request.
 pub(crate) fn read(address: u64, size: u32) -> RawRequest {
-    RawRequest { address, data: 0, count: 1, size, is_read: true, data_is_pointer: false, kind: 1 }
+    RawRequest {
+        kind: Kind::Copy,
+        direction: Direction::Read,
+        addr: address,
+        data: 0,
+        size,
+        count: 1,
+        data_is_ptr: false,
+    }
 }
 
 /// A write request.
 pub(crate) fn write(address: u64, size: u32, data: u64) -> RawRequest {
-    RawRequest { data, is_read: false, ..read(address, size) }
+    RawRequest { data, direction: Direction::Write, ..read(address, size) }
 }
 
 impl Fake {

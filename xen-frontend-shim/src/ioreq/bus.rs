@@ -3,12 +3,13 @@
 //! The windows of one guest: from a parsed request to the device whose registers it means.
 
 use log::trace;
+use xen_bindings::{Doorbell, Request as RawRequest};
 
 use crate::config::WINDOW_SIZE;
 use crate::hypervisor::Hypervisor;
 use crate::ioreq::request::{Access, Request, Width};
 use crate::ioreq::slot::Slot;
-use crate::virtio_mmio::registers::{MAGIC, QUEUE_NOTIFY, VERSION};
+use crate::virtio_mmio::registers::{MAGIC, VERSION};
 use crate::virtio_mmio::{Device, Transport};
 
 /// What answers in a window.
@@ -26,8 +27,8 @@ pub enum Occupant<D> {
 pub struct Window<D> {
     /// Where it begins.
     pub base: u64,
-    /// Queues whose QueueNotify the kernel serves: those from 0 up to this number.
-    pub kernel_kicks: u16,
+    /// The queues whose QueueNotify the kernel serves.
+    pub doorbells: Vec<Doorbell>,
     /// What answers in it.
     pub occupant: Occupant<D>,
 }
@@ -67,14 +68,10 @@ impl<D: Device> Bus<D> {
         }
     }
 
-    /// Whether the kernel's ioeventfd answers `request`. Its handler runs on the same event as ours and compares
-    /// just like this, so exactly one of the two claims the slot.
-    fn is_kernels(&self, request: &Request) -> bool {
-        let Request::Write(Access { address, width: Width::Four }, value) = *request else { return false };
-        self.windows.iter().any(|window| {
-            address == window.base.wrapping_add(QUEUE_NOTIFY)
-                && value & 0xffff < u64::from(window.kernel_kicks)
-        })
+    /// Whether the kernel's ioeventfd answers `request`. Its handler runs on the same event as ours, so exactly one of
+    /// the two must claim the slot.
+    fn is_kernels(&self, request: &RawRequest) -> bool {
+        self.windows.iter().flat_map(|window| &window.doorbells).any(|doorbell| doorbell.matches(request))
     }
 
     fn read(&mut self, access: Access) -> u64 {
@@ -106,10 +103,12 @@ impl<D: Device> Bus<D> {
 
 #[cfg(test)]
 mod tests {
+    use xen_bindings::{Direction, Kind};
+
     use super::*;
-    use crate::hypervisor::RawRequest;
     use crate::hypervisor::fake::{Fake, read, write};
     use crate::memory::Ring;
+    use crate::virtio_mmio::registers::QUEUE_NOTIFY;
     use crate::virtio_mmio::{Identity, Lost};
 
     const BASE: u64 = 0x200_0000;
@@ -126,8 +125,8 @@ mod tests {
             Err(Lost)
         }
         fn kick(&mut self, _: u16) {}
-        fn write_config(&mut self, _: u32, bytes: &[u8]) -> Option<Vec<u8>> {
-            Some(bytes.to_vec())
+        fn write_config(&mut self, _: u32, bytes: &[u8]) -> Result<Option<Vec<u8>>, Lost> {
+            Ok(Some(bytes.to_vec()))
         }
         fn used_index(&self, _: u16) -> Option<u16> {
             None
@@ -135,7 +134,7 @@ mod tests {
         fn interrupt(&mut self) {}
     }
 
-    fn bus(kernel_kicks: u16) -> Bus<Nothing> {
+    fn bus(doorbells: u16) -> Bus<Nothing> {
         let identity = Identity {
             name: "guest/device".into(),
             device_id: 34,
@@ -146,8 +145,12 @@ mod tests {
         };
         let transport = Transport::new(identity, vec![0; 8], Nothing);
         Bus::new(vec![
-            Window { base: BASE, kernel_kicks, occupant: Occupant::Device(transport) },
-            Window { base: BASE + WINDOW_SIZE, kernel_kicks, occupant: Occupant::Absent },
+            Window {
+                base: BASE,
+                doorbells: (0..doorbells).map(|queue| Doorbell { base: BASE, queue }).collect(),
+                occupant: Occupant::Device(transport),
+            },
+            Window { base: BASE + WINDOW_SIZE, doorbells: Vec::new(), occupant: Occupant::Absent },
         ])
     }
 
@@ -190,12 +193,12 @@ mod tests {
     #[test]
     fn what_is_no_access_is_acknowledged() {
         let mut bus = bus(1);
-        let invalidate = RawRequest { kind: 8, data: u64::MAX, ..write(0, 4, 0) };
+        let invalidate = RawRequest { kind: Kind::Invalidate, data: u64::MAX, ..write(0, 4, 0) };
         ask(&mut bus, invalidate);
         for odd in [
             RawRequest { size: 3, ..read(BASE, 4) },
             RawRequest { count: 9, ..read(BASE, 4) },
-            RawRequest { data_is_pointer: true, ..read(BASE, 4) },
+            RawRequest { data_is_ptr: true, ..read(BASE, 4) },
         ] {
             assert_eq!(ask(&mut bus, odd), 0, "{odd:x?}");
         }
@@ -228,13 +231,13 @@ mod tests {
         };
         for _ in 0..100_000 {
             let request = RawRequest {
-                address: BASE + next() % (3 * WINDOW_SIZE) - 4,
+                addr: BASE + next() % (3 * WINDOW_SIZE) - 4,
                 data: next() >> (next() % 64),
                 count: if next() % 16 == 0 { 7 } else { 1 },
                 size: [1, 2, 4, 4, 4, 4, 8, 3][usize::try_from(next() % 8).expect("small")],
-                is_read: next() % 3 == 0,
-                data_is_pointer: next() % 32 == 0,
-                kind: if next() % 16 == 0 { 8 } else { 1 },
+                direction: if next() % 3 == 0 { Direction::Read } else { Direction::Write },
+                data_is_ptr: next() % 32 == 0,
+                kind: if next() % 16 == 0 { Kind::Invalidate } else { Kind::Copy },
             };
             ask(&mut bus, request);
         }

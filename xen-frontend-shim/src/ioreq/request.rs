@@ -2,11 +2,7 @@
 
 //! A vCPU's request, parsed: a read or a write of a checked width, or something that is only acknowledged.
 
-use crate::hypervisor::RawRequest;
-
-/// `IOREQ_TYPE_COPY` of Xen's `public/hvm/ioreq.h`: an access of memory-mapped registers. The other types are
-/// port I/O (1 ≠ this is 0 there), time offset (7), "invalidate your map cache" (8) and PCI configuration (2).
-const TYPE_COPY: u8 = 1;
+use xen_bindings::{Direction, Kind, Request as RawRequest};
 
 /// How wide an access is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,11 +66,14 @@ pub enum Request {
 impl From<RawRequest> for Request {
     fn from(raw: RawRequest) -> Self {
         let Some(width) = Width::of(raw.size) else { return Self::Acknowledge };
-        if raw.kind != TYPE_COPY || raw.count != 1 || raw.data_is_pointer {
+        if raw.kind != Kind::Copy || raw.count != 1 || raw.data_is_ptr {
             return Self::Acknowledge;
         }
-        let access = Access { address: raw.address, width };
-        if raw.is_read { Self::Read(access) } else { Self::Write(access, raw.data) }
+        let access = Access { address: raw.addr, width };
+        match raw.direction {
+            Direction::Read => Self::Read(access),
+            Direction::Write => Self::Write(access, raw.data),
+        }
     }
 }
 
@@ -83,28 +82,20 @@ mod tests {
     use super::*;
 
     fn raw() -> RawRequest {
-        RawRequest {
-            address: 0x200_0050,
-            data: 3,
-            count: 1,
-            size: 4,
-            is_read: false,
-            data_is_pointer: false,
-            kind: 1,
-        }
+        crate::hypervisor::fake::write(0x200_0050, 4, 3)
     }
 
     #[test]
     fn plain_accesses_are_parsed() {
         let access = Access { address: 0x200_0050, width: Width::Four };
         assert_eq!(Request::from(raw()), Request::Write(access, 3));
-        assert_eq!(Request::from(RawRequest { is_read: true, ..raw() }), Request::Read(access));
+        assert_eq!(Request::from(RawRequest { direction: Direction::Read, ..raw() }), Request::Read(access));
     }
 
     #[test]
     fn everything_else_is_only_acknowledged() {
-        for kind in (0..=u8::MAX).filter(|&kind| kind != TYPE_COPY) {
-            assert_eq!(Request::from(RawRequest { kind, ..raw() }), Request::Acknowledge, "type {kind}");
+        for kind in [Kind::Invalidate, Kind::Pio, Kind::PciConfig, Kind::TimeOffset, Kind::Unknown(77)] {
+            assert_eq!(Request::from(RawRequest { kind, ..raw() }), Request::Acknowledge, "{kind:?}");
         }
         for size in [0, 3, 5, 16, u32::MAX] {
             assert_eq!(Request::from(RawRequest { size, ..raw() }), Request::Acknowledge, "size {size}");
@@ -112,6 +103,6 @@ mod tests {
         for count in [0, 2, u32::MAX] {
             assert_eq!(Request::from(RawRequest { count, ..raw() }), Request::Acknowledge, "count {count}");
         }
-        assert_eq!(Request::from(RawRequest { data_is_pointer: true, ..raw() }), Request::Acknowledge);
+        assert_eq!(Request::from(RawRequest { data_is_ptr: true, ..raw() }), Request::Acknowledge);
     }
 }

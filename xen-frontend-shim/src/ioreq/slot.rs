@@ -2,7 +2,9 @@
 
 //! A claimed request, which is answered exactly once: by [`Slot::answer`], or with 0 when the slot is dropped.
 
-use crate::hypervisor::{Hypervisor, RawRequest};
+use xen_bindings::Request as RawRequest;
+
+use crate::hypervisor::Hypervisor;
 use crate::ioreq::request::Request;
 
 /// The claimed request of one vCPU, which waits until the slot is gone.
@@ -19,12 +21,16 @@ impl<'h, H: Hypervisor> Slot<'h, H> {
     ///
     /// An event may come without a request: the first event on a channel finds none, and one whose kick the kernel
     /// took over (privcmd's ioeventfd) finds it answered.
-    pub fn claim(hypervisor: &'h H, vcpu: u32, someone_elses: impl FnOnce(&Request) -> bool) -> Option<Self> {
-        let raw: RawRequest = hypervisor.pending(vcpu)?;
-        let request = Request::from(raw);
-        if someone_elses(&request) || !hypervisor.claim(vcpu) {
+    pub fn claim(
+        hypervisor: &'h H,
+        vcpu: u32,
+        someone_elses: impl FnOnce(&RawRequest) -> bool,
+    ) -> Option<Self> {
+        let raw = hypervisor.pending(vcpu)?;
+        if someone_elses(&raw) || !hypervisor.claim(vcpu) {
             return None;
         }
+        let request = Request::from(raw);
         Some(Self { hypervisor, vcpu, request, data: 0 })
     }
 

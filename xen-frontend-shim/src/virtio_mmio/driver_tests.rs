@@ -48,8 +48,8 @@ impl Device for Recorder {
         self.0.borrow_mut().kicks.push(queue);
     }
 
-    fn write_config(&mut self, offset: u32, bytes: &[u8]) -> Option<Vec<u8>> {
-        (offset == 4).then(|| [&[1, 2, 3, 4], bytes].concat())
+    fn write_config(&mut self, offset: u32, bytes: &[u8]) -> Result<Option<Vec<u8>>, Lost> {
+        Ok((offset == 4).then(|| [&[1, 2, 3, 4], bytes].concat()))
     }
 
     fn used_index(&self, queue: u16) -> Option<u16> {

@@ -41,7 +41,7 @@ pub trait Device {
     fn kick(&mut self, queue: u16);
 
     /// The driver writes to the configuration. The answer is the configuration as it is now, if it may have changed.
-    fn write_config(&mut self, offset: u32, bytes: &[u8]) -> Option<Vec<u8>>;
+    fn write_config(&mut self, offset: u32, bytes: &[u8]) -> Result<Option<Vec<u8>>, Lost>;
 
     /// How far the device has come with a queue that it serves: the used index.
     fn used_index(&self, queue: u16) -> Option<u16>;
@@ -317,8 +317,10 @@ impl<D: Device> Transport<D> {
         }
         let bytes = value.to_le_bytes();
         let Some(bytes) = bytes.get(..width.bytes()) else { return };
-        if let Some(config) = self.device.write_config(start, bytes) {
-            self.config.replace(config);
+        match self.device.write_config(start, bytes) {
+            Ok(Some(config)) => drop(self.config.replace(config)),
+            Ok(None) => {}
+            Err(Lost) => self.device_lost(),
         }
     }
 
