@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! A daemon that serves a simulated board, and the test's ways to it.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command};
+
+use command_fds::{CommandFdExt, FdMapping};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Where the daemon finds its control socket; anything above the standard ones.
+const SOCKET: i32 = 3;
+
+/// A running daemon. It is killed when the test ends, however that is.
+pub(crate) struct Board {
+    directory: TempDir,
+    process: Child,
+}
+
+impl Board {
+    /// Starts `backend KIND` on the board that `toml` describes. The other end of the vhost-user socket is for a
+    /// [`Guest`](crate::guest::Guest).
+    pub(crate) fn start(kind: &str, toml: &str, arguments: &[&str]) -> (Self, UnixStream) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = |name: &str| directory.path().join(name);
+        fs::write(path("board.toml"), toml).expect("a board");
+        let (ours, theirs) = UnixStream::pair().expect("a socket pair");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_backend"));
+        command.arg(kind).arg("--sim").arg(path("board.toml")).arg("--sim-journal").arg(path("journal"));
+        command.arg("--sim-control").arg(path("control")).arg(format!("--fd={SOCKET}")).args(arguments);
+        let mapping = FdMapping { parent_fd: theirs.into(), child_fd: SOCKET };
+        command.fd_mappings(vec![mapping]).expect("one descriptor");
+        let process = command.spawn().expect("the daemon");
+        (Self { directory, process }, ours)
+    }
+
+    /// Connects to the control socket. The daemon must have answered its frontend before: then it is there.
+    pub(crate) fn control(&self) -> Control {
+        let stream = UnixStream::connect(self.directory.path().join("control")).expect("the control socket");
+        Control { reader: BufReader::new(stream) }
+    }
+
+    /// The journal so far.
+    pub(crate) fn journal(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.directory.path().join("journal")).expect("a journal");
+        text.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
+    }
+
+    /// Waits for the daemon to end, as it does when its frontend is gone.
+    pub(crate) fn ended(mut self) -> bool {
+        self.process.wait().expect("a process").success()
+    }
+}
+
+impl Drop for Board {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A connection to the control socket.
+pub(crate) struct Control {
+    reader: BufReader<UnixStream>,
+}
+
+impl Control {
+    /// Has a command carried out, and returns the answer.
+    pub(crate) fn tell(&mut self, command: &Value) -> Value {
+        writeln!(self.reader.get_mut(), "{command}").expect("a control socket");
+        let mut answer = String::new();
+        self.reader.read_line(&mut answer).expect("an answer");
+        serde_json::from_str(&answer).expect("JSON")
+    }
+}

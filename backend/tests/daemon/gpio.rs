@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! `backend gpio --sim` from the guest's side (virtio 1.3, 5.18).
+
+use serde_json::{Value, json};
+
+use crate::board::{Board, Control};
+use crate::guest::{Descriptor, Guest, NEXT, RING, WRITE};
+
+const REQUESTS: usize = 0;
+const EVENTS: usize = 1;
+const F_IRQ: u64 = 1;
+
+const BOARD: &str = r#"
+    [gpio]
+    lines = ["led", "mirror", "", "button"]
+    wires = [[0, 1]]
+"#;
+
+const BUTTON: u16 = 3;
+
+const GET_DIRECTION: u16 = 2;
+const SET_DIRECTION: u16 = 3;
+const GET_VALUE: u16 = 4;
+const SET_VALUE: u16 = 5;
+const SET_IRQ_TYPE: u16 = 6;
+
+const NONE: u32 = 0;
+const OUTPUT: u32 = 1;
+const INPUT: u32 = 2;
+const BOTH: u32 = 3;
+const HIGH: u32 = 4;
+
+/// The board, its guest, and who pushes the button.
+struct Bench {
+    guest: Guest,
+    control: Control,
+    board: Board,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let (board, socket) = Board::start("gpio", BOARD, &[]);
+        let guest = Guest::connect(socket, 2, 0);
+        let control = board.control();
+        Self { guest, control, board }
+    }
+
+    fn ask(&mut self, message: u16, line: u16, value: u32) -> Vec<u8> {
+        self.guest.ask(REQUESTS, &request(message, line, value), 2)
+    }
+
+    fn does(&mut self, message: u16, line: u16, value: u32) {
+        assert_eq!(self.ask(message, line, value), [0, 0], "message {message} for line {line}");
+    }
+
+    fn drive(&mut self, line: u16, value: u8) {
+        let answer = self.control.tell(&json!({ "drive": { "line": line, "value": value } }));
+        assert_eq!(answer, json!({ "ok": {} }));
+    }
+
+    fn read(&mut self, line: u16) -> Value {
+        self.control.tell(&json!({ "read": { "line": line } }))["ok"].clone()
+    }
+
+    /// Unmasks a line, waits for its buffer, and returns its status.
+    fn unmask_and_wait(&mut self, line: u16) -> u8 {
+        let sent = self.guest.send(EVENTS, &line.to_le_bytes(), 1);
+        let used = self.guest.wait(EVENTS);
+        let answer = self.guest.answer(sent, used);
+        assert_eq!(answer.len(), 1);
+        answer[0]
+    }
+
+    /// Nothing comes back on the event queue. The daemon has seen all that happened before this when it has answered
+    /// a request, as it does one thing after another.
+    fn quiet(&mut self) {
+        self.ask(GET_VALUE, 0, 0);
+        assert_eq!(self.guest.used(EVENTS), None);
+    }
+}
+
+fn request(message: u16, line: u16, value: u32) -> Vec<u8> {
+    [&message.to_le_bytes()[..], &line.to_le_bytes(), &value.to_le_bytes()].concat()
+}
+
+#[test]
+fn configuration_and_names_are_those_of_the_board() {
+    let mut bench = Bench::new();
+    let names = b"led\0mirror\0\0button\0";
+    assert_eq!(bench.guest.config(8), [4, 0, 0, 0, 19, 0, 0, 0]);
+    let answer = bench.guest.ask(REQUESTS, &request(1, 0, 0), 20);
+    assert_eq!(answer, [&[0], &names[..]].concat());
+}
+
+#[test]
+fn an_output_shows_on_the_board_and_on_what_it_is_wired_to() {
+    let mut bench = Bench::new();
+    bench.does(SET_VALUE, 0, 1);
+    bench.does(SET_DIRECTION, 0, OUTPUT);
+    bench.does(SET_DIRECTION, 1, INPUT);
+    assert_eq!(bench.read(0), json!({ "direction": "output", "value": 1 }));
+    assert_eq!(bench.ask(GET_VALUE, 1, 0), [0, 1]);
+    bench.does(SET_VALUE, 0, 0);
+    assert_eq!(bench.ask(GET_VALUE, 1, 0), [0, 0]);
+    assert_eq!(bench.ask(GET_DIRECTION, 0, 0), [0, 1]);
+    let journal = bench.board.journal();
+    let first = json!({ "seq": 1, "bus": "gpio", "line": 0, "event": "direction", "value": "output" });
+    assert_eq!(journal.first(), Some(&first));
+    assert_eq!(journal.len(), 4, "{journal:?}");
+}
+
+#[test]
+fn an_edge_from_outside_reaches_the_guest_and_a_masked_one_is_latched() {
+    let mut bench = Bench::new();
+    bench.does(SET_DIRECTION, BUTTON, INPUT);
+    bench.does(SET_IRQ_TYPE, BUTTON, BOTH);
+    let sent = bench.guest.send(EVENTS, &BUTTON.to_le_bytes(), 1);
+    bench.quiet();
+    bench.drive(BUTTON, 1);
+    let used = bench.guest.wait(EVENTS);
+    assert_eq!(bench.guest.answer(sent, used), [1]);
+    assert_eq!(bench.ask(GET_VALUE, BUTTON, 0), [0, 1]);
+    // Masked now.
+    bench.drive(BUTTON, 0);
+    bench.drive(BUTTON, 1);
+    bench.quiet();
+    assert_eq!(bench.unmask_and_wait(BUTTON), 1);
+    bench.guest.send(EVENTS, &BUTTON.to_le_bytes(), 1);
+    bench.quiet();
+}
+
+#[test]
+fn disabling_leaves_nothing_latched_and_returns_the_buffer() {
+    let mut bench = Bench::new();
+    bench.does(SET_IRQ_TYPE, BUTTON, BOTH);
+    bench.drive(BUTTON, 1);
+    bench.does(SET_IRQ_TYPE, BUTTON, NONE);
+    bench.does(SET_IRQ_TYPE, BUTTON, BOTH);
+    let sent = bench.guest.send(EVENTS, &BUTTON.to_le_bytes(), 1);
+    bench.quiet();
+    bench.does(SET_IRQ_TYPE, BUTTON, NONE);
+    let used = bench.guest.wait(EVENTS);
+    assert_eq!(bench.guest.answer(sent, used), [0]);
+    bench.drive(BUTTON, 0);
+    bench.quiet();
+}
+
+#[test]
+fn a_level_is_told_as_long_as_it_lasts() {
+    let mut bench = Bench::new();
+    bench.does(SET_IRQ_TYPE, BUTTON, HIGH);
+    bench.drive(BUTTON, 1);
+    bench.drive(BUTTON, 0);
+    let sent = bench.guest.send(EVENTS, &BUTTON.to_le_bytes(), 1);
+    bench.quiet();
+    bench.drive(BUTTON, 1);
+    let used = bench.guest.wait(EVENTS);
+    assert_eq!(bench.guest.answer(sent, used), [1]);
+    assert_eq!(bench.unmask_and_wait(BUTTON), 1);
+}
+
+/// Upstream's daemon panics on the first.
+#[test]
+fn lines_and_messages_that_do_not_exist_are_refused() {
+    let mut bench = Bench::new();
+    for line in [4, 5, 0x100, u16::MAX] {
+        for message in [GET_DIRECTION, SET_DIRECTION, GET_VALUE, SET_VALUE, SET_IRQ_TYPE] {
+            assert_eq!(bench.ask(message, line, 0), [1, 0]);
+        }
+        assert_eq!(bench.unmask_and_wait(line), 0);
+    }
+    for message in [0, 7, u16::MAX] {
+        assert_eq!(bench.ask(message, 0, 0), [1, 0]);
+    }
+    bench.does(SET_VALUE, 0, 1);
+}
+
+#[test]
+fn a_malformed_chain_costs_itself_only() {
+    let mut bench = Bench::new();
+    bench.does(SET_IRQ_TYPE, BUTTON, BOTH);
+    let good = bench.guest.send(EVENTS, &BUTTON.to_le_bytes(), 1);
+    let nowhere = Descriptor { address: 0xdead_beef_0000, length: 8, flags: 0, next: 0 };
+    for queue in [REQUESTS, EVENTS] {
+        let buffer = bench.guest.place(&[0; 64]);
+        let somewhere = Descriptor { address: buffer, ..nowhere };
+        let chains: [&[Descriptor]; 6] = [
+            &[nowhere],
+            &[Descriptor { flags: WRITE, ..nowhere }],
+            &[Descriptor { length: u32::MAX, ..somewhere }],
+            &[Descriptor { length: 0, ..somewhere }],
+            &[Descriptor { flags: NEXT, next: RING, ..somewhere }],
+            &[Descriptor { flags: NEXT | WRITE, next: 0, ..somewhere }],
+        ];
+        for chain in chains {
+            let head = bench.guest.send_raw(queue, chain);
+            let used = bench.guest.wait(queue);
+            assert_eq!(used.head, head, "{chain:?}");
+        }
+    }
+    bench.does(SET_VALUE, 0, 1);
+    bench.drive(BUTTON, 1);
+    let used = bench.guest.wait(EVENTS);
+    assert_eq!(bench.guest.answer(good, used), [1]);
+}
+
+#[test]
+fn buffers_of_a_wrong_size_come_back() {
+    let mut bench = Bench::new();
+    bench.does(SET_IRQ_TYPE, BUTTON, BOTH);
+    for (request, room) in [(&[3][..], 1), (&[3, 0, 0], 1), (&[3, 0], 0), (&[], 1)] {
+        bench.guest.send(EVENTS, request, room);
+        assert_eq!(bench.guest.wait(EVENTS).length, room.min(1));
+    }
+    for (request, room) in [(vec![], 2), (vec![2], 2), (request(GET_VALUE, 0, 0), 1)] {
+        let answer = bench.guest.ask(REQUESTS, &request, room);
+        assert_eq!(answer.first(), Some(&1));
+    }
+}
+
+/// What is left of a guest that reset its device: nothing that writes to its memory, no line, no interrupt.
+#[test]
+fn a_reset_leaves_nothing_behind() {
+    let mut bench = Bench::new();
+    bench.does(SET_DIRECTION, 0, OUTPUT);
+    bench.does(SET_VALUE, 0, 1);
+    bench.does(SET_IRQ_TYPE, BUTTON, BOTH);
+    bench.guest.send(EVENTS, &BUTTON.to_le_bytes(), 1);
+    for _ in 0..3 {
+        bench.guest.stop();
+        // The buffer came back before the queue stopped, and an edge finds none any more.
+        assert_eq!(bench.guest.used(EVENTS).map(|used| used.length), Some(1));
+        bench.drive(BUTTON, 1);
+        bench.drive(BUTTON, 0);
+        assert_eq!(bench.read(0), json!({ "direction": "none", "value": 0 }));
+        assert_eq!(bench.guest.used(EVENTS), None);
+
+        bench.guest.start();
+        assert_eq!(bench.ask(GET_DIRECTION, 0, 0), [0, 0]);
+        assert_eq!(bench.unmask_and_wait(BUTTON), 0, "the interrupt is not enabled any more");
+        bench.does(SET_IRQ_TYPE, BUTTON, BOTH);
+        let sent = bench.guest.send(EVENTS, &BUTTON.to_le_bytes(), 1);
+        bench.quiet();
+        bench.drive(BUTTON, 1);
+        let used = bench.guest.wait(EVENTS);
+        assert_eq!(bench.guest.answer(sent, used), [1]);
+        bench.guest.send(EVENTS, &BUTTON.to_le_bytes(), 1);
+        bench.quiet();
+    }
+}
+
+#[test]
+fn without_the_feature_there_are_no_interrupts() {
+    let (_board, socket) = Board::start("gpio", BOARD, &[]);
+    let mut guest = Guest::connect(socket, 2, F_IRQ);
+    assert_eq!(guest.ask(REQUESTS, &request(SET_IRQ_TYPE, 0, BOTH), 2), [1, 0]);
+    assert_eq!(guest.ask(REQUESTS, &request(SET_DIRECTION, 0, INPUT), 2), [0, 0]);
+}
+
+#[test]
+fn the_daemon_ends_well_with_its_frontend() {
+    let Bench { guest, board, .. } = Bench::new();
+    drop(guest);
+    assert!(board.ended());
+}
+
+/// Each of many edges arrives, and as soon as it is asked for.
+#[test]
+fn a_thousand_edges_arrive() {
+    let mut bench = Bench::new();
+    bench.does(SET_IRQ_TYPE, BUTTON, BOTH);
+    for edge in 0..1000_u16 {
+        let sent = bench.guest.send(EVENTS, &BUTTON.to_le_bytes(), 1);
+        bench.drive(BUTTON, u8::from(edge % 2 == 0));
+        let used = bench.guest.wait(EVENTS);
+        assert_eq!(bench.guest.answer(sent, used), [1], "edge {edge}");
+    }
+    bench.quiet();
+}

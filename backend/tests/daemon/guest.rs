@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The other side of the rings: a guest's memory, a driver that builds chains, good and bad, and the frontend that
+//! introduces them to the daemon.
+
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::Ordering;
+
+use vhost::vhost_user::message::{VhostUserConfigFlags, VhostUserProtocolFeatures, VhostUserVirtioFeatures};
+use vhost::vhost_user::{Frontend, VhostUserFrontend};
+use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
+use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
+use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+/// Where the guest's memory begins.
+const BASE: u64 = 0x4000_0000;
+/// How much there is: a page for the parts of each ring, the rest for buffers.
+const SIZE: usize = 1 << 20;
+/// Entries of each ring.
+pub(crate) const RING: u16 = 64;
+/// Space for one ring.
+const RING_BYTES: u64 = 0x2000;
+/// First address for buffers.
+const BUFFERS: u64 = BASE + 0x1_0000;
+/// In milliseconds. Nothing takes longer, on a machine that does anything at all.
+const PATIENCE: i32 = 10_000;
+
+/// `VIRTQ_DESC_F_NEXT` and `VIRTQ_DESC_F_WRITE`.
+pub(crate) const NEXT: u16 = 1;
+pub(crate) const WRITE: u16 = 2;
+
+/// A descriptor as the guest writes it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Descriptor {
+    pub(crate) address: u64,
+    pub(crate) length: u32,
+    pub(crate) flags: u16,
+    pub(crate) next: u16,
+}
+
+/// What the used ring says of a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Used {
+    pub(crate) head: u16,
+    pub(crate) length: u32,
+}
+
+/// A chain that was made available.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sent {
+    pub(crate) head: u16,
+    answer: u64,
+}
+
+struct Ring {
+    at: u64,
+    available: u16,
+    seen: u16,
+    descriptors: u16,
+    kick: EventFd,
+    call: EventFd,
+    called: Epoll,
+}
+
+/// A guest with one device.
+pub(crate) struct Guest {
+    frontend: Frontend,
+    memory: GuestMemoryMmap,
+    rings: Vec<Ring>,
+    free: u64,
+}
+
+impl Guest {
+    /// Negotiates all that the device offers except `without`, and starts `queues` rings.
+    pub(crate) fn connect(socket: UnixStream, queues: u16, without: u64) -> Self {
+        let mut frontend = Frontend::from_stream(socket, u64::from(queues));
+        frontend.set_owner().expect("an owner");
+        let offered = frontend.get_features().expect("features");
+        assert_ne!(offered & VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits(), 0);
+        let protocol = frontend.get_protocol_features().expect("protocol features");
+        let wanted = VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::CONFIG;
+        frontend.set_protocol_features(protocol & wanted).expect("what was offered");
+        frontend.set_features(offered & !without).expect("what was offered");
+        let rings = (0..u64::from(queues)).map(|index| Ring::new(BASE + index * RING_BYTES)).collect();
+        let mut guest = Self { frontend, memory: memory(), rings, free: BUFFERS };
+        guest.start();
+        guest
+    }
+
+    /// What a driver does after a reset: memory, rings from zero, go.
+    pub(crate) fn start(&mut self) {
+        let region = self.memory.iter().next().expect("a region");
+        let info = VhostUserMemoryRegionInfo::from_guest_region(region).expect("shared memory");
+        let there = info.userspace_addr - BASE;
+        self.frontend.set_mem_table(&[info]).expect("a memory table");
+        for (index, ring) in self.rings.iter_mut().enumerate() {
+            self.memory.write_slice(&[0; 0x2000], GuestAddress(ring.at)).expect("memory");
+            (ring.available, ring.seen, ring.descriptors) = (0, 0, 0);
+            self.frontend.set_vring_num(index, RING).expect("a size");
+            self.frontend.set_vring_base(index, 0).expect("a base");
+            let config = VringConfigData {
+                queue_max_size: RING,
+                queue_size: RING,
+                flags: 0,
+                desc_table_addr: there + ring.at,
+                avail_ring_addr: there + ring.available_at(),
+                used_ring_addr: there + ring.used_at(),
+                log_addr: None,
+            };
+            self.frontend.set_vring_addr(index, &config).expect("addresses");
+            self.frontend.set_vring_call(index, &ring.call).expect("a call");
+            self.frontend.set_vring_kick(index, &ring.kick).expect("a kick");
+            self.frontend.set_vring_enable(index, true).expect("a start");
+        }
+        self.free = BUFFERS;
+    }
+
+    /// What a frontend does when the guest resets its device.
+    pub(crate) fn stop(&mut self) {
+        for index in 0..self.rings.len() {
+            self.frontend.get_vring_base(index).expect("a stop");
+        }
+    }
+
+    /// Reads the configuration space.
+    pub(crate) fn config(&mut self, size: u32) -> Vec<u8> {
+        let buffer = vec![0; usize::try_from(size).expect("small")];
+        let (_, config) = self
+            .frontend
+            .get_config(0, size, VhostUserConfigFlags::empty(), &buffer)
+            .expect("a configuration");
+        config
+    }
+
+    /// Puts `bytes` somewhere in the guest's memory.
+    pub(crate) fn place(&mut self, bytes: &[u8]) -> u64 {
+        let at = self.free;
+        self.memory.write_slice(bytes, GuestAddress(at)).expect("memory");
+        self.free += (u64::try_from(bytes.len()).expect("small") + 15) & !15;
+        at
+    }
+
+    /// Makes a chain of a request and room for an answer available, and kicks.
+    pub(crate) fn send(&mut self, queue: usize, request: &[u8], room: u32) -> Sent {
+        let length = u32::try_from(request.len()).expect("small");
+        let request = self.place(request);
+        let answer = self.place(&vec![0xaa; usize::try_from(room).expect("small")]);
+        let both = [(request, length, 0), (answer, room, WRITE)];
+        let parts: Vec<_> = both.into_iter().filter(|(_, length, _)| *length > 0).collect();
+        let last = parts.len() - 1;
+        let first = self.rings[queue].descriptors;
+        let chain: Vec<_> = (0_u16..)
+            .zip(parts)
+            .map(|(index, (address, length, flags))| {
+                let more = if usize::from(index) < last { NEXT } else { 0 };
+                Descriptor { address, length, flags: flags | more, next: (first + index + 1) % RING }
+            })
+            .collect();
+        Sent { head: self.send_raw(queue, &chain), answer }
+    }
+
+    /// Writes descriptors as they are to the next free places, makes the first available, and kicks.
+    pub(crate) fn send_raw(&mut self, queue: usize, chain: &[Descriptor]) -> u16 {
+        let ring = &mut self.rings[queue];
+        let head = ring.descriptors;
+        for descriptor in chain {
+            let at = GuestAddress(ring.at + 16 * u64::from(ring.descriptors));
+            let mut bytes = descriptor.address.to_le_bytes().to_vec();
+            bytes.extend(descriptor.length.to_le_bytes());
+            bytes.extend(descriptor.flags.to_le_bytes());
+            bytes.extend(descriptor.next.to_le_bytes());
+            self.memory.write_slice(&bytes, at).expect("memory");
+            ring.descriptors = (ring.descriptors + 1) % RING;
+        }
+        self.offer(queue, head);
+        head
+    }
+
+    /// Makes a head available, whatever it is, and kicks.
+    pub(crate) fn offer(&mut self, queue: usize, head: u16) {
+        let ring = &mut self.rings[queue];
+        let slot = ring.available_at() + 4 + 2 * u64::from(ring.available % RING);
+        self.memory.write_obj(head.to_le(), GuestAddress(slot)).expect("memory");
+        ring.available = ring.available.wrapping_add(1);
+        let index = GuestAddress(ring.available_at() + 2);
+        self.memory.store(ring.available.to_le(), index, Ordering::SeqCst).expect("memory");
+        ring.kick.write(1).expect("a kick");
+    }
+
+    /// What came back and was not looked at before.
+    pub(crate) fn used(&mut self, queue: usize) -> Option<Used> {
+        let ring = &mut self.rings[queue];
+        let index: u16 =
+            self.memory.load(GuestAddress(ring.used_at() + 2), Ordering::SeqCst).expect("memory");
+        if u16::from_le(index) == ring.seen {
+            return None;
+        }
+        let at = ring.used_at() + 4 + 8 * u64::from(ring.seen % RING);
+        ring.seen = ring.seen.wrapping_add(1);
+        // With VIRTIO_RING_F_EVENT_IDX: tell me of the next.
+        let event = GuestAddress(ring.available_at() + 4 + 2 * u64::from(RING));
+        self.memory.store(ring.seen.to_le(), event, Ordering::SeqCst).expect("memory");
+        let [head, length]: [u32; 2] = self.memory.read_obj(GuestAddress(at)).expect("memory");
+        Some(Used { head: u16::try_from(head).expect("a head"), length })
+    }
+
+    /// Waits for a chain to come back.
+    pub(crate) fn wait(&mut self, queue: usize) -> Used {
+        loop {
+            if let Some(used) = self.used(queue) {
+                return used;
+            }
+            let ring = &self.rings[queue];
+            let mut events = [EpollEvent::default()];
+            let count = ring.called.wait(PATIENCE, &mut events).expect("a wait");
+            assert_ne!(count, 0, "queue {queue}: nothing comes back");
+            let _ = ring.call.read();
+        }
+    }
+
+    /// The bytes of an answer.
+    pub(crate) fn answer(&self, sent: Sent, used: Used) -> Vec<u8> {
+        assert_eq!(sent.head, used.head);
+        let mut bytes = vec![0; usize::try_from(used.length).expect("small")];
+        self.memory.read_slice(&mut bytes, GuestAddress(sent.answer)).expect("memory");
+        bytes
+    }
+
+    /// A request and its answer.
+    pub(crate) fn ask(&mut self, queue: usize, request: &[u8], room: u32) -> Vec<u8> {
+        let sent = self.send(queue, request, room);
+        let used = self.wait(queue);
+        self.answer(sent, used)
+    }
+}
+
+impl Ring {
+    fn new(at: u64) -> Self {
+        let event = || EventFd::new(EFD_NONBLOCK).expect("an event descriptor");
+        let (kick, call, called) = (event(), event(), Epoll::new().expect("an epoll descriptor"));
+        let readable = EpollEvent::new(EventSet::IN, 0);
+        called.ctl(ControlOperation::Add, call.as_raw_fd(), readable).expect("a descriptor to wait for");
+        Self { at, available: 0, seen: 0, descriptors: 0, kick, call, called }
+    }
+
+    fn available_at(&self) -> u64 {
+        self.at + 16 * u64::from(RING)
+    }
+
+    fn used_at(&self) -> u64 {
+        self.at + 0x1000
+    }
+}
+
+/// Memory that another process can map.
+fn memory() -> GuestMemoryMmap {
+    let file = tempfile::tempfile().expect("a file");
+    file.set_len(u64::try_from(SIZE).expect("small")).expect("a size");
+    let range = (GuestAddress(BASE), SIZE, Some(FileOffset::new(file, 0)));
+    GuestMemoryMmap::from_ranges_with_files([range]).expect("memory")
+}
