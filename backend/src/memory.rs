@@ -2,88 +2,71 @@
 
 //! Guest memory as the frontend described it, and the copies to and from it.
 //!
-//! Without Xen the guest's memory is shared with this process and a copy is a copy. With Xen only the rings
-//! are mapped; buffers are copied by the hypervisor, a batch at a time, because mapping a grant that the guest
-//! can take back is a fault waiting to happen. Errors belong to the piece, and so to the chain, that caused them.
+//! Without Xen the guest's memory is shared with this process, and a copy is a copy (`shared`). With Xen only the rings
+//! are mapped; buffers are copied by the hypervisor, a batch at a time (`granted`): a mapping that is made for each
+//! access costs five times as much, and the library that would make it panics if the guest's grant is bad.
+//! Errors belong to the piece, and so to the chain, that caused them.
 
-use vm_memory::{GuestAddress, GuestMemoryMmap};
-
+#[cfg(feature = "xen")]
+mod granted;
 #[cfg(not(feature = "xen"))]
-use vm_memory::Bytes;
+mod shared;
+
+#[cfg(feature = "xen")]
+pub(crate) use granted::{CopyIn, CopyOut};
+#[cfg(not(feature = "xen"))]
+pub(crate) use shared::{CopyIn, CopyOut};
+
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
 /// The memory of the guest behind the present frontend. Nothing, before the frontend described it.
 #[derive(Debug, Default)]
 pub struct Memory {
     map: GuestMemoryMmap,
+    #[cfg(feature = "xen")]
+    gntdev: Option<xen_bindings::Gntdev>,
 }
 
 impl Memory {
     /// Takes what the frontend sent.
-    #[must_use]
-    pub fn new(map: GuestMemoryMmap) -> Self {
-        Self { map }
+    ///
+    /// # Errors
+    /// When a descriptor that came with it cannot be duplicated.
+    pub fn new(map: GuestMemoryMmap) -> std::io::Result<Self> {
+        #[cfg(feature = "xen")]
+        let gntdev = granted::gntdev(&map)?;
+        Ok(Self {
+            map,
+            #[cfg(feature = "xen")]
+            gntdev,
+        })
     }
 
     /// For the rings, which are always mapped.
     pub(crate) fn map(&self) -> &GuestMemoryMmap {
         &self.map
     }
-}
 
-/// Copies from the guest, collected and then run at once.
-pub(crate) struct CopyIn<'a> {
-    memory: &'a Memory,
-    failed: Vec<usize>,
-}
-
-#[cfg(not(feature = "xen"))]
-impl<'a> CopyIn<'a> {
-    pub(crate) fn new(memory: &'a Memory) -> Self {
-        Self { memory, failed: Vec::new() }
-    }
-
-    /// Fills `to` from the guest's memory, on behalf of chain `owner`.
-    pub(crate) fn add(&mut self, owner: usize, from: GuestAddress, to: &'a mut [u8]) {
-        if self.memory.map.read_slice(to, from).is_err() {
-            note(&mut self.failed, owner);
+    /// Whether `bytes` from `address` on can be accessed by [`map`](Self::map) at any time: all of them are in memory that
+    /// is mapped now and stays so.
+    pub(crate) fn is_mapped(&self, address: GuestAddress, bytes: u64) -> bool {
+        let Some(end) = address.0.checked_add(bytes) else { return false };
+        let mut at = address.0;
+        while at < end {
+            match self.map.find_region(GuestAddress(at)) {
+                Some(region) if mapped_in_advance(region) => at = region.last_addr().0.saturating_add(1),
+                _ => return false,
+            }
         }
-    }
-
-    /// Which owners got less than they asked for, in ascending order.
-    pub(crate) fn run(self) -> Vec<usize> {
-        self.failed
+        true
     }
 }
 
-/// Copies to the guest, collected and then run at once.
-pub(crate) struct CopyOut<'a> {
-    memory: &'a Memory,
-    failed: Vec<usize>,
-}
+#[cfg(feature = "xen")]
+use granted::mapped_in_advance;
 
+/// Shared memory is mapped when the frontend describes it.
 #[cfg(not(feature = "xen"))]
-impl<'a> CopyOut<'a> {
-    pub(crate) fn new(memory: &'a Memory) -> Self {
-        Self { memory, failed: Vec::new() }
-    }
-
-    /// Writes `from` to the guest's memory, on behalf of chain `owner`.
-    pub(crate) fn add(&mut self, owner: usize, to: GuestAddress, from: &'a [u8]) {
-        if self.memory.map.write_slice(from, to).is_err() {
-            note(&mut self.failed, owner);
-        }
-    }
-
-    /// Which owners could not deliver everything, in ascending order.
-    pub(crate) fn run(self) -> Vec<usize> {
-        self.failed
-    }
-}
-
-/// Owners come in ascending order; each is noted once.
-#[cfg(not(feature = "xen"))]
-fn note(failed: &mut Vec<usize>, owner: usize) {
-    if failed.last() != Some(&owner) {
-        failed.push(owner);
-    }
+fn mapped_in_advance(_region: &vm_memory::GuestRegionMmap) -> bool {
+    true
 }

@@ -59,6 +59,9 @@ impl Ring {
 
     pub(crate) fn set_size(&mut self, size: u32) -> Result<(), Error> {
         let size = u16::try_from(size).map_err(|_| Error::InvalidSize)?;
+        if self.queue.ready() {
+            return Err(Error::InvalidSize);
+        }
         self.queue.try_set_size(size)
     }
 
@@ -69,10 +72,32 @@ impl Ring {
         self.queue.try_set_desc_table_address(descriptors)?;
         self.queue.try_set_avail_ring_address(available)?;
         self.queue.try_set_used_ring_address(used)?;
+        if !self.is_mapped(memory) {
+            return Err(Error::FindMemoryRegion);
+        }
         let index = self.queue.used_idx(memory.map(), Ordering::Relaxed)?;
         self.queue.set_next_used(index.0);
         self.unusable = false;
         Ok(())
+    }
+
+    /// Whether the ring's three parts are in memory (their sizes: virtio 1.3, 2.7, with an event index at the end of the rings).
+    fn is_mapped(&self, memory: &Memory) -> bool {
+        let entries = u64::from(self.queue.size());
+        let parts = [
+            (self.queue.desc_table(), 16 * entries),
+            (self.queue.avail_ring(), 6 + 2 * entries),
+            (self.queue.used_ring(), 6 + 8 * entries),
+        ];
+        parts.into_iter().all(|(address, bytes)| memory.is_mapped(GuestAddress(address), bytes))
+    }
+
+    /// To be called when the memory under a ring that may be running became another.
+    pub(crate) fn check_memory(&mut self, memory: &Memory) {
+        if self.queue.ready() && !self.is_mapped(memory) {
+            log::error!("queue {}: the frontend took its memory away without stopping it", self.index);
+            self.unusable = true;
+        }
     }
 
     pub(crate) fn set_next_available(&mut self, index: u16) {
@@ -88,8 +113,9 @@ impl Ring {
         self.queue.set_event_idx(enabled);
     }
 
-    pub(crate) fn start(&mut self) {
+    pub(crate) fn start(&mut self, memory: &Memory) {
         self.queue.set_ready(true);
+        self.check_memory(memory);
         self.pending = true;
     }
 
@@ -162,7 +188,7 @@ impl Ring {
     /// Gives finished chains back to the guest, in their order, and notifies it if it wants to be. `finished` is empty
     /// afterwards.
     pub(crate) fn complete(&mut self, memory: &Memory, finished: &mut Vec<Chain>) {
-        if finished.is_empty() || !self.queue.ready() {
+        if finished.is_empty() || !self.queue.ready() || self.unusable {
             finished.clear();
             return;
         }

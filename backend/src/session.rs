@@ -232,7 +232,7 @@ impl VhostUserBackendReqHandlerMut for Backend {
         }
         let map = GuestMemoryMmap::from_regions(mapped)
             .map_err(|error| refused(format_args!("the memory table is not usable: {error}")))?;
-        self.session.memory = Memory::new(map);
+        self.session.memory = Memory::new(map).map_err(Error::ReqHandlerError)?;
         self.session.regions = regions
             .iter()
             .map(|region| Region {
@@ -241,6 +241,9 @@ impl VhostUserBackendReqHandlerMut for Backend {
                 size: region.memory_size,
             })
             .collect();
+        for ring in &mut self.session.rings {
+            ring.check_memory(&self.session.memory);
+        }
         Ok(None)
     }
 
@@ -283,8 +286,10 @@ impl VhostUserBackendReqHandlerMut for Backend {
     }
 
     fn set_vring_kick(&mut self, index: u8, fd: Option<File>) -> Result<()> {
-        let watcher = self.watcher.clone();
-        let ring = self.session.ring(u32::from(index))?;
+        let Self { session: Session { rings, memory, .. }, watcher, .. } = self;
+        let ring = rings
+            .get_mut(usize::from(index))
+            .ok_or_else(|| refused(format_args!("there is no queue {index}")))?;
         if let Some(former) = ring.kick.take() {
             let _ = watcher.remove(&former);
         }
@@ -292,7 +297,7 @@ impl VhostUserBackendReqHandlerMut for Backend {
         let watched = watcher.insert(&kick, Token::Kick(u32::from(index)));
         watched.map_err(Error::ReqHandlerError)?;
         ring.kick = Some(kick);
-        ring.start();
+        ring.start(memory);
         Ok(())
     }
 

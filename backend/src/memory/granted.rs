@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Copies where the guest's pages are granted: `IOCTL_GNTDEV_GRANT_COPY`, one call for a batch.
+//!
+//! A guest with `xen,grant-dma` writes `1 << 63 | grant << 12 | offset` where others write an address
+//! (Linux, `drivers/xen/grant-dma-ops.c`), and numbers the grants of adjacent pages one after the other. Whose grants
+//! they are, the frontend says with the region (`xen_mmap_data`, vhost-user's XEN_MMAP extension).
+
+use std::io;
+
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestRegionMmap, MmapXenFlags};
+use xen_bindings::{CopyBatch, DomId, Gntdev, GrantRef, PAGE_SIZE};
+
+use super::Memory;
+
+/// Marks addresses that are grants.
+const GRANT: u64 = 1 << 63;
+const PAGE: u64 = PAGE_SIZE as u64;
+
+/// The descriptor of `/dev/xen/gntdev` that the frontend passed with its regions. They are all the same.
+pub(super) fn gntdev(map: &GuestMemoryMmap) -> io::Result<Option<Gntdev>> {
+    let granted = map.iter().find(|region| flags(region).is_grant());
+    let Some(file) = granted.and_then(|region| region.file_offset()) else { return Ok(None) };
+    Ok(Some(Gntdev::from_fd(file.file().try_clone()?.into())))
+}
+
+pub(super) fn mapped_in_advance(region: &GuestRegionMmap) -> bool {
+    flags(region).mmap_in_advance()
+}
+
+fn flags(region: &GuestRegionMmap) -> MmapXenFlags {
+    MmapXenFlags::from_bits_truncate(region.xen_mmap_flags())
+}
+
+/// The page that a guest's address is in, and where in it.
+struct Place {
+    domain: DomId,
+    grant: GrantRef,
+    offset: u16,
+    /// Bytes from there to the end of the page.
+    left: usize,
+}
+
+impl Place {
+    fn of(memory: &Memory, address: GuestAddress) -> Option<Self> {
+        let region = memory.map.find_region(address).filter(|region| flags(region).is_grant())?;
+        if address.0 & GRANT == 0 {
+            return None;
+        }
+        let offset = address.0 % PAGE;
+        Some(Self {
+            domain: DomId::new(u16::try_from(region.xen_mmap_data()).ok()?),
+            grant: GrantRef::new(u32::try_from((address.0 & !GRANT) / PAGE).ok()?),
+            offset: u16::try_from(offset).ok()?,
+            left: usize::try_from(PAGE - offset).ok()?,
+        })
+    }
+}
+
+/// A batch, and to whom its segments belong.
+struct Copies<'a> {
+    memory: &'a Memory,
+    batch: CopyBatch<'a>,
+    owners: Vec<usize>,
+    failed: Vec<usize>,
+}
+
+impl<'a> Copies<'a> {
+    fn new(memory: &'a Memory) -> Self {
+        Self { memory, batch: CopyBatch::new(), owners: Vec::new(), failed: Vec::new() }
+    }
+
+    /// Notes what was added for `owner`, or that its address is in no page.
+    fn note(&mut self, owner: usize, added: bool) {
+        if added { self.owners.push(owner) } else { self.failed.push(owner) }
+    }
+
+    fn run(mut self) -> Vec<usize> {
+        if self.batch.is_empty() {
+            return self.failed;
+        }
+        let outcome = self.memory.gntdev.as_ref().map(|gntdev| gntdev.copy(self.batch));
+        match outcome {
+            Some(Ok(statuses)) => {
+                for (owner, status) in self.owners.into_iter().zip(statuses) {
+                    if let Err(why) = status.ok() {
+                        log::debug!("a buffer cannot be copied: {why}");
+                        self.failed.push(owner);
+                    }
+                }
+            }
+            outcome => {
+                if let Some(Err(error)) = outcome {
+                    log::error!("{error}");
+                }
+                self.failed.append(&mut self.owners);
+            }
+        }
+        self.failed.sort_unstable();
+        self.failed.dedup();
+        self.failed
+    }
+}
+
+/// Copies from the guest, collected and then run at once.
+pub(crate) struct CopyIn<'a>(Copies<'a>);
+
+impl<'a> CopyIn<'a> {
+    pub(crate) fn new(memory: &'a Memory) -> Self {
+        Self(Copies::new(memory))
+    }
+
+    /// Fills `to` from the guest's memory, on behalf of chain `owner`.
+    pub(crate) fn add(&mut self, owner: usize, from: GuestAddress, mut to: &'a mut [u8]) {
+        let Self(copies) = self;
+        let mut at = Some(from);
+        while !to.is_empty() {
+            let Some(place) = at.and_then(|at| Place::of(copies.memory, at)) else {
+                return copies.note(owner, false);
+            };
+            let (piece, rest) = to.split_at_mut(place.left.min(to.len()));
+            at = following(at, piece.len());
+            to = rest;
+            let added = copies.batch.from_guest(place.domain, place.grant, place.offset, piece);
+            copies.note(owner, added.is_ok());
+        }
+    }
+
+    /// Which owners got less than they asked for.
+    pub(crate) fn run(self) -> Vec<usize> {
+        self.0.run()
+    }
+}
+
+/// Copies to the guest, collected and then run at once.
+pub(crate) struct CopyOut<'a>(Copies<'a>);
+
+impl<'a> CopyOut<'a> {
+    pub(crate) fn new(memory: &'a Memory) -> Self {
+        Self(Copies::new(memory))
+    }
+
+    /// Writes `from` to the guest's memory, on behalf of chain `owner`.
+    pub(crate) fn add(&mut self, owner: usize, to: GuestAddress, mut from: &'a [u8]) {
+        let Self(copies) = self;
+        let mut at = Some(to);
+        while !from.is_empty() {
+            let Some(place) = at.and_then(|at| Place::of(copies.memory, at)) else {
+                return copies.note(owner, false);
+            };
+            let (piece, rest) = from.split_at(place.left.min(from.len()));
+            at = following(at, piece.len());
+            from = rest;
+            let added = copies.batch.to_guest(place.domain, place.grant, place.offset, piece);
+            copies.note(owner, added.is_ok());
+        }
+    }
+
+    /// Which owners could not deliver everything.
+    pub(crate) fn run(self) -> Vec<usize> {
+        self.0.run()
+    }
+}
+
+fn following(at: Option<GuestAddress>, bytes: usize) -> Option<GuestAddress> {
+    let bytes = u64::try_from(bytes).ok()?;
+    at.and_then(|at| at.0.checked_add(bytes)).map(GuestAddress)
+}

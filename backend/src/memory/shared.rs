@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Copies where the guest's memory is shared with this process.
+
+use vm_memory::{Bytes, GuestAddress};
+
+use super::Memory;
+
+/// Copies from the guest, collected and then run at once.
+pub(crate) struct CopyIn<'a> {
+    memory: &'a Memory,
+    failed: Vec<usize>,
+}
+
+impl<'a> CopyIn<'a> {
+    pub(crate) fn new(memory: &'a Memory) -> Self {
+        Self { memory, failed: Vec::new() }
+    }
+
+    /// Fills `to` from the guest's memory, on behalf of chain `owner`. Owners come in ascending order.
+    pub(crate) fn add(&mut self, owner: usize, from: GuestAddress, to: &'a mut [u8]) {
+        if self.memory.map.read_slice(to, from).is_err() {
+            self.failed.push(owner);
+        }
+    }
+
+    /// Which owners got less than they asked for.
+    pub(crate) fn run(self) -> Vec<usize> {
+        self.failed
+    }
+}
+
+/// Copies to the guest, collected and then run at once.
+pub(crate) struct CopyOut<'a> {
+    memory: &'a Memory,
+    failed: Vec<usize>,
+}
+
+impl<'a> CopyOut<'a> {
+    pub(crate) fn new(memory: &'a Memory) -> Self {
+        Self { memory, failed: Vec::new() }
+    }
+
+    /// Writes `from` to the guest's memory, on behalf of chain `owner`. Owners come in ascending order.
+    pub(crate) fn add(&mut self, owner: usize, to: GuestAddress, from: &'a [u8]) {
+        if self.memory.map.write_slice(from, to).is_err() {
+            self.failed.push(owner);
+        }
+    }
+
+    /// Which owners could not deliver everything.
+    pub(crate) fn run(self) -> Vec<usize> {
+        self.failed
+    }
+}
