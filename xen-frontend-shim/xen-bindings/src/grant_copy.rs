@@ -24,11 +24,11 @@ pub use crate::sys::copy::{CopyBatch, CrossesPage};
 pub enum GrantStatus {
     /// Copied.
     Okay,
-    /// Xen does not say why.
+    /// Xen does not say why. A reference that the guest's grant table holds, but grants nobody, comes to this.
     GeneralError,
     /// There is no such domain.
     BadDomain,
-    /// The grant reference is out of range, or not granted to this domain.
+    /// The grant reference is beyond the guest's grant table.
     BadGrantRef,
     /// The grant does not allow this, for example writing to a page granted for reading.
     PermissionDenied,
@@ -73,9 +73,9 @@ impl fmt::Display for GrantStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Okay => "copied",
-            Self::GeneralError => "general error",
+            Self::GeneralError => "not granted, or another error",
             Self::BadDomain => "no such domain",
-            Self::BadGrantRef => "not granted",
+            Self::BadGrantRef => "no such grant",
             Self::PermissionDenied => "the grant does not permit it",
             Self::BadPage => "bad page",
             Self::BadCopyArgument => "bad offset or length",
