@@ -196,3 +196,28 @@ impl Region {
         self.base < other.end() && other.base < self.end()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the boards say of memory must hold together, whoever edits them.
+    #[test]
+    fn modules_and_static_memory_are_apart_and_in_ram() {
+        for (name, text) in KNOWN {
+            let machine = Board::parse(text).unwrap().machine;
+            let inside = |region: Region| {
+                machine.ram.iter().any(|bank| bank.base <= region.base && region.end() <= bank.end())
+            };
+            assert!(!machine.modules.overlaps(machine.static_memory), "{name}");
+            assert!(inside(machine.modules) && inside(machine.static_memory), "{name}");
+        }
+    }
+
+    #[test]
+    fn registers_are_assigned_by_whole_pages() {
+        let board = Board::parse(KNOWN[0].1).unwrap();
+        let pages: Vec<_> = board.hardware("i2c0").unwrap().pages().collect();
+        assert_eq!(pages, [Region { base: 0xa00_3000, size: 0x1000 }]);
+    }
+}

@@ -9,7 +9,7 @@ use anyhow::{Context, bail, ensure};
 use crate::board::Region;
 use crate::emit::host_dt::{DomainFiles, Files, host_dt};
 use crate::emit::qemu::{dump_device_tree, qemu};
-use crate::emit::ramdisk::{Ramdisk, SHIM, SHIM_CONFIG, inittab};
+use crate::emit::ramdisk::{BACKEND, Ramdisk, SHIM, SHIM_CONFIG, inittab};
 use crate::emit::{driver_dt::driver_dt, guest_dt::guest_dt, policy, shim::shim};
 use crate::manifest::Domain;
 use crate::modules::Modules;
@@ -20,9 +20,6 @@ const XEN: &str = "xen";
 const BUSYBOX: &str = "busybox";
 const SHIM_BINARY: &str = "bin/xen-frontend-shim";
 const BACKEND_BINARY: &str = "bin/backend";
-
-/// Where the backends are in the driver domain.
-const BACKEND: &str = "/usr/bin/backend";
 
 /// A file by which a directory is recognised as an image that may be replaced.
 const MARK: &str = "shim.toml";
@@ -99,7 +96,7 @@ impl Job<'_> {
         write("host.dtb", &host_dt(plan, &host, &places)?.to_dtb())?;
         let (xen, host_dtb) = (self.files.join(XEN), self.output.join("host.dtb"));
         if let Some(command) = qemu(plan, &xen, &host_dtb, modules.all()) {
-            write("qemu.json", &serde_json::to_vec_pretty(&command)?)?;
+            write("qemu.json", format!("{}\n", serde_json::to_string_pretty(&command)?).as_bytes())?;
         }
         Ok(())
     }
@@ -108,7 +105,8 @@ impl Job<'_> {
         let driver_domain = &self.plan.manifest.driver_domain;
         let mut ramdisk = Ramdisk::new(self.read(BUSYBOX)?);
         ramdisk.link("/init", "bin/busybox");
-        ramdisk.file("/etc/inittab", inittab(&driver_domain.console));
+        let console: Vec<_> = driver_domain.console.iter().map(|word| word.value.as_str()).collect();
+        ramdisk.file("/etc/inittab", inittab(&console));
         ramdisk.file(SHIM_CONFIG, shim);
         ramdisk.program(SHIM, self.read(SHIM_BINARY)?);
         ramdisk.program(BACKEND, self.read(BACKEND_BINARY)?);

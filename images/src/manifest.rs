@@ -44,7 +44,7 @@ pub struct DriverDomain {
     /// The board's hardware that it owns, by name.
     pub hardware: Vec<Spanned<String>>,
     /// A program to keep running on the console, with its arguments.
-    pub console: Vec<String>,
+    pub console: Vec<Spanned<String>>,
     /// Files to add to its ramdisk.
     pub files: Vec<ExtraFile>,
 }

@@ -70,3 +70,38 @@ impl Modules {
         &self.loaded
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn board() -> Board {
+        Board::parse(include_str!("../boards/qemu-virt.toml")).unwrap()
+    }
+
+    #[test]
+    fn each_file_has_a_place_of_its_own_where_a_kernel_could_be() {
+        let mut modules = Modules::new(&board());
+        let first = modules.place(Path::new("a"), 1).unwrap();
+        let second = modules.place(Path::new("b"), (2 << 20) + 1).unwrap();
+        let third = modules.place(Path::new("c"), 1).unwrap();
+        assert_eq!(first.base, board().machine.modules.base);
+        assert_eq!([second.base - first.base, third.base - first.base], [2 << 20, 6 << 20]);
+    }
+
+    #[test]
+    fn a_file_of_two_domains_is_loaded_once() {
+        let mut modules = Modules::new(&board());
+        let first = modules.place(Path::new("Image"), 10).unwrap();
+        modules.place(Path::new("other"), 10).unwrap();
+        assert_eq!(modules.place(Path::new("Image"), 10).unwrap(), first);
+        assert_eq!(modules.all().len(), 2);
+    }
+
+    #[test]
+    fn too_much_is_refused() {
+        let mut modules = Modules::new(&board());
+        let error = modules.place(Path::new("huge"), 1 << 30).unwrap_err();
+        assert!(error.to_string().contains("no room for huge"), "{error}");
+    }
+}

@@ -9,6 +9,21 @@ use anyhow::Context;
 use cpio::newc::{Builder, ModeFileType, trailer};
 use flate2::{Compression, GzBuilder};
 
+/// Where busybox is in every ramdisk.
+pub const BUSYBOX: &str = "/bin/busybox";
+
+/// The shell, by the name that scripts give.
+pub const SHELL: &str = "/bin/sh";
+
+/// Where the shim is in the driver domain.
+pub const SHIM: &str = "/usr/bin/xen-frontend-shim";
+
+/// Where its configuration is.
+pub const SHIM_CONFIG: &str = "/etc/xen-frontend-shim.toml";
+
+/// Where the backends are in the driver domain: one program.
+pub const BACKEND: &str = "/usr/bin/backend";
+
 /// A ramdisk that is being put together.
 #[derive(Debug, Default)]
 pub struct Ramdisk {
@@ -29,8 +44,8 @@ impl Ramdisk {
     pub fn new(busybox: Vec<u8>) -> Self {
         let mut ramdisk = Self::default();
         ramdisk.add("/dev/console", Entry::Device { major: 5, minor: 1 });
-        ramdisk.program("/bin/busybox", busybox);
-        ramdisk.link("/bin/sh", "busybox");
+        ramdisk.program(BUSYBOX, busybox);
+        ramdisk.link(SHELL, "busybox");
         for mount_point in ["/proc", "/sys", "/run", "/tmp"] {
             ramdisk.add(mount_point, Entry::Directory);
         }
@@ -103,21 +118,96 @@ impl Entry {
 
 /// What the driver domain's first process does. busybox's init keeps what it starts running, and starts a program
 /// without a shell if its line needs none.
-pub fn inittab(console: &[String]) -> String {
-    let mut lines = vec![
-        "::sysinit:/bin/busybox mount -t proc proc /proc".to_owned(),
-        "::sysinit:/bin/busybox mount -t sysfs sysfs /sys".to_owned(),
-        "::sysinit:/bin/busybox mount -t devtmpfs devtmpfs /dev".to_owned(),
-        format!("::respawn:{SHIM} run {SHIM_CONFIG}"),
-    ];
+pub fn inittab(console: &[&str]) -> String {
+    let mounts = [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("tmpfs", "/run")];
+    let mut lines: Vec<_> = mounts
+        .iter()
+        .map(|(kind, place)| format!("::sysinit:{BUSYBOX} mount -t {kind} {kind} {place}"))
+        .collect();
+    lines.push(format!("::respawn:{SHIM} run {SHIM_CONFIG}"));
     if !console.is_empty() {
         lines.push(format!("ttyAMA0::respawn:{}", console.join(" ")));
     }
     lines.join("\n") + "\n"
 }
 
-/// Where the shim is in the driver domain.
-pub const SHIM: &str = "/usr/bin/xen-frontend-shim";
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
 
-/// Where its configuration is.
-pub const SHIM_CONFIG: &str = "/etc/xen-frontend-shim.toml";
+    use cpio::newc::Reader;
+    use flate2::read::GzDecoder;
+
+    use super::*;
+
+    fn sample() -> Vec<u8> {
+        let mut ramdisk = Ramdisk::new(b"busybox".to_vec());
+        ramdisk.file("/etc/deep/inittab", inittab(&["/usr/bin/agent", "--quiet"]));
+        ramdisk.into_bytes().unwrap()
+    }
+
+    /// Path, mode, inode and content of each entry.
+    fn entries(archive: &[u8]) -> Vec<(String, u32, u32, Vec<u8>)> {
+        let mut bytes = Vec::new();
+        GzDecoder::new(archive).read_to_end(&mut bytes).unwrap();
+        let mut rest = bytes.as_slice();
+        let mut entries = Vec::new();
+        loop {
+            let mut reader = Reader::new(rest).unwrap();
+            if reader.entry().is_trailer() {
+                return entries;
+            }
+            let (name, mode, inode) =
+                (reader.entry().name().to_owned(), reader.entry().mode(), reader.entry().ino());
+            let mut content = Vec::new();
+            reader.read_to_end(&mut content).unwrap();
+            entries.push((name, mode, inode, content));
+            rest = reader.finish().unwrap();
+        }
+    }
+
+    #[test]
+    fn the_same_content_gives_the_same_bytes() {
+        assert_eq!(sample(), sample());
+    }
+
+    /// The kernel unpacks in order: a file whose directory comes later is lost.
+    #[test]
+    fn a_directory_comes_before_what_is_in_it() {
+        let names: Vec<_> = entries(&sample()).into_iter().map(|(name, ..)| name).collect();
+        for (index, name) in names.iter().enumerate() {
+            if let Some((parent, _)) = name.rsplit_once('/') {
+                assert!(names[..index].iter().any(|before| before == parent), "{name} before {parent}");
+            }
+        }
+    }
+
+    #[test]
+    fn entries_have_the_kind_and_the_content_that_was_given() {
+        let entries = entries(&sample());
+        let find = |wanted: &str| entries.iter().find(|(name, ..)| name == wanted).unwrap();
+        assert_eq!(find("bin/busybox").1, 0o100_755);
+        assert_eq!(find("bin/busybox").3, b"busybox");
+        assert_eq!(find("bin/sh").1, 0o120_777);
+        assert_eq!(find("bin/sh").3, b"busybox");
+        assert_eq!(find("dev/console").1, 0o020_600);
+        assert_eq!(find("etc/deep").1, 0o040_755);
+        assert_eq!(find("etc/deep/inittab").1, 0o100_644);
+    }
+
+    /// Entries with the same inode number would be hard links of one file.
+    #[test]
+    fn each_entry_is_a_file_of_its_own() {
+        let mut inodes: Vec<_> = entries(&sample()).into_iter().map(|(_, _, inode, _)| inode).collect();
+        inodes.dedup();
+        assert_eq!(inodes.len(), entries(&sample()).len());
+    }
+
+    #[test]
+    fn the_shim_is_kept_running_and_the_console_is_optional() {
+        assert!(
+            inittab(&[]).ends_with("::respawn:/usr/bin/xen-frontend-shim run /etc/xen-frontend-shim.toml\n")
+        );
+        assert!(inittab(&["/usr/bin/agent", "-q"]).ends_with("ttyAMA0::respawn:/usr/bin/agent -q\n"));
+    }
+}

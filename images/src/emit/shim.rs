@@ -4,12 +4,10 @@
 
 use xen_frontend_shim::config::{Backend, Config, Device, Guest};
 
+use super::ramdisk::BACKEND;
 use crate::board::Hardware;
 use crate::manifest::{Line, Target};
 use crate::plan::{DevicePlan, Function, Plan};
-
-/// The program of all backends in the driver domain.
-const BACKEND: &str = "/usr/bin/backend";
 
 /// Makes the shim's configuration.
 pub fn shim(plan: &Plan<'_>) -> Config {

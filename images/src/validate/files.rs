@@ -6,7 +6,8 @@ use std::path::Path;
 
 use toml_span::Spanned;
 
-use crate::diagnostics::Diagnostic;
+use crate::diagnostics::{Diagnostic, listed};
+use crate::emit::ramdisk::{BACKEND, BUSYBOX, SHELL, SHIM};
 use crate::manifest::Manifest;
 
 /// Checks where extra files go in the driver domain.
@@ -23,6 +24,29 @@ pub(super) fn destinations(manifest: &Manifest, found: &mut Vec<Diagnostic>) {
                     .help("write a path such as \"/usr/bin/agent\""),
             );
         }
+    }
+}
+
+/// Checks that the program on the driver domain's console is one that it has, and that init can start it as written.
+pub(super) fn console(manifest: &Manifest, found: &mut Vec<Diagnostic>) {
+    let driver_domain = &manifest.driver_domain;
+    let Some(program) = driver_domain.console.first() else { return };
+    let added = driver_domain.files.iter().map(|file| file.destination.value.as_str());
+    let own = [BUSYBOX, SHELL, SHIM, BACKEND];
+    if !added.chain(own).any(|path| path == program.value) {
+        let title = format!("the driver domain has no program `{}`", program.value);
+        found.push(
+            Diagnostic::new(program.span, title, "not in its ramdisk")
+                .help(format!("add it to `files`, or write one of {}", listed(own))),
+        );
+    }
+    let plain = |char: char| char.is_ascii_alphanumeric() || "/._-+=:,@%".contains(char);
+    for word in driver_domain.console.iter().filter(|word| !word.value.chars().all(plain)) {
+        let title = format!("`{}` cannot be an argument of a program on the console", word.value);
+        found.push(
+            Diagnostic::new(word.span, title, "a shell would read this in its own way")
+                .help("put what needs more than letters, digits and `/._-+=:,@%` into a script"),
+        );
     }
 }
 

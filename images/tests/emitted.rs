@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! What is made of a manifest, as texts that a person can review: `tests/emitted/MANIFEST/…`.
+//!
+//! After a change of what is made, `UPDATE_EXPECTED=1 cargo test -p images` writes them anew, for review by `git diff`.
+
+#![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
+
+use std::path::{Path, PathBuf};
+
+use dtoolkit::fdt::Fdt;
+use dtoolkit::model::{DeviceTree, DeviceTreeNode};
+use images::board::Region;
+use images::emit::host_dt::{DomainFiles, Files, host_dt};
+use images::emit::{driver_dt::driver_dt, guest_dt::guest_dt, policy, shim::shim};
+use images::load::load;
+use images::plan::Plan;
+
+fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/emitted")
+}
+
+/// A board's device tree that has just the nodes that are given away.
+fn host(plan: &Plan<'_>) -> Vec<u8> {
+    let mut tree = DeviceTree::new();
+    for hardware in &plan.hardware {
+        let mut node = &mut tree.root;
+        for name in hardware.host_node.trim_start_matches('/').split('/') {
+            node = node.add_child_mut(DeviceTreeNode::new_unchecked(name));
+        }
+    }
+    tree.to_dtb()
+}
+
+/// Each file where it would be if all were of 1 MiB.
+fn files(plan: &Plan<'_>) -> Files {
+    let mut places = (1u64..).map(|number| Region { base: number << 20, size: 1 << 20 });
+    let mut domain = |ramdisk: bool| DomainFiles {
+        kernel: places.next().unwrap(),
+        ramdisk: ramdisk.then(|| places.next().unwrap()),
+        device_tree: places.next().unwrap(),
+    };
+    let driver_domain = domain(true);
+    let guests = plan.guests.iter().map(|guest| domain(guest.guest.ramdisk.is_some())).collect();
+    Files { policy: places.next().unwrap(), driver_domain, guests }
+}
+
+fn emitted(plan: &Plan<'_>) -> Vec<(String, String)> {
+    let host = host_dt(plan, &host(plan), &files(plan)).unwrap();
+    let mut texts = vec![
+        ("host.dts".to_owned(), host.to_string()),
+        ("driver-domain.dts".to_owned(), driver_dt(plan).unwrap().to_string()),
+        ("domains.te".to_owned(), policy::domains(plan)),
+        ("shim.toml".to_owned(), toml::to_string(&shim(plan)).unwrap()),
+    ];
+    for guest in &plan.guests {
+        let name = format!("{}.dts", guest.guest.name.value);
+        texts.push((name, guest_dt(guest).unwrap().to_string()));
+    }
+    texts
+}
+
+fn compare(manifest: &Path, name: &str) {
+    let loaded = load(manifest).unwrap();
+    let plan = Plan::new(&loaded.manifest, &loaded.board).unwrap();
+    let directory = directory().join(name);
+    for (file, text) in emitted(&plan) {
+        let path = directory.join(file);
+        if std::env::var_os("UPDATE_EXPECTED").is_some() {
+            std::fs::create_dir_all(&directory).unwrap();
+            std::fs::write(&path, &text).unwrap();
+        }
+        let expected = std::fs::read_to_string(&path).unwrap_or_default();
+        assert_eq!(text, expected, "{} is not what was expected", path.display());
+    }
+}
+
+#[test]
+fn of_the_demo() {
+    compare(&Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/demo.toml"), "demo");
+}
+
+#[test]
+fn of_a_board_beside_the_manifest_and_a_guest_that_cannot_be_told() {
+    compare(&directory().join("pi.toml"), "pi");
+}
+
+/// What is flattened can be read again, and nothing was lost on the way.
+#[test]
+fn device_trees_survive_flattening() {
+    let loaded = load(&directory().join("pi.toml")).unwrap();
+    let plan = Plan::new(&loaded.manifest, &loaded.board).unwrap();
+    let tree = driver_dt(&plan).unwrap();
+    let dtb = tree.to_dtb();
+    assert_eq!(DeviceTree::from_fdt(&Fdt::new(&dtb).unwrap()), tree);
+}
+
+/// A board file for another tree is noticed before Xen would stop at it.
+#[test]
+fn a_node_that_the_host_lacks_is_named() {
+    let loaded = load(&directory().join("pi.toml")).unwrap();
+    let plan = Plan::new(&loaded.manifest, &loaded.board).unwrap();
+    let error = host_dt(&plan, &DeviceTree::new().to_dtb(), &files(&plan)).unwrap_err();
+    assert!(error.to_string().contains("no node /soc/i2c@7e804000"), "{error}");
+}
