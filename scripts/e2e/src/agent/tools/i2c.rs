@@ -2,13 +2,69 @@
 
 //! I2C at the rate the bus can do, each transfer checked.
 
+use std::fmt::Write;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use i2cdev::core::{I2CMessage, I2CTransfer};
 use i2cdev::linux::{LinuxI2CBus, LinuxI2CMessage};
 
-use super::Failure;
+use super::{Failure, number};
+
+fn open(bus: u32) -> Result<LinuxI2CBus, Failure> {
+    Ok(LinuxI2CBus::new(PathBuf::from(format!("/dev/i2c-{bus}")))?)
+}
+
+/// Hands `messages` to the kernel in one request. A virtio adapter that carries out only the first of them gives no
+/// error but their number, which plain tools take lightly; here it is one.
+fn transfer(bus: &mut LinuxI2CBus, messages: &mut [LinuxI2CMessage<'_>]) -> Result<(), Failure> {
+    let done = usize::try_from(bus.transfer(messages)?)?;
+    if done == messages.len() { Ok(()) } else { Err(format!("done={done} of={}", messages.len()).into()) }
+}
+
+/// One message of a request, with its own address.
+struct Message {
+    address: u16,
+    write: bool,
+    bytes: Vec<u8>,
+}
+
+impl Message {
+    /// Reads `w0x50:0a0b` or `r0x48:2`.
+    fn parse(text: &str) -> Result<Self, Failure> {
+        let wrong = || Failure::from(format!("a message is wADDRESS:HEX or rADDRESS:LENGTH, not {text}"));
+        let (head, tail) = text.split_once(':').ok_or_else(wrong)?;
+        if let Some(address) = head.strip_prefix('w') {
+            let digits: Vec<char> = tail.chars().collect();
+            let byte = |pair: &[char]| u8::from_str_radix(&pair.iter().collect::<String>(), 16);
+            let bytes = digits.chunks(2).map(byte).collect::<Result<_, _>>()?;
+            return Ok(Self { address: number(address)?, write: true, bytes });
+        }
+        let address = head.strip_prefix('r').ok_or_else(wrong)?;
+        Ok(Self { address: number(address)?, write: false, bytes: vec![0; number::<u16>(tail)?.into()] })
+    }
+
+    fn for_kernel(&mut self) -> LinuxI2CMessage<'_> {
+        let message = match self.write {
+            true => LinuxI2CMessage::write(&self.bytes),
+            false => LinuxI2CMessage::read(&mut self.bytes),
+        };
+        message.with_address(self.address)
+    }
+}
+
+/// Carries out one request and prints what it read, a line per message that reads.
+pub(super) fn request(bus: u32, messages: &[&str]) -> Result<(), Failure> {
+    let mut messages: Vec<Message> =
+        messages.iter().map(|text| Message::parse(text)).collect::<Result<_, _>>()?;
+    transfer(&mut open(bus)?, &mut messages.iter_mut().map(Message::for_kernel).collect::<Vec<_>>())?;
+    for message in messages.iter().filter(|message| !message.write) {
+        let mut text = String::new();
+        message.bytes.iter().try_for_each(|byte| write!(text, "{byte:02x}"))?;
+        println!("{text}");
+    }
+    Ok(())
+}
 
 /// Which bytes of which target are written and read. The target has a register pointer of one byte, as EEPROMs and
 /// clocks with memory have.
@@ -28,7 +84,7 @@ fn pattern(round: u32, length: u8) -> Vec<u8> {
 
 /// Two transfers a round: one that writes, one that sets the register pointer and reads (with a repeated start).
 pub(super) fn stress(bus: u32, place: &Place, rounds: u32) -> Result<(), Failure> {
-    let mut bus = LinuxI2CBus::new(PathBuf::from(format!("/dev/i2c-{bus}")))?;
+    let mut bus = open(bus)?;
     let start = Instant::now();
     let (mut errors, mut differences) = (0_u32, 0_u32);
     for round in 0..rounds {
@@ -50,11 +106,32 @@ pub(super) fn stress(bus: u32, place: &Place, rounds: u32) -> Result<(), Failure
 fn check(bus: &mut LinuxI2CBus, place: &Place, pattern: &[u8]) -> Result<bool, Failure> {
     let mut bytes = vec![place.offset];
     bytes.extend(pattern);
-    bus.transfer(&mut [LinuxI2CMessage::write(&bytes).with_address(place.address)])?;
+    transfer(bus, &mut [LinuxI2CMessage::write(&bytes).with_address(place.address)])?;
     let mut back = vec![0; pattern.len()];
-    bus.transfer(&mut [
-        LinuxI2CMessage::write(&[place.offset]).with_address(place.address),
-        LinuxI2CMessage::read(&mut back).with_address(place.address),
-    ])?;
+    let pointer = [place.offset];
+    let (write, read) = (LinuxI2CMessage::write(&pointer), LinuxI2CMessage::read(&mut back));
+    transfer(bus, &mut [write.with_address(place.address), read.with_address(place.address)])?;
     Ok(back == pattern)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_read_from_text() {
+        let write = Message::parse("w0x50:10ff").unwrap();
+        assert_eq!((write.address, write.write, write.bytes), (0x50, true, vec![0x10, 0xff]));
+        let read = Message::parse("r0x48:2").unwrap();
+        assert_eq!((read.address, read.write, read.bytes.len()), (0x48, false, 2));
+        for wrong in ["", "x0x48:1", "w0x48", "w0x48:zz", "r0x48:70000"] {
+            assert!(Message::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_pattern_changes_from_round_to_round() {
+        assert_eq!(pattern(3, 8), pattern(3, 8));
+        assert_ne!(pattern(3, 8), pattern(4, 8));
+    }
 }

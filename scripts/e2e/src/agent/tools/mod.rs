@@ -3,6 +3,7 @@
 //! What plain Linux tools do not do: thousands of transfers that are checked, GPIO lines, attempts on foreign
 //! memory. Each is a command of the agent's binary, also by hand in a guest's shell.
 
+mod foreign;
 mod gpio;
 mod i2c;
 
@@ -15,6 +16,7 @@ pub type Failure = Box<dyn Error + Send + Sync>;
 /// What `agent help` says.
 pub const USAGE: &str = "\
 agent                                           serve the console (standard input and output)
+agent i2c BUS MESSAGE...                        one request; MESSAGE is wADDRESS:HEX or rADDRESS:LENGTH
 agent i2c-stress BUS ADDRESS OFFSET LENGTH N    N times: write a pattern, read it back, compare
 agent gpio-lines CHIP                           name, direction and user of each line
 agent gpio-get CHIP LINE                        read an input
@@ -22,6 +24,8 @@ agent gpio-hold CHIP LINE VALUE                 drive an output until killed
 agent gpio-blink CHIP LINE N MILLISECONDS       N times: drive 1, then 0
 agent gpio-watch CHIP LINE EDGE N               wait for N edges (rising, falling, both)
 agent gpio-stress CHIP OUT IN N                 N times: drive OUT, read IN, compare
+agent map-foreign DOMID GFN COUNT               try to map pages of a domain by the right of this one
+agent map-grant DOMID FIRST COUNT               try to map pages that a domain may have granted
 CHIP is a name like gpiochip0, or the label of a chip";
 
 /// Runs the tool that `arguments` name and prints its result to standard output.
@@ -35,6 +39,7 @@ pub fn run(arguments: &[String]) -> Result<(), Failure> {
             println!("{USAGE}");
             Ok(())
         }
+        ["i2c", bus, ref messages @ ..] => i2c::request(number(bus)?, messages),
         ["i2c-stress", bus, address, offset, length, count] => {
             let place =
                 i2c::Place { address: number(address)?, offset: number(offset)?, length: number(length)? };
@@ -49,6 +54,12 @@ pub fn run(arguments: &[String]) -> Result<(), Failure> {
         ["gpio-watch", chip, line, edge, count] => gpio::watch(chip, number(line)?, edge, number(count)?),
         ["gpio-stress", chip, output, input, count] => {
             gpio::stress(chip, number(output)?, number(input)?, number(count)?)
+        }
+        ["map-foreign", domain, first, count] => {
+            foreign::map_foreign(number(domain)?, number(first)?, number(count)?)
+        }
+        ["map-grant", domain, first, count] => {
+            foreign::map_grants(number(domain)?, number(first)?, number(count)?)
         }
         _ => Err(format!("unknown command\n{USAGE}").into()),
     }

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The scenarios: each a test with a name, all on one machine that boots once. `scripts/test e2e [NAME]` runs them.
+
+mod both;
+mod gpio;
+mod i2c;
+mod isolation;
+mod quiet;
+mod rebind;
+mod size;
+
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use e2e::host::machine::{Machine, Place};
+use libtest_mimic::{Arguments, Failed, Trial};
+
+/// How long a program in a domain may take that has little to do.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// One scenario.
+struct Scenario {
+    name: &'static str,
+    run: fn(&Machine) -> Result<()>,
+    /// What the consoles may say in it that would otherwise be a failure.
+    expected: &'static [&'static str],
+}
+
+const fn scenario(name: &'static str, run: fn(&Machine) -> Result<()>) -> Scenario {
+    Scenario { name, run, expected: &[] }
+}
+
+/// In this order. The last ones look back on all that went before.
+const SCENARIOS: &[Scenario] = &[
+    scenario("guest-a-reads-temperature", i2c::guest_a_reads_temperature),
+    scenario("guest-a-sees-temperature-change", i2c::guest_a_sees_temperature_change),
+    scenario("guest-a-writes-eeprom-page", i2c::guest_a_writes_eeprom_page),
+    scenario("guest-b-reads-clock", i2c::guest_b_reads_clock),
+    scenario("guest-b-cannot-reach-targets-of-guest-a", isolation::targets),
+    scenario("guest-b-cannot-reach-them-second-in-a-request", isolation::second_message),
+    scenario("guest-b-cannot-reach-lines-of-guest-a", isolation::lines),
+    scenario("guest-a-drives-a-line", gpio::guest_a_drives_a_line),
+    scenario("an-edge-arrives-in-guest-a", gpio::an_edge_arrives),
+    scenario("the-power-button-arrives-in-guest-a", gpio::the_power_button_arrives),
+    Scenario {
+        name: "driver-domain-cannot-map-what-was-not-granted",
+        run: isolation::foreign_pages,
+        // Two spaces, as the security server prints it: a denied mapping is what this scenario is about.
+        expected: &[
+            "avc:  denied  { map_read map_write } for",
+            "avc:  denied  { map_read } for",
+            "avc:  denied  { map_write } for",
+        ],
+    },
+    scenario("both-guests-at-once", both::both_guests_at_once),
+    scenario("rebinding-leaves-no-grant-mapped", rebind::rebinding_leaves_no_grant_mapped),
+    scenario("driver-domain-is-small", size::driver_domain_is_small),
+    scenario("kernels-did-not-complain", quiet::kernels_did_not_complain),
+];
+
+/// The machine, booted when the first scenario needs it.
+#[derive(Default)]
+struct Shared(Mutex<Option<Result<Machine, String>>>);
+
+impl Shared {
+    fn run(&self, scenario: &Scenario) -> Result<(), Failed> {
+        let mut machine = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match machine.get_or_insert_with(|| boot().map_err(|error| format!("{error:#}"))) {
+            Ok(machine) => perform(machine, scenario).map_err(|error| Failed::from(format!("{error:#}"))),
+            Err(reason) => Err(Failed::from(format!("the machine did not boot: {reason}"))),
+        }
+    }
+}
+
+fn boot() -> Result<Machine> {
+    let machine = Machine::start(&Place::in_checkout("scenarios"))?;
+    machine.wait_for_guests()?;
+    eprintln!("booted in {:.1} s", machine.uptime().as_secs_f64());
+    Ok(machine)
+}
+
+fn perform(machine: &mut Machine, scenario: &Scenario) -> Result<()> {
+    let mark = machine.console.mark();
+    let done = (scenario.run)(machine);
+    let quiet = quiet::check(&machine.console.since(mark), scenario.expected);
+    machine.split_log()?;
+    let place = || format!("logs in {}", machine.directory.display());
+    done.with_context(place)?;
+    quiet.with_context(place)?;
+    machine.alive()
+}
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // They share one machine, and some of them measure what happens on it.
+    arguments.test_threads = Some(1);
+    let shared = Arc::new(Shared::default());
+    let trial = |scenario: &'static Scenario| {
+        let shared = Arc::clone(&shared);
+        Trial::test(scenario.name, move || shared.run(scenario))
+    };
+    let conclusion = libtest_mimic::run(&arguments, SCENARIOS.iter().map(trial).collect());
+    // `exit` would leave QEMU and the hardware running.
+    shared.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+    conclusion.exit_code()
+}

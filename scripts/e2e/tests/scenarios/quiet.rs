@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Nobody complains: neither Xen nor a kernel nor a daemon of ours.
+
+use anyhow::{Result, ensure};
+use e2e::host::console::Line;
+use e2e::host::machine::Machine;
+
+use crate::LIMIT;
+
+/// What Xen, Linux and Rust say when something went wrong.
+const COMPLAINTS: &[&str] = &[
+    "WARNING:",
+    "BUG:",
+    "Oops",
+    "Kernel panic",
+    "Call trace",
+    "Call Trace",
+    "rcu_sched",
+    "hung task",
+    "Assertion",
+    "avc:  denied",
+    "panicked at",
+    "device is broken",
+    "g.e. 0x",
+    "deferring",
+    "still in use",
+    "Bad grant",
+    "unbalanced",
+    "segfault",
+];
+
+fn complaint<'a>(text: &'a str, expected: &[&str]) -> Option<&'a str> {
+    let complains = COMPLAINTS.iter().any(|complaint| text.contains(complaint));
+    (complains && !expected.iter().any(|expected| text.contains(expected))).then_some(text)
+}
+
+/// Fails if the console says that something went wrong.
+pub(crate) fn check(lines: &[Line], expected: &[&str]) -> Result<()> {
+    let complaints: Vec<&str> = lines.iter().filter_map(|line| complaint(&line.text, expected)).collect();
+    ensure!(complaints.is_empty(), "complaints on the console: {}", complaints.join("\n"));
+    Ok(())
+}
+
+/// The kernels' own logs, since lines of the console can be damaged.
+pub(crate) fn kernels_did_not_complain(machine: &Machine) -> Result<()> {
+    for channel in [&machine.driver_domain, &machine.guest_a, &machine.guest_b] {
+        let log = channel.check(&["dmesg"], LIMIT)?;
+        ensure!(log.lines().count() > 10, "there is no kernel log");
+        let complaints: Vec<&str> = log.lines().filter_map(|line| complaint(line, &[])).collect();
+        ensure!(complaints.is_empty(), "complaints in a kernel's log: {}", complaints.join("\n"));
+    }
+    let boot: Vec<Line> =
+        machine.console.since(0).into_iter().take_while(|line| !line.text.contains("unpaused")).collect();
+    check(&boot, &[])
+}
