@@ -3,6 +3,7 @@
 //! The host's end of the exchange with an agent: every frame is sent until it is acknowledged, every part of an
 //! answer is asked for until it is there.
 
+use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -107,15 +108,43 @@ impl Channel {
     pub fn ask(&self, request: &Request, limit: Duration) -> Result<Answer> {
         self.wait_for_agent(super::PATIENCE)?;
         let mut exchange = self.exchange.lock().unwrap_or_else(PoisonError::into_inner);
+        let assembly = self.send(&mut exchange, request)?;
+        let answer = self.collect(&mut exchange, assembly, limit + OVERHEAD)?;
+        postcard::from_bytes(&answer).context("an answer that is none")
+    }
+
+    /// Gives the domain's console to an interactive program until it ends, or until `input` gives none: [`None`].
+    ///
+    /// # Errors
+    /// If the agent does not take the request, or the input cannot be read.
+    pub fn interactive(
+        &self,
+        command: &[&str],
+        mut input: impl FnMut() -> Result<Option<Vec<u8>>>,
+        output: impl Write + Send + 'static,
+    ) -> Result<()> {
+        self.wait_for_agent(super::PATIENCE)?;
+        let mut exchange = self.exchange.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut answer = self.send(&mut exchange, &Request::Interactive(owned(command)))?;
+        let ended_or_input = || {
+            while let Some(frame) = self.receive(&mut exchange, Instant::now())? {
+                answer.add(frame);
+            }
+            if answer.message().is_some() { Ok(None) } else { input() }
+        };
+        self.console.hand_over(self.domain, ended_or_input, output)
+    }
+
+    /// Sends a request; what is returned may have the beginning of the answer.
+    fn send(&self, exchange: &mut Exchange, request: &Request) -> Result<Assembly> {
         let agent = exchange.agent.unwrap_or_default();
         exchange.sequence = exchange.sequence.wrapping_add(1);
         let message = postcard::to_allocvec(request)?;
         let mut assembly = Assembly::default();
         for frame in Frame::split(Kind::Request, agent, exchange.sequence, &message, PAYLOAD_TO_AGENT) {
-            self.deliver(&mut exchange, &frame, &mut assembly)?;
+            self.deliver(exchange, &frame, &mut assembly)?;
         }
-        let answer = self.collect(&mut exchange, assembly, limit + OVERHEAD)?;
-        postcard::from_bytes(&answer).context("an answer that is none")
+        Ok(assembly)
     }
 
     fn deliver(&self, exchange: &mut Exchange, frame: &Frame, assembly: &mut Assembly) -> Result<()> {

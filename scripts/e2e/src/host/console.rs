@@ -7,7 +7,7 @@
 //! (xen/drivers/char/console.c), so what is typed never goes astray for long.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -271,26 +271,26 @@ impl Console {
         Ok(state.focus.filter(|_| state.switches >= count))
     }
 
-    /// Gives the focus to a domain, and `input` and `output` to a person, until `input` ends; then Xen has the focus
-    /// again.
+    /// Gives the focus to a domain, its characters to `output` and those of `input` to it, until `input` gives none:
+    /// [`None`]. Then Xen has the focus again.
     ///
     /// # Errors
     /// If Xen does not move the focus, or the input cannot be read.
     pub fn hand_over(
         &self,
         domain: u16,
-        mut input: impl FnMut(&mut [u8]) -> io::Result<usize>,
+        mut input: impl FnMut() -> Result<Option<Vec<u8>>>,
         output: impl Write + Send + 'static,
     ) -> Result<()> {
         let mut keyboard = self.keyboard.lock().unwrap_or_else(PoisonError::into_inner);
         while self.switch(&mut keyboard)? != Party::Domain(domain) {}
         self.lock().tap = Some(Box::new(output));
-        let mut buffer = [0; 16];
         let copied = loop {
-            match input(&mut buffer) {
-                Ok(0) => break Ok(()),
-                Ok(count) => {
-                    keyboard.output.write_all(buffer.get(..count).unwrap_or_default())?;
+            match input() {
+                Ok(None) => break Ok(()),
+                Ok(Some(bytes)) => {
+                    // Few enough for the FIFO of 32 characters, if a person types.
+                    keyboard.output.write_all(&bytes)?;
                     keyboard.output.flush()?;
                 }
                 Err(error) => break Err(error),
@@ -298,7 +298,7 @@ impl Console {
         };
         self.lock().tap = None;
         while self.switch(&mut keyboard)? != Party::Xen {}
-        Ok(copied?)
+        copied
     }
 }
 

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Who owns what, as the manifest says.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use images::load::load;
+use images::plan::{DRIVER_DOMID, Function, GuestPlan, Plan};
+
+/// Prints the picture of the demo's manifest.
+pub(crate) fn print() -> Result<()> {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../images/examples/demo.toml");
+    let loaded = load(&manifest)?;
+    let plan = Plan::new(&loaded.manifest, &loaded.board).context("the demo's manifest has no plan")?;
+    println!("\nWho owns what (images/examples/demo.toml)\n");
+    println!("  board {}", loaded.manifest.board.value);
+    let domain = &loaded.manifest.driver_domain;
+    let memory = domain.domain.memory.value.mib();
+    println!("  └─ driver domain    domain {DRIVER_DOMID}, {memory} MiB, owns the hardware");
+    for hardware in &domain.hardware {
+        println!("     │    {}", hardware.value);
+    }
+    let last = plan.guests.len().saturating_sub(1);
+    for (place, guest) in plan.guests.iter().enumerate() {
+        print_guest(guest, place == last);
+    }
+    println!();
+    Ok(())
+}
+
+fn print_guest(plan: &GuestPlan<'_>, last: bool) {
+    let (branch, stem) = if last { ("└─", "  ") } else { ("├─", "│ ") };
+    let (name, memory) = (&plan.guest.name.value, plan.guest.domain.memory.value.mib());
+    println!("     {branch} {name:<13} domain {}, {memory} MiB, reaches no more than", plan.domid);
+    for device in &plan.devices {
+        for thing in things(&device.function) {
+            println!("     {stem}   {thing}");
+        }
+    }
+}
+
+/// What the guest reaches by one of its devices.
+fn things(function: &Function<'_>) -> Vec<String> {
+    match function {
+        Function::I2c { adapter, targets } => {
+            let what = |compatible: Option<&str>| compatible.unwrap_or("a target").to_owned();
+            let compatible = |target: &images::manifest::Target| {
+                what(target.compatible.as_ref().map(|compatible| compatible.value.as_str()))
+            };
+            let line = |target: &images::manifest::Target| {
+                format!(
+                    "I2C    {:#04x}  {:<14} on {}",
+                    target.address.value,
+                    compatible(target),
+                    adapter.name
+                )
+            };
+            targets.iter().map(line).collect()
+        }
+        Function::Gpio { lines } => {
+            let line =
+                |(place, (chip, line)): (usize, &(&images::board::Hardware, &images::manifest::Line))| {
+                    format!(
+                        "GPIO   {place:<4}  {:<14} line {} of {}",
+                        line.name.value, line.line.value, chip.name
+                    )
+                };
+            lines.iter().enumerate().map(line).collect()
+        }
+    }
+}
