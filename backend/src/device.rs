@@ -40,6 +40,10 @@ pub trait Device: Send {
     /// Something happened on a descriptor that the device watches as `token`.
     fn event(&mut self, token: u32, finished: &mut Vec<Chain>);
 
+    /// The frontend starts `queue`, whose next available entry is `base`. That is 0 for a driver that has just set its
+    /// device up, after start-up or a reset. Where it is not, the driver goes on with a device that was paused.
+    fn start(&mut self, queue: usize, base: u16);
+
     /// The frontend stops `queue`: chains that the device keeps of it are given back, or dropped where
     /// virtio has no answer for them.
     fn stop(&mut self, queue: usize, finished: &mut Vec<Chain>);

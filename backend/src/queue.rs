@@ -113,6 +113,11 @@ impl Ring {
         self.queue.set_event_idx(enabled);
     }
 
+    /// Started, though perhaps not enabled.
+    pub(crate) fn is_started(&self) -> bool {
+        self.queue.ready()
+    }
+
     pub(crate) fn start(&mut self, memory: &Memory) {
         self.queue.set_ready(true);
         self.check_memory(memory);

@@ -286,7 +286,7 @@ impl VhostUserBackendReqHandlerMut for Backend {
     }
 
     fn set_vring_kick(&mut self, index: u8, fd: Option<File>) -> Result<()> {
-        let Self { session: Session { rings, memory, .. }, watcher, .. } = self;
+        let Self { device, session: Session { rings, memory, .. }, watcher, .. } = self;
         let ring = rings
             .get_mut(usize::from(index))
             .ok_or_else(|| refused(format_args!("there is no queue {index}")))?;
@@ -297,6 +297,9 @@ impl VhostUserBackendReqHandlerMut for Backend {
         let watched = watcher.insert(&kick, Token::Kick(u32::from(index)));
         watched.map_err(Error::ReqHandlerError)?;
         ring.kick = Some(kick);
+        if !ring.is_started() {
+            device.start(usize::from(index), ring.next_available());
+        }
         ring.start(memory);
         Ok(())
     }

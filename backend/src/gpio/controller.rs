@@ -25,20 +25,6 @@ use super::policy::Line;
 use super::request::Request;
 use super::spec::{Direction, IrqStatus, Trigger};
 
-/// A line's interrupt.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Interrupt {
-    /// Disabled by the driver, or never enabled.
-    #[default]
-    Disabled,
-    /// The driver was told that enabling failed. Linux's driver ignores that, queues a buffer, and
-    /// queues it again at once when it comes back INVALID: so buffers are kept until the driver
-    /// disables the interrupt (5.18.7.1: "The driver can do this before enabling").
-    Failed,
-    /// Enabled.
-    Enabled(Trigger),
-}
-
 /// What the device knows of a line. All of it is dropped at once, by assigning the default, when the
 /// driver sets the direction to NONE ("The device MUST discard all state information", 5.18.6.9).
 #[derive(Debug)]
@@ -47,9 +33,15 @@ struct State<B> {
     direction: Direction,
     /// The value that the driver last set; drives the line when it is an output.
     value: bool,
-    interrupt: Interrupt,
+    /// What raises the interrupt, while it is enabled.
+    trigger: Option<Trigger>,
     /// An edge was sensed while the interrupt was masked.
     latched: bool,
+    /// The driver does not listen: it queued a buffer for a disabled interrupt and got it back, or was told
+    /// that enabling failed. Linux's would queue a returned buffer again at once, for ever. So the next is
+    /// kept until the driver decides about the interrupt (5.18.7.1: "The driver can do this before
+    /// enabling").
+    deaf: bool,
     /// The driver's buffer: the interrupt is unmasked while there is one.
     buffer: Option<B>,
 }
@@ -59,21 +51,29 @@ impl<B> Default for State<B> {
         Self {
             direction: Direction::None,
             value: false,
-            interrupt: Interrupt::Disabled,
+            trigger: None,
             latched: false,
+            deaf: false,
             buffer: None,
         }
     }
 }
 
+impl<B> State<B> {
+    /// How the hardware must be set up for this.
+    fn setup(&self) -> Setup {
+        setup(self.direction, self.value, self.trigger)
+    }
+}
+
 /// How the hardware must be set up for a direction, a value and an interrupt. A driver may enable an
 /// interrupt without a direction; then the line is sensed all the same.
-fn setup(direction: Direction, value: bool, interrupt: Interrupt) -> Setup {
-    let edges = match interrupt {
-        Interrupt::Disabled | Interrupt::Failed => Edges::None,
-        Interrupt::Enabled(Trigger::Rising | Trigger::High) => Edges::Rising,
-        Interrupt::Enabled(Trigger::Falling | Trigger::Low) => Edges::Falling,
-        Interrupt::Enabled(Trigger::Both) => Edges::Both,
+fn setup(direction: Direction, value: bool, trigger: Option<Trigger>) -> Setup {
+    let edges = match trigger {
+        None => Edges::None,
+        Some(Trigger::Rising | Trigger::High) => Edges::Rising,
+        Some(Trigger::Falling | Trigger::Low) => Edges::Falling,
+        Some(Trigger::Both) => Edges::Both,
     };
     match direction {
         Direction::Output => Setup::Output(value),
@@ -102,12 +102,15 @@ pub struct Controller<L, B> {
     hardware: L,
     lines: Vec<State<B>>,
     returned: Vec<(B, IrqStatus)>,
+    /// There is no driver at present; if it comes back, it finds its lines as they were.
+    suspended: bool,
 }
 
 impl<L: Lines, B> Controller<L, B> {
     /// A device of `count` lines, all released.
     pub fn new(hardware: L, count: u16) -> Self {
-        Self { hardware, lines: (0..count).map(|_| State::default()).collect(), returned: Vec::new() }
+        let lines = (0..count).map(|_| State::default()).collect();
+        Self { hardware, lines, returned: Vec::new(), suspended: false }
     }
 
     /// Has the hardware's events watched; each is to be brought to [`Controller::event`].
@@ -154,13 +157,12 @@ impl<L: Lines, B> Controller<L, B> {
                 let released = self.hardware.set_up(line.number(), Setup::Released);
                 return Ok(released?);
             }
-            Direction::Output if matches!(state.interrupt, Interrupt::Enabled(_)) => {
+            Direction::Output if state.trigger.is_some() => {
                 return Err(Error::OutputWithInterrupt);
             }
             Direction::Output | Direction::Input => {}
         }
-        let wanted = setup(to, state.value, state.interrupt);
-        self.hardware.set_up(line.number(), wanted)?;
+        self.hardware.set_up(line.number(), setup(to, state.value, state.trigger))?;
         state.direction = to;
         Ok(())
     }
@@ -184,25 +186,22 @@ impl<L: Lines, B> Controller<L, B> {
         let Some(state) = self.lines.get_mut(line.index()) else {
             return Ok(());
         };
-        if state.direction == Direction::Output {
-            state.interrupt = Interrupt::Failed;
-            return Err(Error::OutputWithInterrupt);
-        }
-        if state.interrupt == Interrupt::Enabled(trigger) {
+        if state.trigger == Some(trigger) {
             return Ok(());
         }
-        let was = std::mem::replace(&mut state.interrupt, Interrupt::Failed);
-        state.latched = false;
-        if matches!(was, Interrupt::Enabled(_)) {
-            let quiet = setup(state.direction, state.value, Interrupt::Failed);
-            self.hardware.set_up(line.number(), quiet)?;
+        let was = state.trigger.take();
+        (state.latched, state.deaf) = (false, true);
+        if state.direction == Direction::Output {
+            return Err(Error::OutputWithInterrupt);
+        }
+        if was.is_some() {
+            self.hardware.set_up(line.number(), state.setup())?;
             self.hardware.take_edges(line.number())?;
         }
-        let enabled = Interrupt::Enabled(trigger);
-        let wanted = setup(state.direction, state.value, enabled);
+        let wanted = setup(state.direction, state.value, Some(trigger));
         self.hardware.set_up(line.number(), wanted)?;
-        state.interrupt = enabled;
-        self.sense(line);
+        (state.trigger, state.deaf) = (Some(trigger), false);
+        self.sense(line.number());
         Ok(())
     }
 
@@ -212,14 +211,13 @@ impl<L: Lines, B> Controller<L, B> {
         let Some(state) = self.lines.get_mut(line.index()) else {
             return Ok(());
         };
-        let was = std::mem::take(&mut state.interrupt);
-        state.latched = false;
+        let was = state.trigger.take();
+        (state.latched, state.deaf) = (false, false);
         if let Some(buffer) = state.buffer.take() {
             self.returned.push((buffer, IrqStatus::Invalid));
         }
-        if matches!(was, Interrupt::Enabled(_)) {
-            let wanted = setup(state.direction, state.value, Interrupt::Disabled);
-            self.hardware.set_up(line.number(), wanted)?;
+        if was.is_some() {
+            self.hardware.set_up(line.number(), state.setup())?;
             self.hardware.take_edges(line.number())?;
         }
         Ok(())
@@ -232,36 +230,37 @@ impl<L: Lines, B> Controller<L, B> {
         };
         // Unmasked without being enabled (5.18.6.6), or a second buffer, which a driver must not
         // queue (5.18.7.2).
-        if state.interrupt == Interrupt::Disabled || state.buffer.is_some() {
+        let disabled = state.trigger.is_none() && !state.deaf;
+        if disabled || state.buffer.is_some() || self.suspended {
+            state.deaf |= disabled;
             return self.returned.push((buffer, IrqStatus::Invalid));
         }
         state.buffer = Some(buffer);
-        self.sense(line);
+        self.sense(line.number());
     }
 
     /// Brings a line up to date after it was unmasked: collects what has happened, then looks at what
     /// is so now. In this order an edge between the two is seen, once as a level and not again, since
     /// edges collected while masked do not count for a level.
-    fn sense(&mut self, line: Line) {
-        let Some(state) = self.lines.get_mut(line.index()) else {
+    fn sense(&mut self, number: u16) {
+        let Some(state) = self.lines.get_mut(usize::from(number)) else {
             return;
         };
-        let active = match state.interrupt {
-            Interrupt::Disabled | Interrupt::Failed => return,
-            Interrupt::Enabled(Trigger::Rising | Trigger::Falling | Trigger::Both) => {
+        let active = match state.trigger {
+            None => return,
+            Some(Trigger::Rising | Trigger::Falling | Trigger::Both) => {
                 if state.latched && state.buffer.is_some() {
                     state.latched = false;
-                    self.fire(line.index());
+                    self.fire(number);
                 }
-                return self.collect(line.number());
+                return self.collect(number);
             }
-            Interrupt::Enabled(Trigger::High) => true,
-            Interrupt::Enabled(Trigger::Low) => false,
+            Some(Trigger::High) => true,
+            Some(Trigger::Low) => false,
         };
-        let number = line.number();
         let stale = self.hardware.take_edges(number);
         match stale.and_then(|_| self.hardware.value(number)) {
-            Ok(value) if value == active => self.fire(line.index()),
+            Ok(value) if value == active => self.fire(number),
             Ok(_) => {}
             Err(error) => warn!("line {number}: cannot read its level: {error}"),
         }
@@ -278,33 +277,33 @@ impl<L: Lines, B> Controller<L, B> {
     /// Takes a line's edges and does with them what its trigger asks for. It may have none: the event may
     /// be older than the last reset.
     fn collect(&mut self, number: u16) {
-        let index = usize::from(number);
-        let Some(state) = self.lines.get_mut(index) else { return };
+        let Some(state) = self.lines.get_mut(usize::from(number)) else { return };
         // Taken even if nobody wants them: the descriptor stays readable otherwise.
         let edges = match self.hardware.take_edges(number) {
             Ok(edges) => edges,
             Err(error) => return warn!("line {number}: cannot read its events: {error}"),
         };
-        let Interrupt::Enabled(trigger) = state.interrupt else { return };
+        let Some(trigger) = state.trigger else { return };
         let (masked, level) = (state.buffer.is_none(), matches!(trigger, Trigger::High | Trigger::Low));
         // The first edge fires if it may; edges that find the interrupt masked are latched as one,
         // and only for an edge trigger (5.18.6.9).
         let left = if masked { edges } else { edges.saturating_sub(1) };
         state.latched |= left > 0 && !level;
         if edges > 0 {
-            self.fire(index);
+            self.fire(number);
         }
     }
 
     /// Returns the line's buffer, if it is unmasked, to say that its interrupt fired; this masks it.
-    fn fire(&mut self, index: usize) {
-        if let Some(buffer) = self.lines.get_mut(index).and_then(|l| l.buffer.take()) {
+    fn fire(&mut self, number: u16) {
+        let line = self.lines.get_mut(usize::from(number));
+        if let Some(buffer) = line.and_then(|line| line.buffer.take()) {
             self.returned.push((buffer, IrqStatus::Valid));
         }
     }
 
     /// The event queue stops: every buffer goes back unused, while there is still a ring to put it on.
-    /// A driver that only paused finds its interrupts masked and queues them again.
+    /// A driver that only paused finds its interrupts masked and queues its buffers again.
     pub fn stop_events(&mut self) {
         for state in &mut self.lines {
             let buffer = state.buffer.take();
@@ -312,14 +311,40 @@ impl<L: Lines, B> Controller<L, B> {
         }
     }
 
+    /// There are no requests any more, and nobody says why: all lines are released, as after a reset, but what
+    /// was known of them is kept for a driver that [comes back](Self::resume).
+    pub fn suspend(&mut self) {
+        self.suspended = true;
+        self.release();
+    }
+
+    /// The driver is back, and thinks that its lines are as they were: so they are made. What happened
+    /// meanwhile on a line that it listened to is lost, except for a level that is still there.
+    pub fn resume(&mut self) {
+        if !std::mem::replace(&mut self.suspended, false) {
+            return;
+        }
+        for (number, state) in (0u16..).zip(&mut self.lines) {
+            if let Err(error) = self.hardware.set_up(number, state.setup()) {
+                warn!("line {number}: cannot take it again: {error}");
+                *state = State { deaf: true, ..State::default() };
+            }
+        }
+    }
+
     /// The driver is gone: all lines are released, all that was known of them is forgotten, and the
     /// buffers are dropped without a word, since there is no ring any more that could take them.
     pub fn reset(&mut self) {
-        let Self { hardware, lines, returned } = self;
+        let Self { hardware: _, lines, returned, suspended } = self;
         returned.clear();
-        for (number, state) in (0u16..).zip(lines) {
-            *state = State::default();
-            if let Err(error) = hardware.set_up(number, Setup::Released) {
+        lines.fill_with(State::default);
+        *suspended = false;
+        self.release();
+    }
+
+    fn release(&mut self) {
+        for (number, _) in (0u16..).zip(&self.lines) {
+            if let Err(error) = self.hardware.set_up(number, Setup::Released) {
                 warn!("line {number}: cannot release it: {error}");
             }
         }
@@ -451,6 +476,57 @@ mod tests {
         assert_eq!(bench.returned(), [(7, Invalid)]);
         bench.unmask(1, 8);
         assert_eq!(bench.returned(), [(8, Invalid)]);
+    }
+
+    /// What a driver that does not listen makes of the buffer that came back: it queues it again. The two would
+    /// play ball for ever.
+    #[test]
+    fn a_buffer_that_came_back_once_is_kept_when_it_is_queued_again() {
+        let mut bench = Bench::new();
+        bench.unmask(0, 1);
+        assert_eq!(bench.returned(), [(1, Invalid)]);
+        bench.unmask(0, 1);
+        bench.pulse(0);
+        assert_eq!(bench.returned(), []);
+        assert!(bench.trigger(0, Some(Trigger::Rising)));
+        assert_eq!(bench.returned(), []);
+        bench.pulse(0);
+        assert_eq!(bench.returned(), [(1, Valid)]);
+        assert!(bench.trigger(0, None));
+        bench.unmask(0, 2);
+        assert_eq!(bench.returned(), [(2, Invalid)], "after NONE it counts anew");
+    }
+
+    /// QEMU stops the queues when its user pauses the machine, and starts them where they were.
+    #[test]
+    fn a_driver_that_was_paused_finds_its_lines_as_they_were() {
+        let mut bench = Bench::new();
+        assert!(bench.direction(0, Direction::Output) && bench.set(0, true));
+        assert!(bench.trigger(1, Some(Trigger::Rising)) && bench.trigger(2, Some(Trigger::High)));
+        assert!(bench.direction(3, Direction::Input));
+        bench.pulse(1);
+        bench.unmask(2, 1);
+        bench.controller.stop_events();
+        bench.controller.suspend();
+        assert_eq!(bench.returned(), [(1, Invalid)]);
+        for line in 0..4 {
+            assert_eq!(bench.setup(line), Setup::Released);
+        }
+        bench.unmask(2, 2);
+        assert_eq!(bench.returned(), [(2, Invalid)]);
+        bench.controller.hardware.taken.insert(3);
+        bench.controller.resume();
+        assert_eq!(bench.setup(0), Setup::Output(true));
+        assert_eq!(bench.ask(R::GetDirection(UncheckedLine(3))).ok(), Some(0));
+        bench.unmask(1, 3);
+        bench.unmask(2, 4);
+        assert_eq!(bench.returned(), [(3, Valid)], "latched before");
+        bench.drive(2, true);
+        assert_eq!(bench.returned(), [(4, Valid)]);
+        // Only what was suspended can be resumed.
+        assert!(bench.direction(0, Direction::None));
+        bench.controller.resume();
+        assert_eq!(bench.setup(0), Setup::Released);
     }
 
     /// 5.18.6.9: "The device MUST latch an edge interrupt if the interrupt is enabled but still masked."

@@ -2,18 +2,19 @@
 
 //! The device as the core sees it: from chains to requests, and from answers to chains.
 
+use std::collections::HashSet;
 use std::io;
 
-use log::debug;
+use log::{debug, warn};
 
 use crate::chain::{Chain, Limits};
 use crate::device::{Device, QueueLimits, RING_SIZE, Refused};
 use crate::watch::Watcher;
 
 use super::chip::Lines;
-use super::controller::Controller;
+use super::controller::{Controller, Error};
 use super::policy::Policy;
-use super::request::{self, Request};
+use super::request;
 use super::spec::{self, IrqStatus};
 
 /// Longest name of a line, as in Linux's character device (32 bytes with the zero at the end).
@@ -53,6 +54,8 @@ pub enum NameError {
 pub struct Gpio<L> {
     controller: Controller<L, Chain>,
     policy: Policy,
+    /// Lines whose hardware failed, and which were complained about: a guest must not fill the log.
+    failed: HashSet<u16>,
     names: Vec<u8>,
     config: [u8; spec::CONFIG_SIZE],
 }
@@ -72,6 +75,7 @@ impl<L: Lines> Gpio<L> {
         Ok(Self {
             controller: Controller::new(hardware, count),
             policy: Policy::new(count),
+            failed: HashSet::new(),
             names,
             config: spec::config(count, size),
         })
@@ -105,9 +109,15 @@ impl<L: Lines> Gpio<L> {
     /// Parse, authorise, execute. A request whose answer has no room is carried out all the same: nothing
     /// in it says that the driver wants it undone.
     fn carry_out(&mut self, request: &[u8]) -> Result<Answer, Box<dyn std::error::Error>> {
-        match self.policy.authorise(request::parse(request)?)? {
-            Request::LineNames => Ok(Answer::Names),
-            request => Ok(Answer::Value(self.controller.execute(request)?)),
+        let request = self.policy.authorise(request::parse(request)?)?;
+        let Some(line) = request.line() else { return Ok(Answer::Names) };
+        match self.controller.execute(request) {
+            Ok(value) => Ok(Answer::Value(value)),
+            Err(Error::Hardware(error)) if self.failed.insert(line.number()) => {
+                warn!("the guest's line {}: {error}", line.number());
+                Err(error.into())
+            }
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -202,13 +212,23 @@ impl<L: Lines> Device for Gpio<L> {
         self.give_back(finished);
     }
 
-    /// A frontend that resets the device stops both queues and may say no more (vhost-user has no message
-    /// for it that all frontends send): without requests there is no driver, and what it had set up goes.
+    /// Rings that start at zero belong to a new driver, others to one that was paused.
+    fn start(&mut self, queue: usize, base: u16) {
+        if queue == usize::from(spec::REQUEST_QUEUE) {
+            match base {
+                0 => self.controller.reset(),
+                _ => self.controller.resume(),
+            }
+        }
+    }
+
+    /// A frontend stops both queues when the guest resets the device, and also to pause it: vhost-user has no
+    /// message for either that all frontends send. The lines are let go in any case.
     fn stop(&mut self, queue: usize, finished: &mut Vec<Chain>) {
         self.controller.stop_events();
         self.give_back(finished);
         if queue == usize::from(spec::REQUEST_QUEUE) {
-            self.controller.reset();
+            self.controller.suspend();
         }
     }
 
@@ -344,6 +364,7 @@ mod tests {
         device.stop(EVENTS, &mut finished);
         device.event(0, &mut finished);
         assert_eq!(finished.len(), 1);
+        device.start(REQUESTS, 0);
         assert_eq!(process(&mut device, REQUESTS, &message(2, 1, 0), 2), [[0, 0]]);
     }
 }

@@ -33,6 +33,20 @@ pub enum Request<L> {
     SetTrigger(L, Option<Trigger>),
 }
 
+impl<L: Copy> Request<L> {
+    /// The line that the message is about.
+    pub fn line(&self) -> Option<L> {
+        match *self {
+            Self::LineNames => None,
+            Self::GetDirection(line)
+            | Self::SetDirection(line, _)
+            | Self::GetValue(line)
+            | Self::SetValue(line, _)
+            | Self::SetTrigger(line, _) => Some(line),
+        }
+    }
+}
+
 /// Why bytes are not a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Malformed {

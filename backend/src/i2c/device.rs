@@ -230,6 +230,9 @@ impl Device for I2c {
         }
     }
 
+    /// Requests are all that a driver of this device leaves behind, and they are gone when it stops.
+    fn start(&mut self, _queue: usize, _base: u16) {}
+
     fn stop(&mut self, _queue: usize, finished: &mut Vec<Chain>) {
         self.failing = true;
         self.carry_out(true, finished);

@@ -250,6 +250,28 @@ fn a_reset_leaves_nothing_behind() {
     }
 }
 
+/// QEMU pauses a machine by stopping the rings, and goes on where they were: to the guest nothing has happened.
+#[test]
+fn a_pause_leaves_everything_as_it_was() {
+    let mut bench = Bench::new();
+    bench.does(SET_VALUE, 0, 1);
+    bench.does(SET_DIRECTION, 0, OUTPUT);
+    bench.does(SET_IRQ_TYPE, BUTTON, BOTH);
+    bench.guest.send(EVENTS, &BUTTON.to_le_bytes(), 1);
+    bench.quiet();
+    let bases = bench.guest.stop();
+    assert_eq!(bench.guest.used(EVENTS).map(|used| used.length), Some(1));
+    assert_eq!(bench.read(0), json!({ "direction": "none", "value": 0 }));
+    bench.guest.go_on(&bases);
+    assert_eq!(bench.ask(GET_DIRECTION, 0, 0), [0, 1]);
+    assert_eq!(bench.read(0), json!({ "direction": "output", "value": 1 }));
+    let sent = bench.guest.send(EVENTS, &BUTTON.to_le_bytes(), 1);
+    bench.quiet();
+    bench.drive(BUTTON, 1);
+    let used = bench.guest.wait(EVENTS);
+    assert_eq!(bench.guest.answer(sent, used), [1]);
+}
+
 #[test]
 fn without_the_feature_there_are_no_interrupts() {
     let (_board, socket) = Board::start("gpio", BOARD, &[]);

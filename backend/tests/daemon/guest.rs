@@ -89,17 +89,25 @@ impl Guest {
         guest
     }
 
-    /// What a driver does after a reset: memory, rings from zero, go.
+    /// What a driver does after a reset: empty rings, from zero.
     pub(crate) fn start(&mut self) {
+        for ring in &mut self.rings {
+            self.memory.write_slice(&[0; 0x2000], GuestAddress(ring.at)).expect("memory");
+            (ring.available, ring.seen, ring.descriptors) = (0, 0, 0);
+        }
+        self.free = BUFFERS;
+        self.go_on(&vec![0; self.rings.len()]);
+    }
+
+    /// Shows the device its memory and its rings, and has it go on where they were stopped.
+    pub(crate) fn go_on(&mut self, bases: &[u16]) {
         let region = self.memory.iter().next().expect("a region");
         let info = VhostUserMemoryRegionInfo::from_guest_region(region).expect("shared memory");
         let there = info.userspace_addr - BASE;
         self.frontend.set_mem_table(&[info]).expect("a memory table");
-        for (index, ring) in self.rings.iter_mut().enumerate() {
-            self.memory.write_slice(&[0; 0x2000], GuestAddress(ring.at)).expect("memory");
-            (ring.available, ring.seen, ring.descriptors) = (0, 0, 0);
+        for (index, (ring, base)) in self.rings.iter().zip(bases).enumerate() {
             self.frontend.set_vring_num(index, RING).expect("a size");
-            self.frontend.set_vring_base(index, 0).expect("a base");
+            self.frontend.set_vring_base(index, *base).expect("a base");
             let config = VringConfigData {
                 queue_max_size: RING,
                 queue_size: RING,
@@ -114,14 +122,12 @@ impl Guest {
             self.frontend.set_vring_kick(index, &ring.kick).expect("a kick");
             self.frontend.set_vring_enable(index, true).expect("a start");
         }
-        self.free = BUFFERS;
     }
 
-    /// What a frontend does when the guest resets its device.
-    pub(crate) fn stop(&mut self) {
-        for index in 0..self.rings.len() {
-            self.frontend.get_vring_base(index).expect("a stop");
-        }
+    /// What a frontend does when the guest resets its device, or the machine is paused. Returns where the rings are.
+    pub(crate) fn stop(&mut self) -> Vec<u16> {
+        let stop = |index| self.frontend.get_vring_base(index).expect("a stop");
+        (0..self.rings.len()).map(stop).map(|base| u16::try_from(base).expect("an index")).collect()
     }
 
     /// Reads the configuration space.
