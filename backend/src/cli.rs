@@ -3,9 +3,13 @@
 //! The command line: typed arguments, then an opened device, then the daemon.
 //!
 //! The options that all devices share are those of the vhost-user specification, "Backend program conventions".
+//! These know no subcommands: management software runs the program that a description file names
+//! (`vhost-user/*.json`), with `--print-capabilities` alone, for example. So links to this program named
+//! `backend-i2c` and `backend-gpio` stand for `backend i2c` and `backend gpio`.
 
+use std::ffi::OsString;
 use std::os::fd::RawFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -57,17 +61,33 @@ impl Connection {
     }
 }
 
+/// What is logged unless RUST_LOG says otherwise. virtio-queue reports every mistake of a guest as an error of ours, with
+/// which a guest could fill the log.
+const LOG_FILTER: &str = "info,virtio_queue=off";
+
 /// Runs the program with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
-    match Command::parse().run() {
+    let defaults = env_logger::Env::default().default_filter_or(LOG_FILTER);
+    env_logger::Builder::from_env(defaults).init();
+    match Command::parse_from(spelled_out(std::env::args_os())).run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log::error!("{error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Makes `backend i2c ARGUMENT...` of `backend-i2c ARGUMENT...`.
+fn spelled_out(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut arguments: Vec<_> = arguments.collect();
+    let name = arguments.first().and_then(|path| Path::new(path).file_name()?.to_str());
+    if let Some(device) = name.and_then(|name| name.strip_prefix("backend-")) {
+        let device = OsString::from(device);
+        arguments.insert(1, device);
+    }
+    arguments
 }
 
 impl Command {
@@ -99,4 +119,34 @@ fn start(
 fn print_capabilities(kind: &str) -> anyhow::Result<()> {
     println!("{}", json!({ "type": kind }));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<Command, String> {
+        let arguments = spelled_out(arguments.iter().map(OsString::from));
+        Command::try_parse_from(arguments).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_program_named_for_its_device_needs_no_subcommand() {
+        assert!(matches!(parse(&["/usr/libexec/backend-i2c", "--print-capabilities"]), Ok(Command::I2c(_))));
+        assert!(matches!(parse(&["backend-gpio", "--print-capabilities"]), Ok(Command::Gpio(_))));
+        assert!(matches!(parse(&["backend", "i2c", "--print-capabilities"]), Ok(Command::I2c(_))));
+    }
+
+    #[test]
+    fn one_frontend_and_one_bus() {
+        let i2c = |arguments: &[&str]| parse(&[&["backend-i2c"][..], arguments].concat());
+        assert!(i2c(&["--fd=3", "--adapter=1", "--allow=0x48"]).is_ok());
+        assert!(i2c(&["--socket-path=s", "--sim=board", "--allow=any"]).is_ok());
+        assert!(i2c(&["--adapter=1", "--allow=any"]).is_err(), "no frontend");
+        assert!(i2c(&["--fd=3", "--socket-path=s", "--adapter=1", "--allow=any"]).is_err(), "two frontends");
+        assert!(i2c(&["--fd=3", "--allow=any"]).is_err(), "no bus");
+        assert!(i2c(&["--fd=3", "--sim=board", "--adapter=1", "--allow=any"]).is_err(), "two buses");
+        assert!(i2c(&["--fd=3", "--adapter=1"]).is_err(), "no addresses");
+        assert!(i2c(&["--fd=3", "--adapter=1", "--allow=48"]).is_err(), "an address that is none");
+    }
 }

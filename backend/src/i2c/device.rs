@@ -135,8 +135,9 @@ impl I2c {
         match self.bus.transfer(&mut messages) {
             Ok(()) => count,
             Err(Failure { done, cause }) => {
-                // An address that nobody answers at is how guests look for targets.
-                let level = if cause == Cause::Nak { log::Level::Debug } else { log::Level::Warn };
+                // The operator hears of a bus in trouble, not of everything that a guest tries.
+                let trouble = matches!(cause, Cause::Timeout | Cause::ArbitrationLost);
+                let level = if trouble { log::Level::Warn } else { log::Level::Debug };
                 log::log!(level, "a transaction of {count} messages failed after {done}: {cause}");
                 done.min(count)
             }
@@ -249,5 +250,125 @@ impl Device for I2c {
     fn watch(&mut self, watcher: &Watcher) -> io::Result<()> {
         watcher.add(&self.timer, TIMER)?;
         self.bus.watch(watcher, FIRST_OF_BUS)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    /// Remembers how many messages each transaction had, and fails at a write of 0xff.
+    #[derive(Clone, Default)]
+    struct Fake {
+        transactions: Arc<Mutex<Vec<usize>>>,
+    }
+
+    impl Bus for Fake {
+        fn longest_transaction(&self) -> usize {
+            3
+        }
+
+        fn transfer(&mut self, messages: &mut [Message<'_>]) -> Result<(), Failure> {
+            self.transactions.lock().unwrap().push(messages.len());
+            for (done, message) in messages.iter_mut().enumerate() {
+                match &mut message.data {
+                    Data::Write(bytes) if bytes.contains(&0xff) => {
+                        return Err(Failure { done, cause: Cause::Nak });
+                    }
+                    Data::Write(_) => {}
+                    Data::Read(bytes) => bytes.fill(7),
+                }
+            }
+            Ok(())
+        }
+
+        fn watch(&mut self, _watcher: &Watcher, _first: u32) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn event(&mut self, _token: u32) {}
+    }
+
+    const FAIL_NEXT: u8 = 1;
+
+    fn write(flags: u8, data: u8) -> Chain {
+        Chain::detached(0, &[0x90, 0, 0, 0, flags, 0, 0, 0, data], 1)
+    }
+
+    fn device() -> (I2c, Fake) {
+        let bus = Fake::default();
+        (I2c::new(Box::new(bus.clone()), "0x48".parse().unwrap()).unwrap(), bus)
+    }
+
+    /// Has the device work on a batch: returns the statuses, and the transactions so far.
+    fn process(device: &mut I2c, bus: &Fake, batch: Vec<Chain>) -> (Vec<u8>, Vec<usize>) {
+        let (mut batch, mut finished) = (batch, Vec::new());
+        device.process(0, &mut batch, &mut finished);
+        assert!(batch.is_empty());
+        (statuses(&finished), bus.transactions.lock().unwrap().clone())
+    }
+
+    fn statuses(finished: &[Chain]) -> Vec<u8> {
+        finished.iter().filter_map(|chain| chain.answer().last().copied()).collect()
+    }
+
+    #[test]
+    fn flags_make_groups_and_batches_do_not() {
+        let (mut device, bus) = device();
+        let batch = vec![write(FAIL_NEXT, 1), write(0, 2), write(0, 3), write(FAIL_NEXT, 4)];
+        assert_eq!(process(&mut device, &bus, batch), (vec![MSG_OK; 3], vec![2, 1]));
+        let batch = vec![write(0, 5)];
+        assert_eq!(process(&mut device, &bus, batch), (vec![MSG_OK; 2], vec![2, 1, 2]));
+    }
+
+    #[test]
+    fn a_group_that_the_bus_cannot_join_fails_and_is_not_cut_up() {
+        let (mut device, bus) = device();
+        let batch = vec![write(FAIL_NEXT, 1), write(FAIL_NEXT, 2), write(FAIL_NEXT, 3), write(FAIL_NEXT, 4)];
+        assert_eq!(process(&mut device, &bus, batch), (vec![MSG_ERR; 4], vec![]));
+        let batch = vec![write(0, 5), write(0, 6)];
+        assert_eq!(process(&mut device, &bus, batch), (vec![MSG_ERR, MSG_OK], vec![1]), "up to its end");
+    }
+
+    #[test]
+    fn an_unreadable_request_fails_the_group_that_it_is_in() {
+        let (mut device, bus) = device();
+        let void = || Chain::detached(0, &[], 0);
+        let batch = vec![write(FAIL_NEXT, 1), void(), write(0, 2), void(), write(0, 3)];
+        assert_eq!(process(&mut device, &bus, batch), (vec![MSG_ERR, MSG_ERR, MSG_OK], vec![1]));
+    }
+
+    #[test]
+    fn what_is_left_of_a_group_is_carried_out_when_the_time_is_over() {
+        let (mut device, bus) = device();
+        assert_eq!(process(&mut device, &bus, vec![write(FAIL_NEXT, 0xff)]), (vec![], vec![]));
+        let mut finished = Vec::new();
+        while finished.is_empty() {
+            device.event(TIMER, &mut finished);
+        }
+        assert_eq!(statuses(&finished), [MSG_ERR]);
+        let batch = vec![write(FAIL_NEXT, 1), write(0, 2), write(0, 3)];
+        assert_eq!(process(&mut device, &bus, batch), (vec![MSG_ERR, MSG_ERR, MSG_OK], vec![1, 1]));
+    }
+
+    #[test]
+    fn a_reset_forgets_the_group_and_its_failure() {
+        let (mut device, bus) = device();
+        process(&mut device, &bus, vec![write(FAIL_NEXT, 1)]);
+        device.reset();
+        assert_eq!(process(&mut device, &bus, vec![write(0, 2)]), (vec![MSG_OK], vec![1]));
+    }
+
+    #[test]
+    fn a_stop_gives_the_group_back_undone() {
+        let (mut device, bus) = device();
+        process(&mut device, &bus, vec![write(FAIL_NEXT, 1)]);
+        let mut finished = Vec::new();
+        device.stop(0, &mut finished);
+        assert_eq!(statuses(&finished), [MSG_ERR]);
+        assert_eq!(process(&mut device, &bus, vec![write(0, 2)]), (vec![MSG_OK], vec![1]));
     }
 }

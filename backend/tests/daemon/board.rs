@@ -5,14 +5,20 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
-use std::process::{Child, Command};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus};
+use std::time::{Duration, Instant};
 
 use command_fds::{CommandFdExt, FdMapping};
+use rustix::process::{Pid, Signal};
 use serde_json::Value;
 use tempfile::TempDir;
 
 /// Where the daemon finds its control socket; anything above the standard ones.
 const SOCKET: i32 = 3;
+
+/// Nothing takes longer, on a machine that does anything at all.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A running daemon. It is killed when the test ends, however that is.
 pub(crate) struct Board {
@@ -24,17 +30,55 @@ impl Board {
     /// Starts `backend KIND` on the board that `toml` describes. The other end of the vhost-user socket is for a
     /// [`Guest`](crate::guest::Guest).
     pub(crate) fn start(kind: &str, toml: &str, arguments: &[&str]) -> (Self, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().expect("a socket pair");
+        let board = Self::spawn(kind, toml, arguments, |command, _| {
+            let mapping = FdMapping { parent_fd: theirs.into(), child_fd: SOCKET };
+            command.arg(format!("--fd={SOCKET}")).fd_mappings(vec![mapping]).expect("one descriptor");
+        });
+        (board, ours)
+    }
+
+    /// Starts `backend KIND` so that it serves one frontend after another: see [`connect`](Self::connect).
+    pub(crate) fn listen(kind: &str, toml: &str, arguments: &[&str]) -> Self {
+        Self::spawn(kind, toml, arguments, |command, directory| {
+            command.arg("--socket-path").arg(directory.join("vhost-user"));
+        })
+    }
+
+    /// Connects to a daemon that listens, as soon as it does.
+    pub(crate) fn connect(&self) -> UnixStream {
+        let start = Instant::now();
+        loop {
+            match UnixStream::connect(self.directory.path().join("vhost-user")) {
+                Ok(stream) => return stream,
+                Err(error) => assert!(start.elapsed() < PATIENCE, "nobody listens: {error}"),
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    fn spawn(
+        kind: &str,
+        toml: &str,
+        arguments: &[&str],
+        connection: impl FnOnce(&mut Command, &Path),
+    ) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let path = |name: &str| directory.path().join(name);
         fs::write(path("board.toml"), toml).expect("a board");
-        let (ours, theirs) = UnixStream::pair().expect("a socket pair");
         let mut command = Command::new(env!("CARGO_BIN_EXE_backend"));
         command.arg(kind).arg("--sim").arg(path("board.toml")).arg("--sim-journal").arg(path("journal"));
-        command.arg("--sim-control").arg(path("control")).arg(format!("--fd={SOCKET}")).args(arguments);
-        let mapping = FdMapping { parent_fd: theirs.into(), child_fd: SOCKET };
-        command.fd_mappings(vec![mapping]).expect("one descriptor");
+        command.arg("--sim-control").arg(path("control")).args(arguments);
+        connection(&mut command, directory.path());
         let process = command.spawn().expect("the daemon");
-        (Self { directory, process }, ours)
+        Self { directory, process }
+    }
+
+    /// Terminates the daemon as an operator does, and waits until it is gone.
+    pub(crate) fn terminate(mut self) -> ExitStatus {
+        let pid = Pid::from_child(&self.process);
+        rustix::process::kill_process(pid, Signal::TERM).expect("a process to terminate");
+        self.process.wait().expect("a process")
     }
 
     /// Connects to the control socket. The daemon must have answered its frontend before: then it is there.

@@ -27,9 +27,10 @@ const BUFFERS: u64 = BASE + 0x1_0000;
 /// In milliseconds. Nothing takes longer, on a machine that does anything at all.
 const PATIENCE: i32 = 10_000;
 
-/// `VIRTQ_DESC_F_NEXT` and `VIRTQ_DESC_F_WRITE`.
+/// `VIRTQ_DESC_F_NEXT`, `VIRTQ_DESC_F_WRITE` and `VIRTQ_DESC_F_INDIRECT`.
 pub(crate) const NEXT: u16 = 1;
 pub(crate) const WRITE: u16 = 2;
+pub(crate) const INDIRECT: u16 = 4;
 
 /// A descriptor as the guest writes it.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +39,17 @@ pub(crate) struct Descriptor {
     pub(crate) length: u32,
     pub(crate) flags: u16,
     pub(crate) next: u16,
+}
+
+impl Descriptor {
+    fn bytes(&self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.address.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.length.to_le_bytes());
+        bytes[12..14].copy_from_slice(&self.flags.to_le_bytes());
+        bytes[14..].copy_from_slice(&self.next.to_le_bytes());
+        bytes
+    }
 }
 
 /// What the used ring says of a chain.
@@ -150,6 +162,20 @@ impl Guest {
 
     /// Makes a chain of a request and room for an answer available, and kicks.
     pub(crate) fn send(&mut self, queue: usize, request: &[u8], room: u32) -> Sent {
+        let sent = self.stage(queue, request, room);
+        self.publish(queue);
+        sent
+    }
+
+    /// Makes several chains available at the same moment, and kicks once.
+    pub(crate) fn send_all(&mut self, queue: usize, requests: &[(Vec<u8>, u32)]) -> Vec<Sent> {
+        let sent = requests.iter().map(|(request, room)| self.stage(queue, request, *room)).collect();
+        self.publish(queue);
+        sent
+    }
+
+    /// Prepares a chain of a request and room for an answer.
+    fn stage(&mut self, queue: usize, request: &[u8], room: u32) -> Sent {
         let length = u32::try_from(request.len()).expect("small");
         let request = self.place(request);
         let answer = self.place(&vec![0xaa; usize::try_from(room).expect("small")]);
@@ -164,35 +190,75 @@ impl Guest {
                 Descriptor { address, length, flags: flags | more, next: (first + index + 1) % RING }
             })
             .collect();
-        Sent { head: self.send_raw(queue, &chain), answer }
+        let head = self.describe(queue, &chain);
+        self.put(queue, head);
+        Sent { head, answer }
     }
 
     /// Writes descriptors as they are to the next free places, makes the first available, and kicks.
     pub(crate) fn send_raw(&mut self, queue: usize, chain: &[Descriptor]) -> u16 {
+        let head = self.describe(queue, chain);
+        self.offer(queue, head);
+        head
+    }
+
+    /// Writes descriptors as they are to the next free places, and returns the first of these.
+    fn describe(&mut self, queue: usize, chain: &[Descriptor]) -> u16 {
         let ring = &mut self.rings[queue];
         let head = ring.descriptors;
         for descriptor in chain {
             let at = GuestAddress(ring.at + 16 * u64::from(ring.descriptors));
-            let mut bytes = descriptor.address.to_le_bytes().to_vec();
-            bytes.extend(descriptor.length.to_le_bytes());
-            bytes.extend(descriptor.flags.to_le_bytes());
-            bytes.extend(descriptor.next.to_le_bytes());
-            self.memory.write_slice(&bytes, at).expect("memory");
+            self.memory.write_slice(&descriptor.bytes(), at).expect("memory");
             ring.descriptors = (ring.descriptors + 1) % RING;
         }
-        self.offer(queue, head);
         head
     }
 
     /// Makes a head available, whatever it is, and kicks.
     pub(crate) fn offer(&mut self, queue: usize, head: u16) {
+        self.put(queue, head);
+        self.publish(queue);
+    }
+
+    /// Writes a head to the next place of the available ring.
+    fn put(&mut self, queue: usize, head: u16) {
         let ring = &mut self.rings[queue];
         let slot = ring.available_at() + 4 + 2 * u64::from(ring.available % RING);
         self.memory.write_obj(head.to_le(), GuestAddress(slot)).expect("memory");
         ring.available = ring.available.wrapping_add(1);
+    }
+
+    /// Shows the daemon how far the available ring goes, and kicks.
+    fn publish(&mut self, queue: usize) {
+        let available = self.rings[queue].available;
+        self.publish_as(queue, available);
+    }
+
+    /// Writes an index to the available ring, whatever it is, and kicks.
+    pub(crate) fn publish_as(&mut self, queue: usize, available: u16) {
+        let ring = &mut self.rings[queue];
         let index = GuestAddress(ring.available_at() + 2);
-        self.memory.store(ring.available.to_le(), index, Ordering::SeqCst).expect("memory");
+        self.memory.store(available.to_le(), index, Ordering::SeqCst).expect("memory");
         ring.kick.write(1).expect("a kick");
+    }
+
+    /// With VIRTIO_RING_F_EVENT_IDX: wants to hear of the chain that is the `chain`th from now, not before.
+    pub(crate) fn hear_of(&mut self, queue: usize, chain: u16) {
+        let ring = &self.rings[queue];
+        let event = GuestAddress(ring.available_at() + 4 + 2 * u64::from(RING));
+        let index = ring.seen.wrapping_add(chain - 1);
+        self.memory.store(index.to_le(), event, Ordering::SeqCst).expect("memory");
+    }
+
+    /// How often the daemon notified since this was asked.
+    pub(crate) fn notifications(&mut self, queue: usize) -> u64 {
+        self.rings[queue].call.read().unwrap_or(0)
+    }
+
+    /// Puts a table of descriptors into memory, for an indirect one.
+    pub(crate) fn place_table(&mut self, table: &[Descriptor]) -> u64 {
+        let bytes: Vec<u8> = table.iter().flat_map(|descriptor| descriptor.bytes()).collect();
+        self.place(&bytes)
     }
 
     /// What came back and was not looked at before.

@@ -10,3 +10,6 @@
 mod board;
 mod gpio;
 mod guest;
+mod i2c;
+mod program;
+mod rings;

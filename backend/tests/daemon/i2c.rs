@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! `backend i2c --sim` from the guest's side (virtio 1.3, 5.16).
+
+use serde_json::{Value, json};
+use vhost::VhostBackend;
+use vhost::vhost_user::Frontend;
+
+use crate::board::Board;
+use crate::guest::{Guest, Sent};
+
+const QUEUE: usize = 0;
+const F_ZERO_LENGTH_REQUEST: u64 = 1;
+pub(crate) const FAIL_NEXT: u32 = 1;
+pub(crate) const READ: u32 = 2;
+const OK: u8 = 0;
+const ERR: u8 = 1;
+
+pub(crate) const THERMOMETER: u16 = 0x48;
+const EEPROM: u16 = 0x50;
+const CLOCK: u16 = 0x68;
+
+pub(crate) const BOARD: &str = r#"
+    [[i2c.target]]
+    address = 0x48
+    model = "lm75"
+    temperature = 23.5
+    [[i2c.target]]
+    address = 0x50
+    model = "at24c02"
+    [[i2c.target]]
+    address = 0x68
+    model = "ds1307"
+"#;
+
+struct Bench {
+    guest: Guest,
+    board: Board,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let (board, socket) = Board::start("i2c", BOARD, &["--allow", "0x48,0x50-0x57"]);
+        let guest = Guest::connect(socket, 1, 0);
+        Self { guest, board }
+    }
+
+    /// Sends all requests at once, and returns the answers.
+    fn exchange(&mut self, requests: &[(Vec<u8>, u32)]) -> Vec<Vec<u8>> {
+        let sent = self.guest.send_all(QUEUE, requests);
+        self.answers(&sent)
+    }
+
+    fn answers(&mut self, sent: &[Sent]) -> Vec<Vec<u8>> {
+        let answer = |sent: &Sent| {
+            let used = self.guest.wait(QUEUE);
+            self.guest.answer(*sent, used)
+        };
+        sent.iter().map(answer).collect()
+    }
+
+    /// What the journal has, without the numbers: each transaction's messages and how it ended.
+    fn wire(&self) -> Vec<(Value, String)> {
+        let line = |line: Value| (line["messages"].clone(), line["result"].as_str().unwrap_or("").to_owned());
+        self.board.journal().into_iter().map(line).collect()
+    }
+}
+
+pub(crate) fn write(address: u16, flags: u32, data: &[u8]) -> (Vec<u8>, u32) {
+    (message(address, flags, data), 1)
+}
+
+pub(crate) fn read(address: u16, flags: u32, length: u32) -> (Vec<u8>, u32) {
+    (message(address, flags | READ, &[]), length + 1)
+}
+
+fn message(address: u16, flags: u32, data: &[u8]) -> Vec<u8> {
+    [&(address << 1).to_le_bytes()[..], &[0, 0], &flags.to_le_bytes(), data].concat()
+}
+
+/// 5.16.6.4: "A device MUST offer the VIRTIO_I2C_F_ZERO_LENGTH_REQUEST feature and MUST reject any driver that
+/// doesn't negotiate this feature."
+#[test]
+fn a_driver_without_zero_length_requests_is_rejected() {
+    let (board, socket) = Board::start("i2c", BOARD, &["--allow", "any"]);
+    let frontend = Frontend::from_stream(socket, 1);
+    frontend.set_owner().expect("an owner");
+    let offered = frontend.get_features().expect("features");
+    assert_eq!(offered & F_ZERO_LENGTH_REQUEST, F_ZERO_LENGTH_REQUEST);
+    frontend.set_features(offered & !F_ZERO_LENGTH_REQUEST).expect("a message");
+    assert!(frontend.get_features().is_err(), "the daemon hangs up");
+    assert!(board.ended());
+}
+
+#[test]
+fn joined_requests_are_one_transaction() {
+    let mut bench = Bench::new();
+    let answers = bench.exchange(&[write(THERMOMETER, FAIL_NEXT, &[0]), read(THERMOMETER, 0, 2)]);
+    assert_eq!(answers, [vec![OK], vec![0x17, 0x80, OK]]);
+    let messages = json!([{ "address": 72, "write": "00" }, { "address": 72, "read": "1780" }]);
+    assert_eq!(bench.wire(), [(messages, "ok".into())]);
+}
+
+#[test]
+fn requests_that_came_apart_stay_apart() {
+    let mut bench = Bench::new();
+    let answers = bench.exchange(&[write(THERMOMETER, 0, &[0]), read(THERMOMETER, 0, 2)]);
+    assert_eq!(answers, [vec![OK], vec![0x17, 0x80, OK]]);
+    assert_eq!(bench.wire().len(), 2);
+}
+
+#[test]
+fn what_was_written_can_be_read_back() {
+    let mut bench = Bench::new();
+    let data: Vec<u8> = (1..=8).collect();
+    let page = write(EEPROM, 0, &[&[0x10][..], &data].concat());
+    let back = [write(EEPROM, FAIL_NEXT, &[0x10]), read(EEPROM, 0, 8)];
+    assert_eq!(bench.exchange(&[page]), [[OK]]);
+    assert_eq!(bench.exchange(&back)[1], [&data[..], &[OK]].concat());
+}
+
+/// 5.16.6.1: `buf` "will not be present for a zero-length request".
+#[test]
+fn messages_of_no_length_reach_the_wire() {
+    let mut bench = Bench::new();
+    let answers = bench.exchange(&[write(THERMOMETER, 0, &[]), read(THERMOMETER, 0, 0), read(0x57, 0, 0)]);
+    assert_eq!(answers, [[OK], [OK], [ERR]]);
+    let expected = [
+        (json!([{ "address": 72, "write": "" }]), "ok".into()),
+        (json!([{ "address": 72, "read": "" }]), "ok".into()),
+        (json!([{ "address": 87, "read": "" }]), "nak".into()),
+    ];
+    assert_eq!(bench.wire(), expected);
+}
+
+/// 5.16.6.4: "a device MUST set the status of the first failed request to be VIRTIO_I2C_MSG_ERR"; what was done
+/// before it is done, what comes after it in the group fails; the next group is another matter.
+#[test]
+fn a_failure_ends_its_group_and_nothing_else() {
+    let mut bench = Bench::new();
+    let answers = bench.exchange(&[
+        write(THERMOMETER, FAIL_NEXT, &[0]),
+        read(0x57, FAIL_NEXT, 2),
+        read(THERMOMETER, 0, 2),
+        read(THERMOMETER, 0, 2),
+    ]);
+    assert_eq!(answers, [vec![OK], vec![0, 0, ERR], vec![0, 0, ERR], vec![0x17, 0x80, OK]]);
+    let results: Vec<_> = bench.wire().into_iter().map(|(_, result)| result).collect();
+    assert_eq!(results, ["nak", "ok"]);
+}
+
+#[test]
+fn nothing_of_a_group_with_a_forbidden_address_reaches_the_wire() {
+    let mut bench = Bench::new();
+    let forbidden = [
+        vec![read(CLOCK, 0, 7)],
+        vec![write(THERMOMETER, FAIL_NEXT, &[0]), read(CLOCK, 0, 1)],
+        vec![write(CLOCK, FAIL_NEXT, &[0]), read(THERMOMETER, 0, 1)],
+        vec![write(THERMOMETER, FAIL_NEXT, &[0]), write(CLOCK, FAIL_NEXT, &[0]), read(THERMOMETER, 0, 1)],
+    ];
+    for group in forbidden {
+        for answer in bench.exchange(&group) {
+            assert_eq!(answer.last(), Some(&ERR), "{group:?}");
+        }
+    }
+    assert_eq!(bench.wire(), []);
+    assert_eq!(bench.exchange(&[read(THERMOMETER, 0, 2)]), [[0x17, 0x80, OK]]);
+}
+
+/// An address of 10 bits is not the one of 7 bits that it looks like; nobody allowed it.
+#[test]
+fn addresses_of_ten_bits_are_addresses_of_their_own() {
+    let mut bench = Bench::new();
+    let ten_bit = |low: u8| [&[low, 0x48, 0, 0][..], &READ.to_le_bytes()].concat();
+    assert_eq!(bench.exchange(&[(ten_bit(0xf0), 2), (ten_bit(0xf2), 2)]), [[0, ERR], [0, ERR]]);
+    assert_eq!(bench.wire(), []);
+}
+
+#[test]
+fn requests_that_are_none_fail_alone() {
+    let mut bench = Bench::new();
+    let (good, room) = read(THERMOMETER, 0, 2);
+    let bad = [
+        (good[..7].to_vec(), 3),                  // shorter than its header
+        (message(THERMOMETER, READ, &[1]), 3),    // a read that brings data
+        (message(THERMOMETER, 0, &[1]), 3),       // a write with a buffer for the device
+        (message(THERMOMETER, READ | 4, &[]), 3), // a flag that means nothing
+        (message(0x148, READ, &[]), 3),           // an address of neither form
+    ];
+    for request in bad {
+        assert_eq!(bench.exchange(std::slice::from_ref(&request)), [[0, 0, ERR]], "{request:?}");
+    }
+    // No room for a status: the used ring says it all.
+    let sent = bench.guest.send(QUEUE, &good, 0);
+    assert_eq!(bench.answers(&[sent]), [Vec::<u8>::new()]);
+    assert_eq!(bench.wire(), []);
+    assert_eq!(bench.exchange(&[(good, room)]), [[0x17, 0x80, OK]]);
+}
+
+/// Linux's driver kicks what it has of a group when the ring is full, and waits for that.
+#[test]
+fn a_group_without_an_end_is_carried_out_in_the_end() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.exchange(&[write(THERMOMETER, FAIL_NEXT, &[0])]), [[OK]]);
+    assert_eq!(bench.exchange(&[write(0x57, FAIL_NEXT, &[0])]), [[ERR]]);
+    assert_eq!(bench.exchange(&[read(THERMOMETER, 0, 2)]), [[0, 0, ERR]], "FAIL_NEXT holds over the pause");
+    assert_eq!(bench.exchange(&[read(THERMOMETER, 0, 2)]), [[0x17, 0x80, OK]]);
+}
+
+#[test]
+fn injected_faults_are_seen_by_the_guest() {
+    let mut bench = Bench::new();
+    let mut control = bench.board.control();
+    let nak = json!({ "inject": { "address": 72, "fault": "nak" } });
+    let timeout = json!({ "inject": { "address": 72, "fault": "timeout", "count": 1 } });
+    let warmer = json!({ "set-temperature": { "address": 72, "celsius": 30.25 } });
+    for command in [nak, timeout, warmer] {
+        assert_eq!(control.tell(&command), json!({ "ok": null }));
+    }
+    assert!(control.tell(&json!({ "explode": {} }))["error"].is_string());
+    let requests = vec![read(THERMOMETER, 0, 2); 3];
+    assert_eq!(bench.exchange(&requests), [[0, 0, ERR], [0, 0, ERR], [30, 0x40, OK]]);
+}
+
+#[test]
+fn a_bus_that_hangs_does_not_keep_the_daemon_from_being_terminated() {
+    let mut bench = Bench::new();
+    let mut control = bench.board.control();
+    control.tell(&json!({ "inject": { "address": 72, "fault": { "delay-ms": 3_600_000 } } }));
+    let (request, room) = read(THERMOMETER, 0, 2);
+    bench.guest.send(QUEUE, &request, room);
+    assert!(!bench.board.terminate().success());
+}
+
+#[test]
+fn the_next_frontend_finds_nothing_of_the_former() {
+    let board = Board::listen("i2c", BOARD, &["--allow", "0x48"]);
+    for _ in 0..3 {
+        let mut guest = Guest::connect(board.connect(), 1, 0);
+        let answer = guest.ask(QUEUE, &read(THERMOMETER, 0, 2).0, 3);
+        assert_eq!(answer, [0x17, 0x80, OK]);
+        // The head of a group, left behind.
+        let (request, room) = write(THERMOMETER, FAIL_NEXT, &[3]);
+        guest.send(QUEUE, &request, room);
+    }
+}
+
+#[test]
+fn a_driver_that_comes_back_after_a_reset_is_served() {
+    let mut bench = Bench::new();
+    for _ in 0..10 {
+        assert_eq!(bench.exchange(&[read(THERMOMETER, 0, 2)]), [[0x17, 0x80, OK]]);
+        bench.guest.stop();
+        bench.guest.start();
+    }
+}

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The program as management software meets it (vhost-user specification, "Backend program conventions").
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+#[test]
+fn each_description_names_a_program_of_its_type() {
+    let directory = tempfile::tempdir().expect("a directory");
+    for kind in ["i2c", "gpio"] {
+        let file = format!("{}/vhost-user/50-backend-{kind}.json", env!("CARGO_MANIFEST_DIR"));
+        let text = fs::read_to_string(file).expect("a description");
+        let description: Value = serde_json::from_str(&text).expect("JSON");
+        assert_eq!(description["type"], kind);
+        let binary = description["binary"].as_str().map(Path::new).expect("a path");
+        assert!(binary.is_absolute());
+        // As it is installed: a link to the one program.
+        let link = directory.path().join(binary.file_name().expect("a name"));
+        symlink(env!("CARGO_BIN_EXE_backend"), &link).expect("a link");
+        let output = Command::new(link).arg("--print-capabilities").output().expect("the program");
+        assert!(output.status.success());
+        let capabilities: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert_eq!(capabilities["type"], kind);
+    }
+}
+
+#[test]
+fn what_the_operator_did_wrong_is_said_in_words() {
+    let complaint = |arguments: &[&str]| {
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_backend")).args(arguments).output().expect("the program");
+        assert!(!output.status.success(), "{arguments:?}");
+        String::from_utf8(output.stderr).expect("text")
+    };
+    let no_socket = complaint(&["i2c", "--fd=77", "--adapter=0", "--allow=any"]);
+    assert!(no_socket.contains("--fd=77 must name a connected stream socket"), "{no_socket}");
+    let no_board = complaint(&["i2c", "--socket-path=unused", "--sim=/nowhere", "--allow=any"]);
+    assert!(no_board.contains("cannot read the board /nowhere"), "{no_board}");
+    let no_address = complaint(&["i2c", "--socket-path=unused", "--adapter=0", "--allow=48"]);
+    assert!(no_address.contains("write it in hexadecimal, as 0x48"), "{no_address}");
+}

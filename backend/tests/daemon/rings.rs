@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! What the core does with rings and chains, good and bad (virtio 1.3, 2.7): shown with the I2C device.
+
+use crate::board::Board;
+use crate::guest::{Descriptor, Guest, INDIRECT, NEXT, RING, Used, WRITE};
+use crate::i2c::{BOARD, FAIL_NEXT, THERMOMETER, read, write};
+
+const QUEUE: usize = 0;
+/// `VIRTIO_F_INDIRECT_DESC` and `VIRTIO_F_EVENT_IDX`.
+const F_INDIRECT_DESC: u64 = 1 << 28;
+const F_EVENT_IDX: u64 = 1 << 29;
+/// Where the guest has no memory.
+const NOWHERE: u64 = 0x1000;
+
+fn bench(without: u64) -> (Board, Guest) {
+    let (board, socket) = Board::start("i2c", BOARD, &["--allow", "0x48"]);
+    let guest = Guest::connect(socket, 1, without);
+    (board, guest)
+}
+
+fn works(guest: &mut Guest) {
+    let (request, room) = read(THERMOMETER, 0, 2);
+    assert_eq!(guest.ask(QUEUE, &request, room), [0x17, 0x80, 0]);
+}
+
+/// A request and its answer, each in one descriptor.
+fn good(guest: &mut Guest, next: u16) -> [Descriptor; 2] {
+    let (request, room) = read(THERMOMETER, 0, 2);
+    let request = guest.place(&request);
+    let answer = guest.place(&[0; 3]);
+    [
+        Descriptor { address: request, length: 8, flags: NEXT, next },
+        Descriptor { address: answer, length: room, flags: WRITE, next: 0 },
+    ]
+}
+
+/// Sends `chain` and sees that it comes back empty, that the queue goes on, and that the bus saw nothing of it.
+fn costs_one_chain(chain: impl FnOnce(&mut Guest) -> Vec<Descriptor>) {
+    let (board, mut guest) = bench(0);
+    let chain = chain(&mut guest);
+    let head = guest.send_raw(QUEUE, &chain);
+    assert_eq!(guest.wait(QUEUE), Used { head, length: 0 }, "{chain:?}");
+    assert_eq!(board.journal().len(), 0);
+    works(&mut guest);
+}
+
+#[test]
+fn device_readable_after_device_writable() {
+    costs_one_chain(|guest| {
+        let [request, answer] = good(guest, 0);
+        vec![Descriptor { flags: WRITE | NEXT, next: 1, ..answer }, Descriptor { flags: 0, ..request }]
+    });
+}
+
+#[test]
+fn a_descriptor_of_no_length() {
+    costs_one_chain(|guest| {
+        let [request, answer] = good(guest, 1);
+        vec![request, Descriptor { length: 0, ..answer }]
+    });
+}
+
+#[test]
+fn more_bytes_than_any_request_has() {
+    costs_one_chain(|guest| {
+        let [request, answer] = good(guest, 1);
+        vec![request, Descriptor { length: u32::MAX, ..answer }]
+    });
+    costs_one_chain(|guest| {
+        let [request, answer] = good(guest, 1);
+        vec![Descriptor { length: 8 + 8193, ..request }, answer]
+    });
+}
+
+#[test]
+fn a_chain_that_loops() {
+    costs_one_chain(|guest| {
+        let [request, _] = good(guest, 0);
+        vec![Descriptor { length: 1, ..request }]
+    });
+}
+
+#[test]
+fn an_index_outside_of_the_table() {
+    costs_one_chain(|guest| good(guest, RING).to_vec());
+    costs_one_chain(|guest| good(guest, u16::MAX).to_vec());
+}
+
+#[test]
+fn memory_that_the_guest_does_not_have() {
+    costs_one_chain(|guest| {
+        let [request, answer] = good(guest, 1);
+        vec![Descriptor { address: NOWHERE, ..request }, answer]
+    });
+    costs_one_chain(|guest| {
+        let [request, answer] = good(guest, 1);
+        vec![Descriptor { address: u64::MAX - 3, ..request }, answer]
+    });
+}
+
+/// The bus transaction was made; there is nowhere to tell of it.
+#[test]
+fn an_answer_to_nowhere() {
+    let (_board, mut guest) = bench(0);
+    let [request, answer] = good(&mut guest, 1);
+    let head = guest.send_raw(QUEUE, &[request, Descriptor { address: NOWHERE, ..answer }]);
+    assert_eq!(guest.wait(QUEUE), Used { head, length: 0 });
+    works(&mut guest);
+}
+
+/// 2.7.5.3: a table of descriptors of its own, if negotiated.
+#[test]
+fn indirect_descriptors() {
+    let (_board, mut guest) = bench(0);
+    let table = good(&mut guest, 1);
+    let table = guest.place_table(&table);
+    let head = guest.send_raw(QUEUE, &[Descriptor { address: table, length: 32, flags: INDIRECT, next: 0 }]);
+    assert_eq!(guest.wait(QUEUE), Used { head, length: 3 });
+}
+
+#[test]
+fn indirect_descriptors_that_must_not_be() {
+    let indirect = |address, length| Descriptor { address, length, flags: INDIRECT, next: 0 };
+    // A size that is not one of whole descriptors, none, too many.
+    for length in [0, 31, 16 * 65] {
+        costs_one_chain(|guest| {
+            let table = good(guest, 1);
+            vec![indirect(guest.place_table(&table), length)]
+        });
+    }
+    costs_one_chain(|_| vec![indirect(NOWHERE, 32)]);
+    // A table in a table (2.7.5.3.1).
+    costs_one_chain(|guest| {
+        let table = good(guest, 1);
+        let inner = guest.place_table(&table);
+        vec![indirect(guest.place_table(&[indirect(inner, 32)]), 16)]
+    });
+    // Not negotiated.
+    let (_board, mut guest) = bench(F_INDIRECT_DESC);
+    let table = good(&mut guest, 1);
+    let table = guest.place_table(&table);
+    let head = guest.send_raw(QUEUE, &[indirect(table, 32)]);
+    assert_eq!(guest.wait(QUEUE), Used { head, length: 0 });
+    works(&mut guest);
+}
+
+/// A chain that cannot be read may have been the middle of a transaction: its neighbours are not joined over it.
+#[test]
+fn a_gap_in_a_group_fails_the_group() {
+    let (board, mut guest) = bench(0);
+    let (request, room) = write(THERMOMETER, FAIL_NEXT, &[3]);
+    let first = guest.send(QUEUE, &request, room);
+    let [request, answer] = good(&mut guest, 3);
+    guest.send_raw(QUEUE, &[request, Descriptor { address: NOWHERE, length: 0, ..answer }]);
+    let (request, room) = read(THERMOMETER, 0, 2);
+    let last = guest.send(QUEUE, &request, room);
+    let used: Vec<_> = (0..3).map(|_| guest.wait(QUEUE)).collect();
+    assert_eq!(guest.answer(last, used[2]), [0, 0, 1]);
+    // The first may have been carried out alone, if the rest took its time; it was never joined with the last.
+    let _ = first;
+    assert!(
+        board.journal().iter().all(|line| line["messages"].as_array().is_some_and(|list| list.len() == 1))
+    );
+    works(&mut guest);
+}
+
+/// 2.7.13.3: the available index ran ahead of the ring. No chain is to be seen; a reset helps.
+#[test]
+fn an_available_index_that_cannot_be() {
+    let (_board, mut guest) = bench(0);
+    guest.publish_as(QUEUE, RING + 1);
+    guest.stop();
+    guest.start();
+    works(&mut guest);
+}
+
+/// A head outside of the table cannot be returned; the queue goes on.
+#[test]
+fn a_head_that_cannot_be() {
+    let (_board, mut guest) = bench(0);
+    guest.offer(QUEUE, RING);
+    guest.offer(QUEUE, u16::MAX);
+    works(&mut guest);
+}
+
+/// 2.7.10: notified when the chain is used that the driver wants to hear of, and once for a batch.
+#[test]
+fn notifications_are_as_few_as_the_driver_wants() {
+    let (_board, mut guest) = bench(0);
+    guest.hear_of(QUEUE, 8);
+    let batch = vec![read(THERMOMETER, 0, 2); 8];
+    guest.send_all(QUEUE, &batch[..7]);
+    guest.send_all(QUEUE, &batch[7..]);
+    for _ in 0..8 {
+        guest.wait(QUEUE);
+    }
+    assert_eq!(guest.notifications(QUEUE), 0, "the one notification was waited for");
+    works(&mut guest);
+}
+
+#[test]
+fn without_event_indices_all_is_the_same() {
+    let (_board, mut guest) = bench(F_EVENT_IDX);
+    for _ in 0..100 {
+        works(&mut guest);
+    }
+}
+
+/// Chains by chance, with a seed: the daemon answers what it can and goes on.
+#[test]
+fn hostile_chains_in_numbers() {
+    let (_board, mut guest) = bench(0);
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut chance = move |below: u64| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state % below
+    };
+    for round in 0..500 {
+        guest.stop();
+        guest.start();
+        for _ in 0..20 {
+            let chain: Vec<_> = (0..=chance(3)).map(|_| random(&mut guest, &mut chance)).collect();
+            guest.send_raw(QUEUE, &chain);
+        }
+        if round % 100 == 0 {
+            guest.stop();
+            guest.start();
+            works(&mut guest);
+        }
+    }
+}
+
+fn random(guest: &mut Guest, chance: &mut impl FnMut(u64) -> u64) -> Descriptor {
+    let bytes: Vec<u8> = (0..12).map(|_| u8::try_from(chance(256)).expect("a byte")).collect();
+    let inside = guest.place(&bytes);
+    let small = |value: u64| u16::try_from(value).expect("small");
+    Descriptor {
+        address: [inside, NOWHERE, chance(u64::MAX), inside & !0xfff][usize::from(small(chance(4)))],
+        length: [1, 8, 12, 9000, u32::MAX][usize::from(small(chance(5)))],
+        flags: small(chance(8)),
+        next: small(chance(u64::from(RING) + 2)),
+    }
+}
