@@ -78,6 +78,8 @@ impl LinuxLines {
             if pins.iter().any(twice) {
                 bail!("{line}: line {} of {} is given twice", line.offset, chip.device);
             }
+            let (number, name) = (pins.len(), line.name.as_deref().unwrap_or("no name"));
+            log::info!("the guest's line {number} ({name}) is line {} of {}", line.offset, chip.device);
             pins.push(Pin { chip: Arc::clone(chip), offset: line.offset, held: None });
         }
         Ok(Self { pins, watcher: None })
@@ -290,3 +292,42 @@ impl Held {
 }
 
 const _: () = assert!(CONSUMER.len() < NAME_LEN_MAX);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gpiocdev_uapi::v2::LineAttributeValue;
+
+    #[test]
+    fn each_setup_is_one_configuration_of_the_uapi() {
+        let cases = [
+            (Setup::Released, LineFlags::empty()),
+            (Setup::Input(Edges::None), LineFlags::INPUT),
+            (Setup::Input(Edges::Rising), LineFlags::INPUT | LineFlags::EDGE_RISING),
+            (Setup::Input(Edges::Falling), LineFlags::INPUT | LineFlags::EDGE_FALLING),
+            (Setup::Input(Edges::Both), LineFlags::INPUT | LineFlags::EDGE_RISING | LineFlags::EDGE_FALLING),
+        ];
+        for (setup, expected) in cases {
+            let (flags, value) = flags(setup);
+            assert_eq!(flags, expected);
+            assert_eq!(config(flags, value).num_attrs, 0);
+        }
+        for level in [false, true] {
+            let (flags, value) = flags(Setup::Output(level));
+            assert_eq!((flags, value), (LineFlags::OUTPUT, level));
+            // The value comes with the direction: an output never starts with another.
+            let config = config(flags, value);
+            let LineAttributeValue::Values(bits) = config.attr(0).attr.to_value().expect("an attribute")
+            else {
+                panic!("values")
+            };
+            assert_eq!((config.num_attrs, config.attr(0).mask, bits), (1, 1, u64::from(level)));
+        }
+    }
+
+    #[test]
+    fn an_error_of_the_kernel_stays_what_it_is() {
+        let busy = Error::Os(gpiocdev_uapi::v2::Errno(BUSY));
+        assert_eq!(io::Error::from(Failure(busy)).kind(), io::ErrorKind::ResourceBusy);
+    }
+}
