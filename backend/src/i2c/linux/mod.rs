@@ -122,3 +122,66 @@ fn cause(error: LinuxI2CError) -> Cause {
         _ => Cause::Kernel(number),
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// An adapter with an EEPROM of 256 bytes at 0x50 and nothing at 0x57: BACKEND_TEST_ADAPTER names it.
+    const EEPROM: Address = Address::SevenBit(0x50);
+    const NOBODY: Address = Address::SevenBit(0x57);
+
+    fn adapter() -> Adapter {
+        Adapter::open(&std::env::var("BACKEND_TEST_ADAPTER").unwrap()).unwrap()
+    }
+
+    fn write(adapter: &mut Adapter, address: Address, bytes: &[u8]) -> Result<(), Cause> {
+        let mut messages = [Message { address, data: Data::Write(bytes) }];
+        adapter.transfer(&mut messages).map_err(|failure| failure.cause)
+    }
+
+    fn read<const N: usize>(adapter: &mut Adapter, from: u8) -> Result<[u8; N], Cause> {
+        let mut bytes = [0; N];
+        let mut messages = [
+            Message { address: EEPROM, data: Data::Write(&[from]) },
+            Message { address: EEPROM, data: Data::Read(&mut bytes) },
+        ];
+        adapter.transfer(&mut messages).map_err(|failure| failure.cause)?;
+        Ok(bytes)
+    }
+
+    fn works(adapter: &mut Adapter) {
+        assert_eq!(write(adapter, EEPROM, &[0x10, 1, 2, 3, 4]), Ok(()));
+        assert_eq!(read(adapter, 0x10), Ok([1, 2, 3, 4]));
+        assert_eq!(write(adapter, EEPROM, &[0x11, 9]), Ok(()));
+        assert_eq!(read(adapter, 0x11), Ok([9]));
+        assert_eq!(write(adapter, EEPROM, &[0x12, 7, 8]), Ok(()));
+        assert_eq!(read(adapter, 0x12), Ok([7, 8]));
+        assert_eq!(write(adapter, EEPROM, &[]), Ok(()));
+        assert!(write(adapter, NOBODY, &[]).is_err());
+    }
+
+    #[test]
+    #[ignore = "needs an adapter"]
+    fn an_adapter_that_speaks_i2c() {
+        let mut adapter = adapter();
+        assert!(matches!(adapter.way, Way::Plain(_)));
+        works(&mut adapter);
+        assert_eq!(read::<64>(&mut adapter, 0).map(|_| ()), Ok(()));
+        let ten_bit = write(&mut adapter, Address::TenBit(0x150), &[1]);
+        assert_eq!(ten_bit, Err(Cause::Unsupported), "where the adapter does not say that it can");
+    }
+
+    #[test]
+    #[ignore = "needs an adapter"]
+    fn an_adapter_that_speaks_smbus_only() {
+        let mut adapter = adapter();
+        let number =
+            locate::find(&Sysfs::default(), &std::env::var("BACKEND_TEST_ADAPTER").unwrap()).unwrap();
+        let node = PathBuf::from(format!("/dev/i2c-{number}"));
+        adapter.way = Way::Smbus(Smbus::new(node, adapter.functions));
+        works(&mut adapter);
+        assert_eq!(read::<64>(&mut adapter, 0), Err(Cause::Unsupported));
+    }
+}
