@@ -115,6 +115,10 @@ impl Daemon {
             Err(Error::Disconnected | Error::PartialMessage | Error::SocketBroken(_)) => {
                 log::info!("the frontend left");
             }
+            Err(error) if self.backend().outlives(&error) => {
+                log::warn!("a request of the frontend failed: {error}");
+                return Ok(());
+            }
             Err(error) => log::error!("the frontend is disconnected, for a request that failed: {error}"),
         }
         self.disconnect()

@@ -47,7 +47,10 @@ pub(crate) struct Backend {
 
 /// Everything that ends with the connection.
 struct Session {
-    features: u64,
+    /// The driver's features were accepted. Until then, or after others were refused, no ring is worked on.
+    accepted: bool,
+    /// The frontend learns from an answer when its request failed, if it wants to.
+    reply_ack: bool,
     memory: Memory,
     /// Where the frontend's own addresses of the regions are: it names rings by them.
     regions: Vec<Region>,
@@ -66,7 +69,8 @@ impl Session {
         let rings: std::result::Result<_, _> =
             limits.map(|(index, limits)| Ring::new(index, *limits)).collect();
         Ok(Self {
-            features: 0,
+            accepted: false,
+            reply_ack: false,
             memory: Memory::default(),
             regions: Vec::new(),
             rings: rings.map_err(io::Error::other)?,
@@ -105,6 +109,14 @@ impl Backend {
         Ok(())
     }
 
+    /// Whether the session can go on after `error`: a request was refused, and the frontend is told. What is refused may
+    /// be the guest's doing, as a ring where it has no memory; that is no reason to leave.
+    pub(crate) fn outlives(&self, error: &Error) -> bool {
+        let refusal =
+            matches!(error, Error::ReqHandlerError(_) | Error::InvalidParam | Error::InvalidOperation(_));
+        self.session.reply_ack && refusal
+    }
+
     fn forget_kicks(&mut self) {
         for ring in &mut self.session.rings {
             if let Some(kick) = ring.kick.take() {
@@ -121,14 +133,14 @@ impl Backend {
 
     /// Whether a queue waits to be worked on, though nobody will kick.
     pub(crate) fn is_pending(&self) -> bool {
-        self.session.rings.iter().any(|ring| ring.pending && ring.is_running())
+        self.session.accepted && self.session.rings.iter().any(|ring| ring.pending && ring.is_running())
     }
 
     /// One turn of every queue that has something: take all, work, complete all.
     pub(crate) fn work(&mut self) {
         let Self { device, session, requests, finished, watcher: _ } = self;
         for (index, ring) in session.rings.iter_mut().enumerate() {
-            if ring.pending {
+            if session.accepted && ring.pending {
                 ring.take(&session.memory, requests);
                 device.process(index, requests, finished);
                 requests.clear();
@@ -197,6 +209,7 @@ impl VhostUserBackendReqHandlerMut for Backend {
 
     fn set_features(&mut self, features: u64) -> Result<()> {
         let offered = self.get_features()?;
+        self.session.accepted = false;
         if features & !offered != 0 {
             return Err(refused(format_args!("features {:#x} were not offered", features & !offered)));
         }
@@ -204,7 +217,7 @@ impl VhostUserBackendReqHandlerMut for Backend {
             log::error!("{refused}");
             Error::ReqHandlerError(io::Error::other(refused))
         })?;
-        self.session.features = features;
+        self.session.accepted = true;
         for ring in &mut self.session.rings {
             ring.set_event_idx(features & (1 << VIRTIO_RING_F_EVENT_IDX) != 0);
             ring.indirect = features & (1 << VIRTIO_RING_F_INDIRECT_DESC) != 0;
@@ -321,7 +334,8 @@ impl VhostUserBackendReqHandlerMut for Backend {
         Ok(features)
     }
 
-    fn set_protocol_features(&mut self, _features: u64) -> Result<()> {
+    fn set_protocol_features(&mut self, features: u64) -> Result<()> {
+        self.session.reply_ack = features & VhostUserProtocolFeatures::REPLY_ACK.bits() != 0;
         Ok(())
     }
 

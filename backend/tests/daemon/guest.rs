@@ -7,7 +7,9 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering;
 
-use vhost::vhost_user::message::{VhostUserConfigFlags, VhostUserProtocolFeatures, VhostUserVirtioFeatures};
+use vhost::vhost_user::message::{
+    VhostUserConfigFlags, VhostUserHeaderFlag, VhostUserProtocolFeatures, VhostUserVirtioFeatures,
+};
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
@@ -92,8 +94,11 @@ impl Guest {
         let offered = frontend.get_features().expect("features");
         assert_ne!(offered & VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits(), 0);
         let protocol = frontend.get_protocol_features().expect("protocol features");
-        let wanted = VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::CONFIG;
+        let wanted = VhostUserProtocolFeatures::MQ
+            | VhostUserProtocolFeatures::CONFIG
+            | VhostUserProtocolFeatures::REPLY_ACK;
         frontend.set_protocol_features(protocol & wanted).expect("what was offered");
+        frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
         frontend.set_features(offered & !without).expect("what was offered");
         let rings = (0..u64::from(queues)).map(|index| Ring::new(BASE + index * RING_BYTES)).collect();
         let mut guest = Self { frontend, memory: memory(), rings, free: BUFFERS };
@@ -134,6 +139,29 @@ impl Guest {
             self.frontend.set_vring_kick(index, &ring.kick).expect("a kick");
             self.frontend.set_vring_enable(index, true).expect("a start");
         }
+    }
+
+    /// Accepts those features of `mask` that the device offers.
+    pub(crate) fn accept(&mut self, mask: u64) -> vhost::Result<()> {
+        let offered = self.frontend.get_features()?;
+        self.frontend.set_features(offered & mask)
+    }
+
+    /// Has the used ring of the first queue begin just before the end of memory.
+    pub(crate) fn start_at_end_of_memory(&mut self) -> vhost::Result<()> {
+        let region = self.memory.iter().next().expect("a region");
+        let info = VhostUserMemoryRegionInfo::from_guest_region(region).expect("shared memory");
+        let there = info.userspace_addr;
+        let config = VringConfigData {
+            queue_max_size: RING,
+            queue_size: RING,
+            flags: 0,
+            desc_table_addr: there,
+            avail_ring_addr: there,
+            used_ring_addr: there + info.memory_size - 8,
+            log_addr: None,
+        };
+        self.frontend.set_vring_addr(0, &config)
     }
 
     /// What a frontend does when the guest resets its device, or the machine is paused. Returns where the rings are.

@@ -92,6 +92,19 @@ fn a_driver_without_zero_length_requests_is_rejected() {
     assert!(board.ended());
 }
 
+/// A frontend that hears of failures keeps its session; rings do not run for a driver that was rejected.
+#[test]
+fn a_rejected_driver_is_not_served() {
+    let mut bench = Bench::new();
+    bench.guest.accept(!F_ZERO_LENGTH_REQUEST).expect_err("a rejection");
+    let (request, room) = read(THERMOMETER, 0, 2);
+    let sent = bench.guest.send(QUEUE, &request, room);
+    assert!(bench.guest.used(QUEUE).is_none());
+    bench.guest.accept(u64::MAX).expect("a driver as it should be");
+    assert_eq!(bench.answers(&[sent]), [[0x17, 0x80, OK]]);
+    assert_eq!(bench.wire().len(), 1);
+}
+
 #[test]
 fn joined_requests_are_one_transaction() {
     let mut bench = Bench::new();

@@ -207,6 +207,16 @@ fn without_event_indices_all_is_the_same() {
     }
 }
 
+/// Where a ring is, the guest chose. Its frontend hears that it cannot be there, and may try again.
+#[test]
+fn a_ring_outside_of_memory() {
+    let (_board, mut guest) = bench(0);
+    guest.stop();
+    guest.start_at_end_of_memory().expect_err("a refusal");
+    guest.start();
+    works(&mut guest);
+}
+
 /// Chains by chance, with a seed: the daemon answers what it can and goes on.
 #[test]
 fn hostile_chains_in_numbers() {
