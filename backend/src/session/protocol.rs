@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The messages of a frontend, one method each: the backend's side of the vhost-user protocol.
+//!
+//! The `vhost` crate reads messages, checks their form and calls these. A request that is refused says why in the log,
+//! since the protocol has no words for it.
+
+use std::fs::File;
+use std::io;
+
+use vhost::VhostUserMemoryRegionBase;
+use vhost::vhost_user::message::{
+    VhostTransferStateDirection, VhostTransferStatePhase, VhostUserConfigFlags, VhostUserInflight,
+    VhostUserLog, VhostUserMemoryRegion, VhostUserProtocolFeatures, VhostUserShMemConfig, VhostUserSharedMsg,
+    VhostUserSingleMemoryRegion, VhostUserVirtioFeatures, VhostUserVringAddrFlags, VhostUserVringState,
+};
+use vhost::vhost_user::{Error, GpuBackend, Result, VhostUserBackendReqHandlerMut};
+use virtio_bindings::bindings::virtio_config::{VIRTIO_F_ACCESS_PLATFORM, VIRTIO_F_VERSION_1};
+use virtio_bindings::bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
+use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap};
+
+use super::{Backend, Region, Session, refused};
+use crate::memory::Memory;
+use crate::watch::Token;
+
+/// Bits of the device type (virtio 1.3, 2.2).
+const DEVICE_FEATURES: u64 = (1 << 24) - 1;
+
+/// What the core can do for every device. Indirect tables would have to be fetched by grants of their own: with Xen
+/// they are not offered, and the ring is large enough without.
+const TRANSPORT_FEATURES: u64 = (1 << VIRTIO_F_VERSION_1)
+    | (1 << VIRTIO_RING_F_EVENT_IDX)
+    | if cfg!(feature = "xen") { 1 << VIRTIO_F_ACCESS_PLATFORM } else { 1 << VIRTIO_RING_F_INDIRECT_DESC };
+
+impl VhostUserBackendReqHandlerMut for Backend {
+    fn set_owner(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn reset_owner(&mut self) -> Result<()> {
+        self.end_session().map_err(Error::ReqHandlerError)
+    }
+
+    fn reset_device(&mut self) -> Result<()> {
+        for ring in &mut self.session.rings {
+            ring.enabled = false;
+        }
+        self.device.reset();
+        Ok(())
+    }
+
+    fn get_features(&mut self) -> Result<u64> {
+        let device = self.device.features() & DEVICE_FEATURES;
+        Ok(device | TRANSPORT_FEATURES | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits())
+    }
+
+    fn set_features(&mut self, features: u64) -> Result<()> {
+        let offered = self.get_features()?;
+        self.session.accepted = false;
+        if features & !offered != 0 {
+            return Err(refused(format_args!("features {:#x} were not offered", features & !offered)));
+        }
+        self.device.accept_features(features & DEVICE_FEATURES).map_err(|refused| {
+            log::error!("{refused}");
+            Error::ReqHandlerError(io::Error::other(refused))
+        })?;
+        self.session.accepted = true;
+        for ring in &mut self.session.rings {
+            ring.set_event_idx(features & (1 << VIRTIO_RING_F_EVENT_IDX) != 0);
+            ring.indirect = features & (1 << VIRTIO_RING_F_INDIRECT_DESC) != 0;
+            // Without protocol features there is no message to enable rings: they start enabled.
+            ring.enabled |= features & VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits() == 0;
+        }
+        Ok(())
+    }
+
+    fn set_mem_table(
+        &mut self,
+        regions: &[VhostUserMemoryRegion],
+        files: Vec<File>,
+        postcopy_listening: Option<bool>,
+    ) -> Result<Option<Vec<VhostUserMemoryRegionBase>>> {
+        if postcopy_listening.is_some() {
+            return Err(Error::InvalidOperation("postcopy is not supported"));
+        }
+        let mut mapped = Vec::with_capacity(regions.len());
+        for (region, file) in regions.iter().zip(files) {
+            let mmap = region.mmap_region(file)?;
+            let region = GuestRegionMmap::new(mmap, GuestAddress(region.guest_phys_addr))
+                .ok_or(Error::InvalidParam)?;
+            mapped.push(region);
+        }
+        let map = GuestMemoryMmap::from_regions(mapped)
+            .map_err(|error| refused(format_args!("the memory table is not usable: {error}")))?;
+        self.session.memory = Memory::new(map).map_err(Error::ReqHandlerError)?;
+        self.session.regions = regions
+            .iter()
+            .map(|region| Region {
+                frontend: region.user_addr,
+                guest: region.guest_phys_addr,
+                size: region.memory_size,
+            })
+            .collect();
+        for ring in &mut self.session.rings {
+            ring.check_memory(&self.session.memory);
+        }
+        Ok(None)
+    }
+
+    fn set_vring_num(&mut self, index: u32, num: u32) -> Result<()> {
+        self.session.ring(index)?.set_size(num).map_err(|_| {
+            refused(format_args!("{num} is not a power of two that queue {index} takes for its size"))
+        })
+    }
+
+    fn set_vring_addr(
+        &mut self,
+        index: u32,
+        _flags: VhostUserVringAddrFlags,
+        descriptor: u64,
+        used: u64,
+        available: u64,
+        _log: u64,
+    ) -> Result<()> {
+        let session = &mut self.session;
+        let parts = [
+            session.guest_address(descriptor)?,
+            session.guest_address(available)?,
+            session.guest_address(used)?,
+        ];
+        let index = usize::try_from(index).map_err(|_| Error::InvalidParam)?;
+        let ring = session.rings.get_mut(index).ok_or(Error::InvalidParam)?;
+        let set = ring.set_addresses(&session.memory, parts);
+        set.map_err(|error| refused(format_args!("queue {index} cannot be at {parts:x?}: {error}")))
+    }
+
+    fn set_vring_base(&mut self, index: u32, base: u32) -> Result<()> {
+        let base = u16::try_from(base).map_err(|_| Error::InvalidParam)?;
+        self.session.ring(index)?.set_next_available(base);
+        Ok(())
+    }
+
+    fn get_vring_base(&mut self, index: u32) -> Result<VhostUserVringState> {
+        let next = self.stop_ring(index)?;
+        Ok(VhostUserVringState::new(index, u32::from(next)))
+    }
+
+    fn set_vring_kick(&mut self, index: u8, fd: Option<File>) -> Result<()> {
+        let Self { device, session: Session { rings, memory, .. }, watcher, .. } = self;
+        let ring = rings
+            .get_mut(usize::from(index))
+            .ok_or_else(|| refused(format_args!("there is no queue {index}")))?;
+        if let Some(former) = ring.kick.take() {
+            let _ = watcher.remove(&former);
+        }
+        let kick = fd.ok_or(Error::InvalidOperation("a ring without a kick descriptor is not supported"))?;
+        let watched = watcher.insert(&kick, Token::Kick(u32::from(index)));
+        watched.map_err(Error::ReqHandlerError)?;
+        ring.kick = Some(kick);
+        if !ring.is_started() {
+            device.start(usize::from(index), ring.next_available());
+        }
+        ring.start(memory);
+        Ok(())
+    }
+
+    fn set_vring_call(&mut self, index: u8, fd: Option<File>) -> Result<()> {
+        self.session.ring(u32::from(index))?.call = fd;
+        Ok(())
+    }
+
+    fn set_vring_err(&mut self, index: u8, _fd: Option<File>) -> Result<()> {
+        self.session.ring(u32::from(index)).map(|_| ())
+    }
+
+    fn get_protocol_features(&mut self) -> Result<VhostUserProtocolFeatures> {
+        let mut features = VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::RESET_DEVICE;
+        if !self.device.config().is_empty() {
+            features |= VhostUserProtocolFeatures::CONFIG;
+        }
+        Ok(features)
+    }
+
+    fn set_protocol_features(&mut self, features: u64) -> Result<()> {
+        self.session.reply_ack = features & VhostUserProtocolFeatures::REPLY_ACK.bits() != 0;
+        Ok(())
+    }
+
+    fn get_queue_num(&mut self) -> Result<u64> {
+        u64::try_from(self.session.rings.len()).map_err(|_| Error::InvalidParam)
+    }
+
+    fn set_vring_enable(&mut self, index: u32, enable: bool) -> Result<()> {
+        let ring = self.session.ring(index)?;
+        ring.enabled = enable;
+        ring.pending = true;
+        Ok(())
+    }
+
+    /// Exactly the bytes asked for, or an error: never more than the structure has, nor less than was asked.
+    fn get_config(&mut self, offset: u32, size: u32, _flags: VhostUserConfigFlags) -> Result<Vec<u8>> {
+        let range = |offset: u32, size: u32| {
+            let start = usize::try_from(offset).ok()?;
+            let end = start.checked_add(usize::try_from(size).ok()?)?;
+            self.device.config().get(start..end)
+        };
+        range(offset, size).map(<[u8]>::to_vec).ok_or(Error::InvalidParam)
+    }
+
+    /// Neither I2C nor GPIO has a field that the driver may write.
+    fn set_config(&mut self, _offset: u32, _buf: &[u8], _flags: VhostUserConfigFlags) -> Result<()> {
+        Err(Error::InvalidOperation("the configuration is read-only"))
+    }
+
+    fn set_gpu_socket(&mut self, _gpu_backend: GpuBackend) -> Result<()> {
+        Err(UNSUPPORTED)
+    }
+
+    fn get_shared_object(&mut self, _uuid: VhostUserSharedMsg) -> Result<File> {
+        Err(UNSUPPORTED)
+    }
+
+    fn get_inflight_fd(&mut self, _inflight: &VhostUserInflight) -> Result<(VhostUserInflight, File)> {
+        Err(UNSUPPORTED)
+    }
+
+    fn set_inflight_fd(&mut self, _inflight: &VhostUserInflight, _file: File) -> Result<()> {
+        Err(UNSUPPORTED)
+    }
+
+    fn get_max_mem_slots(&mut self) -> Result<u64> {
+        Err(UNSUPPORTED)
+    }
+
+    fn add_mem_region(
+        &mut self,
+        _region: &VhostUserSingleMemoryRegion,
+        _fd: File,
+        _postcopy_listening: Option<bool>,
+    ) -> Result<Option<VhostUserMemoryRegionBase>> {
+        Err(UNSUPPORTED)
+    }
+
+    fn remove_mem_region(&mut self, _region: &VhostUserSingleMemoryRegion) -> Result<()> {
+        Err(UNSUPPORTED)
+    }
+
+    fn set_device_state_fd(
+        &mut self,
+        _direction: VhostTransferStateDirection,
+        _phase: VhostTransferStatePhase,
+        _fd: File,
+    ) -> Result<Option<File>> {
+        Err(UNSUPPORTED)
+    }
+
+    fn check_device_state(&mut self) -> Result<()> {
+        Err(UNSUPPORTED)
+    }
+
+    fn get_shmem_config(&mut self) -> Result<VhostUserShMemConfig> {
+        Err(UNSUPPORTED)
+    }
+
+    fn set_log_base(&mut self, _log: &VhostUserLog, _file: File) -> Result<()> {
+        Err(UNSUPPORTED)
+    }
+}
+
+const UNSUPPORTED: Error =
+    Error::InvalidOperation("not among the protocol features that this backend offers");
