@@ -3,7 +3,6 @@
 //! The command line of `backend gpio`: typed arguments, then an opened device.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::Context;
@@ -15,8 +14,7 @@ use super::linux::LinuxLines;
 use super::sim::{Board, SimLines};
 use crate::cli::Connection;
 use crate::device::Device;
-use crate::sim::control::Control;
-use crate::sim::journal::Journal;
+use crate::sim::{Parts, Simulation};
 use crate::sysfs::Sysfs;
 
 /// Arguments of `backend gpio`.
@@ -26,17 +24,11 @@ pub struct Arguments {
     connection: Connection,
     /// A line for the guest, which numbers them from 0 in the order given. CHIP is a name (gpiochip0),
     /// a label, or a device-tree path; NAME is what the guest sees
-    #[arg(long = "line", value_name = "CHIP:OFFSET[=NAME]", required_unless_present_any = ["sim", "print_capabilities"])]
+    #[arg(long = "line", value_name = "CHIP:OFFSET[=NAME]", conflicts_with = "board")]
+    #[arg(required_unless_present_any = ["board", "print_capabilities"])]
     lines: Vec<LineArgument>,
-    /// Serve all lines of the board that FILE describes, instead of hardware
-    #[arg(long, value_name = "FILE", conflicts_with = "lines")]
-    sim: Option<PathBuf>,
-    /// Append what the guest does to the board to FILE, as lines of JSON
-    #[arg(long, value_name = "FILE", requires = "sim")]
-    sim_journal: Option<PathBuf>,
-    /// Listen at SOCKET for commands that drive, release and read lines of the board
-    #[arg(long, value_name = "SOCKET", requires = "sim")]
-    sim_control: Option<PathBuf>,
+    #[command(flatten)]
+    simulation: Simulation,
 }
 
 impl Arguments {
@@ -51,30 +43,18 @@ impl Arguments {
     /// # Errors
     /// Says what cannot be opened.
     pub fn open(&self) -> anyhow::Result<Box<dyn Device>> {
-        match &self.sim {
-            Some(file) => {
-                let board = crate::sim::board::Board::load(file)?.gpio;
-                let names: Vec<_> = board.lines.iter().map(|name| named(name)).collect();
-                let model = Board::new(&board, self.journal()?)
-                    .with_context(|| format!("{}, in [gpio]", file.display()))?;
-                device(SimLines::new(model, self.control()?), &names)
+        match self.simulation.load()? {
+            Some(Parts { board, journal, control }) => {
+                let names: Vec<_> = board.gpio.lines.iter().map(|name| named(name)).collect();
+                let model =
+                    Board::new(&board.gpio, journal).context("the board's [gpio] cannot be simulated")?;
+                device(SimLines::new(model, control), &names)
             }
             None => {
                 let names: Vec<_> = self.lines.iter().map(|line| line.name.clone()).collect();
                 device(LinuxLines::open(&self.lines, &Sysfs::default())?, &names)
             }
         }
-    }
-
-    fn journal(&self) -> anyhow::Result<Journal> {
-        let Some(path) = &self.sim_journal else { return Ok(Journal::default()) };
-        Journal::append_to(path).with_context(|| format!("cannot write the journal {}", path.display()))
-    }
-
-    fn control(&self) -> anyhow::Result<Option<Control>> {
-        let Some(path) = &self.sim_control else { return Ok(None) };
-        let control = Control::bind(path).with_context(|| format!("cannot listen at {}", path.display()))?;
-        Ok(Some(control))
     }
 }
 
