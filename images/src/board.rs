@@ -74,7 +74,7 @@ pub struct Hardware {
     /// How many lines a GPIO controller has.
     pub lines: Option<u32>,
     /// Its path in the host's device tree.
-    pub host_node: String,
+    pub host_node: Spanned<String>,
     /// Its name in the driver domain's device tree, below `/passthrough`.
     pub node: String,
     /// What its driver knows it by.

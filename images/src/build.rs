@@ -5,12 +5,15 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
+use dtoolkit::fdt::Fdt;
+use dtoolkit::model::DeviceTree;
 
 use crate::board::Region;
 use crate::emit::host_dt::{DomainFiles, Files, host_dt};
 use crate::emit::qemu::{dump_device_tree, qemu};
 use crate::emit::ramdisk::{BACKEND, Ramdisk, SHIM, SHIM_CONFIG, inittab};
 use crate::emit::{driver_dt::driver_dt, guest_dt::guest_dt, policy, shim::shim};
+use crate::load::Loaded;
 use crate::manifest::Domain;
 use crate::modules::Modules;
 use crate::plan::Plan;
@@ -27,6 +30,8 @@ const MARK: &str = "shim.toml";
 /// What an image is built from, and where to.
 #[derive(Debug)]
 pub struct Job<'a> {
+    /// The manifest and its board.
+    pub loaded: &'a Loaded,
     /// What to build.
     pub plan: &'a Plan<'a>,
     /// The directory of input files.
@@ -50,7 +55,7 @@ impl Job<'_> {
         let parent = self.output.parent().context("the output directory cannot be the root")?;
         std::fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
         let fresh = tempfile::Builder::new().prefix(".image-").tempdir_in(parent)?;
-        self.build(fresh.path())?;
+        self.build(fresh.path(), self.host()?)?;
         self.put_in_place(fresh, parent)
     }
 
@@ -72,7 +77,19 @@ impl Job<'_> {
         bail!("{} lacks what every image needs: {}", self.files.display(), missing.join(", "))
     }
 
-    fn build(&self, directory: &Path) -> anyhow::Result<()> {
+    /// The board's own device tree, which has what the board file says of it.
+    fn host(&self) -> anyhow::Result<DeviceTree> {
+        let dtb = match &self.host_dtb {
+            Some(path) => std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?,
+            None => dump_device_tree(self.plan.board)?,
+        };
+        let fdt = Fdt::new(&dtb).context("the board's device tree cannot be read")?;
+        let host = DeviceTree::from_fdt(&fdt);
+        self.loaded.require_nodes(self.plan, &host)?;
+        Ok(host)
+    }
+
+    fn build(&self, directory: &Path, host: DeviceTree) -> anyhow::Result<()> {
         let plan = self.plan;
         let shim = toml::to_string(&shim(plan))?;
         let write = |name: &str, content: &[u8]| {
@@ -89,11 +106,7 @@ impl Job<'_> {
 
         let mut modules = Modules::new(plan.board);
         let places = self.place(&mut modules, directory)?;
-        let host = match &self.host_dtb {
-            Some(path) => std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?,
-            None => dump_device_tree(plan.board)?,
-        };
-        write("host.dtb", &host_dt(plan, &host, &places)?.to_dtb())?;
+        write("host.dtb", &host_dt(plan, host, &places)?.to_dtb())?;
         let (xen, host_dtb) = (self.files.join(XEN), self.output.join("host.dtb"));
         if let Some(command) = qemu(plan, &xen, &host_dtb, modules.all()) {
             write("qemu.json", format!("{}\n", serde_json::to_string_pretty(&command)?).as_bytes())?;

@@ -8,10 +8,13 @@ use std::path::Path;
 
 use annotate_snippets::Renderer;
 use anyhow::Context;
+use dtoolkit::model::DeviceTree;
 
 use crate::board::Board;
 use crate::diagnostics::{Diagnostic, Source, render};
+use crate::emit::host_dt::missing_nodes;
 use crate::manifest::Manifest;
+use crate::plan::Plan;
 use crate::validate;
 
 /// Why a manifest was refused.
@@ -43,19 +46,35 @@ pub struct Loaded {
     /// Its board.
     pub board: Board,
     source: Source,
+    board_source: Source,
 }
 
 impl Loaded {
+    /// Gives everything its place.
+    ///
+    /// # Errors
+    ///
+    /// The builder contradicts itself: what was validated can be planned.
+    pub fn plan(&self) -> anyhow::Result<Plan<'_>> {
+        Plan::new(&self.manifest, &self.board).context("the manifest was validated but cannot be planned")
+    }
+
     /// Refuses the manifest if a file that it names is not in `directory`.
     ///
     /// # Errors
     ///
     /// The names of the files that are missing, where the manifest has them.
     pub fn require_files(&self, directory: &Path) -> Result<(), Refusal> {
-        match validate::missing_files(&self.manifest, directory) {
-            found if found.is_empty() => Ok(()),
-            found => Err(Refusal { source: self.source.clone(), found }),
-        }
+        refuse_if_any(&self.source, validate::missing_files(&self.manifest, directory))
+    }
+
+    /// Refuses the board file if a node that it names is not in `host`, the board's device tree.
+    ///
+    /// # Errors
+    ///
+    /// The nodes that are missing, where the board file has them.
+    pub fn require_nodes(&self, plan: &Plan<'_>, host: &DeviceTree) -> Result<(), Refusal> {
+        refuse_if_any(&self.board_source, missing_nodes(plan, host))
     }
 }
 
@@ -73,8 +92,10 @@ pub fn load(path: &Path) -> anyhow::Result<Loaded> {
     let board_source =
         Board::source(&manifest.board, directory).map_err(|found| refuse(&source, vec![found]))?;
     let board = Board::parse(&board_source.text).map_err(|found| refuse(&board_source, found))?;
-    match validate::validate(&manifest, &board) {
-        found if found.is_empty() => Ok(Loaded { manifest, board, source }),
-        found => Err(refuse(&source, found).into()),
-    }
+    refuse_if_any(&source, validate::validate(&manifest, &board))?;
+    Ok(Loaded { manifest, board, source, board_source })
+}
+
+fn refuse_if_any(source: &Source, found: Vec<Diagnostic>) -> Result<(), Refusal> {
+    if found.is_empty() { Ok(()) } else { Err(Refusal { source: source.clone(), found }) }
 }

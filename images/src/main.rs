@@ -9,8 +9,8 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use images::build::Job;
 use images::emit::ramdisk::Ramdisk;
-use images::load::{Loaded, load};
-use images::plan::{Function, Plan};
+use images::load::load;
+use images::plan::Function;
 
 #[derive(Parser)]
 #[command(version, about)]
@@ -82,10 +82,10 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Build { manifest, files, output, host_dtb } => {
             let loaded = load(&manifest)?;
             loaded.require_files(&files)?;
-            let plan = plan(&loaded)?;
+            let plan = loaded.plan()?;
             // What goes into qemu.json is used from another directory.
             let (files, output) = (std::path::absolute(files)?, std::path::absolute(output)?);
-            Job { plan: &plan, files, output, host_dtb }.run()
+            Job { loaded: &loaded, plan: &plan, files, output, host_dtb }.run()
         }
         Command::Ramdisk { busybox, init, files, output } => ramdisk(&busybox, &init, &files, &output),
     }
@@ -93,7 +93,7 @@ fn run(command: Command) -> anyhow::Result<()> {
 
 fn check(path: &Path) -> anyhow::Result<()> {
     let loaded = load(path)?;
-    let plan = plan(&loaded)?;
+    let plan = loaded.plan()?;
     for guest in &plan.guests {
         println!("{} (domain {})", guest.guest.name.value, guest.domid);
         for device in &guest.devices {
@@ -105,10 +105,6 @@ fn check(path: &Path) -> anyhow::Result<()> {
         }
     }
     Ok(())
-}
-
-fn plan(loaded: &Loaded) -> anyhow::Result<Plan<'_>> {
-    Plan::new(&loaded.manifest, &loaded.board).context("the manifest was checked but cannot be planned")
 }
 
 fn ramdisk(busybox: &Path, init: &Path, files: &[(String, PathBuf)], output: &Path) -> anyhow::Result<()> {

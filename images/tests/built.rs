@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 
 use images::build::Job;
 use images::load::load;
-use images::plan::Plan;
 
 fn demo() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/demo.toml")
@@ -24,9 +23,10 @@ fn build(directory: &Path, inputs: &[&str]) -> (String, Vec<String>) {
     }
     let work = directory.join("work");
     let loaded = load(&demo()).unwrap();
-    let plan = Plan::new(&loaded.manifest, &loaded.board).unwrap();
+    let plan = loaded.plan().unwrap();
     let host_dtb = Some(files.join("no-such.dtb"));
-    let error = Job { plan: &plan, files, output: work.join("image"), host_dtb }.run().unwrap_err();
+    let error =
+        Job { loaded: &loaded, plan: &plan, files, output: work.join("image"), host_dtb }.run().unwrap_err();
     let left = std::fs::read_dir(&work).into_iter().flatten();
     let left = left.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     (format!("{error:#}"), left)

@@ -21,15 +21,15 @@ fn directory() -> PathBuf {
 }
 
 /// A board's device tree that has just the nodes that are given away.
-fn host(plan: &Plan<'_>) -> Vec<u8> {
+fn host(plan: &Plan<'_>) -> DeviceTree {
     let mut tree = DeviceTree::new();
     for hardware in &plan.hardware {
         let mut node = &mut tree.root;
-        for name in hardware.host_node.trim_start_matches('/').split('/') {
+        for name in hardware.host_node.value.trim_start_matches('/').split('/') {
             node = node.add_child_mut(DeviceTreeNode::new_unchecked(name));
         }
     }
-    tree.to_dtb()
+    tree
 }
 
 /// Each file where it would be if all were of 1 MiB.
@@ -46,7 +46,7 @@ fn files(plan: &Plan<'_>) -> Files {
 }
 
 fn emitted(plan: &Plan<'_>) -> Vec<(String, String)> {
-    let host = host_dt(plan, &host(plan), &files(plan)).unwrap();
+    let host = host_dt(plan, host(plan), &files(plan)).unwrap();
     let mut texts = vec![
         ("host.dts".to_owned(), host.to_string()),
         ("driver-domain.dts".to_owned(), driver_dt(plan).unwrap().to_string()),
@@ -62,7 +62,7 @@ fn emitted(plan: &Plan<'_>) -> Vec<(String, String)> {
 
 fn compare(manifest: &Path, name: &str) {
     let loaded = load(manifest).unwrap();
-    let plan = Plan::new(&loaded.manifest, &loaded.board).unwrap();
+    let plan = loaded.plan().unwrap();
     let directory = directory().join(name);
     for (file, text) in emitted(&plan) {
         let path = directory.join(file);
@@ -89,7 +89,7 @@ fn of_a_board_beside_the_manifest_and_a_guest_that_cannot_be_told() {
 #[test]
 fn device_trees_survive_flattening() {
     let loaded = load(&directory().join("pi.toml")).unwrap();
-    let plan = Plan::new(&loaded.manifest, &loaded.board).unwrap();
+    let plan = loaded.plan().unwrap();
     let tree = driver_dt(&plan).unwrap();
     let dtb = tree.to_dtb();
     assert_eq!(DeviceTree::from_fdt(&Fdt::new(&dtb).unwrap()), tree);
@@ -97,9 +97,14 @@ fn device_trees_survive_flattening() {
 
 /// A board file for another tree is noticed before Xen would stop at it.
 #[test]
-fn a_node_that_the_host_lacks_is_named() {
+fn a_node_that_the_host_lacks_is_pointed_at_in_the_board_file() {
     let loaded = load(&directory().join("pi.toml")).unwrap();
-    let plan = Plan::new(&loaded.manifest, &loaded.board).unwrap();
-    let error = host_dt(&plan, &DeviceTree::new().to_dtb(), &files(&plan)).unwrap_err();
-    assert!(error.to_string().contains("no node /soc/i2c@7e804000"), "{error}");
+    let plan = loaded.plan().unwrap();
+    let mut tree = host(&plan);
+    tree.root.child_mut("soc").unwrap().remove_child("i2c@7e804000").unwrap();
+    let error = loaded.require_nodes(&plan, &tree).unwrap_err().to_string();
+    assert!(error.contains("raspberry-pi-4.toml:"), "{error}");
+    assert!(error.contains("has no node `/soc/i2c@7e804000`"), "{error}");
+    assert!(error.contains("perhaps `/soc/gpio@7e200000` is meant"), "{error}");
+    assert!(!error.contains("has no node `/soc/gpio@7e200000`"), "{error}");
 }

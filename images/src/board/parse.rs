@@ -6,7 +6,7 @@ use toml_span::value::Value;
 use toml_span::{DeserError, Deserialize, Spanned, de_helpers::TableHelper};
 
 use super::{Board, Clock, Hardware, Interrupt, Kind, Machine, Qemu, QemuDevice, Region};
-use crate::spanned::{Named, Property, choice, finish};
+use crate::spanned::{Named, Property, choice, custom, finish};
 
 impl<'de> Deserialize<'de> for Board {
     fn deserialize(value: &mut Value<'de>) -> Result<Self, DeserError> {
@@ -98,11 +98,22 @@ impl<'de> Deserialize<'de> for Kind {
 impl<'de> Deserialize<'de> for Interrupt {
     fn deserialize(value: &mut Value<'de>) -> Result<Self, DeserError> {
         let mut table = TableHelper::new(value)?;
-        let spi = table.required("spi");
+        let spi: Result<Spanned<u32>, _> = table.required("spi");
         let trigger: Result<Trigger, _> = table.required("trigger");
-        finish!(table, Self { spi: spi?, flags: trigger?.0 })
+        finish!(table, {
+            let spi = spi?;
+            if spi.value > LAST_SPI {
+                let title = format!("there is no SPI {}", spi.value);
+                let help = format!("write 0 to {LAST_SPI}: the number at the GIC minus 32");
+                return Err(custom(spi.span, title, help));
+            }
+            Self { spi: spi.value, flags: trigger?.0 }
+        })
     }
 }
+
+/// The last shared peripheral interrupt of a GIC (Arm IHI 0069, 2.2.1: INTID 1019).
+const LAST_SPI: u32 = 1019 - 32;
 
 /// The second cell of the GIC's interrupt specifier (Linux, `interrupt-controller/arm,gic-v3.yaml`).
 struct Trigger(u32);

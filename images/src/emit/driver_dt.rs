@@ -45,7 +45,7 @@ fn device(hardware: &Hardware) -> Result<DeviceTreeNode, ModelError> {
         .set("interrupt-parent", GIC)?
         .set("interrupts", interrupts)?
         .set("xen,reg", pages)?
-        .set("xen,path", hardware.host_node.as_str())?
+        .set("xen,path", hardware.host_node.value.as_str())?
         // Its memory is mapped one to one, so DMA works without an IOMMU; and nothing but trust stops it.
         .set("xen,force-assign-without-iommu", FLAG)?;
     for (name, value) in &hardware.properties {
