@@ -12,9 +12,10 @@
 //!                                                            └─▶ qemu.json
 //! ```
 //!
-//! [`manifest`] and [`board`] say what was written, with the place where it was written. [`validate`] finds what
-//! cannot work. [`plan`] is the one place that hands out domain ids, addresses and interrupts, so that the files
-//! made from it cannot disagree.
+//! [`manifest`] and [`board`] say what was written, with the place where it was written; [`load`] reads both.
+//! [`validate`] finds what cannot work. [`plan`] is the one place that hands out domain ids, addresses and interrupts,
+//! and [`modules`] the one that hands out places in memory, so that the files that [`build`] makes with [`emit`] cannot
+//! disagree.
 
 pub mod board;
 pub mod build;

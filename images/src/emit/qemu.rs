@@ -46,7 +46,8 @@ pub fn qemu(plan: &Plan<'_>, xen: &Path, host_dtb: &Path, modules: &[Module]) ->
     }
     args.extend(["-kernel".into(), text(xen), "-dtb".into(), text(host_dtb)]);
     for module in modules {
-        let (file, address) = (text(&module.file), module.region.base);
+        // A comma would end the option's value.
+        let (file, address) = (text(&module.file).replace(',', ",,"), module.region.base);
         args.extend(["-device".into(), format!("loader,file={file},addr={address:#x},force-raw=on")]);
     }
     Some(QemuCommand { program: qemu.program.clone(), args })
