@@ -135,6 +135,10 @@ impl<H: Hypervisor> Device for BackedDevice<H> {
 
     fn stop(&mut self) {
         self.views.fill_with(|| None);
+        for notifier in &self.notifiers {
+            // Whatever was kicked and not noticed belongs to the past. It fails if nothing was.
+            let _ = notifier.kick.read();
+        }
         if let Some(session) = &mut self.session {
             let stopped = session.stop();
             // If it did not stop by agreement it is gone now, and the reset is as complete.
@@ -213,6 +217,7 @@ mod tests {
                 device_id: 41,
                 features: features::offered(offer.features),
                 demanded_features: 0,
+                starts_by_kick: false,
                 queues: 1,
                 queue_size_max: 64,
             };

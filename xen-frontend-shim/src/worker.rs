@@ -133,6 +133,7 @@ fn transport(
         device_id: device.device_id,
         features: 0,
         demanded_features: kind.required_features,
+        starts_by_kick: kind.starts_by_kick,
         queues: device.queues,
         queue_size_max: kind.queue_size_max,
     };

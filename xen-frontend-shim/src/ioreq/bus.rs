@@ -140,6 +140,7 @@ mod tests {
             device_id: 34,
             features: 1 << 32 | 1 << 33,
             demanded_features: 0,
+            starts_by_kick: false,
             queues: 1,
             queue_size_max: 64,
         };

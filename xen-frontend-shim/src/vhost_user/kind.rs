@@ -18,11 +18,20 @@ pub struct DeviceKind {
     pub queue_size_max: u16,
     /// Feature bits without which a driver must not use the device.
     pub required_features: u64,
+    /// Whether drivers of this type are known to use the device before they say DRIVER_OK, which they must not
+    /// (virtio 1.3, 3.1.1), and to wait for the outcome. Then the first kick starts the device.
+    pub starts_by_kick: bool,
 }
 
 /// A type of which nothing is known: no configuration, and queues that every backend takes.
-const UNKNOWN: DeviceKind =
-    DeviceKind { name: "unknown", config_size: 0, writable: 0..0, queue_size_max: 64, required_features: 0 };
+const UNKNOWN: DeviceKind = DeviceKind {
+    name: "unknown",
+    config_size: 0,
+    writable: 0..0,
+    queue_size_max: 64,
+    required_features: 0,
+    starts_by_kick: false,
+};
 
 impl DeviceKind {
     /// What is known of the virtio device ID (virtio 1.3, section 5).
@@ -38,8 +47,15 @@ impl DeviceKind {
             // 5.15
             32 => Self { name: "SCMI", ..UNKNOWN },
             // 5.16: bit 0 is VIRTIO_I2C_F_ZERO_LENGTH_REQUEST, mandatory by 5.16.3. A transfer takes up to three
-            // descriptors for each of Linux's 42 messages.
-            34 => Self { name: "I2C adapter", queue_size_max: 256, required_features: 1, ..UNKNOWN },
+            // descriptors for each of Linux's 42 messages. Linux (6.12, i2c-virtio.c) adds the adapter in its probe function,
+            // by which the drivers of targets in the device tree are probed, and says DRIVER_OK after that.
+            34 => Self {
+                name: "I2C adapter",
+                queue_size_max: 256,
+                required_features: 1,
+                starts_by_kick: true,
+                ..UNKNOWN
+            },
             // 5.18.4: two requests for each line may be in flight.
             41 => Self { name: "GPIO", config_size: 8, queue_size_max: 256, ..UNKNOWN },
             _ => UNKNOWN,

@@ -69,12 +69,17 @@ struct Driver {
 
 impl Driver {
     fn new() -> Self {
+        Self::of_type(false)
+    }
+
+    fn of_type(starts_by_kick: bool) -> Self {
         let device = Recorder::default();
         let identity = Identity {
             name: "guest/device".into(),
             device_id: 34,
             features: FEATURES,
             demanded_features: 1,
+            starts_by_kick,
             queues: 2,
             queue_size_max: 256,
         };
@@ -321,4 +326,43 @@ fn a_changed_configuration_interrupts_a_live_driver() {
     assert_eq!((driver.read(0xfc), driver.log().interrupts), (1, 0));
     driver.transport.config_changed(vec![7; 8]);
     assert_eq!((driver.read(0xfc), driver.read(0x60), driver.log().interrupts), (2, CONFIG_CHANGE, 1));
+}
+
+#[test]
+fn where_drivers_are_early_a_kick_starts_the_device_once() {
+    let mut driver = Driver::of_type(true);
+    driver.write(0x70, 3);
+    driver.take_features(FEATURES);
+    driver.write(0x50, 0);
+    driver.write(0x70, 0xb);
+    // Nothing is ready to be started.
+    driver.write(0x50, 0);
+    assert!(driver.log().started.is_empty());
+    assert!(driver.log().kicks.is_empty());
+    driver.describe_queue(0, 8);
+    driver.write(0x50, 1);
+    assert!(driver.log().started.is_empty());
+    assert!(driver.transport.awaits_early_kick());
+    driver.write(0x50, 0);
+    assert_eq!(driver.log().started.len(), 1);
+    assert_eq!(driver.log().kicks, [0]);
+    assert_eq!(driver.read(0x70), 0xb);
+    driver.transport.kicked_early(0);
+    driver.write(0x70, 0xf);
+    assert_eq!((driver.read(0x70), driver.log().started.len()), (0xf, 1));
+    driver.write(0x70, 0);
+    assert_eq!((driver.log().stops, driver.transport.awaits_early_kick()), (1, false));
+}
+
+#[test]
+fn an_early_driver_that_resets_before_driver_ok_leaves_nothing_running() {
+    let mut driver = Driver::of_type(true);
+    driver.write(0x70, 3);
+    driver.take_features(FEATURES);
+    driver.write(0x70, 0xb);
+    driver.describe_queue(0, 8);
+    driver.transport.kicked_early(0);
+    assert_eq!(driver.log().started.len(), 1);
+    driver.write(0x70, 0);
+    assert_eq!(driver.log().stops, 1);
 }

@@ -61,6 +61,8 @@ pub struct Identity {
     pub features: u64,
     /// Those among them that it cannot leave out.
     pub demanded_features: u64,
+    /// Whether a kick starts the device as DRIVER_OK does, for the sake of drivers that are early.
+    pub starts_by_kick: bool,
     /// How many queues there are.
     pub queues: u16,
     /// The size of the largest queue.
@@ -75,6 +77,8 @@ struct Session {
     driver_features: u64,
     queue_select: u32,
     status: Status,
+    /// Whether the device has been started, and so has to be stopped.
+    is_started: bool,
     queues: Vec<Queue>,
     interrupt: Interrupt,
 }
@@ -87,6 +91,7 @@ impl Session {
             driver_features: 0,
             queue_select: 0,
             status: Status::default(),
+            is_started: false,
             queues: vec![Queue::default(); usize::from(queues)],
             interrupt: Interrupt::default(),
         }
@@ -101,7 +106,7 @@ impl Session {
     }
 
     fn is_live(&self) -> bool {
-        self.status.has(status::DRIVER_OK) && !self.status.has(status::NEEDS_RESET)
+        self.is_started && !self.status.has(status::NEEDS_RESET)
     }
 }
 
@@ -222,7 +227,7 @@ impl<D: Device> Transport<D> {
 
     fn set_queue_ready(&mut self, value: u32) {
         let is_live = self.session.is_live();
-        let is_started = self.session.status.has(status::DRIVER_OK);
+        let is_started = self.session.is_started;
         let Ok(index) = u16::try_from(self.session.queue_select) else { return };
         let Some(queue) = self.session.selected_mut() else { return };
         match (value, queue.is_ready()) {
@@ -240,8 +245,29 @@ impl<D: Device> Transport<D> {
 
     fn notify(&mut self, value: u32) {
         let Ok(queue) = u16::try_from(value) else { return };
+        self.kicked_early(queue);
         if self.session.is_live() && queue < self.identity.queues {
             self.device.kick(queue);
+        }
+    }
+
+    /// Whether there is a time when a kick starts the device.
+    pub fn starts_by_kick(&self) -> bool {
+        self.identity.starts_by_kick
+    }
+
+    /// Whether a kick would start the device now.
+    pub fn awaits_early_kick(&self) -> bool {
+        let Session { status, is_started, .. } = &self.session;
+        self.identity.starts_by_kick && status.has(status::FEATURES_OK) && !is_started
+    }
+
+    /// The driver has kicked `queue`, whoever noticed it, perhaps too early.
+    pub fn kicked_early(&mut self, queue: u16) {
+        let is_ready = self.session.queues.get(usize::from(queue)).is_some_and(Queue::is_ready);
+        if self.awaits_early_kick() && is_ready {
+            debug!("{}: used before DRIVER_OK", self.identity.name);
+            self.start();
         }
     }
 
@@ -270,11 +296,12 @@ impl<D: Device> Transport<D> {
         check.is_ok()
     }
 
-    /// DRIVER_OK, and nothing before it, makes the device live.
+    /// DRIVER_OK makes the device live (and, where the type has early drivers, their first kick).
     fn start(&mut self) {
-        if self.session.status.has(status::NEEDS_RESET) {
+        if self.session.is_started || self.session.status.has(status::NEEDS_RESET) {
             return;
         }
+        self.session.is_started = true;
         let started = match self.rings() {
             Ok(rings) => self.device.start(self.session.driver_features, &rings),
             Err(error) => {
@@ -303,7 +330,7 @@ impl<D: Device> Transport<D> {
     fn reset(&mut self) {
         // Named one by one, so that a new field has to be decided on.
         let Self { identity, config: _, session, warnings_left: _, device } = self;
-        if session.status.has(status::DRIVER_OK) {
+        if session.is_started {
             device.stop();
             debug!("{}: stopped", identity.name);
         }

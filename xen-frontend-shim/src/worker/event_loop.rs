@@ -3,7 +3,7 @@
 //! What a worker waits for, and what it does then.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 use log::warn;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
@@ -25,17 +25,29 @@ enum Source {
     Backend(usize),
     /// A backend has used buffers of a queue, and the kernel does not see to the interrupt.
     Call(usize, usize),
+    /// A queue has been kicked that may not be in use yet.
+    EarlyKick(usize, u16),
+}
+
+/// The kick of a queue that starts its device. It is watched only while it would: an event of it comes once and has to
+/// be asked for again.
+struct EarlyKick {
+    window: usize,
+    fd: RawFd,
+    token: u64,
+    is_armed: bool,
 }
 
 /// The loop of one worker.
 pub(super) struct EventLoop {
     epoll: Epoll,
     sources: Vec<Source>,
+    early_kicks: Vec<EarlyKick>,
 }
 
 impl EventLoop {
     pub(super) fn new(traps: &impl AsFd, control: &impl AsFd) -> io::Result<Self> {
-        let mut event_loop = Self { epoll: Epoll::new()?, sources: Vec::new() };
+        let mut event_loop = Self { epoll: Epoll::new()?, sources: Vec::new(), early_kicks: Vec::new() };
         event_loop.watch(traps, EventSet::IN, Source::Traps)?;
         event_loop.watch(control, EventSet::READ_HANG_UP, Source::Control)?;
         Ok(event_loop)
@@ -57,22 +69,54 @@ impl EventLoop {
                 self.watch_raw(notifier.call.as_raw_fd(), EventSet::IN, Source::Call(index, queue))?;
             }
         }
+        if transport.starts_by_kick() {
+            for (queue, notifier) in (0..).zip(transport.device().notifiers()) {
+                let fd = notifier.kick.as_raw_fd();
+                let token = self.watch_raw(fd, EventSet::ONE_SHOT, Source::EarlyKick(index, queue))?;
+                self.early_kicks.push(EarlyKick { window: index, fd, token, is_armed: false });
+            }
+        }
         Ok(())
+    }
+
+    /// Watches for the kicks that would start a device now.
+    fn arm_early_kicks(&mut self, bus: &mut Bus<Served>) -> io::Result<()> {
+        let windows = bus.windows_mut();
+        for kick in self.early_kicks.iter_mut().filter(|kick| !kick.is_armed) {
+            let occupant = windows.get(kick.window).map(|window| &window.occupant);
+            if matches!(occupant, Some(Occupant::Device(transport)) if transport.awaits_early_kick()) {
+                let event = EpollEvent::new(EventSet::IN | EventSet::ONE_SHOT, kick.token);
+                self.epoll.ctl(ControlOperation::Modify, kick.fd, event)?;
+                kick.is_armed = true;
+            }
+        }
+        Ok(())
+    }
+
+    fn kicked_early(&mut self, bus: &mut Bus<Served>, token: u64, index: usize, queue: u16) {
+        for kick in self.early_kicks.iter_mut().filter(|kick| kick.token == token) {
+            kick.is_armed = false;
+        }
+        if let Some(Occupant::Device(transport)) =
+            bus.windows_mut().get_mut(index).map(|window| &mut window.occupant)
+        {
+            transport.kicked_early(queue);
+        }
     }
 
     fn watch(&mut self, fd: &impl AsFd, events: EventSet, source: Source) -> io::Result<()> {
-        self.watch_raw(fd.as_fd().as_raw_fd(), events, source)
+        self.watch_raw(fd.as_fd().as_raw_fd(), events, source).map(drop)
     }
 
-    fn watch_raw(&mut self, fd: i32, events: EventSet, source: Source) -> io::Result<()> {
+    fn watch_raw(&mut self, fd: RawFd, events: EventSet, source: Source) -> io::Result<u64> {
         let token = u64::try_from(self.sources.len()).map_err(io::Error::other)?;
         self.epoll.ctl(ControlOperation::Add, fd, EpollEvent::new(events, token))?;
         self.sources.push(source);
-        Ok(())
+        Ok(token)
     }
 
     /// Serves until the supervisor hangs up.
-    pub(super) fn run(&self, guest: &XenGuest, bus: &mut Bus<Served>) -> io::Result<()> {
+    pub(super) fn run(&mut self, guest: &XenGuest, bus: &mut Bus<Served>) -> io::Result<()> {
         // Requests may wait already, and channels be masked, if another worker was here before.
         for vcpu in 0..u32::try_from(guest.ports().len()).unwrap_or(u32::MAX) {
             bus.serve(guest, vcpu);
@@ -80,6 +124,7 @@ impl EventLoop {
         guest.rearm(guest.ports())?;
         let mut events = [EpollEvent::default(); 16];
         loop {
+            self.arm_early_kicks(bus)?;
             let count = match self.epoll.wait(-1, &mut events) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 result => result?,
@@ -91,6 +136,9 @@ impl EventLoop {
                     Some(Source::Control) => return Ok(()),
                     Some(Source::Backend(index)) => hung_up(bus, index),
                     Some(Source::Call(index, queue)) => called(bus, index, queue),
+                    Some(Source::EarlyKick(index, queue)) => {
+                        self.kicked_early(bus, event.data(), index, queue);
+                    }
                     None => {}
                 }
             }
