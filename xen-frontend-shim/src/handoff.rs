@@ -39,6 +39,8 @@ pub struct Number(i32);
 /// What a worker is to serve, and with which descriptors.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Handoff {
+    /// Whether another worker served the guest before, which took the state of its devices with it.
+    pub is_replacement: bool,
     /// The number of the guest's ioreq server.
     pub server: u16,
     /// The event channels of its vCPUs, in order.
@@ -153,6 +155,7 @@ mod tests {
             backend: Backend::Command(vec!["/usr/bin/backend".into(), "i2c".into()]),
         };
         let handoff = Handoff {
+            is_replacement: false,
             server: 0,
             ports: vec![7, 8],
             privcmd: add(),

@@ -33,9 +33,6 @@ pub trait Hypervisor {
     /// Answers the claimed request of `vcpu` (INPROCESS to RESPONSE READY) and lets the vCPU go on.
     fn respond(&self, vcpu: u32, data: u64);
 
-    /// Sends the guest's accesses to `[base, base + size)` to this ioreq server.
-    fn map_window(&self, base: u64, size: u64) -> io::Result<()>;
-
     /// Pulses the guest's edge-triggered interrupt `irq` (an INTID).
     fn raise(&self, irq: u32) -> io::Result<()>;
 

@@ -3,8 +3,8 @@
 //! The process that serves one guest: its traps, its windows and its backends.
 //!
 //! ```text
-//!   handoff ──▶ devices (start or reach each backend) ──▶ windows mapped ──▶ "ready" ──▶ event loop
-//!                                                          event channels │ backends │ (calls) │ control socket
+//!   handoff ──▶ devices (start or reach each backend) ──▶ "ready" ──▶ event loop
+//!                                  event channels │ backends │ (calls) │ early kicks │ control socket
 //! ```
 //!
 //! Nothing that happens here is fatal to another guest, and only the end of the supervisor ends it by intention.
@@ -19,10 +19,9 @@ use log::{error, info};
 use thiserror::Error;
 use xen_bindings::{DomId, Doorbell, Evtchn, Gntdev, IoreqServerId, Port, Privcmd, eventfd_from};
 
-use crate::config::{Backend, Device, WINDOW_SIZE};
+use crate::config::{Backend, Device};
 use crate::device::BackedDevice;
 use crate::handoff::{DeviceHandoff, Handoff, Inheritance, QueueHandoff, READY};
-use crate::hypervisor::Hypervisor;
 use crate::hypervisor::xen::XenGuest;
 use crate::ioreq::Bus;
 use crate::ioreq::bus::{Occupant, Window};
@@ -64,10 +63,23 @@ pub fn run(inheritance: &Inheritance, handoff: Handoff) -> io::Result<()> {
     for (index, window) in bus.windows_mut().iter().enumerate() {
         let polled = polled_calls.get(index).map(Vec::as_slice).unwrap_or_default();
         event_loop.watch_window(index, window, polled)?;
-        guest.map_window(window.base, WINDOW_SIZE)?;
+    }
+    if handoff.is_replacement {
+        take_over(&guest, &mut bus);
     }
     control.write_all(&[READY])?;
     event_loop.run(&guest, &mut bus)
+}
+
+/// What drivers said to a former worker is not known. They have to begin anew, and until they do, at least every access
+/// is answered.
+fn take_over(guest: &XenGuest, bus: &mut Bus<Served>) {
+    guest.abandon_taken();
+    for window in bus.windows_mut() {
+        if let Occupant::Device(transport) = &mut window.occupant {
+            transport.device_lost();
+        }
+    }
 }
 
 fn adopt(inheritance: &Inheritance, handoff: &Handoff) -> io::Result<XenGuest> {

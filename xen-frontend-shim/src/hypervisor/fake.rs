@@ -130,10 +130,6 @@ impl Hypervisor for Fake {
         inner.answers.push((vcpu, data));
     }
 
-    fn map_window(&self, _base: u64, _size: u64) -> io::Result<()> {
-        Ok(())
-    }
-
     fn raise(&self, irq: u32) -> io::Result<()> {
         self.0.borrow_mut().raised.push(irq);
         Ok(())

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use log::error;
 use xen_bindings::{
     Access, DomId, Evtchn, Gntdev, GrantMapping, GrantRef, IoreqPage, IoreqServer, IoreqServerId, Irq, Port,
-    Privcmd, Request as RawRequest, Slot,
+    Privcmd, Request as RawRequest, Slot, State,
 };
 
 use super::{Hypervisor, Mapping};
@@ -25,8 +25,6 @@ pub struct XenGuest {
     /// The channels of the vCPUs, in order. They belong to the supervisor, which bound them.
     ports: Vec<Port>,
     page: Arc<IoreqPage>,
-    /// `None` only while it is dropped: the server outlives this process.
-    server: Option<IoreqServer>,
 }
 
 impl XenGuest {
@@ -40,14 +38,11 @@ impl XenGuest {
         ports: Vec<Port>,
     ) -> io::Result<Self> {
         let server = IoreqServer::adopt(&privcmd, domain, id);
-        let page = match server.page() {
-            Ok(page) => page,
-            Err(error) => {
-                let _ = server.release();
-                return Err(io::Error::other(error));
-            }
-        };
-        let guest = Self { domain, privcmd, evtchn, gntdev, ports, page, server: Some(server) };
+        let page = server.page();
+        // It is not ours to destroy.
+        let _ = server.release();
+        let page = page.map_err(io::Error::other)?;
+        let guest = Self { domain, privcmd, evtchn, gntdev, ports, page };
         let vcpus = guest.page.slots().len();
         if vcpus != guest.ports.len() {
             let ports = guest.ports.len();
@@ -78,12 +73,17 @@ impl XenGuest {
         self.evtchn.unmask(ports).map_err(io::Error::other)
     }
 
-    fn slot(&self, vcpu: u32) -> Option<&Slot> {
-        self.page.slot(usize::try_from(vcpu).ok()?)
+    /// Answers what another worker had taken and not answered, for it cannot be served any more.
+    pub fn abandon_taken(&self) {
+        for vcpu in (0..self.vcpus())
+            .filter(|&vcpu| self.slot(vcpu).is_some_and(|slot| slot.state() == State::InProcess))
+        {
+            self.respond(vcpu, 0);
+        }
     }
 
-    fn server(&self) -> io::Result<&IoreqServer> {
-        self.server.as_ref().ok_or_else(|| io::ErrorKind::NotFound.into())
+    fn slot(&self, vcpu: u32) -> Option<&Slot> {
+        self.page.slot(usize::try_from(vcpu).ok()?)
     }
 }
 
@@ -91,14 +91,6 @@ impl AsFd for XenGuest {
     /// Readable when channels have fired.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.evtchn.as_fd()
-    }
-}
-
-impl Drop for XenGuest {
-    fn drop(&mut self) {
-        if let Some(server) = self.server.take() {
-            let _ = server.release();
-        }
     }
 }
 
@@ -125,10 +117,6 @@ impl Hypervisor for XenGuest {
                 error!("vCPU {vcpu} waits for ever: {error}");
             }
         }
-    }
-
-    fn map_window(&self, base: u64, size: u64) -> io::Result<()> {
-        self.server()?.map_window(base, size).map_err(io::Error::other)
     }
 
     fn raise(&self, irq: u32) -> io::Result<()> {

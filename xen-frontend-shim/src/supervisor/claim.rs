@@ -19,7 +19,7 @@ use xen_bindings::{
 };
 
 use super::SupervisorError;
-use crate::config::{Device, Guest};
+use crate::config::{Device, Guest, WINDOW_SIZE};
 use crate::handoff::{DeviceHandoff, Handoff, Parcel, QueueHandoff};
 
 /// A guest's ioreq server with all that belongs to it. The fields are dropped in this order: the kernel must let go of
@@ -83,12 +83,28 @@ impl Claim {
         );
     }
 
+    /// Sends the guest's accesses to its devices here, which somebody must be ready to answer.
+    pub(super) fn map_windows(&self, guest: &Guest) -> Result<(), SupervisorError> {
+        for device in &guest.device {
+            self.server()?.map_window(device.base, WINDOW_SIZE)?;
+        }
+        Ok(())
+    }
+
+    fn server(&self) -> io::Result<&IoreqServer> {
+        self.server.as_ref().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
     /// What a worker needs.
-    pub(super) fn hand_off(&self, guest: &Guest) -> Result<(Parcel, Handoff), SupervisorError> {
+    pub(super) fn hand_off(
+        &self,
+        guest: &Guest,
+        is_replacement: bool,
+    ) -> Result<(Parcel, Handoff), SupervisorError> {
         let mut parcel = Parcel::default();
-        let server = self.server.as_ref().ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
         let handoff = Handoff {
-            server: server.id().get(),
+            is_replacement,
+            server: self.server()?.id().get(),
             ports: self.channels.iter().map(|channel| channel.port().get()).collect(),
             privcmd: parcel.add(&self.privcmd)?,
             evtchn: parcel.add(&self.evtchn)?,
