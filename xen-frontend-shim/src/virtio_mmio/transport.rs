@@ -302,6 +302,7 @@ impl<D: Device> Transport<D> {
             return;
         }
         self.session.is_started = true;
+        self.session.interrupt.start(self.session.queues.len());
         let started = match self.rings() {
             Ok(rings) => self.device.start(self.session.driver_features, &rings),
             Err(error) => {
@@ -312,8 +313,6 @@ impl<D: Device> Transport<D> {
         if started.is_err() {
             return self.device_lost();
         }
-        let device = &self.device;
-        self.session.interrupt.start(self.session.queues.len(), |queue| used_index(device, queue));
         debug!("{}: started with features {:#x}", self.identity.name, self.session.driver_features);
     }
 
