@@ -6,6 +6,7 @@
 //! with Xen, but for the moment in which something is typed for a domain. Xen says where the focus goes
 //! (xen/drivers/char/console.c), so what is typed never goes astray for long.
 
+use std::fmt::{self, Display, Formatter};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
@@ -41,6 +42,16 @@ pub struct Line {
     pub from: Party,
     /// Without the mark of who printed it.
     pub text: String,
+}
+
+impl Display for Line {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        match self.from {
+            Party::Xen => write!(formatter, "  Xen  {}", self.text),
+            Party::Domain(number) => write!(formatter, "  d{number}   {}", self.text),
+            Party::Unknown => write!(formatter, "  ?    {}", self.text),
+        }
+    }
 }
 
 impl Line {

@@ -14,9 +14,10 @@ use serde::Deserialize;
 use super::PATIENCE;
 use super::board::Hardware;
 use super::channel::Channel;
-use super::console::{Console, Party};
+use super::console::{Console, Line, Party};
 use super::process::Process;
 use super::qmp::Qmp;
+use crate::frame::Frame;
 
 /// The domains of the demo's manifest, by their domids.
 pub const DRIVER_DOMAIN: u16 = 1;
@@ -119,7 +120,7 @@ impl Machine {
     /// # Errors
     /// If one of them does not, with the last lines of the console.
     pub fn wait_for_guests(&self) -> Result<()> {
-        self.wait_for_guests_or_reason().with_context(|| self.last_words())
+        self.wait_for_guests_or_reason().map_err(|error| error.context(self.last_words()))
     }
 
     fn wait_for_guests_or_reason(&self) -> Result<()> {
@@ -135,10 +136,12 @@ impl Machine {
     }
 
     fn last_words(&self) -> String {
-        let lines = self.console.since(self.console.mark().saturating_sub(15));
-        let lines: Vec<String> =
-            lines.iter().map(|line| format!("  {:?}: {}", line.from, line.text)).collect();
-        format!("the console's last lines (all of it: {}):\n{}", self.directory.display(), lines.join("\n"))
+        // Agents that nobody has spoken to say so once a second.
+        let said = |line: &&Line| Frame::from_line(&line.text).is_none();
+        let lines = self.console.since(0);
+        let mut last: Vec<String> = lines.iter().rev().filter(said).take(12).map(Line::to_string).collect();
+        last.reverse();
+        format!("the console's last lines (all of it: {}):\n{}", self.directory.display(), last.join("\n"))
     }
 
     /// Presses the power button.

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use e2e::host::machine::{Machine, Place};
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -63,14 +63,22 @@ const SCENARIOS: &[Scenario] = &[
 
 /// The machine, booted when the first scenario needs it.
 #[derive(Default)]
-struct Shared(Mutex<Option<Result<Machine, String>>>);
+enum Shared {
+    #[default]
+    Off,
+    On(Box<Machine>),
+    Broken,
+}
 
 impl Shared {
-    fn run(&self, scenario: &Scenario) -> Result<(), Failed> {
-        let mut machine = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match machine.get_or_insert_with(|| boot().map_err(|error| format!("{error:#}"))) {
-            Ok(machine) => perform(machine, scenario).map_err(|error| Failed::from(format!("{error:#}"))),
-            Err(reason) => Err(Failed::from(format!("the machine did not boot: {reason}"))),
+    fn run(&mut self, scenario: &Scenario) -> Result<()> {
+        if let Self::Off = self {
+            *self = Self::Broken;
+            *self = Self::On(Box::new(boot()?));
+        }
+        match self {
+            Self::On(machine) => perform(machine, scenario),
+            _ => bail!("the machine did not boot: the first scenario says why"),
         }
     }
 }
@@ -97,13 +105,16 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // They share one machine, and some of them measure what happens on it.
     arguments.test_threads = Some(1);
-    let shared = Arc::new(Shared::default());
+    let shared = Arc::new(Mutex::new(Shared::default()));
     let trial = |scenario: &'static Scenario| {
         let shared = Arc::clone(&shared);
-        Trial::test(scenario.name, move || shared.run(scenario))
+        Trial::test(scenario.name, move || {
+            let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            shared.run(scenario).map_err(|error| Failed::from(format!("{error:#}")))
+        })
     };
     let conclusion = libtest_mimic::run(&arguments, SCENARIOS.iter().map(trial).collect());
     // `exit` would leave QEMU and the hardware running.
-    shared.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+    *shared.lock().unwrap_or_else(PoisonError::into_inner) = Shared::Off;
     conclusion.exit_code()
 }
