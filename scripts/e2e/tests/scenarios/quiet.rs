@@ -45,7 +45,7 @@ pub(crate) fn check(lines: &[Line], expected: &[&str]) -> Result<()> {
 /// The kernels' own logs, since lines of the console can be damaged.
 pub(crate) fn kernels_did_not_complain(machine: &Machine) -> Result<()> {
     for channel in [&machine.driver_domain, &machine.guest_a, &machine.guest_b] {
-        let log = channel.check(&["dmesg"], LIMIT)?;
+        let log = channel.check(&["sh", "-c", "dmesg"], LIMIT)?;
         ensure!(log.lines().count() > 10, "there is no kernel log");
         let complaints: Vec<&str> = log.lines().filter_map(|line| complaint(line, &[])).collect();
         ensure!(complaints.is_empty(), "complaints in a kernel's log: {}", complaints.join("\n"));
