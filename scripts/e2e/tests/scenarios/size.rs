@@ -43,11 +43,12 @@ fn field(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok())
 }
 
-/// Names and resident memory of the appliance's daemons. The kernel cuts names at 15 characters.
+/// Names and resident memory of the appliance's daemons. The kernel cuts names at 15 characters, and calls a worker of
+/// the shim `exe`, after /proc/self/exe, by which it is started.
 fn daemons(statuses: &str) -> Vec<(String, u64)> {
     let processes = statuses.split("Name:").filter_map(|status| {
         let name = status.lines().next()?.trim();
         Some((name.to_owned(), field(status, "VmRSS:")?))
     });
-    processes.filter(|(name, _)| name == "backend" || name.starts_with("xen-frontend-")).collect()
+    processes.filter(|(name, _)| ["backend", "exe", "xen-frontend-sh"].contains(&name.as_str())).collect()
 }
