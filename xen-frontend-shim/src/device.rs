@@ -80,14 +80,9 @@ impl<H: Hypervisor> BackedDevice<H> {
     fn let_go(&mut self, reason: &str) {
         self.views.fill_with(|| None);
         self.session = None;
-        let ended = self.program.take().map(|mut program| {
-            let status = program.exit_status();
-            drop(program);
-            status
-        });
-        match ended {
-            Some(Some(status)) => error!("{}: {reason} ({status}); the device needs a reset", self.name),
-            _ => error!("{}: {reason}; the device needs a reset", self.name),
+        match self.program.take().and_then(Program::end) {
+            Some(status) => error!("{}: {reason} ({status}); the device needs a reset", self.name),
+            None => error!("{}: {reason}; the device needs a reset", self.name),
         }
     }
 
@@ -188,7 +183,7 @@ mod tests {
     use crate::ioreq::Bus;
     use crate::ioreq::bus::{Occupant, Window};
     use crate::vhost_user::test_backend::{self, SharedMemory};
-    use crate::vhost_user::{DeviceKind, Watchdog};
+    use crate::vhost_user::{DeviceKind, Limits, Watchdog};
     use crate::virtio_mmio::{Identity, Transport, features};
 
     const BASE: u64 = 0x200_0000;
@@ -205,7 +200,7 @@ mod tests {
         fn new() -> Self {
             let xen = Rc::new(Fake::new(1));
             let memory = SharedMemory::new();
-            let watchdog = Watchdog::start().unwrap();
+            let watchdog = Watchdog::start(Limits::default()).unwrap();
             let (socket, _) = test_backend::start();
             let backing = Box::new(Arc::clone(&memory));
             let (session, offer) = Session::open(socket, DeviceKind::of(41), 1, &watchdog, backing).unwrap();

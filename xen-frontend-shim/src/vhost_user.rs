@@ -23,4 +23,4 @@ pub use kind::DeviceKind;
 pub use negotiate::{NegotiateError, Offer};
 pub use program::{Program, StartError};
 pub use session::{Backing, Grants, Notifier, Session, SessionError};
-pub use watchdog::Watchdog;
+pub use watchdog::{Limits, Watchdog};

@@ -13,6 +13,7 @@ mod event_loop;
 
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
+use std::process::ExitStatus;
 use std::rc::Rc;
 
 use log::{error, info};
@@ -27,7 +28,7 @@ use crate::ioreq::Bus;
 use crate::ioreq::bus::{Occupant, Window};
 use crate::vhost_user::program::connect;
 use crate::vhost_user::{
-    DeviceKind, Grants, NegotiateError, Notifier, Program, Session, StartError, Watchdog,
+    DeviceKind, Grants, Limits, NegotiateError, Notifier, Program, Session, StartError, Watchdog,
 };
 use crate::virtio_mmio::{Identity, Transport, features};
 
@@ -43,6 +44,8 @@ enum AbsentError {
     Start(#[from] StartError),
     #[error("its backend cannot be used: {0}")]
     Negotiate(#[from] NegotiateError),
+    #[error("its backend has given up ({0}), for the reason that it gave above")]
+    Ended(ExitStatus),
     #[error("{0}")]
     Io(#[from] io::Error),
 }
@@ -51,7 +54,7 @@ enum AbsentError {
 pub fn run(inheritance: &Inheritance, handoff: Handoff) -> io::Result<()> {
     let mut control = UnixStream::from(inheritance.control()?);
     let guest = Rc::new(adopt(inheritance, &handoff)?);
-    let watchdog = Watchdog::start()?;
+    let watchdog = Watchdog::start(Limits::default())?;
     let mut windows = Vec::new();
     let mut polled_calls = Vec::new();
     for (device, given) in handoff.guest.device.iter().zip(&handoff.device) {
@@ -149,7 +152,15 @@ fn transport(
         queues: device.queues,
         queue_size_max: kind.queue_size_max,
     };
-    let (session, offer) = Session::open(socket, kind, device.queues, watchdog, Box::new(grants))?;
+    let opened = Session::open(socket, kind, device.queues, watchdog, Box::new(grants));
+    let (session, offer) = match opened {
+        Ok(opened) => opened,
+        Err(error) => {
+            // A program that has ended has said why, and knows better than we.
+            let status = program.and_then(Program::end).filter(|status| !status.success());
+            return Err(status.map_or(error.into(), AbsentError::Ended));
+        }
+    };
     let identity = Identity { features: features::offered(offer.features), ..identity };
     info!("{}: served, features {:#x}", device.name, identity.features);
     let name = device.name.clone();

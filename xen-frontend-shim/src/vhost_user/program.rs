@@ -3,7 +3,7 @@
 //! Reaching a backend: by starting its program with a socket, or at a socket where somebody else serves.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -64,28 +64,27 @@ impl Program {
         Ok((Self { child, pidfd }, ours))
     }
 
-    /// How it ended, if it did.
-    pub fn exit_status(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().ok().flatten()
+    /// Ends the program, whose connection must have ended: upon that it should exit by itself and leave its hardware in
+    /// order. Says how it did, and nothing if it had to be killed.
+    ///
+    /// What the program had mapped is unmapped when it is gone, and not before: so this waits.
+    pub fn end(mut self) -> Option<ExitStatus> {
+        self.finish()
     }
-}
 
-impl AsFd for Program {
-    /// Readable when the program has ended.
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.pidfd.as_fd()
+    fn finish(&mut self) -> Option<ExitStatus> {
+        let mut pidfd = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        let has_exited = matches!(poll(&mut pidfd, Some(&EXIT_LIMIT)), Ok(1..));
+        if !has_exited {
+            let _ = self.child.kill();
+        }
+        self.child.wait().ok().filter(|_| has_exited)
     }
 }
 
 impl Drop for Program {
-    /// What the program had mapped is unmapped when it is gone, and not before: so wait. By now its connection has
-    /// ended, upon which it should exit by itself and leave its hardware in order.
     fn drop(&mut self) {
-        let mut pidfd = [PollFd::new(&self.pidfd, PollFlags::IN)];
-        if !matches!(poll(&mut pidfd, Some(&EXIT_LIMIT)), Ok(1..)) {
-            let _ = self.child.kill();
-        }
-        let _ = self.child.wait();
+        self.finish();
     }
 }
 
@@ -119,12 +118,11 @@ mod tests {
 
     #[test]
     fn a_program_finds_its_socket_and_its_end_is_seen() {
-        let (mut program, mut socket) = Program::start(&shell("echo $0 >&3; exit 7")).unwrap();
+        let (program, mut socket) = Program::start(&shell("echo $0 >&3; exit 7")).unwrap();
         let mut text = String::new();
         socket.read_to_string(&mut text).unwrap();
         assert_eq!(text, "--fd=3\n");
-        poll(&mut [PollFd::new(&program, PollFlags::IN)], None).unwrap();
-        assert_eq!(program.exit_status().and_then(|status| status.code()), Some(7));
+        assert_eq!(program.end().and_then(|status| status.code()), Some(7));
     }
 
     #[test]
@@ -137,7 +135,7 @@ mod tests {
     #[test]
     fn a_dropped_program_is_gone() {
         let (program, mut socket) = Program::start(&shell("exec sleep 1000")).unwrap();
-        drop(program);
+        assert_eq!(program.end(), None);
         assert_eq!(socket.read(&mut [0]).unwrap(), 0);
     }
 }

@@ -21,12 +21,6 @@ use crate::vhost_user::negotiate::{NegotiateError, Offer, negotiate, read_config
 use crate::vhost_user::watchdog::Watchdog;
 use crate::virtio_mmio::features::ACCESS_PLATFORM;
 
-/// How long a backend may take to come up and say what it can do.
-pub const CONNECT_LIMIT: Duration = Duration::from_secs(10);
-
-/// How long a backend may take to start, stop or answer once it runs: while it does, a vCPU waits.
-pub const CALL_LIMIT: Duration = Duration::from_secs(5);
-
 /// How a backend reaches the memory that a table describes.
 pub trait Backing {
     /// The table in the form of a message.
@@ -77,8 +71,8 @@ pub struct Notifier {
 #[derive(Debug, Error)]
 pub enum SessionError {
     /// The backend is too slow.
-    #[error("the backend did not answer {0} within {limit} s", limit = CALL_LIMIT.as_secs())]
-    Hangs(&'static str),
+    #[error("the backend did not answer {0} within {1:?}")]
+    Hangs(&'static str, Duration),
     /// The backend is gone, or refuses.
     #[error("the backend failed at {0}: {1}")]
     Protocol(&'static str, vhost::Error),
@@ -116,7 +110,7 @@ impl Session {
         let socket = Arc::new(socket);
         let mut frontend = Frontend::from_stream(clone, u64::from(queues));
         let offer = {
-            let _guard = watchdog.arm(&socket, CONNECT_LIMIT);
+            let _guard = watchdog.arm(&socket, watchdog.limits().connect);
             negotiate(&mut frontend, &kind, queues)?
         };
         let watchdog = watchdog.clone();
@@ -202,9 +196,14 @@ impl Session {
         step: &'static str,
         call: impl FnOnce(&mut Frontend) -> vhost::Result<T>,
     ) -> Result<T, SessionError> {
-        let guard = self.watchdog.arm(&self.socket, CALL_LIMIT);
+        let limit = self.watchdog.limits().call;
+        let guard = self.watchdog.arm(&self.socket, limit);
         call(&mut self.frontend).map_err(|error| {
-            if guard.has_fired() { SessionError::Hangs(step) } else { SessionError::Protocol(step, error) }
+            if guard.has_fired() {
+                SessionError::Hangs(step, limit)
+            } else {
+                SessionError::Protocol(step, error)
+            }
         })
     }
 }
@@ -227,12 +226,14 @@ impl Drop for Session {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::Ordering;
+    use std::io::{Read, Write};
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use rustix::event::{PollFd, PollFlags, poll};
 
     use super::*;
     use crate::memory::address::{GRANT_SPACE, GRANT_SPACE_END};
+    use crate::vhost_user::Limits;
     use crate::vhost_user::test_backend::{self, SharedMemory, ring};
     use crate::virtio_mmio::features::VERSION_1;
 
@@ -251,7 +252,7 @@ mod tests {
     fn a_real_backend_is_started_used_and_stopped_again_and_again() {
         let (socket, seen) = test_backend::start();
         let memory = SharedMemory::new();
-        let watchdog = Watchdog::start().unwrap();
+        let watchdog = Watchdog::start(Limits::default()).unwrap();
         let backing = Box::new(Arc::clone(&memory));
         let (mut session, offer) = Session::open(socket, DeviceKind::of(41), 1, &watchdog, backing).unwrap();
         assert_eq!(offer.config, [0, 1, 2, 3, 4, 5, 6, 7]);
@@ -278,7 +279,7 @@ mod tests {
     fn a_backend_with_fewer_queues_than_configured_is_refused() {
         let (socket, _) = test_backend::start();
         let backing = Box::new(SharedMemory::new());
-        let watchdog = Watchdog::start().unwrap();
+        let watchdog = Watchdog::start(Limits::default()).unwrap();
         let result = Session::open(socket, DeviceKind::of(41), 2, &watchdog, backing);
         assert!(matches!(result, Err(NegotiateError::TooFewQueues { has: 1, needs: 2 })));
     }
@@ -288,9 +289,39 @@ mod tests {
         let (socket, theirs) = UnixStream::pair().unwrap();
         drop(theirs);
         let backing = Box::new(SharedMemory::new());
-        let watchdog = Watchdog::start().unwrap();
+        let watchdog = Watchdog::start(Limits::default()).unwrap();
         let result = Session::open(socket, DeviceKind::of(34), 1, &watchdog, backing);
         assert!(matches!(result, Err(NegotiateError::Protocol(..))));
+    }
+
+    /// Passes everything between the two, until told to keep silent.
+    fn relay(from: UnixStream, to: UnixStream, silent: Arc<AtomicBool>) {
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(length @ 1..) = (&from).read(&mut buffer) {
+                if !silent.load(Ordering::SeqCst) {
+                    (&to).write_all(&buffer[..length]).unwrap();
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn a_backend_that_hangs_is_given_up_in_bounded_time() {
+        let limits = Limits { connect: Duration::from_secs(10), call: Duration::from_millis(50) };
+        let watchdog = Watchdog::start(limits).unwrap();
+        let (backend, _) = test_backend::start();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let silent = Arc::new(AtomicBool::new(false));
+        relay(theirs.try_clone().unwrap(), backend.try_clone().unwrap(), Arc::clone(&silent));
+        relay(backend, theirs, Arc::clone(&silent));
+        let backing = Box::new(SharedMemory::new());
+        let (mut session, _) = Session::open(ours, DeviceKind::of(34), 1, &watchdog, backing).unwrap();
+        silent.store(true, Ordering::SeqCst);
+        let result = session.start(VERSION_1, &[ring(1)], &[notifier()]);
+        assert!(matches!(result, Err(SessionError::Hangs("SET_FEATURES", _))), "{result:?}");
+        let result = session.stop();
+        assert!(matches!(result, Err(SessionError::Protocol(..))), "{result:?}");
     }
 
     #[test]
@@ -298,7 +329,7 @@ mod tests {
         let (socket, _) = test_backend::start();
         let other = socket.try_clone().unwrap();
         let backing = Box::new(SharedMemory::new());
-        let watchdog = Watchdog::start().unwrap();
+        let watchdog = Watchdog::start(Limits::default()).unwrap();
         drop(Session::open(socket, DeviceKind::of(34), 1, &watchdog, backing).map(drop));
         let mut hung_up = [PollFd::new(&other, PollFlags::RDHUP)];
         poll(&mut hung_up, None).unwrap();

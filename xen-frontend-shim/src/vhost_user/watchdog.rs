@@ -17,6 +17,21 @@ use std::time::{Duration, Instant};
 /// The thread needs little more than its own frames.
 const STACK: usize = 64 * 1024;
 
+/// How long things may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// For a backend to come up and say what it can do.
+    pub connect: Duration,
+    /// For one call to a backend that runs: meanwhile, a vCPU waits.
+    pub call: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(10), call: Duration::from_secs(5) }
+    }
+}
+
 /// What is being waited for.
 #[derive(Debug)]
 struct Armed {
@@ -39,15 +54,24 @@ impl Shared {
 
 /// The watchdog of one worker, which makes one call at a time.
 #[derive(Clone, Debug)]
-pub struct Watchdog(Arc<Shared>);
+pub struct Watchdog {
+    shared: Arc<Shared>,
+    limits: Limits,
+}
 
 impl Watchdog {
     /// Starts the thread, which lives as long as the process.
-    pub fn start() -> io::Result<Self> {
+    pub fn start(limits: Limits) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let watched = Arc::clone(&shared);
         thread::Builder::new().name("watchdog".into()).stack_size(STACK).spawn(move || watch(&watched))?;
-        Ok(Self(shared))
+        Ok(Self { shared, limits })
+    }
+
+    /// How long things may take.
+    #[must_use]
+    pub fn limits(&self) -> Limits {
+        self.limits
     }
 
     /// Bounds what is done with `socket` until the guard is dropped.
@@ -56,9 +80,9 @@ impl Watchdog {
         let fired = Arc::new(AtomicBool::new(false));
         let armed =
             Armed { deadline: Instant::now() + limit, socket: Arc::clone(socket), fired: Arc::clone(&fired) };
-        *self.0.lock() = Some(armed);
-        self.0.changed.notify_one();
-        Guard { shared: Arc::clone(&self.0), fired }
+        *self.shared.lock() = Some(armed);
+        self.shared.changed.notify_one();
+        Guard { shared: Arc::clone(&self.shared), fired }
     }
 }
 
@@ -112,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_read_that_would_wait_for_ever_ends() {
-        let watchdog = Watchdog::start().unwrap();
+        let watchdog = Watchdog::start(Limits::default()).unwrap();
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let ours = Arc::new(ours);
         let guard = watchdog.arm(&ours, Duration::from_millis(20));
@@ -122,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_call_that_returns_in_time_is_left_alone() {
-        let watchdog = Watchdog::start().unwrap();
+        let watchdog = Watchdog::start(Limits::default()).unwrap();
         let (ours, theirs) = UnixStream::pair().unwrap();
         let ours = Arc::new(ours);
         for _ in 0..100 {
