@@ -99,7 +99,9 @@ pub(super) fn stress(name: &str, out: u32, back: u32, rounds: u32) -> Result<(),
             Ok(_) => differences += 1,
             Err(error) => {
                 errors += 1;
-                eprintln!("round {round}: {error}");
+                if errors == 1 {
+                    eprintln!("round {round}: {error}");
+                }
             }
         }
     }

@@ -66,6 +66,9 @@ pub(super) fn request(bus: u32, messages: &[&str]) -> Result<(), Failure> {
     Ok(())
 }
 
+/// So many errors are told one by one.
+const ERRORS_TOLD: u32 = 3;
+
 /// Which bytes of which target are written and read. The target has a register pointer of one byte, as EEPROMs and
 /// clocks with memory have.
 #[derive(Debug)]
@@ -93,7 +96,9 @@ pub(super) fn stress(bus: u32, place: &Place, rounds: u32) -> Result<(), Failure
             Ok(false) => differences += 1,
             Err(error) => {
                 errors += 1;
-                eprintln!("round {round}: {error}");
+                if errors <= ERRORS_TOLD {
+                    eprintln!("round {round}: {error}");
+                }
             }
         }
     }
