@@ -9,6 +9,7 @@ pub mod grants;
 pub mod machine;
 pub mod process;
 pub mod qmp;
+pub mod view;
 
 use std::time::Duration;
 

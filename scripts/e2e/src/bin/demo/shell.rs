@@ -7,6 +7,7 @@ use std::io::{BufRead, Write, stdin, stdout};
 use anyhow::Result;
 use e2e::host::channel::Channel;
 use e2e::host::machine::Machine;
+use e2e::host::view::View;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
@@ -48,7 +49,7 @@ fn shell(channel: &Channel) -> Result<()> {
         buffer.truncate(count);
         Ok((count > 0 && !buffer.contains(&LEAVE)).then_some(buffer))
     };
-    let ended = channel.interactive(SHELL, input, stdout());
+    let ended = channel.interactive(SHELL, input, View::new(stdout()));
     drop(terminal);
     println!();
     ended
