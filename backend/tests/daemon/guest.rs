@@ -283,6 +283,15 @@ impl Guest {
         self.rings[queue].call.read().unwrap_or(0)
     }
 
+    /// Waits for a notification, without a look at the ring, and says how many there were.
+    pub(crate) fn wait_notified(&mut self, queue: usize) -> u64 {
+        let ring = &self.rings[queue];
+        let mut events = [EpollEvent::default()];
+        let count = ring.called.wait(PATIENCE, &mut events).expect("a wait");
+        assert_ne!(count, 0, "queue {queue}: no notification");
+        self.notifications(queue)
+    }
+
     /// Puts a table of descriptors into memory, for an indirect one.
     pub(crate) fn place_table(&mut self, table: &[Descriptor]) -> u64 {
         let bytes: Vec<u8> = table.iter().flat_map(|descriptor| descriptor.bytes()).collect();
