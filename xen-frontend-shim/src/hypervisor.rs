@@ -27,8 +27,9 @@ pub trait Hypervisor {
     /// The request of `vcpu` that waits to be served (state READY), if there is one.
     fn pending(&self, vcpu: u32) -> Option<RawRequest>;
 
-    /// Takes the waiting request of `vcpu` (READY to INPROCESS). False when it was not waiting any more.
-    fn claim(&self, vcpu: u32) -> bool;
+    /// Takes the request of `vcpu` that waits now (READY to INPROCESS), which may be a later one than
+    /// [`Self::pending`] showed. Nothing when none waits any more.
+    fn claim(&self, vcpu: u32) -> Option<RawRequest>;
 
     /// Answers the claimed request of `vcpu` (INPROCESS to RESPONSE READY) and lets the vCPU go on.
     fn respond(&self, vcpu: u32, data: u64);

@@ -112,14 +112,10 @@ impl Hypervisor for Fake {
         }
     }
 
-    fn claim(&self, vcpu: u32) -> bool {
-        match self.0.borrow_mut().slots.get_mut(vcpu as usize) {
-            Some(slot @ State::Ready(_)) => {
-                *slot = State::InProcess;
-                true
-            }
-            _ => false,
-        }
+    fn claim(&self, vcpu: u32) -> Option<RawRequest> {
+        let request = self.pending(vcpu)?;
+        *self.0.borrow_mut().slots.get_mut(vcpu as usize)? = State::InProcess;
+        Some(request)
     }
 
     fn respond(&self, vcpu: u32, data: u64) {

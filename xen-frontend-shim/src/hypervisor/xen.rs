@@ -105,8 +105,8 @@ impl Hypervisor for XenGuest {
         self.slot(vcpu)?.peek()
     }
 
-    fn claim(&self, vcpu: u32) -> bool {
-        self.slot(vcpu).is_some_and(|slot| slot.take().is_some())
+    fn claim(&self, vcpu: u32) -> Option<RawRequest> {
+        self.slot(vcpu)?.take()
     }
 
     fn respond(&self, vcpu: u32, data: u64) {

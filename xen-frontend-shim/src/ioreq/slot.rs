@@ -26,11 +26,11 @@ impl<'h, H: Hypervisor> Slot<'h, H> {
         vcpu: u32,
         someone_elses: impl FnOnce(&RawRequest) -> bool,
     ) -> Option<Self> {
-        let raw = hypervisor.pending(vcpu)?;
-        if someone_elses(&raw) || !hypervisor.claim(vcpu) {
+        if someone_elses(&hypervisor.pending(vcpu)?) {
             return None;
         }
-        let request = Request::from(raw);
+        // Whatever was seen so far may have been answered by the kernel meanwhile. What counts is what was claimed.
+        let request = Request::from(hypervisor.claim(vcpu)?);
         Some(Self { hypervisor, vcpu, request, data: 0 })
     }
 
@@ -86,6 +86,23 @@ mod tests {
         for vcpu in [1, 128, u32::MAX] {
             assert!(Slot::claim(&xen, vcpu, |_| false).is_none());
         }
+    }
+
+    #[test]
+    fn the_request_that_was_claimed_is_the_one_that_counts() {
+        let xen = Fake::new(1);
+        xen.trap(0, write(0x200_0050, 4, 0));
+        // The kernel answers the first one after we have looked at it, and the vCPU traps again.
+        let overtake = |_: &RawRequest| {
+            xen.claim(0).unwrap();
+            xen.respond(0, 0);
+            xen.trap(0, read(0x200_0060, 4));
+            false
+        };
+        let slot = Slot::claim(&xen, 0, overtake).expect("a request waits");
+        assert_eq!(slot.request(), Request::from(read(0x200_0060, 4)));
+        slot.answer(1);
+        assert_eq!(xen.answers(), [(0, 0), (0, 1)]);
     }
 
     #[test]

@@ -202,11 +202,11 @@ impl Slot {
         if State::from_bits(bits) != State::Ready {
             return None;
         }
-        let request = self.read(bits);
         let taken = bits & !abi::STATE_MASK | abi::STATE_IOREQ_INPROCESS;
-        // The kernel's ioeventfd may have been faster.
+        // The kernel's ioeventfd may have been faster, and the vCPU may wait with its next request already: so what
+        // is asked for is read when nobody else can answer it any more.
         self.bits.compare_exchange(bits, taken, Ordering::AcqRel, Ordering::Relaxed).ok()?;
-        Some(request)
+        Some(self.read(bits))
     }
 
     /// Answers the request that was taken. `data` is for a read and ignored by Xen otherwise. The vCPU runs on when its
