@@ -14,7 +14,7 @@ use crate::i2c::{is_about, succeeded};
 
 /// Two transfers each: one that writes, one that reads.
 const ROUNDS: usize = 1500;
-const LIMIT: Duration = Duration::from_secs(300);
+const LIMIT: Duration = Duration::from_secs(600);
 
 pub(crate) fn both_guests_at_once(machine: &Machine) -> Result<()> {
     let mark = machine.i2c.mark()?;
