@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Lists of system calls, and seccomp that enforces them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use libc::c_long;
+use rustix::ioctl::Opcode;
+use rustix::process::getpid;
+use seccompiler::{
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch, apply_filter_all_threads,
+};
+
+use crate::confinement::Error;
+use crate::ioctl::FIONBIO;
+
+/// What happens to a system call that is not on the list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Enforcement {
+    /// The process is killed.
+    #[default]
+    On,
+    /// It is done, and reported to the kernel's audit log. For whoever derives the list anew.
+    Log,
+    /// It is done.
+    Off,
+}
+
+/// Why a word is no [`Enforcement`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("it is one of `on`, `log` and `off`")]
+pub struct NoEnforcement;
+
+const WORDS: [(Enforcement, &str); 3] =
+    [(Enforcement::On, "on"), (Enforcement::Log, "log"), (Enforcement::Off, "off")];
+
+impl FromStr for Enforcement {
+    type Err = NoEnforcement;
+
+    fn from_str(text: &str) -> Result<Self, NoEnforcement> {
+        WORDS.into_iter().find_map(|(value, word)| (word == text).then_some(value)).ok_or(NoEnforcement)
+    }
+}
+
+impl fmt::Display for Enforcement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            WORDS.into_iter().find_map(|(value, word)| (value == *self).then_some(word)).unwrap_or_default(),
+        )
+    }
+}
+
+impl Enforcement {
+    /// What becomes of a forbidden call, if anything.
+    fn action(self) -> Option<SeccompAction> {
+        match self {
+            Self::On => Some(SeccompAction::KillProcess),
+            Self::Log => Some(SeccompAction::Log),
+            Self::Off => None,
+        }
+    }
+}
+
+/// The system calls that a process may make, with what their arguments must be.
+#[derive(Clone, Debug)]
+pub struct Calls(BTreeMap<c_long, Vec<SeccompRule>>);
+
+/// What any program of ours does, once it has opened what it needs: memory, time, events, descriptors that it has, and how
+/// the C library ends a process. Calls whose arguments matter are in [`Calls::basic`].
+const BASIC: &[c_long] = &[
+    // Memory.
+    libc::SYS_brk,
+    libc::SYS_madvise,
+    libc::SYS_mremap,
+    libc::SYS_munmap,
+    // Descriptors that are open.
+    libc::SYS_close,
+    libc::SYS_dup,
+    libc::SYS_dup3,
+    libc::SYS_fstat,
+    libc::SYS_lseek,
+    libc::SYS_pread64,
+    libc::SYS_pwrite64,
+    libc::SYS_read,
+    libc::SYS_readv,
+    libc::SYS_write,
+    libc::SYS_writev,
+    // Sockets that are connected.
+    libc::SYS_recvfrom,
+    libc::SYS_recvmsg,
+    libc::SYS_sendmsg,
+    libc::SYS_sendto,
+    libc::SYS_shutdown,
+    // Events.
+    libc::SYS_epoll_create1,
+    libc::SYS_epoll_ctl,
+    libc::SYS_epoll_pwait,
+    libc::SYS_epoll_pwait2,
+    libc::SYS_eventfd2,
+    libc::SYS_ppoll,
+    // Time, which mostly needs no system call.
+    libc::SYS_clock_gettime,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_nanosleep,
+    libc::SYS_restart_syscall,
+    libc::SYS_timerfd_create,
+    libc::SYS_timerfd_settime,
+    // Threads that exist, of which one may be just beginning, and the seeds of hash tables.
+    libc::SYS_futex,
+    libc::SYS_getpid,
+    libc::SYS_getrandom,
+    libc::SYS_gettid,
+    libc::SYS_rseq,
+    libc::SYS_sched_getaffinity,
+    libc::SYS_sched_yield,
+    libc::SYS_set_robust_list,
+    // The end, by return and by abort.
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_sigaltstack,
+];
+
+/// The same under the names that only older architectures have.
+#[cfg(target_arch = "x86_64")]
+const BASIC_LEGACY: &[c_long] = &[libc::SYS_dup2, libc::SYS_epoll_wait, libc::SYS_poll];
+#[cfg(not(target_arch = "x86_64"))]
+const BASIC_LEGACY: &[c_long] = &[];
+
+/// What may be asked of a descriptor by `fcntl`: copies, flags, and that a file of memory keeps its size.
+const FCNTL: &[i32] = &[
+    libc::F_ADD_SEALS,
+    libc::F_DUPFD,
+    libc::F_DUPFD_CLOEXEC,
+    libc::F_GETFD,
+    libc::F_GETFL,
+    libc::F_GET_SEALS,
+    libc::F_SETFD,
+    libc::F_SETFL,
+];
+
+/// An argument by its position, of 32 bits as the kernel takes it.
+fn argument(
+    position: u8,
+    operator: SeccompCmpOp,
+    value: impl Into<i64>,
+) -> Result<SeccompCondition, BackendError> {
+    // What is negative in C is the same bits here.
+    let value = value.into().cast_unsigned() & u64::from(u32::MAX);
+    SeccompCondition::new(position, SeccompCmpArgLen::Dword, operator, value)
+}
+
+impl Calls {
+    /// What any program of ours does.
+    pub(crate) fn basic() -> Result<Self, BackendError> {
+        let mut calls = Self(BTreeMap::new());
+        calls.allow(BASIC);
+        calls.allow(BASIC_LEGACY);
+        // Memory is never both written and executed, and no code is loaded.
+        let executable = u64::from(libc::PROT_EXEC.cast_unsigned());
+        for call in [libc::SYS_mmap, libc::SYS_mprotect] {
+            calls.allow_if(call, vec![argument(2, SeccompCmpOp::MaskedEq(executable), 0)?])?;
+        }
+        for command in FCNTL {
+            calls.allow_if(libc::SYS_fcntl, vec![argument(1, SeccompCmpOp::Eq, *command)?])?;
+        }
+        // What kind of socket it is that somebody passed.
+        calls.allow_if(libc::SYS_getsockopt, vec![argument(1, SeccompCmpOp::Eq, libc::SOL_SOCKET)?])?;
+        // The size of an open file. With a path, it would tell whether a file exists, which is not worth a look at memory.
+        let descriptor = SeccompCmpOp::MaskedEq(u64::from(libc::AT_EMPTY_PATH.cast_unsigned()));
+        for (call, flags) in [(libc::SYS_statx, 2), (libc::SYS_newfstatat, 3)] {
+            calls.allow_if(call, vec![argument(flags, descriptor.clone(), libc::AT_EMPTY_PATH)?])?;
+        }
+        // abort() signals its own thread. It may not signal anybody else's.
+        let own = argument(0, SeccompCmpOp::Eq, getpid().as_raw_pid())?;
+        let abort = argument(2, SeccompCmpOp::Eq, libc::SIGABRT)?;
+        calls.allow_if(libc::SYS_tgkill, vec![own, abort])?;
+        calls.allow_if(libc::SYS_prctl, vec![argument(0, SeccompCmpOp::Eq, libc::PR_SET_NAME)?])?;
+        calls.allow_ioctls(&[FIONBIO])?;
+        Ok(calls)
+    }
+
+    /// Adds calls, whatever their arguments are.
+    pub(crate) fn allow(&mut self, calls: &[c_long]) {
+        for call in calls {
+            self.0.insert(*call, Vec::new());
+        }
+    }
+
+    /// Adds requests of `ioctl`.
+    pub(crate) fn allow_ioctls(&mut self, requests: &[Opcode]) -> Result<(), BackendError> {
+        for request in requests {
+            self.allow_if(libc::SYS_ioctl, vec![argument(1, SeccompCmpOp::Eq, *request)?])?;
+        }
+        Ok(())
+    }
+
+    /// Adds pairs of connected sockets.
+    pub(crate) fn allow_socket_pairs(&mut self) -> Result<(), BackendError> {
+        self.allow_if(libc::SYS_socketpair, vec![argument(0, SeccompCmpOp::Eq, libc::AF_UNIX)?])
+    }
+
+    fn allow_if(&mut self, call: c_long, conditions: Vec<SeccompCondition>) -> Result<(), BackendError> {
+        self.0.entry(call).or_default().push(SeccompRule::new(conditions)?);
+        Ok(())
+    }
+
+    /// From now on, no thread of the process makes any other system call.
+    ///
+    /// # Errors
+    /// When the kernel does not take the list, for example since it has no seccomp.
+    pub fn enforce(self, enforcement: Enforcement) -> Result<(), Error> {
+        let Some(otherwise) = enforcement.action() else { return Ok(()) };
+        install(self.0, otherwise, SeccompAction::Allow)
+    }
+
+    /// From now on, no thread of the process, and nothing that it starts, makes one of `calls`.
+    pub(crate) fn forbid(calls: &[c_long], enforcement: Enforcement) -> Result<(), Error> {
+        let Some(action) = enforcement.action() else { return Ok(()) };
+        let forbidden = calls.iter().map(|call| (*call, Vec::new()));
+        install(forbidden.collect(), SeccompAction::Allow, action)
+    }
+}
+
+fn install(
+    rules: BTreeMap<c_long, Vec<SeccompRule>>,
+    otherwise: SeccompAction,
+    listed: SeccompAction,
+) -> Result<(), Error> {
+    let architecture = TargetArch::try_from(std::env::consts::ARCH)?;
+    let filter = SeccompFilter::new(rules, otherwise, listed, architecture)?;
+    let program = BpfProgram::try_from(filter)?;
+    Ok(apply_filter_all_threads(&program)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_stand_for_what_happens() {
+        for (value, word) in WORDS {
+            assert_eq!(word.parse(), Ok(value));
+            assert_eq!(value.to_string(), word);
+        }
+        assert_eq!("true".parse::<Enforcement>(), Err(NoEnforcement));
+    }
+}

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Users and capabilities: what a process may do by who it is.
+
+use std::fmt;
+use std::str::FromStr;
+
+use rustix::io::{Errno, Result};
+use rustix::process::{Gid, Uid, getegid, geteuid};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set,
+    remove_capability_from_bounding_set, set_capabilities, set_thread_groups, set_thread_res_gid,
+    set_thread_res_uid,
+};
+use serde::{Deserialize, Serialize};
+
+/// A user with its group, by their numbers. Never root. Written `UID:GID`, in configurations as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct User {
+    uid: u32,
+    gid: u32,
+}
+
+/// Why an argument does not name a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotAUser {
+    /// The form is wrong.
+    #[error("a user is given as UID:GID, two numbers, as in 10002:10002")]
+    Form,
+    /// It is root, or a number that the kernel keeps for "none".
+    #[error("{0} is no user to confine to: take numbers between 1 and 4294967294")]
+    Number(u32),
+}
+
+impl User {
+    /// The user `uid` with no group but `gid`.
+    ///
+    /// # Errors
+    /// When one of them is root's, or none.
+    pub fn new(uid: u32, gid: u32) -> std::result::Result<Self, NotAUser> {
+        match [uid, gid].into_iter().find(|number| matches!(*number, 0 | u32::MAX)) {
+            Some(number) => Err(NotAUser::Number(number)),
+            None => Ok(Self { uid, gid }),
+        }
+    }
+
+    /// The number of the user.
+    #[must_use]
+    pub fn uid(self) -> u32 {
+        self.uid
+    }
+
+    /// The number of the group.
+    #[must_use]
+    pub fn gid(self) -> u32 {
+        self.gid
+    }
+
+    /// Whether the process is this user.
+    fn is_present(self) -> bool {
+        geteuid().as_raw() == self.uid && getegid().as_raw() == self.gid
+    }
+
+    /// Makes the calling thread this user, for good.
+    pub(crate) fn assume(self) -> Result<()> {
+        if self.is_present() {
+            return Ok(());
+        }
+        // In this order: each step takes the right to do the one before.
+        set_thread_groups(&[])?;
+        let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
+        set_thread_res_gid(gid, gid, gid)?;
+        set_thread_res_uid(uid, uid, uid)
+    }
+}
+
+impl FromStr for User {
+    type Err = NotAUser;
+
+    fn from_str(text: &str) -> std::result::Result<Self, NotAUser> {
+        let (uid, gid) = text.split_once(':').ok_or(NotAUser::Form)?;
+        let number = |text: &str| text.parse().map_err(|_| NotAUser::Form);
+        Self::new(number(uid)?, number(gid)?)
+    }
+}
+
+impl TryFrom<String> for User {
+    type Error = NotAUser;
+
+    fn try_from(text: String) -> std::result::Result<Self, NotAUser> {
+        text.parse()
+    }
+}
+
+impl From<User> for String {
+    fn from(user: User) -> Self {
+        user.to_string()
+    }
+}
+
+impl fmt::Display for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.uid, self.gid)
+    }
+}
+
+/// Takes all capabilities but `kept` out of reach of what the calling thread executes. A process that may not do this has
+/// no capabilities that it could pass on.
+pub(crate) fn bound_capabilities(kept: CapabilitySet) -> Result<()> {
+    if !capabilities(None)?.effective.contains(CapabilitySet::SETPCAP) {
+        return Ok(());
+    }
+    for number in 0..u64::BITS {
+        let capability = CapabilitySet::from_bits_retain(1 << number);
+        match capability_is_in_bounding_set(capability) {
+            Ok(true) if !kept.contains(capability) => remove_capability_from_bounding_set(capability)?,
+            Ok(_) => {}
+            // The kernel has no more than these.
+            Err(Errno::INVAL) => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Gives up all capabilities of the calling thread but `kept`, for good.
+pub(crate) fn keep_capabilities(kept: CapabilitySet) -> Result<()> {
+    let had = capabilities(None)?.permitted;
+    let sets =
+        CapabilitySets { effective: kept & had, permitted: kept & had, inheritable: CapabilitySet::empty() };
+    set_capabilities(None, sets)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_two_numbers_of_nobody_special() {
+        assert_eq!("10002:10003".parse(), Ok(User { uid: 10002, gid: 10003 }));
+        for wrong in ["", "10002", "10002:", ":10002", "guest-a:10002", "1:2:3", "-1:5"] {
+            assert_eq!(wrong.parse::<User>(), Err(NotAUser::Form), "{wrong}");
+        }
+        assert_eq!("0:10002".parse::<User>(), Err(NotAUser::Number(0)));
+        assert_eq!("10002:0".parse::<User>(), Err(NotAUser::Number(0)));
+        assert_eq!("4294967295:5".parse::<User>(), Err(NotAUser::Number(u32::MAX)));
+    }
+}

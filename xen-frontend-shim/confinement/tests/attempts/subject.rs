@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Who attempts: the roles, as the programs confine themselves.
+#![allow(clippy::expect_used)]
+
+use std::io;
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+use confinement::role::backend::{Backend, Hardware, Memory};
+use confinement::role::supervisor;
+use confinement::role::worker::Worker;
+use confinement::{Enforcement, Error, User};
+
+/// A guest's user, of whom the workers are.
+const UID: u32 = 10002;
+
+/// Who attempts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Subject {
+    Simulated,
+    I2c,
+    Gpio,
+    I2cOnXen,
+    /// A backend whose system calls are not restricted.
+    Loose,
+    Worker,
+    /// A worker, in a thread that it had before it enforced its list.
+    Threaded,
+    /// A worker whose system calls are not restricted.
+    LooseWorker,
+    Supervisor,
+    /// A supervisor whose system calls are not restricted.
+    LooseSupervisor,
+}
+
+const SUBJECTS: &[Subject] = &[
+    Subject::Simulated,
+    Subject::I2c,
+    Subject::Gpio,
+    Subject::I2cOnXen,
+    Subject::Loose,
+    Subject::Worker,
+    Subject::Threaded,
+    Subject::LooseWorker,
+    Subject::Supervisor,
+    Subject::LooseSupervisor,
+];
+
+impl Subject {
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        SUBJECTS.iter().copied().find(|subject| format!("{subject:?}") == name)
+    }
+
+    /// A backend is started as root, a worker as its guest's user.
+    pub(crate) fn start_as(self, command: &mut Command, directory: &Path) -> io::Result<()> {
+        if self.worker().is_some() {
+            command.uid(UID).gid(UID);
+            chown(directory, Some(UID), Some(UID))?;
+        }
+        Ok(())
+    }
+
+    fn enforcement(self) -> Enforcement {
+        match self {
+            Self::Loose | Self::LooseWorker | Self::LooseSupervisor => Enforcement::Off,
+            _ => Enforcement::On,
+        }
+    }
+
+    fn worker(self) -> Option<Worker> {
+        matches!(self, Self::Worker | Self::Threaded | Self::LooseWorker)
+            .then_some(Worker { logs_to_file: false })
+    }
+
+    fn backend(self) -> Option<Backend> {
+        let (hardware, memory) = match self {
+            Self::Simulated => (Hardware::Simulated, Memory::Shared),
+            Self::I2c | Self::Loose => (Hardware::I2c, Memory::Shared),
+            Self::Gpio => (Hardware::Gpio, Memory::Shared),
+            Self::I2cOnXen => (Hardware::I2c, Memory::Granted),
+            _ => return None,
+        };
+        // Nobody else's: the kernel counts the processes of a user.
+        let number = 100_000 + std::process::id();
+        Some(Backend { user: User::new(number, number).ok(), hardware, memory, logs_to_file: false })
+    }
+
+    /// Confines the process, and has `attempt` made.
+    pub(crate) fn confined<T: Send + 'static>(
+        self,
+        attempt: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Error> {
+        if let Some(backend) = self.backend() {
+            backend.confine(self.enforcement())?;
+            return Ok(attempt());
+        }
+        let Some(worker) = self.worker() else {
+            supervisor::confine(self.enforcement())?;
+            return Ok(attempt());
+        };
+        worker.enter()?;
+        if self != Self::Threaded {
+            worker.enforce(self.enforcement())?;
+            return Ok(attempt());
+        }
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || wait.recv().map(|()| attempt()));
+        worker.enforce(self.enforcement())?;
+        go.send(()).expect("a thread that waits");
+        Ok(thread.join().expect("a thread").expect("a message"))
+    }
+}
