@@ -12,7 +12,7 @@ use crate::board::Region;
 use crate::emit::host_dt::{DomainFiles, Files, host_dt};
 use crate::emit::qemu::{dump_device_tree, qemu};
 use crate::emit::ramdisk::{BACKEND, Ramdisk, SHIM, SHIM_CONFIG, inittab};
-use crate::emit::{driver_dt::driver_dt, guest_dt::guest_dt, policy, shim::shim};
+use crate::emit::{accounts, driver_dt::driver_dt, guest_dt::guest_dt, policy, shim::shim};
 use crate::load::Loaded;
 use crate::manifest::Domain;
 use crate::modules::Modules;
@@ -120,6 +120,8 @@ impl Job<'_> {
         ramdisk.link("/init", "bin/busybox");
         let console: Vec<_> = driver_domain.console.iter().map(|word| word.value.as_str()).collect();
         ramdisk.file("/etc/inittab", inittab(&console));
+        ramdisk.file(accounts::PASSWD, accounts::passwd(self.plan));
+        ramdisk.file(accounts::GROUP, accounts::group(self.plan));
         ramdisk.file(SHIM_CONFIG, shim);
         ramdisk.program(SHIM, self.read(SHIM_BINARY)?);
         ramdisk.program(BACKEND, self.read(BACKEND_BINARY)?);

@@ -2,6 +2,7 @@
 
 //! The files of an image, each made from the one plan.
 
+pub mod accounts;
 pub mod driver_dt;
 mod fdt;
 pub mod guest_dt;

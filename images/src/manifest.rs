@@ -126,8 +126,32 @@ pub struct Line {
     pub line: Spanned<i64>,
     /// Its name in the guest.
     pub name: Spanned<String>,
+    /// What becomes of it when no driver uses it.
+    pub safe: Option<Safe>,
     /// That another guest uses it, too, is meant.
     pub shared: Option<Spanned<bool>>,
+}
+
+/// What becomes of a GPIO line that no driver uses: before its guest has set it up, and when the guest has let it go, is
+/// reset or gone. Without one the line is released, since only the author knows what is safe for what hangs on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Safe {
+    /// It is driven low.
+    Low,
+    /// It is driven high.
+    High,
+    /// If it was driven, it goes on being driven as it was.
+    Stay,
+}
+
+impl std::fmt::Display for Safe {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Low => "0",
+            Self::High => "1",
+            Self::Stay => "stay",
+        })
+    }
 }
 
 /// A fixed place in the guest. Linux is told by its device tree where a device is and needs none of this; a guest

@@ -5,20 +5,28 @@
 //! All that is emitted is made from the plan, so a device's address in the guest's device tree is the one that the shim
 //! serves, and the domid in an `iommus` property is the one that Xen gives.
 
+use confinement::User;
 use toml_span::Spanned;
+use xen_frontend_shim::config;
 pub use xen_frontend_shim::config::WINDOW_SIZE;
 
 use crate::board::{Board, Hardware, Region};
 use crate::manifest::{Gpio, Guest, I2c, Line, Manifest, Placement, Target};
 
-/// Where Xen keeps room for virtio-mmio in a guest (`GUEST_VIRTIO_MMIO_BASE` in its public header `arch-arm.h`).
-pub const WINDOWS: Region = Region { base: 0x0200_0000, size: 0x10_0000 };
+/// Where Xen keeps room for virtio-mmio in a guest.
+pub const WINDOWS: Region =
+    Region { base: config::WINDOWS.start, size: config::WINDOWS.end - config::WINDOWS.start };
 
-/// Which interrupts Xen keeps for it (`GUEST_VIRTIO_MMIO_SPI_FIRST` to `_LAST`), as numbers at the GIC.
-pub const INTERRUPTS: Interrupts = Interrupts { first: 33, last: 43 };
+/// Which interrupts Xen keeps for it.
+pub const INTERRUPTS: Interrupts =
+    Interrupts { first: *config::INTERRUPTS.start(), last: *config::INTERRUPTS.end() };
 
 /// The driver domain is the first that Xen makes, so this is its domid.
 pub const DRIVER_DOMID: u16 = 1;
+
+/// The user of a guest's worker and backends has this number and the domid's, and so has its group: what one guest takes
+/// over belongs to nobody else.
+const FIRST_USER: u32 = 10000;
 
 /// A range of interrupt numbers.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +64,8 @@ pub struct GuestPlan<'a> {
     pub guest: &'a Guest,
     /// Its domid.
     pub domid: u16,
+    /// The user of its processes in the driver domain.
+    pub user: User,
     /// Its devices.
     pub devices: Vec<DevicePlan<'a>>,
 }
@@ -127,7 +137,8 @@ impl<'a> GuestPlan<'a> {
                 function: function?,
             });
         }
-        Some(Self { guest, domid, devices })
+        let number = FIRST_USER + u32::from(domid);
+        Some(Self { guest, domid, user: User::new(number, number).ok()?, devices })
     }
 
     /// Its type in the policy.
@@ -155,7 +166,7 @@ impl<'a> Function<'a> {
         }
     }
 
-    /// How many virtqueues it has: requests (virtio 1.3, 5.17.2), or requests and events (5.16.2).
+    /// How many virtqueues it has: requests (virtio 1.3, 5.16.2), or requests and events (5.18.2).
     pub fn queues(&self) -> u16 {
         match self {
             Self::I2c { .. } => 1,

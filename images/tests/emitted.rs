@@ -12,7 +12,7 @@ use dtoolkit::fdt::Fdt;
 use dtoolkit::model::{DeviceTree, DeviceTreeNode};
 use images::board::Region;
 use images::emit::host_dt::{DomainFiles, Files, host_dt};
-use images::emit::{driver_dt::driver_dt, guest_dt::guest_dt, policy, shim::shim};
+use images::emit::{accounts, driver_dt::driver_dt, guest_dt::guest_dt, policy, shim::shim};
 use images::load::load;
 use images::plan::Plan;
 
@@ -51,6 +51,8 @@ fn emitted(plan: &Plan<'_>) -> Vec<(String, String)> {
         ("host.dts".to_owned(), host.to_string()),
         ("driver-domain.dts".to_owned(), driver_dt(plan).unwrap().to_string()),
         ("domains.te".to_owned(), policy::domains(plan)),
+        ("passwd".to_owned(), accounts::passwd(plan)),
+        ("group".to_owned(), accounts::group(plan)),
         ("shim.toml".to_owned(), toml::to_string(&shim(plan)).unwrap()),
     ];
     for guest in &plan.guests {

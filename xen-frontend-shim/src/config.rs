@@ -5,21 +5,53 @@
 //! Nobody writes this file by hand. The image builder makes it from the manifest by serialising the types of
 //! this module, so that what the builder writes and what the shim reads cannot differ.
 
-use std::path::PathBuf;
+use std::io;
+use std::ops::{Range, RangeInclusive};
+use std::path::{Path, PathBuf};
 
+use confinement::User;
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 /// Bytes of guest physical address space that one virtio-mmio device occupies (the registers end at 0x100, the
 /// configuration space follows: virtio 1.3, 4.2.2).
 pub const WINDOW_SIZE: u64 = 0x200;
 
+/// Where Xen keeps room for virtio-mmio in a guest (`GUEST_VIRTIO_MMIO_BASE` and `_SIZE` in its public header `arch-arm.h`).
+pub const WINDOWS: Range<u64> = 0x0200_0000..0x0210_0000;
+
+/// Which interrupts Xen keeps for it (`GUEST_VIRTIO_MMIO_SPI_FIRST` to `_LAST`), as numbers at the GIC.
+pub const INTERRUPTS: RangeInclusive<u32> = 33..=43;
+
 /// All that the shim serves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Config {
+    /// The domid of the driver domain itself: the domain that Xen is to tell when a guest has ended.
+    pub domid: u16,
     /// The guests, each served by a worker of its own.
     #[serde(default)]
     pub guest: Vec<Guest>,
+}
+
+/// A configuration that is of no use.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("{0}: {1}")]
+    Read(PathBuf, #[source] io::Error),
+    /// It is not what the image builder writes.
+    #[error("{0}: {1}")]
+    Parse(PathBuf, #[source] toml::de::Error),
+}
+
+impl Config {
+    /// Reads the configuration at `path`.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text =
+            std::fs::read_to_string(path).map_err(|error| ConfigError::Read(path.to_owned(), error))?;
+        toml::from_str(&text).map_err(|error| ConfigError::Parse(path.to_owned(), error))
+    }
 }
 
 /// One guest and its devices.
@@ -30,6 +62,10 @@ pub struct Guest {
     pub name: String,
     /// The guest's domid: its position among the domains of the host device tree, from 1.
     pub domid: u16,
+    /// The user of the guest's worker. Backends that change their user by themselves are told which in their commands.
+    /// Without one, the worker stays root, though without capabilities.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<User>,
     /// The guest's virtio-mmio devices.
     #[serde(default)]
     pub device: Vec<Device>,
@@ -49,6 +85,10 @@ pub struct Device {
     pub irq: u32,
     /// How many virtqueues the device has.
     pub queues: u16,
+    /// The user to start the backend's program as: for programs that open nothing that is root's, or do not change their
+    /// user by themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<User>,
     /// Who serves the device.
     pub backend: Backend,
 }

@@ -1,51 +1,102 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
 //! What stands behind a window: a backend, the event descriptors between it and the guest, and the shim's own view
-//! of the used rings.
+//! of the rings.
+//!
+//! ```text
+//!            ┌──────────── a new one, replayed to ────────────┐
+//!            ▼                                                │
+//!   has a backend ── it ends, hangs or leaves the protocol ──▶ waits for one ── 5 s ──▶ lost to the driver
+//! ```
 //!
 //! This is where the transport's wishes (start, stop, kick) become calls to a backend, and where a backend that fails
 //! is let go of: whatever happens, the transport gets an answer, and nothing of the guest stays mapped after a stop.
+//!
+//! A backend that goes takes nothing with it that cannot be had again. What the driver has said is in the transport and
+//! here; kicks wait in their eventfds; which requests it had taken is written in memory that outlives it (see
+//! [`Inflight`]). So the next backend is told all of it, and the driver sees a delay. Only where that is refused, or does
+//! not come to pass in time, the device is [`Lost`] to its driver, which then has to reset it.
+//!
+//! No call waits for a backend that is not there. A reset finds the device stopped already.
+
+mod link;
+mod pace;
+mod view;
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
-use log::{debug, error, warn};
+use log::{debug, error, info, warn};
 
-use crate::hypervisor::{Hypervisor, Mapping};
-use crate::memory::{GrantRange, Ring};
-use crate::vhost_user::{Notifier, Program, Session, SessionError};
-use crate::virtio_mmio::{Device, Lost};
+use crate::hypervisor::Hypervisor;
+use crate::memory::Ring;
+use crate::vhost_user::{Heard, Inflight, Notifier, Offer, Process, Session, SessionError, Start};
+use crate::virtio_mmio::{Device, Lost, Transport, features};
 
-/// A device served by a backend.
+use link::Link;
+use pace::{Pace, Progress, Verdict};
+use view::RingView;
+
+/// How long a driver that uses the device is kept waiting for a new backend.
+const AWAY_LIMIT: Duration = Duration::from_secs(5);
+
+/// A device served by a backend, or by one after the other.
 pub struct BackedDevice<H: Hypervisor> {
     name: String,
     hypervisor: Rc<H>,
     irq: u32,
     notifiers: Vec<Notifier>,
-    views: Vec<Option<UsedView<H::Mapping>>>,
-    // The order of these two matters: the connection ends before the program is waited for.
-    session: Option<Session>,
-    program: Option<Program>,
+    inflight: Inflight,
+    views: Vec<Option<RingView<H::Mapping>>>,
+    /// What the driver wants of the device, if it has started it.
+    wanted: Option<Wanted>,
+    link: Link,
+    /// Until when the driver is kept waiting, if it is.
+    away_until: Option<Instant>,
+    pace: Pace,
 }
 
-/// The page of a used ring that holds its index.
-struct UsedView<M> {
-    mapping: M,
-    offset: usize,
+/// A device as its driver has started it.
+#[derive(Clone)]
+struct Wanted {
+    features: u64,
+    rings: Vec<Ring>,
+    /// Whether no backend has been told of it yet: then the rings are at their beginning, and nothing is in flight.
+    is_fresh: bool,
+}
+
+/// Why something has not been done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failure {
+    /// There is no backend; there may be one soon.
+    Away,
+    /// The backend does not want to, or must not.
+    Refused,
 }
 
 impl<H: Hypervisor> BackedDevice<H> {
-    /// A device called `name` in messages, that interrupts by `irq`.
+    /// A device called `name` in messages that interrupts by `irq`, and has no backend yet.
     pub fn new(
         name: String,
         hypervisor: Rc<H>,
         irq: u32,
         notifiers: Vec<Notifier>,
-        session: Session,
-        program: Option<Program>,
+        inflight: Inflight,
     ) -> Self {
-        let views = notifiers.iter().map(|_| None).collect();
-        Self { name, hypervisor, irq, notifiers, views, session: Some(session), program }
+        let queues = notifiers.len();
+        Self {
+            name,
+            hypervisor,
+            irq,
+            notifiers,
+            inflight,
+            views: (0..queues).map(|_| None).collect(),
+            wanted: None,
+            link: Link::default(),
+            away_until: None,
+            pace: Pace::new(queues),
+        }
     }
 
     /// For messages.
@@ -57,7 +108,23 @@ impl<H: Hypervisor> BackedDevice<H> {
     /// The connection to the backend, while there is one.
     #[must_use]
     pub fn connection(&self) -> Option<BorrowedFd<'_>> {
-        self.session.as_ref().map(Session::as_fd)
+        self.link.session().map(Session::as_fd)
+    }
+
+    /// Where the backend says that its configuration has changed, if it can.
+    #[must_use]
+    pub fn requests(&self) -> Option<BorrowedFd<'_>> {
+        self.link.session().and_then(Session::requests)
+    }
+
+    /// The configuration, if the backend says that it has changed.
+    fn changed_config(&mut self) -> Result<Option<Vec<u8>>, Lost> {
+        let changed = self.link.session_mut().map(Session::changed_config);
+        match self.judge(changed) {
+            Ok(changed) => Ok(changed),
+            Err(Failure::Away) => Ok(None),
+            Err(Failure::Refused) => Err(self.give_up()),
+        }
     }
 
     /// The event descriptors of the queues.
@@ -66,85 +133,306 @@ impl<H: Hypervisor> BackedDevice<H> {
         &self.notifiers
     }
 
-    /// The connection has ended without our doing. True when this is news.
-    pub fn backend_hung_up(&mut self) -> bool {
-        let is_news = self.session.is_some();
-        if is_news {
-            self.let_go("the backend has hung up");
-        }
-        is_news
+    /// Takes up a backend, and tells it what the driver wants.
+    pub fn attach(&mut self, session: Session, process: Option<Process>) -> Result<(), Lost> {
+        self.link.connect(session, process);
+        self.pace.forget();
+        self.run()
     }
 
-    /// Ends the connection and, if we started it, the program. The guest's memory is unmapped by the kernel as the
-    /// program and our copy of its descriptor go.
-    fn let_go(&mut self, reason: &str) {
+    /// Tells the backend that no driver uses the device, if that is so: its hardware may still be as a driver left it that
+    /// was reset, or whose guest ended, while there was no backend.
+    pub fn tell_if_unused(&mut self) {
+        if self.wanted.is_none() {
+            let told = self.link.session_mut().map(Session::reset);
+            let _ = self.judge(told);
+        }
+    }
+
+    /// Whether a driver has started the device.
+    #[must_use]
+    pub fn is_in_use(&self) -> bool {
+        self.wanted.is_some()
+    }
+
+    /// There is another backend in place of the one that there may be.
+    pub fn supersede(&mut self) {
+        if self.link.session().is_some() {
+            self.miss("its backend has been replaced", true);
+            self.link.take_news();
+        }
+    }
+
+    /// The device has become another one: it is not what the driver knows.
+    pub fn refuse(&mut self, reason: &str) -> Lost {
+        error!("{}: {reason}; the device needs a reset", self.name);
+        self.give_up()
+    }
+
+    /// Something has come from the backend: the sign of life that it was asked for, or its end.
+    pub fn hear(&mut self) {
+        let Some(session) = self.link.session_mut() else { return };
+        match session.hear() {
+            Heard::Nothing => {}
+            Heard::Answer => self.pace.answered(),
+            Heard::HangUp => self.miss("its backend has hung up", false),
+            Heard::Noise => self.miss("its backend says what it was not asked", false),
+        }
+    }
+
+    /// Looks how far the backend is with each queue. To be called whenever the driver may have kicked.
+    pub fn observe(&mut self) {
+        if self.link.session().is_none() {
+            return;
+        }
+        for (queue, view) in self.views.iter().enumerate() {
+            if let Some(progress) = view.as_ref().and_then(RingView::progress) {
+                self.pace.observe(queue, progress);
+            }
+        }
+    }
+
+    /// When [`Self::attend`] may have something to do.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        [self.away_until, self.link.deadline(), self.pace.deadline()].into_iter().flatten().min()
+    }
+
+    /// Does what is due.
+    pub fn attend(&mut self, now: Instant) -> Result<(), Lost> {
+        self.link.enforce(now);
+        if self.away_until.is_some_and(|limit| limit <= now) {
+            let limit = AWAY_LIMIT.as_secs();
+            return Err(self.refuse(&format!("no backend serves it within {limit} s")));
+        }
+        let progress = |queue: usize| self.views.get(queue)?.as_ref()?.progress();
+        match self.pace.check(now, progress) {
+            Verdict::Fine => {}
+            Verdict::Hangs => self.miss("its backend hangs", true),
+            Verdict::Ask => {
+                let asked = self.link.session_mut().map(Session::knock);
+                if let Some(Err(error)) = asked {
+                    self.miss(&format!("its backend cannot be asked: {error}"), true);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the connection has been cut since this was last asked.
+    pub fn take_news(&mut self) -> bool {
+        self.link.take_news()
+    }
+
+    /// The backend is gone or as good as that: from now on the driver waits for another.
+    fn miss(&mut self, reason: &str, hangs: bool) {
+        warn!("{}: {reason}", self.name);
+        self.link.cut(hangs);
+        self.pace.forget();
+        self.await_backend();
+    }
+
+    fn await_backend(&mut self) {
+        if self.wanted.is_some() {
+            self.away_until.get_or_insert_with(|| Instant::now() + AWAY_LIMIT);
+        }
+    }
+
+    /// Nothing more is done for the driver until it resets the device.
+    fn give_up(&mut self) -> Lost {
+        self.forget();
+        if self.link.session().is_some() {
+            // It may be in the middle of what it refused.
+            self.link.cut(false);
+        }
+        Lost
+    }
+
+    fn forget(&mut self) {
+        self.wanted = None;
+        self.away_until = None;
         self.views.fill_with(|| None);
-        self.session = None;
-        match self.program.take().and_then(Program::end) {
-            Some(status) => error!("{}: {reason} ({status}); the device needs a reset", self.name),
-            None => error!("{}: {reason}; the device needs a reset", self.name),
+        self.pace.forget();
+    }
+
+    /// What becomes of the backend by a call to it, if there is one.
+    fn judge<T>(&mut self, called: Option<Result<T, SessionError>>) -> Result<T, Failure> {
+        match called {
+            None => Err(Failure::Away),
+            Some(Ok(answer)) => Ok(answer),
+            Some(Err(error)) if error.is_refusal() => {
+                error!("{}: {error}", self.name);
+                self.link.cut(false);
+                Err(Failure::Refused)
+            }
+            Some(Err(error)) => {
+                self.miss(&error.to_string(), matches!(error, SessionError::Hangs(..)));
+                Err(Failure::Away)
+            }
         }
     }
 
-    fn check<T>(&mut self, result: Result<T, SessionError>) -> Result<T, Lost> {
-        result.map_err(|error| {
-            self.let_go(&error.to_string());
+    /// Has a backend do what the driver wants, now or when there is one.
+    fn run(&mut self) -> Result<(), Lost> {
+        let Some(wanted) = self.wanted.clone() else { return Ok(()) };
+        match self.play(&wanted) {
+            Ok(()) => {
+                self.away_until = None;
+                Ok(())
+            }
+            Err(Failure::Away) => {
+                self.await_backend();
+                Ok(())
+            }
+            Err(Failure::Refused) => Err(self.refuse("it cannot go on")),
+        }
+    }
+
+    fn play(&mut self, wanted: &Wanted) -> Result<(), Failure> {
+        let Some(session) = self.link.session() else { return Err(Failure::Away) };
+        let missing =
+            wanted.features & !session.features() & !features::ACCESS_PLATFORM & !features::RING_RESET;
+        if missing != 0 {
+            error!("{}: its backend lacks the features {missing:#x}, which its driver uses", self.name);
+            return Err(Failure::Refused);
+        }
+        if !wanted.is_fresh && !session.tracks_inflight() {
+            self.check_nothing_outstanding(wanted)?;
+        }
+        let base = |ring: &Ring| if wanted.is_fresh { 0 } else { self.used_index(ring.index).unwrap_or(0) };
+        let rings: Vec<_> = wanted.rings.iter().map(|ring| (*ring, base(ring))).collect();
+        let start = Start {
+            features: wanted.features,
+            rings: &rings,
+            notifiers: &self.notifiers,
+            inflight: &self.inflight,
+            is_fresh: wanted.is_fresh,
+        };
+        let started = self.link.session_mut().map(|session| session.start(&start));
+        self.judge(started)?;
+        if !wanted.is_fresh {
+            self.prompt(&rings);
+        }
+        self.wanted = Some(Wanted { is_fresh: false, ..wanted.clone() });
+        Ok(())
+    }
+
+    /// Has both sides look at the rings: nobody knows which notification went with the former backend.
+    fn prompt(&mut self, rings: &[(Ring, u16)]) {
+        info!("{}: a new backend goes on", self.name);
+        for (ring, _) in rings {
+            self.kick(ring.index);
+            if let Some(notifier) = self.notifiers.get(usize::from(ring.index)) {
+                // It can only fail when 2⁶⁴ - 1 calls are pending already.
+                let _ = notifier.call.write(1);
+            }
+        }
+    }
+
+    /// A backend that keeps no record of what it has taken leaves nobody to know what it had done of it. A request must not be
+    /// repeated silently, and one that is never answered is no better.
+    fn check_nothing_outstanding(&self, wanted: &Wanted) -> Result<(), Failure> {
+        for ring in &wanted.rings {
+            let view = self.views.get(usize::from(ring.index)).and_then(Option::as_ref);
+            let Some(Progress { available, used }) = view.and_then(RingView::progress) else { continue };
+            let outstanding = available.wrapping_sub(used);
+            if outstanding != 0 {
+                error!(
+                    "{}: {outstanding} requests of queue {} were with the backend, which cannot say what it has done \
+                     of them: it lacks the protocol feature INFLIGHT_SHMFD",
+                    self.name, ring.index
+                );
+                return Err(Failure::Refused);
+            }
+        }
+        Ok(())
+    }
+
+    fn map_view(&mut self, ring: &Ring) -> Result<(), Lost> {
+        let view = RingView::map(&*self.hypervisor, ring).map_err(|error| {
+            warn!("{}: the rings of queue {} cannot be mapped: {error}", self.name, ring.index);
             Lost
-        })
+        })?;
+        if let Some(place) = self.views.get_mut(usize::from(ring.index)) {
+            *place = Some(view);
+        }
+        Ok(())
     }
 
-    /// Maps all of a ring, to see that the guest granted it, and keeps what holds the used index.
-    ///
-    /// A backend that is told to map what is not granted fails as a whole. So the shim tries first: a guest that lies
-    /// about its rings has a device that needs a reset, and keeps its backend.
-    fn view(&self, ring: &Ring) -> std::io::Result<UsedView<H::Mapping>> {
-        let map = |range: GrantRange| self.hypervisor.map_grants(range.first(), range.page_count());
-        for part in ring.parts() {
-            drop(map(part)?);
+    fn begin(&mut self, features: u64, rings: &[Ring], is_fresh: bool) -> Result<(), Lost> {
+        let mapped = rings.iter().try_for_each(|ring| self.map_view(ring));
+        if mapped.is_err() {
+            self.views.fill_with(|| None);
+            return mapped;
         }
-        // virtio 1.3, 2.7.8: the index follows the flags. The ring is aligned to 4, so that it is on the first page.
-        let mapping = self.hypervisor.map_grants(ring.used.first(), 1)?;
-        Ok(UsedView { mapping, offset: ring.used.offset_in_page() + 2 })
+        self.wanted = Some(Wanted { features, rings: rings.to_vec(), is_fresh });
+        self.run()
+    }
+}
+
+impl<H: Hypervisor> Transport<BackedDevice<H>> {
+    /// The backend has something to say, which can only be that its configuration has changed: the driver hears of it.
+    pub fn backend_speaks(&mut self) {
+        match self.device_mut().changed_config() {
+            Ok(Some(config)) => self.config_changed(config),
+            Ok(None) => {}
+            Err(Lost) => self.device_lost(),
+        }
     }
 }
 
 impl<H: Hypervisor> Device for BackedDevice<H> {
     fn start(&mut self, features: u64, rings: &[Ring]) -> Result<(), Lost> {
-        for ring in rings {
-            let view = self.view(ring).map_err(|error| {
-                warn!("{}: the rings of queue {} cannot be mapped: {error}", self.name, ring.index);
-                self.views.fill_with(|| None);
-                Lost
-            })?;
-            if let Some(place) = self.views.get_mut(usize::from(ring.index)) {
-                *place = Some(view);
-            }
-        }
-        let Some(session) = &mut self.session else {
-            warn!("{}: it has no backend", self.name);
-            return Err(Lost);
-        };
-        let started = session.start(features, rings, &self.notifiers);
-        self.check(started)
+        self.begin(features, rings, true)
+    }
+
+    fn resume(&mut self, features: u64, rings: &[Ring]) -> Result<(), Lost> {
+        self.begin(features, rings, false)
     }
 
     fn stop(&mut self) {
-        self.views.fill_with(|| None);
+        self.forget();
         for notifier in &self.notifiers {
             // Whatever was kicked and not noticed belongs to the past. It fails if nothing was.
             let _ = notifier.kick.read();
         }
-        if let Some(session) = &mut self.session {
-            let stopped = session.stop();
-            // If it did not stop by agreement it is gone now, and the reset is as complete.
-            let _ = self.check(stopped);
+        // If it does not stop by agreement it has to go, and the reset is as complete.
+        let stopped = self.link.session_mut().map(Session::stop);
+        let _ = self.judge(stopped);
+        self.link.settle(&self.name);
+    }
+
+    fn start_queue(&mut self, ring: &Ring) -> Result<(), Lost> {
+        self.map_view(ring)?;
+        // What a backend had taken of the queue belongs to the past, to the next backend as well.
+        if let Err(error) = self.inflight.forget(ring.index) {
+            return Err(self.refuse(&format!("the record of requests in flight is not usable: {error}")));
+        }
+        if let Some(wanted) = &mut self.wanted {
+            wanted.rings.push(*ring);
+        }
+        let notifiers = &self.notifiers;
+        let started = self.link.session_mut().map(|session| session.start_queue(ring, notifiers));
+        match self.judge(started) {
+            Ok(()) | Err(Failure::Away) => Ok(()),
+            Err(Failure::Refused) => Err(self.give_up()),
         }
     }
 
     fn stop_queue(&mut self, queue: u16) -> Result<(), Lost> {
-        let Some(session) = &mut self.session else { return Err(Lost) };
-        let stopped = session.stop_queue(queue);
-        self.check(stopped)
+        if let Some(view) = self.views.get_mut(usize::from(queue)) {
+            *view = None;
+        }
+        if let Some(wanted) = &mut self.wanted {
+            wanted.rings.retain(|ring| ring.index != queue);
+        }
+        let stopped = self.link.session_mut().map(|session| session.stop_queue(queue));
+        let stopped = self.judge(stopped);
+        self.link.settle(&self.name);
+        match stopped {
+            Ok(()) | Err(Failure::Away) => Ok(()),
+            Err(Failure::Refused) => Err(self.give_up()),
+        }
     }
 
     fn kick(&mut self, queue: u16) {
@@ -154,14 +442,16 @@ impl<H: Hypervisor> Device for BackedDevice<H> {
     }
 
     fn write_config(&mut self, offset: u32, bytes: &[u8]) -> Result<Option<Vec<u8>>, Lost> {
-        let Some(session) = &mut self.session else { return Err(Lost) };
-        let written = session.write_config(offset, bytes);
-        self.check(written)
+        let written = self.link.session_mut().map(|session| session.write_config(offset, bytes));
+        match self.judge(written) {
+            Ok(written) => Ok(written),
+            Err(Failure::Away) => Ok(None),
+            Err(Failure::Refused) => Err(self.give_up()),
+        }
     }
 
     fn used_index(&self, queue: u16) -> Option<u16> {
-        let view = self.views.get(usize::from(queue))?.as_ref()?;
-        view.mapping.load_u16(view.offset)
+        self.views.get(usize::from(queue))?.as_ref()?.used()
     }
 
     fn interrupt(&mut self) {
@@ -172,143 +462,24 @@ impl<H: Hypervisor> Device for BackedDevice<H> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
-
-    use super::*;
-    use crate::hypervisor::fake::{Fake, read, write};
-    use crate::ioreq::Bus;
-    use crate::ioreq::bus::{Occupant, Window};
-    use crate::vhost_user::test_backend::{self, SharedMemory};
-    use crate::vhost_user::{DeviceKind, Limits, Watchdog};
-    use crate::virtio_mmio::{Identity, Transport, features};
-
-    const BASE: u64 = 0x200_0000;
-    const IRQ: u32 = 33;
-
-    /// A guest whose traps go all the way to a real backend.
-    struct Guest {
-        xen: Rc<Fake>,
-        memory: Arc<SharedMemory>,
-        bus: Bus<BackedDevice<Fake>>,
+/// Gives a device that was served before another backend, which must be like the one that it had.
+pub fn replace_backend<H: Hypervisor>(
+    transport: &mut Transport<BackedDevice<H>>,
+    session: Session,
+    offer: Offer,
+    process: Option<Process>,
+) {
+    let mut goes_on = Ok(());
+    if transport.has_other_config(&offer.config) && transport.device().is_in_use() {
+        let reason = "its backend has another configuration than the one before";
+        goes_on = Err(transport.device_mut().refuse(reason));
     }
-
-    impl Guest {
-        fn new() -> Self {
-            let xen = Rc::new(Fake::new(1));
-            let memory = SharedMemory::new();
-            let watchdog = Watchdog::start(Limits::default()).unwrap();
-            let (socket, _) = test_backend::start();
-            let backing = Box::new(Arc::clone(&memory));
-            let (session, offer) = Session::open(socket, DeviceKind::of(41), 1, &watchdog, backing).unwrap();
-            let kick = EventFd::new(EFD_NONBLOCK).unwrap();
-            let notifiers = vec![Notifier { kick, call: EventFd::new(0).unwrap() }];
-            let device = BackedDevice::new("g/d".into(), Rc::clone(&xen), IRQ, notifiers, session, None);
-            let identity = Identity {
-                name: "g/d".into(),
-                device_id: 41,
-                features: features::offered(offer.features),
-                demanded_features: 0,
-                starts_by_kick: false,
-                queues: 1,
-                queue_size_max: 64,
-            };
-            let transport = Transport::new(identity, offer.config, device);
-            let window = Window { base: BASE, doorbells: Vec::new(), occupant: Occupant::Device(transport) };
-            Self { xen, memory, bus: Bus::new(vec![window]) }
-        }
-
-        fn read(&mut self, offset: u64) -> u64 {
-            self.xen.trap(0, read(BASE + offset, 4));
-            self.bus.serve(&*self.xen, 0);
-            self.xen.answers()[0].1
-        }
-
-        fn write(&mut self, offset: u64, value: u64) {
-            self.xen.trap(0, write(BASE + offset, 4, value));
-            self.bus.serve(&*self.xen, 0);
-            assert_eq!(self.xen.answers().len(), 1);
-        }
-
-        /// Brings up the device with a ring of 16 entries on page 1, all three parts of it.
-        fn probe(&mut self) {
-            for at in [0x400, 0x402, 0x800, 0x802] {
-                self.memory.write_u16(4096 + at, 0);
-            }
-            self.xen.store_u16(1, 0x802, 0);
-            self.write(0x70, 3);
-            self.write(0x24, 1);
-            self.write(0x20, 3);
-            self.write(0x70, 0xb);
-            self.write(0x38, 16);
-            for (register, at) in [(0x80, 0x1000), (0x90, 0x1400), (0xa0, 0x1800)] {
-                self.write(register, at);
-                self.write(register + 4, 1 << 31);
-            }
-            self.write(0x44, 1);
-            self.write(0x70, 0xf);
-        }
-
-        fn transfer(&mut self, next: u16) {
-            self.memory.write_u16(4096 + 0x404 + 2 * u64::from(next), 0);
-            self.memory.write_u16(4096 + 0x402, next + 1);
-            self.write(0x50, 0);
-            let Occupant::Device(transport) = &self.bus.windows_mut()[0].occupant else { panic!() };
-            transport.device().notifiers()[0].call.read().unwrap();
-            // The fake's grants are not the memory that the backend sees: carry the index over.
-            self.xen.store_u16(1, 0x802, self.memory.read_u16(4096 + 0x802));
-        }
-    }
-
-    #[test]
-    fn a_guest_uses_the_device_and_no_grant_stays_mapped() {
-        let mut guest = Guest::new();
-        guest.xen.grant(1);
-        for _ in 0..10 {
-            guest.probe();
-            assert_eq!((guest.read(0x70), guest.xen.mapped()), (0xf, 1));
-            assert_eq!(guest.read(0x60), 0);
-            for next in 0..3 {
-                guest.transfer(next);
-                assert_eq!(guest.read(0x60), 1);
-                guest.write(0x64, 1);
-                assert_eq!(guest.read(0x60), 0);
-            }
-            guest.write(0x70, 0);
-            assert_eq!((guest.read(0x70), guest.xen.mapped()), (0, 0));
-        }
-    }
-
-    #[test]
-    fn rings_that_are_not_granted_cost_a_reset_and_not_the_backend() {
-        let mut guest = Guest::new();
-        guest.probe();
-        assert_eq!((guest.read(0x70), guest.xen.mapped()), (0x4f, 0));
-        assert_eq!(guest.xen.raised(), [IRQ]);
-        guest.write(0x70, 0);
-        guest.xen.grant(1);
-        guest.probe();
-        assert_eq!(guest.read(0x70), 0xf);
-        guest.transfer(0);
-    }
-
-    #[test]
-    fn a_backend_that_hangs_up_leaves_nothing_mapped_and_every_trap_answered() {
-        let mut guest = Guest::new();
-        guest.xen.grant(1);
-        guest.probe();
-        let Occupant::Device(transport) = &mut guest.bus.windows_mut()[0].occupant else { panic!() };
-        assert!(transport.device_mut().backend_hung_up());
-        assert!(!transport.device_mut().backend_hung_up());
+    transport.config_changed(offer.config);
+    if transport.device_mut().attach(session, process).and(goes_on).is_err() {
         transport.device_lost();
-        assert_eq!((guest.read(0x70), guest.read(0x60), guest.xen.mapped()), (0x4f, 2, 0));
-        assert_eq!(guest.xen.raised(), [IRQ]);
-        guest.write(0x50, 0);
-        guest.write(0x70, 0);
-        guest.probe();
-        assert_eq!(guest.read(0x70), 0x4f);
     }
+    transport.device_mut().tell_if_unused();
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!   supervisor ── Parcel: descriptors renumbered from 3, description in a memfd ──▶ worker ── Inheritance
-//!              ◀── "ready" on the control socket, whose end means: exit ────────────
+//!              ◀── control socket: see [`crate::control`] ──────────────────────▶
 //! ```
 //!
 //! Everything that must outlive a worker is in here, so that the next worker can be given the same.
@@ -22,14 +22,12 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Guest;
+use crate::control::Control;
 
 /// Where a worker finds the control socket.
 const CONTROL: i32 = 3;
 /// Where it finds the description.
 const DESCRIPTION: i32 = 4;
-
-/// What a worker says on the control socket when its guest may run.
-pub const READY: u8 = b'R';
 
 /// The number of a descriptor in the worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,8 +37,8 @@ pub struct Number(i32);
 /// What a worker is to serve, and with which descriptors.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Handoff {
-    /// Whether another worker served the guest before, which took the state of its devices with it.
-    pub is_replacement: bool,
+    /// Whether no worker has answered the guest since the ports were bound: they have fired once and are masked.
+    pub is_first: bool,
     /// The number of the guest's ioreq server.
     pub server: u16,
     /// The event channels of its vCPUs, in order.
@@ -60,8 +58,10 @@ pub struct Handoff {
 /// What is needed for one device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceHandoff {
-    /// An open `/dev/xen/gntdev` for its backend.
-    pub gntdev: Number,
+    /// The file of what the device's driver has said.
+    pub state: Number,
+    /// The file in which its backends record which requests they have taken.
+    pub inflight: Number,
     /// Its queues.
     pub queue: Vec<QueueHandoff>,
 }
@@ -118,8 +118,8 @@ impl Inheritance {
     }
 
     /// The control socket.
-    pub fn control(&self) -> io::Result<OwnedFd> {
-        self.take(Number(CONTROL))
+    pub fn control(&self) -> io::Result<Control> {
+        self.take(Number(CONTROL)).map(Control::from)
     }
 
     /// The description.
@@ -152,17 +152,23 @@ mod tests {
             base: 0x200_0000,
             irq: 33,
             queues: 1,
+            user: None,
             backend: Backend::Command(vec!["/usr/bin/backend".into(), "i2c".into()]),
         };
         let handoff = Handoff {
-            is_replacement: false,
+            is_first: true,
             server: 0,
             ports: vec![7, 8],
             privcmd: add(),
             evtchn: add(),
             gntdev: add(),
-            device: vec![DeviceHandoff { gntdev: add(), queue: vec![queue] }],
-            guest: Guest { name: "guest-a".into(), domid: 2, device: vec![device] },
+            device: vec![DeviceHandoff { state: add(), inflight: add(), queue: vec![queue] }],
+            guest: Guest {
+                name: "guest-a".into(),
+                domid: 2,
+                user: "10002:10002".parse().ok(),
+                device: vec![device],
+            },
         };
         let text = toml::to_string(&handoff).unwrap();
         assert_eq!(toml::from_str::<Handoff>(&text).unwrap(), handoff);

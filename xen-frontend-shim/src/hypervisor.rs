@@ -31,6 +31,9 @@ pub trait Hypervisor {
     /// [`Self::pending`] showed. Nothing when none waits any more.
     fn claim(&self, vcpu: u32) -> Option<RawRequest>;
 
+    /// The request of `vcpu` that has been claimed and not answered: by somebody before us, who died.
+    fn left_behind(&self, vcpu: u32) -> Option<RawRequest>;
+
     /// Answers the claimed request of `vcpu` (INPROCESS to RESPONSE READY) and lets the vCPU go on.
     fn respond(&self, vcpu: u32, data: u64);
 

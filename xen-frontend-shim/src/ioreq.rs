@@ -10,6 +10,8 @@
 //! callers.
 
 pub mod bus;
+#[cfg(any(test, feature = "model"))]
+pub mod model;
 pub mod request;
 pub mod slot;
 

@@ -11,16 +11,21 @@
 //! That is the control path. Buffers and their notifications do not come this way: kicks go from Xen through the
 //! kernel to the daemon, interrupts back, and the daemon maps or copies what the guest granted.
 //!
-//! The processes: a `supervisor` that owns the privileged handles, and for each guest a `worker` in which all of the
-//! above lives, so that what one guest can break is its own.
+//! The processes: a `supervisor` that owns the privileged handles, for each guest a `worker` in which all of the
+//! above lives, and its backends, so that what one guest can break is its own. Each of them can be replaced: what has to
+//! survive is in `state`. The supervisor is what stays privileged; crate `confinement` says what each of them may do.
 
+pub mod check;
 pub mod config;
+pub mod control;
+mod deadline;
 pub mod device;
 pub mod handoff;
 pub mod hypervisor;
 pub mod ioreq;
 pub mod logging;
 pub mod memory;
+pub mod state;
 pub mod supervisor;
 pub mod vhost_user;
 pub mod virtio_mmio;

@@ -3,22 +3,38 @@
 //! virtio over MMIO, version 2 (virtio 1.3, 4.2): the registers that a guest's driver sees.
 //!
 //! ```text
-//!   ioreq::bus ──▶ registers (offset → what may be read, what written) ──▶ transport (the state machine)
-//!                     status (the steps of initialisation, as data) · features · queue · config_space · interrupt
+//!   ioreq::bus ──▶ registers (the table: offset → what may be read, what written) ──▶ transport (the state machine)
+//!                     session (what a driver has said) · status (the steps of initialisation, as data) · features
+//!                     queue · config_space · interrupt
 //!                  transport ──▶ [`Device`]: start, stop, kick, write_config: the only way out
+//!                  transport ◀─▶ [`State`]: what it knows, for the next process to go on with
 //! ```
 //!
-//! The transport knows nothing of Xen, of sockets or of threads.
+//! The transport knows nothing of Xen, of sockets or of threads. What it owes to the specification is listed in
+//! `CONFORMANCE.md`, statement by statement, with the tests in `conformance`.
 
 pub mod config_space;
+pub mod device;
 pub mod features;
 pub mod interrupt;
+#[cfg(any(test, feature = "model"))]
+pub mod model;
 pub mod queue;
 pub mod registers;
+mod session;
+pub mod state;
 pub mod status;
 pub mod transport;
 
 #[cfg(test)]
+mod conformance;
+#[cfg(test)]
 mod driver_tests;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+pub(crate) mod test_driver;
 
-pub use transport::{Device, Identity, Lost, Transport};
+pub use device::{Device, Identity, Lost};
+pub use state::{RestoreError, State};
+pub use transport::Transport;

@@ -1,88 +1,89 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The process that serves one guest: its traps, its windows and its backends.
+//! The process that serves one guest: its traps, its windows and the connections to its backends.
 //!
 //! ```text
-//!   handoff ──▶ devices (start or reach each backend) ──▶ "ready" ──▶ event loop
-//!                                  event channels │ backends │ (calls) │ early kicks │ control socket
+//!   handoff ──▶ windows ──▶ event loop: control socket ──▶ a backend for each window ──▶ "ready"
+//!                                       event channels │ backends │ (calls) │ early kicks
 //! ```
+//!
+//! What drivers say is written down before they get an answer, so that another worker can go on from it.
 //!
 //! Nothing that happens here is fatal to another guest, and only the end of the supervisor ends it by intention.
 
 mod event_loop;
+mod seat;
 
-use std::io::{self, Write};
-use std::os::unix::net::UnixStream;
-use std::process::ExitStatus;
+use std::fmt::Display;
+use std::io;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
-use log::{error, info};
-use thiserror::Error;
-use xen_bindings::{DomId, Doorbell, Evtchn, Gntdev, IoreqServerId, Port, Privcmd, eventfd_from};
+use confinement::Enforcement;
+use confinement::role::worker::Worker as Role;
+use log::{error, info, warn};
+use xen_bindings::{DomId, Evtchn, Gntdev, IoreqServerId, Port, Privcmd};
 
-use crate::config::{Backend, Device};
+use crate::control::{Control, Delivery, Order, Report};
 use crate::device::BackedDevice;
-use crate::handoff::{DeviceHandoff, Handoff, Inheritance, QueueHandoff, READY};
+use crate::handoff::{Handoff, Inheritance};
+use crate::hypervisor::Hypervisor;
 use crate::hypervisor::xen::XenGuest;
 use crate::ioreq::Bus;
-use crate::ioreq::bus::{Occupant, Window};
-use crate::vhost_user::program::connect;
-use crate::vhost_user::{
-    DeviceKind, Grants, Limits, NegotiateError, Notifier, Program, Session, StartError, Watchdog,
-};
-use crate::virtio_mmio::{Identity, Transport, features};
+use crate::ioreq::bus::{Keeper, Occupant, Window};
+use crate::logging;
+use crate::vhost_user::{Heard, Limits, Watchdog};
+use crate::virtio_mmio::Device;
 
-use event_loop::EventLoop;
+use event_loop::{EventLoop, Source};
+use seat::Seat;
 
 /// What serves a window here.
 type Served = BackedDevice<XenGuest>;
 
-/// Why a device cannot be had.
-#[derive(Debug, Error)]
-enum AbsentError {
-    #[error("{0}")]
-    Start(#[from] StartError),
-    #[error("its backend cannot be used: {0}")]
-    Negotiate(#[from] NegotiateError),
-    #[error("its backend has given up ({0}), for the reason that it gave above")]
-    Ended(ExitStatus),
-    #[error("{0}")]
-    Io(#[from] io::Error),
+/// How long the guest waits for its backends when it starts. Whoever serves at a socket may come up later than we do.
+const START_LIMIT: Duration = Duration::from_secs(10);
+
+/// The process as a whole.
+struct Worker {
+    guest: Rc<XenGuest>,
+    control: Control,
+    watchdog: Watchdog,
+    seats: Vec<Seat>,
+    bus: Bus<Served>,
+    event_loop: EventLoop,
+    /// Until when the guest waits for its devices, if it still does.
+    settled_by: Option<Instant>,
+    is_first: bool,
 }
 
 /// Serves the guest that `handoff` describes until the supervisor hangs up.
-pub fn run(inheritance: &Inheritance, handoff: Handoff) -> io::Result<()> {
-    let mut control = UnixStream::from(inheritance.control()?);
+pub fn run(inheritance: &Inheritance, handoff: Handoff, seccomp: Enforcement) -> io::Result<()> {
+    let role = Role { logs_to_file: logging::is_to_file() };
+    role.enter().map_err(io::Error::other)?;
+    let control = inheritance.control()?;
     let guest = Rc::new(adopt(inheritance, &handoff)?);
-    let watchdog = Watchdog::start(Limits::default())?;
-    let mut windows = Vec::new();
-    let mut polled_calls = Vec::new();
-    for (device, given) in handoff.guest.device.iter().zip(&handoff.device) {
-        polled_calls.push(given.queue.iter().map(|queue| !queue.call_by_kernel).collect::<Vec<_>>());
-        windows.push(window(inheritance, &guest, handoff.guest.domid, device, given, &watchdog)?);
-    }
-    let mut bus = Bus::new(windows);
-    let mut event_loop = EventLoop::new(&*guest, &control)?;
-    for (index, window) in bus.windows_mut().iter().enumerate() {
-        let polled = polled_calls.get(index).map(Vec::as_slice).unwrap_or_default();
-        event_loop.watch_window(index, window, polled)?;
-    }
-    if handoff.is_replacement {
-        take_over(&guest, &mut bus);
-    }
-    control.write_all(&[READY])?;
-    event_loop.run(&guest, &mut bus)
-}
-
-/// What drivers said to a former worker is not known. They have to begin anew, and until they do, at least every access
-/// is answered.
-fn take_over(guest: &XenGuest, bus: &mut Bus<Served>) {
-    guest.abandon_taken();
-    for window in bus.windows_mut() {
-        if let Occupant::Device(transport) = &mut window.occupant {
-            transport.device_lost();
-        }
-    }
+    let devices = handoff.guest.device.into_iter().zip(&handoff.device);
+    let seats = devices.map(|(device, given)| Seat::new(inheritance, handoff.guest.domid, device, given));
+    let seats = seats.collect::<io::Result<Vec<_>>>()?;
+    let window = |(seat, keeper): (Seat, Keeper)| {
+        let (base, doorbells) = (seat.base(), seat.doorbells());
+        (seat, Window { base, doorbells, occupant: Occupant::Absent, keeper: Some(keeper) })
+    };
+    let (seats, windows): (Vec<_>, Vec<_>) = seats.into_iter().map(window).unzip();
+    let mut worker = Worker {
+        event_loop: EventLoop::new(&control)?,
+        guest,
+        control,
+        watchdog: Watchdog::start(Limits::default())?,
+        bus: Bus::new(windows),
+        seats,
+        settled_by: Some(Instant::now() + START_LIMIT),
+        is_first: handoff.is_first,
+    };
+    // It has a page in common with the guest now, and has not looked at it.
+    role.enforce(seccomp).map_err(io::Error::other)?;
+    worker.serve()
 }
 
 fn adopt(inheritance: &Inheritance, handoff: &Handoff) -> io::Result<XenGuest> {
@@ -96,74 +97,211 @@ fn adopt(inheritance: &Inheritance, handoff: &Handoff) -> io::Result<XenGuest> {
     )
 }
 
-/// The window of `device`: with the device in it, or, if that cannot be had, saying so to the guest.
-fn window(
-    inheritance: &Inheritance,
-    guest: &Rc<XenGuest>,
-    domid: u16,
-    device: &Device,
-    given: &DeviceHandoff,
-    watchdog: &Watchdog,
-) -> io::Result<Window<Served>> {
-    let gntdev = inheritance.take(given.gntdev)?;
-    let notifiers = given.queue.iter().map(|queue| notifier(inheritance, queue));
-    let notifiers = notifiers.collect::<io::Result<Vec<_>>>()?;
-    let by_kernel = (0..).zip(&given.queue).filter(|(_, queue)| queue.kick_by_kernel);
-    let doorbells = by_kernel.map(|(queue, _)| Doorbell { base: device.base, queue }).collect();
-    let grants = Grants { gntdev, domid };
-    let occupant = match transport(guest, device, notifiers, grants, watchdog) {
-        Ok(transport) => Occupant::Device(transport),
-        Err(error) => {
-            error!("{}: absent: {error}", device.name);
-            Occupant::Absent
+impl Worker {
+    /// Serves until the supervisor hangs up.
+    fn serve(&mut self) -> io::Result<()> {
+        let mut ready = Vec::new();
+        loop {
+            self.settle()?;
+            self.bus.keep();
+            self.event_loop.arm_early_kicks(&mut self.bus)?;
+            let deadline = self.look_around()?;
+            self.event_loop.wait(deadline, &mut ready)?;
+            for source in ready.drain(..) {
+                match source {
+                    Source::Alarm => self.attend(Instant::now())?,
+                    Source::Traps => self.serve_traps()?,
+                    Source::Control => match self.control.accept()? {
+                        Some(Order::Deliver(delivery)) => self.receive(delivery)?,
+                        Some(Order::GuestGone) => self.guest_gone(),
+                        None => return Ok(()),
+                    },
+                    Source::Backend(index) => self.hear(index)?,
+                    Source::Requests(index) => self.requested(index),
+                    Source::Call(index, queue) => self.called(index, queue),
+                    Source::EarlyKick(index, queue) => self.kicked_early(index, queue),
+                }
+            }
         }
-    };
-    Ok(Window { base: device.base, doorbells, occupant })
-}
+    }
 
-fn notifier(inheritance: &Inheritance, queue: &QueueHandoff) -> io::Result<Notifier> {
-    Ok(Notifier {
-        kick: eventfd_from(inheritance.take(queue.kick)?),
-        call: eventfd_from(inheritance.take(queue.call)?),
-    })
-}
+    /// Looks at all devices: how far they are, which have lost their backends, and when there is something to do.
+    fn look_around(&mut self) -> io::Result<Option<Instant>> {
+        let mut deadline = self.settled_by;
+        for (index, (window, seat)) in (0..).zip(self.bus.windows_mut().iter_mut().zip(&self.seats)) {
+            let mut due = seat.deadline();
+            if let Occupant::Device(transport) = &mut window.occupant {
+                let device = transport.device_mut();
+                device.observe();
+                due = due.into_iter().chain(device.deadline()).min();
+                if device.take_news() {
+                    self.control.report(Report::Lost(index))?;
+                }
+            }
+            deadline = deadline.into_iter().chain(due).min();
+        }
+        Ok(deadline)
+    }
 
-fn transport(
-    guest: &Rc<XenGuest>,
-    device: &Device,
-    notifiers: Vec<Notifier>,
-    grants: Grants,
-    watchdog: &Watchdog,
-) -> Result<Transport<Served>, AbsentError> {
-    let (program, socket) = match &device.backend {
-        Backend::Command(command) => {
-            let (program, socket) = Program::start(command)?;
-            (Some(program), socket)
+    /// Does what is due.
+    fn attend(&mut self, now: Instant) -> io::Result<()> {
+        for index in 0..self.seats.len() {
+            let Some(seat) = self.seats.get_mut(index) else { continue };
+            if seat.enforce(now) {
+                self.dismiss(index, &"its backend does not answer")?;
+            }
+            let Some(window) = self.bus.windows_mut().get_mut(index) else { continue };
+            if let Occupant::Device(transport) = &mut window.occupant
+                && transport.device_mut().attend(now).is_err()
+            {
+                transport.device_lost();
+            }
         }
-        Backend::Socket(path) => (None, connect(path)?),
-    };
-    let kind = DeviceKind::of(device.device_id);
-    let identity = Identity {
-        name: device.name.clone(),
-        device_id: device.device_id,
-        features: 0,
-        demanded_features: kind.required_features,
-        starts_by_kick: kind.starts_by_kick,
-        queues: device.queues,
-        queue_size_max: kind.queue_size_max,
-    };
-    let opened = Session::open(socket, kind, device.queues, watchdog, Box::new(grants));
-    let (session, offer) = match opened {
-        Ok(opened) => opened,
-        Err(error) => {
-            // A program that has ended has said why, and knows better than we.
-            let status = program.and_then(Program::end).filter(|status| !status.success());
-            return Err(status.map_or(error.into(), AbsentError::Ended));
+        Ok(())
+    }
+
+    /// Lets the guest run as soon as every device has a backend or is known to have none.
+    ///
+    /// Until then no access is answered: a device that is not there yet would seem to be absent.
+    fn settle(&mut self) -> io::Result<()> {
+        let Some(deadline) = self.settled_by else { return Ok(()) };
+        for seat in self.seats.iter_mut().filter(|seat| !seat.is_settled && deadline <= Instant::now()) {
+            error!("{}: absent: nobody serves it within {} s", seat.name(), START_LIMIT.as_secs());
+            seat.is_settled = true;
         }
-    };
-    let identity = Identity { features: features::offered(offer.features), ..identity };
-    info!("{}: served, features {:#x}", device.name, identity.features);
-    let name = device.name.clone();
-    let backed = BackedDevice::new(name, Rc::clone(guest), device.irq, notifiers, session, program);
-    Ok(Transport::new(identity, offer.config, backed))
+        if !self.seats.iter().all(|seat| seat.is_settled) {
+            return Ok(());
+        }
+        self.settled_by = None;
+        self.take_over()?;
+        self.event_loop.watch_traps(&*self.guest)?;
+        self.guest.rearm(self.guest.ports())?;
+        self.control.report(Report::Ready)
+    }
+
+    /// Answers what waits since somebody else was here, who may have died at any moment: before a request was claimed,
+    /// before it was answered, or before Xen was told of the answer.
+    ///
+    /// If that was the supervisor, nobody has looked for kicks since, the kernel neither; and now it cannot, as the
+    /// channels are masked.
+    fn take_over(&mut self) -> io::Result<()> {
+        for vcpu in 0..self.guest.vcpus() {
+            self.bus.serve_left_behind(&*self.guest, vcpu);
+            if self.is_first {
+                self.bus.serve_for_kernel(&*self.guest, vcpu);
+            } else {
+                self.bus.serve(&*self.guest, vcpu);
+            }
+        }
+        self.guest.wake_answered()
+    }
+
+    /// The guest has ended: nothing of it stays mapped, and the outputs of its devices are let go of.
+    fn guest_gone(&mut self) {
+        for window in self.bus.windows_mut() {
+            if let Occupant::Device(transport) = &mut window.occupant {
+                transport.guest_gone();
+            }
+        }
+        info!("all devices are reset, since the guest has ended");
+    }
+
+    /// Serves the vCPUs that have trapped. Their channels stay masked until the kernel is told, also when it was the
+    /// kernel that answered.
+    fn serve_traps(&mut self) -> io::Result<()> {
+        let ports = self.guest.fired()?;
+        for port in &ports {
+            if let Some(vcpu) = self.guest.vcpu(*port) {
+                self.bus.serve(&*self.guest, vcpu);
+            }
+        }
+        self.guest.rearm(&ports)
+    }
+
+    /// The supervisor has started a backend.
+    fn receive(&mut self, delivery: Delivery) -> io::Result<()> {
+        let index = usize::from(delivery.device);
+        let Some(seat) = self.seats.get_mut(index) else { return Ok(()) };
+        let Some(connection) = delivery.backend else {
+            seat.is_settled = true;
+            error!("{}: it has no backend", seat.name());
+            return Ok(());
+        };
+        if let Some(Occupant::Device(transport)) =
+            self.bus.windows_mut().get_mut(index).map(|window| &mut window.occupant)
+        {
+            transport.device_mut().supersede();
+        }
+        self.event_loop.watch_backend(delivery.device, &connection.socket)?;
+        match seat.receive(connection, self.watchdog.limits().connect) {
+            Ok(()) => Ok(()),
+            Err(error) => self.dismiss(index, &error),
+        }
+    }
+
+    /// Something has come from a backend: from one at the door, or from the one that serves the device.
+    fn hear(&mut self, number: u16) -> io::Result<()> {
+        let index = usize::from(number);
+        let Some(seat) = self.seats.get_mut(index) else { return Ok(()) };
+        let Some(window) = self.bus.windows_mut().get_mut(index) else { return Ok(()) };
+        match (seat.hear(), &mut window.occupant) {
+            (None, Occupant::Device(transport)) => transport.device_mut().hear(),
+            (None, Occupant::Absent) | (Some(Heard::Nothing), _) => {}
+            (Some(Heard::Answer), occupant) => {
+                let was_absent = matches!(occupant, Occupant::Absent);
+                if let Err(error) = seat.admit(occupant, &self.guest, &self.watchdog) {
+                    return self.dismiss(index, &error);
+                }
+                seat.is_settled = true;
+                self.event_loop.watch_requests(number, window)?;
+                if was_absent {
+                    self.event_loop.watch_queues(number, window, &seat.polled_calls)?;
+                }
+            }
+            (Some(Heard::HangUp), _) => {
+                self.dismiss(index, &"it has given up, for the reason that it gave above")?;
+            }
+            (Some(Heard::Noise), _) => self.dismiss(index, &"it says what it was not asked")?,
+        }
+        Ok(())
+    }
+
+    /// A backend has something to say of its own accord.
+    fn requested(&mut self, index: u16) {
+        let window = self.bus.windows_mut().get_mut(usize::from(index));
+        if let Some(Occupant::Device(transport)) = window.map(|window| &mut window.occupant) {
+            transport.backend_speaks();
+        }
+    }
+
+    /// A backend cannot be used.
+    fn dismiss(&mut self, index: usize, reason: &dyn Display) -> io::Result<()> {
+        let Some(seat) = self.seats.get_mut(index) else { return Ok(()) };
+        error!("{}: its backend cannot be used: {reason}", seat.name());
+        seat.dismiss();
+        seat.is_settled = true;
+        self.control.report(Report::Lost(u16::try_from(index).map_err(io::Error::other)?))
+    }
+
+    fn kicked_early(&mut self, index: u16, queue: u16) {
+        self.event_loop.disarm(index, queue);
+        let window = self.bus.windows_mut().get_mut(usize::from(index));
+        if let Some(Occupant::Device(transport)) = window.map(|window| &mut window.occupant) {
+            transport.kicked_early(queue);
+        }
+    }
+
+    fn called(&mut self, index: u16, queue: u16) {
+        let Some(window) = self.bus.windows_mut().get_mut(usize::from(index)) else { return };
+        let Occupant::Device(transport) = &mut window.occupant else { return };
+        let device = transport.device_mut();
+        let call = device.notifiers().get(usize::from(queue)).map(|notifier| notifier.call.read());
+        match call {
+            Some(Ok(_)) => device.interrupt(),
+            // Somebody was faster.
+            Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Some(Err(error)) => warn!("{}: queue {queue}: {error}", device.name()),
+            None => {}
+        }
+    }
 }

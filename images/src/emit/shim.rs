@@ -2,39 +2,45 @@
 
 //! What the shim serves, and the backends that it starts for it.
 
+use confinement::User;
 use xen_frontend_shim::config::{Backend, Config, Device, Guest};
 
 use super::ramdisk::BACKEND;
 use crate::board::Hardware;
 use crate::manifest::{Line, Target};
-use crate::plan::{DevicePlan, Function, Plan};
+use crate::plan::{DRIVER_DOMID, DevicePlan, Function, Plan};
 
 /// Makes the shim's configuration.
 pub fn shim(plan: &Plan<'_>) -> Config {
     let guests = plan.guests.iter().map(|guest| Guest {
         name: guest.guest.name.value.clone(),
         domid: guest.domid,
-        device: guest.devices.iter().map(device).collect(),
+        user: Some(guest.user),
+        device: guest.devices.iter().map(|planned| device(planned, guest.user)).collect(),
     });
-    Config { guest: guests.collect() }
+    Config { domid: DRIVER_DOMID, guest: guests.collect() }
 }
 
-fn device(device: &DevicePlan<'_>) -> Device {
+fn device(device: &DevicePlan<'_>, user: User) -> Device {
     Device {
         name: device.name.to_owned(),
         device_id: device.function.device_id(),
         base: device.base,
         irq: device.irq,
         queues: device.function.queues(),
-        backend: Backend::Command(command(&device.function)),
+        // Our backends open their hardware as root and then change by themselves.
+        user: None,
+        backend: Backend::Command(command(&device.function, user)),
     }
 }
 
-fn command(function: &Function<'_>) -> Vec<String> {
-    match function {
+fn command(function: &Function<'_>, user: User) -> Vec<String> {
+    let mut words = match function {
         Function::I2c { adapter, targets } => i2c(adapter, targets),
         Function::Gpio { lines } => gpio(lines),
-    }
+    };
+    words.extend(["--user".to_owned(), user.to_string()]);
+    words
 }
 
 fn i2c(adapter: &Hardware, targets: &[Target]) -> Vec<String> {
@@ -47,7 +53,8 @@ fn gpio(lines: &[(&Hardware, &Line)]) -> Vec<String> {
     let mut words = vec![BACKEND.to_owned(), "gpio".to_owned()];
     for (chip, line) in lines {
         words.push("--line".to_owned());
-        words.push(format!("{}:{}={}", path(chip), line.line.value, line.name.value));
+        let safe = line.safe.map(|safe| format!(",safe={safe}")).unwrap_or_default();
+        words.push(format!("{}:{}={}{safe}", path(chip), line.line.value, line.name.value));
     }
     words
 }

@@ -2,11 +2,14 @@
 
 //! The manifest's tables, key by key.
 
-use toml_span::value::Value;
-use toml_span::{DeserError, Deserialize, Spanned, de_helpers::TableHelper};
+use toml_span::de_helpers::{TableHelper, expected};
+use toml_span::value::{Value, ValueInner};
+use toml_span::{DeserError, Deserialize, Spanned};
 
-use super::{Domain, DriverDomain, ExtraFile, Gpio, Guest, I2c, Line, Manifest, Placement, Property, Target};
-use crate::spanned::{Named, finish};
+use super::{
+    Domain, DriverDomain, ExtraFile, Gpio, Guest, I2c, Line, Manifest, Placement, Property, Safe, Target,
+};
+use crate::spanned::{Named, custom, finish};
 
 impl<'de> Deserialize<'de> for Manifest {
     fn deserialize(value: &mut Value<'de>) -> Result<Self, DeserError> {
@@ -99,8 +102,30 @@ impl<'de> Deserialize<'de> for Line {
         let chip = table.required("chip");
         let line = table.required("line");
         let name = table.required("name");
+        let safe = table.optional("safe");
         let shared = table.optional("shared");
-        finish!(table, Self { chip: chip?, line: line?, name: name?, shared })
+        finish!(table, Self { chip: chip?, line: line?, name: name?, safe, shared })
+    }
+}
+
+impl<'de> Deserialize<'de> for Safe {
+    fn deserialize(value: &mut Value<'de>) -> Result<Self, DeserError> {
+        let span = value.span;
+        let written = value.take();
+        match &written {
+            ValueInner::Integer(0) => return Ok(Self::Low),
+            ValueInner::Integer(1) => return Ok(Self::High),
+            ValueInner::String(word) if word == "stay" => return Ok(Self::Stay),
+            _ => {}
+        }
+        let title = match written {
+            ValueInner::Integer(number) => format!("{number} is no level of a line"),
+            ValueInner::String(word) => format!("`{word}` is no safe value"),
+            other => return Err(expected("0, 1 or \"stay\"", other, span).into()),
+        };
+        let help = "write 0 or 1 for a line that shall be driven when its guest does not use it, \"stay\" for one that \
+                    shall keep its level, or leave `safe` out to have it released";
+        Err(custom(span, title, help).into())
     }
 }
 

@@ -10,8 +10,8 @@ use toml_span::{Span, Spanned};
 use crate::diagnostics::{Diagnostic, listed};
 use crate::manifest::Manifest;
 
-/// Names that output files or types of the policy have already.
-const RESERVED: [&str; 7] = ["driver", "driver-domain", "host", "idle", "shim", "unlabeled", "xen"];
+/// Names that output files, types of the policy or users of the driver domain have already.
+const RESERVED: [&str; 8] = ["driver", "driver-domain", "host", "idle", "root", "shim", "unlabeled", "xen"];
 
 /// The longest name: a file name, a log line's prefix and a policy's type stay legible.
 const LONGEST: usize = 31;

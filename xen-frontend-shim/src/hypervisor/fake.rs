@@ -18,7 +18,7 @@ enum State {
     #[default]
     None,
     Ready(RawRequest),
-    InProcess,
+    InProcess(RawRequest),
 }
 
 /// What the fake has seen and holds.
@@ -114,14 +114,21 @@ impl Hypervisor for Fake {
 
     fn claim(&self, vcpu: u32) -> Option<RawRequest> {
         let request = self.pending(vcpu)?;
-        *self.0.borrow_mut().slots.get_mut(vcpu as usize)? = State::InProcess;
+        *self.0.borrow_mut().slots.get_mut(vcpu as usize)? = State::InProcess(request);
         Some(request)
+    }
+
+    fn left_behind(&self, vcpu: u32) -> Option<RawRequest> {
+        match self.0.borrow().slots.get(vcpu as usize)? {
+            State::InProcess(request) => Some(*request),
+            _ => None,
+        }
     }
 
     fn respond(&self, vcpu: u32, data: u64) {
         let mut inner = self.0.borrow_mut();
         let slot = &mut inner.slots[vcpu as usize];
-        assert_eq!(*slot, State::InProcess, "vCPU {vcpu} is answered without a claimed request");
+        assert!(matches!(slot, State::InProcess(_)), "vCPU {vcpu} is answered without a claimed request");
         *slot = State::None;
         inner.answers.push((vcpu, data));
     }

@@ -37,11 +37,7 @@ impl XenGuest {
         gntdev: Gntdev,
         ports: Vec<Port>,
     ) -> io::Result<Self> {
-        let server = IoreqServer::adopt(&privcmd, domain, id);
-        let page = server.page();
-        // It is not ours to destroy.
-        let _ = server.release();
-        let page = page.map_err(io::Error::other)?;
+        let page = IoreqServer::adopt(&privcmd, domain, id).page().map_err(io::Error::other)?;
         let guest = Self { domain, privcmd, evtchn, gntdev, ports, page };
         let vcpus = guest.page.slots().len();
         if vcpus != guest.ports.len() {
@@ -73,13 +69,18 @@ impl XenGuest {
         self.evtchn.unmask(ports).map_err(io::Error::other)
     }
 
-    /// Answers what another worker had taken and not answered, for it cannot be served any more.
-    pub fn abandon_taken(&self) {
-        for vcpu in (0..self.vcpus())
-            .filter(|&vcpu| self.slot(vcpu).is_some_and(|slot| slot.state() == State::InProcess))
-        {
-            self.respond(vcpu, 0);
+    /// Tells Xen again of what is answered, in case another worker died before it could.
+    pub fn wake_answered(&self) -> io::Result<()> {
+        let answered = self
+            .page
+            .slots()
+            .iter()
+            .zip(&self.ports)
+            .filter(|(slot, _)| slot.state() == State::ResponseReady);
+        for (_, &port) in answered {
+            self.evtchn.notify(port).map_err(io::Error::other)?;
         }
+        Ok(())
     }
 
     fn slot(&self, vcpu: u32) -> Option<&Slot> {
@@ -107,6 +108,10 @@ impl Hypervisor for XenGuest {
 
     fn claim(&self, vcpu: u32) -> Option<RawRequest> {
         self.slot(vcpu)?.take()
+    }
+
+    fn left_behind(&self, vcpu: u32) -> Option<RawRequest> {
+        self.slot(vcpu)?.retake()
     }
 
     fn respond(&self, vcpu: u32, data: u64) {

@@ -2,13 +2,14 @@
 
 //! The windows of one guest: from a parsed request to the device whose registers it means.
 
-use log::trace;
+use log::{error, trace};
 use xen_bindings::{Doorbell, Request as RawRequest};
 
 use crate::config::WINDOW_SIZE;
 use crate::hypervisor::Hypervisor;
 use crate::ioreq::request::{Access, Request, Width};
 use crate::ioreq::slot::Slot;
+use crate::state::Record;
 use crate::virtio_mmio::registers::{MAGIC, VERSION};
 use crate::virtio_mmio::{Device, Transport};
 
@@ -31,6 +32,39 @@ pub struct Window<D> {
     pub doorbells: Vec<Doorbell>,
     /// What answers in it.
     pub occupant: Occupant<D>,
+    /// Where the device's state is kept.
+    pub keeper: Option<Keeper>,
+}
+
+/// Keeps the state of a window's device where it survives this process.
+#[derive(Debug)]
+pub struct Keeper {
+    record: Record,
+    /// The transport's revision that is in the record.
+    revision: u64,
+}
+
+impl Keeper {
+    /// Keeps the state of a new transport in `record`.
+    #[must_use]
+    pub fn new(record: Record) -> Self {
+        Self { record, revision: 0 }
+    }
+}
+
+impl<D: Device> Window<D> {
+    /// Writes down what the driver has said, if that is not done yet.
+    fn keep(&mut self) {
+        let (Occupant::Device(transport), Some(keeper)) = (&self.occupant, &mut self.keeper) else { return };
+        if keeper.revision == transport.revision() {
+            return;
+        }
+        keeper.revision = transport.revision();
+        // It goes on: the device works, and only another worker would miss it.
+        if let Err(error) = keeper.record.write(&transport.state()) {
+            error!("the state of the device at {:#x} cannot be kept: {error}", self.base);
+        }
+    }
 }
 
 /// All windows of a guest.
@@ -53,7 +87,40 @@ impl<D: Device> Bus<D> {
 
     /// Serves the request of `vcpu`, if it has one.
     pub fn serve<H: Hypervisor>(&mut self, hypervisor: &H, vcpu: u32) {
-        let Some(slot) = Slot::claim(hypervisor, vcpu, |request| self.is_kernels(request)) else { return };
+        if let Some(slot) = Slot::claim(hypervisor, vcpu, |request| self.is_kernels(request)) {
+            self.answer(vcpu, slot);
+        }
+    }
+
+    /// Serves the request of `vcpu`, also one that is the kernel's to answer: for the time when its handler cannot run.
+    pub fn serve_for_kernel<H: Hypervisor>(&mut self, hypervisor: &H, vcpu: u32) {
+        if let Some(slot) = Slot::claim(hypervisor, vcpu, |_| false) {
+            self.answer(vcpu, slot);
+        }
+    }
+
+    /// Serves what somebody claimed who died before the answer, if `vcpu` has such a request.
+    ///
+    /// It may have taken effect or not, so it has to be one that can be served twice. All are:
+    ///
+    /// - A read has no effect on a device.
+    /// - A write of a register sets what it sets, once or twice; the state machine ignores a status or a queue that is
+    ///   as it should be already. A reset of what is reset, and a QueueReset of a queue that is not in use, do nothing.
+    /// - QueueNotify: a device looks at a queue in vain at times (virtio 1.3, 2.9).
+    /// - InterruptACK: the driver looks at its rings and at the configuration after it, so it does not miss what was
+    ///   added to the status between the first time and the second.
+    pub fn serve_left_behind<H: Hypervisor>(&mut self, hypervisor: &H, vcpu: u32) {
+        if let Some(slot) = Slot::inherit(hypervisor, vcpu) {
+            self.answer(vcpu, slot);
+        }
+    }
+
+    /// Writes down what has changed of the devices' states without a guest's access.
+    pub fn keep(&mut self) {
+        self.windows.iter_mut().for_each(Window::keep);
+    }
+
+    fn answer<H: Hypervisor>(&mut self, vcpu: u32, slot: Slot<'_, H>) {
         match slot.request() {
             Request::Read(access) => {
                 let value = self.read(access);
@@ -75,7 +142,8 @@ impl<D: Device> Bus<D> {
     }
 
     fn read(&mut self, access: Access) -> u64 {
-        match self.find(access) {
+        let found = self.find(access);
+        match found.map(|(window, offset)| (&mut window.occupant, offset)) {
             Some((Occupant::Device(transport), offset)) => transport.read(offset, access.width),
             Some((Occupant::Absent, 0x0)) if access.width == Width::Four => u64::from(MAGIC),
             Some((Occupant::Absent, 0x4)) if access.width == Width::Four => u64::from(VERSION),
@@ -84,20 +152,23 @@ impl<D: Device> Bus<D> {
     }
 
     fn write(&mut self, access: Access, value: u64) {
-        if let Some((Occupant::Device(transport), offset)) = self.find(access) {
+        let Some((window, offset)) = self.find(access) else { return };
+        if let Occupant::Device(transport) = &mut window.occupant {
             transport.write(offset, access.width, value);
+            // Before the answer: what the guest knows to be done must not be lost.
+            window.keep();
         }
     }
 
-    /// The occupant of the window that holds all of an access, and the offset in it.
-    fn find(&mut self, access: Access) -> Option<(&mut Occupant<D>, u64)> {
+    /// The window that holds all of an access, and the offset in it.
+    fn find(&mut self, access: Access) -> Option<(&mut Window<D>, u64)> {
         let width = u64::try_from(access.width.bytes()).ok()?;
         let offset = |base: u64| {
             let offset = access.address.checked_sub(base)?;
             (offset.checked_add(width)? <= WINDOW_SIZE).then_some(offset)
         };
         let mut windows = self.windows.iter_mut();
-        windows.find_map(|window| offset(window.base).map(|offset| (&mut window.occupant, offset)))
+        windows.find_map(|window| offset(window.base).map(|offset| (window, offset)))
     }
 }
 
@@ -108,8 +179,9 @@ mod tests {
     use super::*;
     use crate::hypervisor::fake::{Fake, read, write};
     use crate::memory::Ring;
+    use crate::memory::address::GrantReference;
     use crate::virtio_mmio::registers::QUEUE_NOTIFY;
-    use crate::virtio_mmio::{Identity, Lost};
+    use crate::virtio_mmio::{Identity, Lost, State};
 
     const BASE: u64 = 0x200_0000;
 
@@ -120,7 +192,13 @@ mod tests {
         fn start(&mut self, _: u64, _: &[Ring]) -> Result<(), Lost> {
             Ok(())
         }
+        fn resume(&mut self, _: u64, _: &[Ring]) -> Result<(), Lost> {
+            Ok(())
+        }
         fn stop(&mut self) {}
+        fn start_queue(&mut self, _: &Ring) -> Result<(), Lost> {
+            Ok(())
+        }
         fn stop_queue(&mut self, _: u16) -> Result<(), Lost> {
             Err(Lost)
         }
@@ -132,6 +210,39 @@ mod tests {
             None
         }
         fn interrupt(&mut self) {}
+    }
+
+    /// Does something when a guest is answered.
+    struct Witness<'a> {
+        xen: Fake,
+        answered: &'a dyn Fn(),
+    }
+
+    impl Hypervisor for Witness<'_> {
+        type Mapping = <Fake as Hypervisor>::Mapping;
+
+        fn vcpus(&self) -> u32 {
+            self.xen.vcpus()
+        }
+        fn pending(&self, vcpu: u32) -> Option<RawRequest> {
+            self.xen.pending(vcpu)
+        }
+        fn claim(&self, vcpu: u32) -> Option<RawRequest> {
+            self.xen.claim(vcpu)
+        }
+        fn left_behind(&self, vcpu: u32) -> Option<RawRequest> {
+            self.xen.left_behind(vcpu)
+        }
+        fn respond(&self, vcpu: u32, data: u64) {
+            (self.answered)();
+            self.xen.respond(vcpu, data);
+        }
+        fn raise(&self, irq: u32) -> std::io::Result<()> {
+            self.xen.raise(irq)
+        }
+        fn map_grants(&self, first: GrantReference, pages: u32) -> std::io::Result<Self::Mapping> {
+            self.xen.map_grants(first, pages)
+        }
     }
 
     fn bus(doorbells: u16) -> Bus<Nothing> {
@@ -150,8 +261,14 @@ mod tests {
                 base: BASE,
                 doorbells: (0..doorbells).map(|queue| Doorbell { base: BASE, queue }).collect(),
                 occupant: Occupant::Device(transport),
+                keeper: None,
             },
-            Window { base: BASE + WINDOW_SIZE, doorbells: Vec::new(), occupant: Occupant::Absent },
+            Window {
+                base: BASE + WINDOW_SIZE,
+                doorbells: Vec::new(),
+                occupant: Occupant::Absent,
+                keeper: None,
+            },
         ])
     }
 
@@ -189,6 +306,56 @@ mod tests {
             assert_eq!(ask(&mut bus, read(address, 4)), 0, "{address:#x}");
             ask(&mut bus, write(address, 4, u64::MAX));
         }
+    }
+
+    #[test]
+    fn what_is_left_behind_is_served_once_more_and_answered() {
+        let mut bus = bus(1);
+        let xen = Fake::new(2);
+        xen.trap(0, write(BASE + 0x70, 4, 1));
+        xen.trap(1, read(BASE + 0x70, 4));
+        // A worker takes both, and dies.
+        assert!(xen.claim(0).is_some() && xen.claim(1).is_some());
+        for vcpu in 0..2 {
+            bus.serve(&xen, vcpu);
+            assert_eq!(xen.answers(), [], "that is not for whoever serves traps");
+            bus.serve_left_behind(&xen, vcpu);
+            bus.serve_left_behind(&xen, vcpu);
+            // The first is a write; the second reads what it wrote.
+            assert_eq!(xen.answers(), [(vcpu, u64::from(vcpu))]);
+        }
+    }
+
+    #[test]
+    fn kicks_are_served_for_the_kernel_when_it_cannot() {
+        let mut bus = bus(1);
+        let xen = Fake::new(1);
+        xen.trap(0, write(BASE + QUEUE_NOTIFY, 4, 0));
+        bus.serve(&xen, 0);
+        assert!(xen.is_waiting(0));
+        bus.serve_for_kernel(&xen, 0);
+        assert_eq!(xen.answers(), [(0, 0)]);
+    }
+
+    #[test]
+    fn the_state_is_kept_before_the_guest_is_answered() {
+        let file = tempfile::tempfile().unwrap();
+        let kept = || Record::open::<State>(file.try_clone().unwrap()).unwrap();
+        let mut bus = bus(0);
+        bus.windows_mut()[0].keeper = Some(Keeper::new(kept().0));
+        let status = || kept().1.map(|state| state.status.bits());
+        ask(&mut bus, read(BASE + 0x70, 4));
+        ask(&mut bus, write(BASE + QUEUE_NOTIFY, 4, 0));
+        assert_eq!(status(), None, "nothing has been said");
+        let at_answer = std::cell::Cell::new(None);
+        let witness = Witness { xen: Fake::new(1), answered: &|| at_answer.set(status()) };
+        witness.xen.trap(0, write(BASE + 0x70, 4, 1));
+        bus.serve(&witness, 0);
+        assert_eq!(at_answer.get(), Some(1));
+        let Occupant::Device(transport) = &mut bus.windows_mut()[0].occupant else { panic!() };
+        transport.device_lost();
+        bus.keep();
+        assert_eq!(status(), Some(0x41));
     }
 
     #[test]

@@ -34,6 +34,16 @@ impl<'h, H: Hypervisor> Slot<'h, H> {
         Some(Self { hypervisor, vcpu, request, data: 0 })
     }
 
+    /// Claims the request of `vcpu` that somebody claimed who died before the answer, to be served once more.
+    ///
+    /// Whether it had taken effect is not known. That is of no consequence: see [`Bus::serve_left_behind`].
+    ///
+    /// [`Bus::serve_left_behind`]: crate::ioreq::Bus::serve_left_behind
+    pub fn inherit(hypervisor: &'h H, vcpu: u32) -> Option<Self> {
+        let request = Request::from(hypervisor.left_behind(vcpu)?);
+        Some(Self { hypervisor, vcpu, request, data: 0 })
+    }
+
     /// What the vCPU asks for.
     #[must_use]
     pub fn request(&self) -> Request {

@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// Bytes of a page that a grant covers (Xen on Arm: always 4 KiB).
@@ -37,7 +38,7 @@ pub enum AddressError {
 }
 
 /// An address as the guest wrote it to registers: not to be trusted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuestAddress(u64);
 
 impl fmt::Display for GuestAddress {
@@ -121,6 +122,9 @@ impl GrantRange {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use proptest::sample::select;
+
     use super::*;
 
     #[test]
@@ -155,5 +159,55 @@ mod tests {
         not_a_grant(GRANT_SPACE, 0);
         let odd = GuestAddress(GRANT_SPACE + 8);
         assert_eq!(odd.grants(16, 16), Err(AddressError::Misaligned(odd, 16)));
+    }
+
+    /// Addresses and lengths where something changes, and any others.
+    fn numbers() -> impl Strategy<Value = u64> {
+        let edges = [0, PAGE, GRANT_SPACE, GRANT_SPACE_END, GRANT_SPACE_END - GRANT_SPACE, 1 << 32, u64::MAX];
+        prop_oneof![
+            4 => (select(edges.to_vec()), 0..64_u64, any::<bool>()).prop_map(|(edge, distance, is_below)| {
+                if is_below { edge.wrapping_sub(distance) } else { edge.wrapping_add(distance) }
+            }),
+            4 => GRANT_SPACE..GRANT_SPACE_END,
+            2 => 0..4 * PAGE,
+            1 => any::<u64>(),
+        ]
+    }
+
+    proptest! {
+        /// Against the same in numbers that cannot wrap.
+        #[test]
+        fn grants_are_those_of_a_plain_model(address in numbers(), length in numbers(), shift in 0..5_u32) {
+            let (alignment, wide) = (1 << shift, u128::from(address));
+            let (start, end) = (wide - u128::from(GRANT_SPACE).min(wide), wide + u128::from(length));
+            let is_inside = wide >= u128::from(GRANT_SPACE) && end <= u128::from(GRANT_SPACE_END) && length > 0;
+            match GuestAddress(address).grants(length, alignment) {
+                Err(AddressError::Misaligned(..)) => prop_assert_ne!(wide % u128::from(alignment), 0),
+                Err(AddressError::NotAGrant(_)) => {
+                    prop_assert!(!is_inside);
+                    prop_assert_eq!(wide % u128::from(alignment), 0);
+                }
+                Ok(range) => {
+                    prop_assert!(is_inside);
+                    let page = u128::from(PAGE);
+                    let (first, last) = (start / page, (end - u128::from(GRANT_SPACE) - 1) / page);
+                    prop_assert_eq!(u128::from(range.first().0), first);
+                    prop_assert_eq!(u128::from(range.page_count()), last - first + 1);
+                    prop_assert_eq!(range.offset_in_page() as u128, start % page);
+                    prop_assert!(last < u128::from(MAX_GRANTS));
+                    let pages = (u128::from(GRANT_SPACE) + first * page, u128::from(GRANT_SPACE) + (last + 1) * page);
+                    prop_assert_eq!((u128::from(range.pages().0), u128::from(range.pages().1)), pages);
+                    prop_assert_eq!(range.start(), address);
+                }
+            }
+        }
+
+        #[test]
+        fn the_halves_of_an_address_do_not_disturb_each_other(address: u64, low: u32, high: u32) {
+            let (old_low, old_high) = (address & 0xffff_ffff, address >> 32);
+            let address = GuestAddress(address);
+            prop_assert_eq!(address.with_low(low).0, old_high << 32 | u64::from(low));
+            prop_assert_eq!(address.with_high(high).0, u64::from(high) << 32 | old_low);
+        }
     }
 }

@@ -5,6 +5,9 @@
 //! vhost-user's XEN_MMAP regions come in two kinds. A ring is used all the time, so its pages are mapped when the
 //! table is sent and unmapped when the next one replaces it. Any other page is a buffer, lent for one request: the
 //! backend maps or copies it for that request and no longer.
+//!
+//! When a driver resets one queue (virtio 1.3, 2.6.1), the next table is that of the other rings. A page that the queue
+//! has in common with one of them stays mapped for that one.
 
 use thiserror::Error;
 
@@ -116,8 +119,12 @@ fn merged(rings: &[Ring]) -> Vec<(u64, u64)> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
     use super::*;
-    use crate::memory::address::PAGE;
+    use crate::memory::address::{MAX_GRANTS, PAGE};
 
     fn ring(index: u16, page: u64) -> Ring {
         let at = |offset: u64| GuestAddress::from(GRANT_SPACE + page * PAGE + offset);
@@ -168,5 +175,60 @@ mod tests {
         check_covers_everything(&table);
         assert_eq!(advance(&table), []);
         assert_eq!(with_rings(&[]), Ok(table));
+    }
+
+    /// A ring anywhere in the first and the last pages of the grant space, where they meet others and the ends.
+    fn rings() -> impl Strategy<Value = Ring> {
+        let part = (0..2_u64, 0..40_u64, 0..PAGE / 16).prop_map(|(end, page, offset)| {
+            let page = if end == 0 { page } else { MAX_GRANTS - 1 - page };
+            GuestAddress::from(GRANT_SPACE + page * PAGE + 16 * offset)
+        });
+        let ring = (0..9_u32, part.clone(), part.clone(), part);
+        ring.prop_filter_map("beyond the end", |(shift, descriptors, available, used)| {
+            Ring::new(0, 1 << shift, descriptors, available, used).ok()
+        })
+    }
+
+    proptest! {
+        /// Against a set of pages.
+        #[test]
+        fn a_table_maps_the_pages_of_the_rings_and_no_other(rings in prop::collection::vec(rings(), 0..8)) {
+            let pages_of = |(start, end): (u64, u64)| (start - GRANT_SPACE) / PAGE..(end - GRANT_SPACE) / PAGE;
+            let expected: BTreeSet<_> =
+                rings.iter().flat_map(Ring::parts).flat_map(|part| pages_of(part.pages())).collect();
+            match with_rings(&rings) {
+                Ok(table) => {
+                    check_covers_everything(&table);
+                    prop_assert!(table.len() <= MAX_REGIONS);
+                    let mapped: Vec<_> = advance(&table).into_iter().flat_map(|(first, end)| first..end).collect();
+                    prop_assert!(mapped.into_iter().eq(expected));
+                }
+                Err(TooManyRegions(count)) => prop_assert!(count > MAX_REGIONS),
+            }
+        }
+
+        /// No sum wraps, whatever the driver wrote.
+        #[test]
+        fn a_ring_lies_within_the_grant_space_or_is_none(
+            shift in 0..16_u32,
+            parts: [u64; 3],
+            grants: [bool; 3],
+        ) {
+            let mut addresses = [GuestAddress::default(); 3];
+            for ((address, part), is_grant) in addresses.iter_mut().zip(parts).zip(grants) {
+                let grant = GRANT_SPACE + part % (MAX_GRANTS * PAGE + 64);
+                *address = GuestAddress::from(if is_grant { grant & !15 } else { part });
+            }
+            let [descriptors, available, used] = addresses;
+            let size = u16::try_from(1_u32 << shift).expect("16 bits");
+            if let Ok(ring) = Ring::new(0, size, descriptors, available, used) {
+                let lengths = [16, 2, 8].map(|entry| u128::from(size) * entry).into_iter().zip([0, 6, 6]);
+                for (part, (entries, rest)) in ring.parts().into_iter().zip(lengths) {
+                    let end = u128::from(part.start()) + entries + rest;
+                    prop_assert!(part.start() >= GRANT_SPACE && end <= u128::from(GRANT_SPACE_END));
+                    prop_assert!(end <= u128::from(part.pages().1));
+                }
+            }
+        }
     }
 }

@@ -3,24 +3,34 @@
 //! What the supervisor holds of a guest, from before its devices exist until the supervisor ends.
 //!
 //! The kernel's part in kicks and interrupts is arranged here and not by the worker: the kernel looks at the ioreq page
-//! through the mapping of whoever arranged it, and goes on looking when that process is gone. So it has to be one that
-//! stays.
+//! through the mapping of whoever arranged it, and stops when that process is gone. So it has to be one that stays.
+//!
+//! The ioreq server outlives even the supervisor: without it, the guest's next access to a device would be an abort; with
+//! it, the access waits for the next supervisor, which finds the server by the record that this one leaves.
 
+use std::fs::File;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use log::info;
-use rustix::event::{EventfdFlags, eventfd};
+use log::{info, warn};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use serde::{Deserialize, Serialize};
 use vmm_sys_util::eventfd::EventFd;
 use xen_bindings::{
-    Channel, DomId, Doorbell, Evtchn, Gntdev, IoEventFd, IoreqPage, IoreqServer, Irq, IrqFd, Port, Privcmd,
-    eventfd_from,
+    Channel, DomId, Doorbell, Evtchn, Gntdev, IoEventFd, IoreqPage, IoreqServer, IoreqServerId, Irq, IrqFd,
+    Port, Privcmd, eventfd_from,
 };
 
 use super::SupervisorError;
 use crate::config::{Device, Guest, WINDOW_SIZE};
 use crate::handoff::{DeviceHandoff, Handoff, Parcel, QueueHandoff};
+use crate::state::{GuestState, Record};
+use crate::virtio_mmio::State;
+
+/// How long to wait for the event by which a channel begins. It is there as soon as the channel is bound.
+const FIRST_EVENT_LIMIT: Duration = Duration::from_secs(1);
 
 /// A guest's ioreq server with all that belongs to it. The fields are dropped in this order: the kernel must let go of
 /// page and channels before they go.
@@ -28,13 +38,20 @@ pub(super) struct Claim {
     devices: Vec<ClaimedDevice>,
     channels: Vec<Channel>,
     evtchn: Evtchn,
-    _page: Arc<IoreqPage>,
-    server: Option<IoreqServer>,
+    page: Arc<IoreqPage>,
+    server: IoreqServer,
     privcmd: Privcmd,
+    state: GuestState,
+    /// Whether the server was there before.
+    is_adopted: bool,
+    /// Where the windows are that have been mapped. Those of devices that were removed stay: the guest then finds
+    /// nothing there, instead of taking an abort.
+    mapped: Vec<u64>,
 }
 
-/// A device's queues.
+/// A device's queues, and where its state is kept.
 struct ClaimedDevice {
+    device: Device,
     queues: Vec<ClaimedQueue>,
 }
 
@@ -46,13 +63,75 @@ struct ClaimedQueue {
     call: OwnedFd,
 }
 
+/// What is written down about ioreq servers before there is one, and after.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Known {
+    /// Those that were there before, which somebody else in this domain has made.
+    others: Vec<u16>,
+    /// Ours, once it was made.
+    own: Option<u16>,
+}
+
+impl Known {
+    /// Which of those that `exist` is ours.
+    fn find(&self, exist: &[u16]) -> Option<u16> {
+        let is_ours = |id: &&u16| match self.own {
+            Some(own) => own == **id,
+            // Whoever wrote this died between making it and saying which it is.
+            None => !self.others.contains(id),
+        };
+        exist.iter().find(is_ours).copied()
+    }
+}
+
+/// The server of `domain` that a former supervisor has left, or a new one. And which of both it is.
+fn find_or_create(
+    privcmd: &Privcmd,
+    domain: DomId,
+    record: File,
+) -> Result<(IoreqServer, bool), SupervisorError> {
+    let (mut record, known) = Record::open::<Known>(record)?;
+    let others: Vec<_> = IoreqServer::list(privcmd, domain)?.into_iter().map(IoreqServerId::get).collect();
+    if let Some(left) = known.and_then(|known| known.find(&others)) {
+        let known = Known { others: others.into_iter().filter(|id| *id != left).collect(), own: Some(left) };
+        record.write(&known)?;
+        return Ok((IoreqServer::adopt(privcmd, domain, IoreqServerId::new(left)), true));
+    }
+    let mut known = Known { others, own: None };
+    record.write(&known)?;
+    let server = IoreqServer::create(privcmd, domain)?;
+    known.own = Some(server.id().get());
+    record.write(&known)?;
+    Ok((server.keep(), false))
+}
+
+/// Waits until each channel has fired, as it does once when it is bound. After that they are masked: nothing that the
+/// kernel does on an event of theirs happens until somebody unmasks them.
+fn settle(evtchn: &Evtchn, ports: &[Port]) -> Result<(), SupervisorError> {
+    let deadline = Instant::now() + FIRST_EVENT_LIMIT;
+    let mut silent = ports.to_vec();
+    while !silent.is_empty() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let limit = Timespec::try_from(left).map_err(io::Error::other)?;
+        if poll(&mut [PollFd::new(&evtchn.as_fd(), PollFlags::IN)], Some(&limit)).map_err(io::Error::from)?
+            == 0
+        {
+            warn!("{} event channels have not begun to fire", silent.len());
+            break;
+        }
+        let fired = evtchn.pending()?;
+        silent.retain(|port| !fired.contains(port));
+    }
+    Ok(())
+}
+
 impl Claim {
-    /// Makes the ioreq server of `guest` and all that goes with it.
-    pub(super) fn new(guest: &Guest) -> Result<Self, SupervisorError> {
+    /// Takes up the ioreq server of `guest`, or makes it, and all that goes with it.
+    pub(super) fn new(guest: &Guest, state: GuestState) -> Result<Self, SupervisorError> {
         let domain = DomId::new(guest.domid);
         let privcmd = Privcmd::open()?;
         privcmd.restrict(domain)?;
-        let server = IoreqServer::create(&privcmd, domain)?;
+        let (server, is_adopted) = find_or_create(&privcmd, domain, state.server()?)?;
         let page = server.page()?;
         // Only now do the slots say which channels to bind.
         server.set_enabled(true)?;
@@ -62,12 +141,27 @@ impl Claim {
             .iter()
             .map(|slot| evtchn.bind(domain, slot.event_port()))
             .collect::<Result<_, _>>()?;
-        let ports: Vec<_> = channels.iter().map(Channel::port).collect();
-        let claim_device = |device| ClaimedDevice::new(&privcmd, domain, &page, &ports, device);
-        let devices: Vec<_> = guest.device.iter().map(claim_device).collect::<Result<_, _>>()?;
-        let claim = Self { devices, channels, evtchn, _page: page, server: Some(server), privcmd };
+        let (devices, mapped) = (Vec::new(), Vec::new());
+        let mut claim = Self { devices, channels, evtchn, page, server, privcmd, state, is_adopted, mapped };
+        // A kick that waits already has had its event. So the kernel must not look for kicks before the worker has
+        // answered that one, or both would.
+        settle(&claim.evtchn, &claim.ports())?;
+        claim.devices = guest.device.iter().map(|device| claim.device(device)).collect::<Result<_, _>>()?;
         claim.report(guest);
         Ok(claim)
+    }
+
+    /// Whether the guest's accesses have come here before.
+    pub(super) fn is_adopted(&self) -> bool {
+        self.is_adopted
+    }
+
+    fn ports(&self) -> Vec<Port> {
+        self.channels.iter().map(Channel::port).collect()
+    }
+
+    fn device(&self, device: &Device) -> Result<ClaimedDevice, SupervisorError> {
+        ClaimedDevice::new(&self.privcmd, &self.page, &self.ports(), device)
     }
 
     /// Says who carries kicks and interrupts, since it decides how fast the devices are.
@@ -75,8 +169,10 @@ impl Claim {
         let queues = || self.devices.iter().flat_map(|device| &device.queues);
         let carrier = |by_kernel| if by_kernel { "the kernel" } else { "the shim (slower)" };
         info!(
-            "{}: {} vCPUs; kicks by {}, interrupts by {}",
+            "{}: {} {} of {} vCPUs; kicks by {}, interrupts by {}",
             guest.name,
+            if self.is_adopted { "took over" } else { "made" },
+            self.server.id(),
             self.channels.len(),
             carrier(queues().all(|queue| queue.kernel_kick.is_some())),
             carrier(queues().all(|queue| queue.kernel_call.is_some())),
@@ -84,36 +180,71 @@ impl Claim {
     }
 
     /// Sends the guest's accesses to its devices here, which somebody must be ready to answer.
-    pub(super) fn map_windows(&self, guest: &Guest) -> Result<(), SupervisorError> {
-        for device in &guest.device {
-            self.server()?.map_window(device.base, WINDOW_SIZE)?;
+    pub(super) fn map_windows(&mut self) -> Result<(), SupervisorError> {
+        for ClaimedDevice { device, .. } in &self.devices {
+            if self.mapped.contains(&device.base) {
+                continue;
+            }
+            match self.server.map_window(device.base, WINDOW_SIZE) {
+                // A former supervisor has done it.
+                Err(error) if self.is_adopted && error.io().kind() == io::ErrorKind::AlreadyExists => {}
+                result => result?,
+            }
+            self.mapped.push(device.base);
         }
         Ok(())
     }
 
-    fn server(&self) -> io::Result<&IoreqServer> {
-        self.server.as_ref().ok_or_else(|| io::ErrorKind::NotFound.into())
+    /// Whether a driver uses a device, as far as the worker has said. To be sure, ask when there is none.
+    pub(super) fn is_used(&self, device: &Device) -> bool {
+        let state = self.state.transport(&device.name).and_then(|file| Record::peek::<State>(&file));
+        // What cannot be read is not touched.
+        state.map_or(true, |state| state.is_some_and(|state| state.has_driver()))
     }
 
-    /// What a worker needs.
+    /// Has these devices from now on. To be called while there is no worker.
+    pub(super) fn reconfigure(&mut self, devices: &[Device]) -> Result<(), SupervisorError> {
+        let (stay, go): (Vec<_>, Vec<_>) =
+            self.devices.drain(..).partition(|claimed| devices.contains(&claimed.device));
+        self.devices = stay;
+        for ClaimedDevice { device, .. } in go {
+            self.state.forget(&device.name)?;
+        }
+        for device in devices {
+            if !self.devices.iter().any(|claimed| claimed.device == *device) {
+                let claimed = self.device(device)?;
+                self.devices.push(claimed);
+            }
+        }
+        // In the order of the configuration, as they are handed over.
+        self.devices.sort_by_key(|claimed| devices.iter().position(|device| *device == claimed.device));
+        Ok(())
+    }
+
+    /// Forgets what drivers have said, since there are none any more.
+    pub(super) fn forget(&self) -> io::Result<()> {
+        self.devices.iter().try_for_each(|claimed| self.state.forget(&claimed.device.name))
+    }
+
+    /// What a worker needs. `is_first` says that none has answered the guest since this claim was made.
     pub(super) fn hand_off(
         &self,
         guest: &Guest,
-        is_replacement: bool,
+        is_first: bool,
     ) -> Result<(Parcel, Handoff), SupervisorError> {
         let mut parcel = Parcel::default();
         let handoff = Handoff {
-            is_replacement,
-            server: self.server()?.id().get(),
-            ports: self.channels.iter().map(|channel| channel.port().get()).collect(),
+            is_first,
+            server: self.server.id().get(),
+            ports: self.ports().into_iter().map(Port::get).collect(),
             privcmd: parcel.add(&self.privcmd)?,
             evtchn: parcel.add(&self.evtchn)?,
-            // Fresh ones each time: what a dead worker or backend had mapped goes with its own.
+            // A fresh one each time: what a dead worker had mapped goes with its own.
             gntdev: parcel.add(Gntdev::open()?)?,
             device: self
                 .devices
                 .iter()
-                .map(|device| device.hand_off(&mut parcel))
+                .map(|device| device.hand_off(&self.state, &mut parcel))
                 .collect::<Result<_, _>>()?,
             guest: guest.clone(),
         };
@@ -121,20 +252,9 @@ impl Claim {
     }
 }
 
-impl Drop for Claim {
-    /// The ioreq server stays: without it, the guest's next access to a device would be an abort; with it, the access waits.
-    fn drop(&mut self) {
-        self.devices.clear();
-        if let Some(server) = self.server.take() {
-            let _ = server.release();
-        }
-    }
-}
-
 impl ClaimedDevice {
     fn new(
         privcmd: &Privcmd,
-        domain: DomId,
         page: &Arc<IoreqPage>,
         ports: &[Port],
         device: &Device,
@@ -144,15 +264,15 @@ impl ClaimedDevice {
             let (kick, kick_copy) = new_eventfd()?;
             let (call, call_copy) = new_eventfd()?;
             let doorbell = Doorbell { base: device.base, queue };
-            // Before the window exists, so that no kick can come before the kernel looks for it.
             let kernel_kick = if_supported(IoEventFd::assign(privcmd, page, ports, doorbell, &kick_copy))?;
-            let kernel_call = if_supported(IrqFd::assign(privcmd, domain, Irq::new(device.irq), &call_copy))?;
+            let irq = Irq::new(device.irq);
+            let kernel_call = if_supported(IrqFd::assign(privcmd, page.domain(), irq, &call_copy))?;
             queues.push(ClaimedQueue { kernel_kick, kernel_call, kick, call });
         }
-        Ok(Self { queues })
+        Ok(Self { device: device.clone(), queues })
     }
 
-    fn hand_off(&self, parcel: &mut Parcel) -> Result<DeviceHandoff, SupervisorError> {
+    fn hand_off(&self, state: &GuestState, parcel: &mut Parcel) -> Result<DeviceHandoff, SupervisorError> {
         let mut queues = Vec::new();
         for queue in &self.queues {
             queues.push(QueueHandoff {
@@ -162,7 +282,11 @@ impl ClaimedDevice {
                 call_by_kernel: queue.kernel_call.is_some(),
             });
         }
-        Ok(DeviceHandoff { gntdev: parcel.add(Gntdev::open()?)?, queue: queues })
+        Ok(DeviceHandoff {
+            state: parcel.add(state.transport(&self.device.name)?)?,
+            inflight: parcel.add(state.inflight(&self.device.name)?)?,
+            queue: queues,
+        })
     }
 }
 
@@ -179,5 +303,27 @@ fn if_supported<T>(assigned: xen_bindings::Result<T>) -> xen_bindings::Result<Op
         Ok(assigned) => Ok(Some(assigned)),
         Err(error) if error.is_unsupported() => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_found_whenever_its_supervisor_died() {
+        // (others, own, those that exist, the one that is ours)
+        for (others, own, exist, ours) in [
+            (vec![], Some(0), vec![0], Some(0)),
+            (vec![0], Some(1), vec![0, 1], Some(1)),
+            // The guest was made anew, or somebody destroyed it.
+            (vec![0], Some(1), vec![0], None),
+            // Killed before it was made, and after, but before that was written down.
+            (vec![0, 2], None, vec![0, 2], None),
+            (vec![0, 2], None, vec![0, 1, 2], Some(1)),
+        ] {
+            let known = Known { others, own };
+            assert_eq!(known.find(&exist), ours, "{known:?} {exist:?}");
+        }
     }
 }

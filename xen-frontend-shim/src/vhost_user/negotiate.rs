@@ -5,19 +5,28 @@
 use thiserror::Error;
 use vhost::VhostBackend;
 use vhost::vhost_user::message::{
-    VhostUserConfigFlags, VhostUserHeaderFlag, VhostUserProtocolFeatures, VhostUserVirtioFeatures,
+    VhostUserConfigFlags, VhostUserHeaderFlag, VhostUserInflight, VhostUserProtocolFeatures,
+    VhostUserVirtioFeatures,
 };
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
 
+use crate::vhost_user::inflight;
 use crate::vhost_user::kind::DeviceKind;
+use crate::vhost_user::requests::Requests;
 
 /// What a backend offers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Offer {
     /// Its feature bits.
     pub features: u64,
     /// The device's configuration.
     pub config: Vec<u8>,
+    /// Where it says that the configuration has changed, if it can.
+    pub requests: Option<Requests>,
+    /// Bytes that it needs to record which requests it has taken, if it can.
+    pub inflight_size: Option<u64>,
+    /// Whether it can be told that no driver uses the device any more.
+    pub hears_resets: bool,
 }
 
 /// Why a backend cannot be used.
@@ -43,6 +52,9 @@ pub enum NegotiateError {
         "it lacks the protocol feature CONFIG, and the configuration of a device of type {0} has {1} bytes"
     )]
     NoConfig(&'static str, u32),
+    /// It needs more memory than any record of requests in flight has.
+    #[error("its record of requests in flight would have {0} bytes, at most {max} are given", max = inflight::MAX_SIZE)]
+    InflightSize(u64),
     /// It has another idea of the device.
     #[error("it has {has} queues, and the configuration says that the device has {needs}")]
     TooFewQueues {
@@ -71,8 +83,39 @@ pub fn negotiate(frontend: &mut Frontend, kind: &DeviceKind, queues: u16) -> Res
             return Err(NegotiateError::TooFewQueues { has, needs: queues });
         }
     }
+    let requests = open_requests(frontend, protocol)?;
     let config = read_config(frontend, kind).map_err(at("GET_CONFIG"))?;
-    Ok(Offer { features, config })
+    let inflight_size = match protocol.contains(VhostUserProtocolFeatures::INFLIGHT_SHMFD) {
+        true => Some(inflight_size(frontend, kind, queues)?),
+        false => None,
+    };
+    let hears_resets = protocol.contains(VhostUserProtocolFeatures::RESET_DEVICE);
+    Ok(Offer { features, config, requests, inflight_size, hears_resets })
+}
+
+/// Gives the backend the means to say that its configuration has changed.
+fn open_requests(
+    frontend: &mut Frontend,
+    protocol: VhostUserProtocolFeatures,
+) -> Result<Option<Requests>, NegotiateError> {
+    let at = |error| NegotiateError::Protocol("SET_BACKEND_REQ_FD", error);
+    if !protocol.contains(VhostUserProtocolFeatures::BACKEND_REQ) {
+        return Ok(None);
+    }
+    let (requests, theirs) = Requests::open().map_err(vhost::Error::IOError).map_err(at)?;
+    frontend.set_backend_request_fd(&theirs).map_err(at)?;
+    Ok(Some(requests))
+}
+
+/// How large the record of requests in flight is. The backend makes one to say so; the shim has its own.
+fn inflight_size(frontend: &mut Frontend, kind: &DeviceKind, queues: u16) -> Result<u64, NegotiateError> {
+    let wanted = VhostUserInflight::new(0, 0, queues, kind.queue_size_max);
+    let given = frontend.get_inflight_fd(&wanted);
+    let (given, _) = given.map_err(|error| NegotiateError::Protocol("GET_INFLIGHT_FD", error))?;
+    match given.mmap_size {
+        size @ 1..=inflight::MAX_SIZE => Ok(size),
+        size => Err(NegotiateError::InflightSize(size)),
+    }
 }
 
 /// The whole configuration, as it is now.
@@ -102,9 +145,12 @@ fn choose(
         if !has.contains(VhostUserProtocolFeatures::CONFIG) {
             return Err(NegotiateError::NoConfig(kind.name, kind.config_size));
         }
-        chosen |= VhostUserProtocolFeatures::CONFIG;
+        chosen |= VhostUserProtocolFeatures::CONFIG | has & VhostUserProtocolFeatures::BACKEND_REQ;
     }
-    Ok(chosen | has & VhostUserProtocolFeatures::MQ)
+    let wanted = VhostUserProtocolFeatures::MQ
+        | VhostUserProtocolFeatures::INFLIGHT_SHMFD
+        | VhostUserProtocolFeatures::RESET_DEVICE;
+    Ok(chosen | has & wanted)
 }
 
 #[cfg(test)]
@@ -123,7 +169,9 @@ mod tests {
             let error = choose(all - lacks, &gpio).expect_err("refused").to_string();
             assert!(error.contains(word), "{error}");
         }
-        assert!(choose(all - VhostUserProtocolFeatures::CONFIG, &DeviceKind::of(34)).is_ok());
+        let without_config = choose(all - VhostUserProtocolFeatures::CONFIG, &DeviceKind::of(34)).unwrap();
+        assert!(!without_config.contains(VhostUserProtocolFeatures::BACKEND_REQ));
+        assert!(choose(all, &gpio).unwrap().contains(VhostUserProtocolFeatures::BACKEND_REQ));
         assert!(
             !choose(all - VhostUserProtocolFeatures::MQ, &gpio)
                 .unwrap()

@@ -5,10 +5,10 @@
 //! There is no Xen here, so the regions are shared memory ("UNIX" in XEN_MMAP's terms) at the addresses of grants.
 
 use std::fs::File;
-use std::io;
-use std::os::fd::AsRawFd;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use vhost::VhostUserMemoryRegionInfo;
@@ -21,6 +21,7 @@ use vm_memory::{
     MmapRange, MmapRegion, MmapXenFlags,
 };
 use vmm_sys_util::epoll::EventSet;
+use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
 use crate::memory::address::GRANT_SPACE;
 use crate::memory::{GuestAddress as RegisterValue, Region, Ring};
@@ -75,12 +76,34 @@ pub(crate) fn ring(page: u64) -> Ring {
     Ring::new(0, 16, at(0), at(0x400), at(0x800)).unwrap()
 }
 
-/// What the backend's one queue has seen.
+/// What the backend's one queue has seen, and what the test does to the backend.
 #[derive(Default)]
 pub(crate) struct Seen {
     pub(crate) features: AtomicU64,
     pub(crate) chains: AtomicU64,
+    config_base: AtomicU8,
+    requests: Mutex<Option<UnixStream>>,
 }
+
+impl Seen {
+    /// Gives the backend another configuration, which begins with `base`, and lets it say so.
+    pub(crate) fn change_config(&self, base: u8) {
+        self.config_base.store(base, Ordering::SeqCst);
+        let mut requests = self.requests.lock().unwrap();
+        requests.as_mut().unwrap().write_all(&CONFIG_CHANGE).unwrap();
+    }
+}
+
+impl Seen {
+    /// Says something over the channel for changes that it must not.
+    pub(crate) fn talk_nonsense(&self) {
+        let mut requests = self.requests.lock().unwrap();
+        requests.as_mut().unwrap().write_all(&[0xff; 12]).unwrap();
+    }
+}
+
+/// VHOST_USER_BACKEND_CONFIG_CHANGE_MSG, version 1, without a body. (The vhost crate cannot send it.)
+const CONFIG_CHANGE: [u8; 12] = [2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0];
 
 /// Returns every chain unread.
 pub(crate) struct Returner {
@@ -109,13 +132,16 @@ impl VhostUserBackendMut for Returner {
     }
 
     fn protocol_features(&self) -> VhostUserProtocolFeatures {
-        VhostUserProtocolFeatures::CONFIG | VhostUserProtocolFeatures::MQ
+        VhostUserProtocolFeatures::CONFIG
+            | VhostUserProtocolFeatures::MQ
+            | VhostUserProtocolFeatures::BACKEND_REQ
     }
 
     fn set_event_idx(&mut self, _: bool) {}
 
     fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
-        (offset..offset + size).map(|byte| u8::try_from(byte).unwrap()).collect()
+        let base = self.seen.config_base.load(Ordering::SeqCst);
+        (offset..offset + size).map(|byte| base + u8::try_from(byte).unwrap()).collect()
     }
 
     fn update_memory(&mut self, memory: GuestMemoryAtomic<GuestMemoryMmap>) -> io::Result<()> {
@@ -152,4 +178,35 @@ pub(crate) fn start() -> (UnixStream, Arc<Seen>) {
         let _ = daemon.wait();
     });
     (UnixStream::connect(&path).unwrap(), seen)
+}
+
+/// As [`start`], with a backend that can say that its configuration has changed. The vhost crate gives it no way to, so the
+/// test listens in on the connection and keeps the channel that the frontend passes for the purpose.
+pub(crate) fn start_with_requests() -> (UnixStream, Arc<Seen>) {
+    const SET_BACKEND_REQ_FD: u8 = 21;
+    let (backend, seen) = start();
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let (mut answers, mut to) = (backend.try_clone().unwrap(), theirs.try_clone().unwrap());
+    std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(length @ 1..) = answers.read(&mut buffer) {
+            to.write_all(&buffer[..length]).unwrap();
+        }
+    });
+    let listener = Arc::clone(&seen);
+    std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok((length @ 1.., file)) = theirs.recv_with_fd(&mut buffer) {
+            if let (SET_BACKEND_REQ_FD, Some(file)) = (buffer[0], &file) {
+                let channel = UnixStream::from(OwnedFd::from(file.try_clone().unwrap()));
+                *listener.requests.lock().unwrap() = Some(channel);
+            }
+            match file {
+                Some(file) => backend.send_with_fd(&buffer[..length], file.as_raw_fd()).unwrap(),
+                None => backend.send_with_fds(&[&buffer[..length]], &[]).unwrap(),
+            };
+        }
+        let _ = backend.shutdown(std::net::Shutdown::Both);
+    });
+    (ours, seen)
 }

@@ -18,6 +18,12 @@ impl ConfigSpace {
         Self { bytes, generation: 0 }
     }
 
+    /// What it was, and the generation that it had then.
+    #[must_use]
+    pub fn restored(bytes: Vec<u8>, generation: u32) -> Self {
+        Self { bytes, generation }
+    }
+
     /// A new configuration; the generation tells a driver that reads a field in parts (2.5.3). True when it differs.
     pub fn replace(&mut self, bytes: Vec<u8>) -> bool {
         let differs = self.bytes != bytes;
@@ -26,6 +32,18 @@ impl ConfigSpace {
             self.generation = self.generation.wrapping_add(1);
         }
         differs
+    }
+
+    /// All of it.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// All of it, for good.
+    #[must_use]
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
     }
 
     /// ConfigGeneration.

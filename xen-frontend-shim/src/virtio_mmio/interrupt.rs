@@ -25,6 +25,8 @@ struct Seen {
 #[derive(Clone, Debug, Default)]
 pub struct Interrupt {
     config_change: bool,
+    /// A notification of used buffers that the driver may not have had, whatever the rings say.
+    is_owed: bool,
     queues: Vec<Seen>,
 }
 
@@ -35,6 +37,27 @@ impl Interrupt {
         self.queues = vec![Seen::default(); queues];
     }
 
+    /// The device goes on where it was, and what the driver had been shown by then is not known: it is shown once more.
+    pub fn resume(&mut self, queues: usize) {
+        self.start(queues);
+        self.is_owed = true;
+    }
+
+    /// Whether the driver has yet to acknowledge that the configuration has changed.
+    #[must_use]
+    pub fn has_config_changed(&self) -> bool {
+        self.config_change
+    }
+
+    /// A queue stops, with its used ring at `used`. What the driver has not acknowledged of it still took place
+    /// (4.2.2.1); the queue may begin anew.
+    pub fn stop(&mut self, queue: usize, used: Option<u16>) {
+        if let Some(seen) = self.queues.get_mut(queue) {
+            self.is_owed |= used.is_some_and(|used| used != seen.acknowledged);
+            *seen = Seen::default();
+        }
+    }
+
     /// The configuration has changed.
     pub fn config_changed(&mut self) {
         self.config_change = true;
@@ -43,6 +66,9 @@ impl Interrupt {
     /// InterruptStatus is read. A queue for which `used` is `None` is not running.
     pub fn status(&mut self, used: impl Fn(usize) -> Option<u16>) -> u32 {
         let mut status = if self.config_change { CONFIG_CHANGE } else { 0 };
+        if self.is_owed {
+            status |= USED_BUFFER;
+        }
         for (index, seen) in self.queues.iter_mut().enumerate() {
             let Some(used) = used(index) else { continue };
             seen.reported = used;
@@ -59,6 +85,7 @@ impl Interrupt {
             self.config_change = false;
         }
         if bits & USED_BUFFER != 0 {
+            self.is_owed = false;
             for seen in &mut self.queues {
                 seen.acknowledged = seen.reported;
             }
@@ -111,6 +138,35 @@ mod tests {
         assert_eq!(interrupt.status(|_| Some(1)), USED_BUFFER);
         interrupt.acknowledge(!0);
         assert_eq!(interrupt.status(|_| Some(1)), 0);
+    }
+
+    #[test]
+    fn what_a_stopped_queue_used_shows_until_it_is_acknowledged() {
+        let mut interrupt = Interrupt::default();
+        interrupt.start(2);
+        interrupt.stop(0, Some(0));
+        assert_eq!(interrupt.status(|_| None), 0);
+        interrupt.stop(1, Some(4));
+        assert_eq!(interrupt.status(|_| None), USED_BUFFER);
+        interrupt.acknowledge(USED_BUFFER);
+        assert_eq!(interrupt.status(|_| None), 0);
+        // Once more, from the beginning.
+        assert_eq!(interrupt.status(|queue| (queue == 1).then_some(0)), 0);
+        assert_eq!(interrupt.status(|queue| (queue == 1).then_some(4)), USED_BUFFER);
+        interrupt.stop(7, Some(1));
+        interrupt.acknowledge(USED_BUFFER);
+        assert_eq!(interrupt.status(|queue| (queue == 1).then_some(4)), 0);
+    }
+
+    #[test]
+    fn after_a_restart_used_buffers_are_reported_once() {
+        for used in [0, 7] {
+            let mut interrupt = Interrupt::default();
+            interrupt.resume(1);
+            assert_eq!(interrupt.status(|_| Some(used)), USED_BUFFER);
+            interrupt.acknowledge(USED_BUFFER);
+            assert_eq!(interrupt.status(|_| Some(used)), 0);
+        }
     }
 
     #[test]

@@ -2,16 +2,20 @@
 
 //! The registers of one queue (virtio 1.3, 4.2.2: QueueSize to QueueDevice), and the ring that they describe.
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::memory::{AddressError, GuestAddress, Ring};
 use crate::virtio_mmio::registers::{Half, Part};
 
 /// A queue as the driver has described it so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Queue {
     size: u32,
     ready: bool,
+    /// It was in use and is not any more: what the device knew of its place in the ring is gone. Only a reset of the
+    /// queue or of the device makes it new (2.6.1).
+    spent: bool,
     descriptors: GuestAddress,
     available: GuestAddress,
     used: GuestAddress,
@@ -35,9 +39,21 @@ impl Queue {
         self.ready
     }
 
+    /// Whether it has been taken out of use and not been reset since.
+    #[must_use]
+    pub fn is_spent(&self) -> bool {
+        self.spent
+    }
+
     /// QueueReady.
     pub fn set_ready(&mut self, ready: bool) {
         self.ready = ready;
+    }
+
+    /// QueueReady is cleared while the device uses the queue.
+    pub fn spend(&mut self) {
+        self.ready = false;
+        self.spent = true;
     }
 
     /// QueueSize. Once a queue is ready its description stands (4.2.2.2).

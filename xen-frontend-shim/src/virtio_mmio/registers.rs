@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The registers by what one may do with them (virtio 1.3, 4.2.2, table 4.1).
+//! The registers and what one may do with them (virtio 1.3, 4.2.2, table 4.1).
 //!
-//! A register that may only be written has no place in [`Readable`] and the reverse, so an access against the
-//! rules finds nothing: reads give 0, writes have no effect.
+//! [`TABLE`] is that table. A register that may only be written has no [`Readable`] in its row and the reverse, so an
+//! access against the rules finds nothing: reads give 0, writes have no effect. The same holds for what the table does
+//! not name.
 
 /// "virt", little-endian.
 pub const MAGIC: u32 = u32::from_le_bytes(*b"virt");
@@ -43,6 +44,8 @@ pub enum Readable {
     Status,
     /// Half of the length or the base of a shared memory region, of which there are none.
     SharedMemory,
+    /// QueueReset of the selected queue.
+    QueueReset,
     /// ConfigGeneration.
     ConfigGeneration,
 }
@@ -70,6 +73,10 @@ pub enum Writable {
     Status,
     /// Half of an address of the selected queue.
     QueueAddress(Part, Half),
+    /// SHMSel, which changes nothing: every shared memory region answers alike.
+    SharedMemorySelect,
+    /// QueueReset of the selected queue.
+    QueueReset,
 }
 
 /// Which part of a queue an address is for.
@@ -92,49 +99,78 @@ pub enum Half {
     High,
 }
 
-impl Readable {
-    /// The register at `offset`. QueueReset (0x0c0) is absent, as VIRTIO_F_RING_RESET is not offered: it reads 0.
-    #[must_use]
-    pub fn at(offset: u64) -> Option<Self> {
-        Some(match offset {
-            0x000 => Self::Magic,
-            0x004 => Self::Version,
-            0x008 => Self::DeviceId,
-            0x00c => Self::VendorId,
-            0x010 => Self::DeviceFeatures,
-            0x034 => Self::QueueSizeMax,
-            0x044 => Self::QueueReady,
-            0x060 => Self::InterruptStatus,
-            0x070 => Self::Status,
-            0x0b0 | 0x0b4 | 0x0b8 | 0x0bc => Self::SharedMemory,
-            0x0fc => Self::ConfigGeneration,
-            _ => return None,
-        })
-    }
+/// A row of the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Register {
+    /// Bytes from the start of the window.
+    pub offset: u64,
+    /// As the specification calls it.
+    pub name: &'static str,
+    /// What reading gives.
+    pub readable: Option<Readable>,
+    /// What writing does.
+    pub writable: Option<Writable>,
+    /// Where virtio 1.3 says what the device must do with it.
+    pub clause: &'static str,
 }
 
-impl Writable {
-    /// The register at `offset`. SHMSel (0x0ac) is absent, as every shared memory region answers alike.
+/// The table, in the order of the offsets.
+pub const TABLE: [Register; 29] = [
+    read_only(0x000, "MagicValue", Readable::Magic, "4.2.2.1"),
+    read_only(0x004, "Version", Readable::Version, "4.2.2.1"),
+    read_only(0x008, "DeviceID", Readable::DeviceId, "5"),
+    read_only(0x00c, "VendorID", Readable::VendorId, "4.2.2"),
+    read_only(0x010, "DeviceFeatures", Readable::DeviceFeatures, "2.2.2"),
+    write_only(0x014, "DeviceFeaturesSel", Writable::DeviceFeaturesSelect, "4.2.2"),
+    write_only(0x020, "DriverFeatures", Writable::DriverFeatures, "2.2.2"),
+    write_only(0x024, "DriverFeaturesSel", Writable::DriverFeaturesSelect, "4.2.2"),
+    write_only(0x030, "QueueSel", Writable::QueueSelect, "4.2.2"),
+    read_only(0x034, "QueueSizeMax", Readable::QueueSizeMax, "4.2.2"),
+    write_only(0x038, "QueueSize", Writable::QueueSize, "4.2.2"),
+    both(0x044, "QueueReady", Readable::QueueReady, Writable::QueueReady, "4.2.2.1"),
+    write_only(QUEUE_NOTIFY, "QueueNotify", Writable::QueueNotify, "4.2.3.3"),
+    read_only(0x060, "InterruptStatus", Readable::InterruptStatus, "4.2.2.1"),
+    write_only(0x064, "InterruptACK", Writable::InterruptAcknowledge, "4.2.2.1"),
+    both(0x070, "Status", Readable::Status, Writable::Status, "2.1.2"),
+    write_only(0x080, "QueueDescLow", Writable::QueueAddress(Part::Descriptors, Half::Low), "4.2.2"),
+    write_only(0x084, "QueueDescHigh", Writable::QueueAddress(Part::Descriptors, Half::High), "4.2.2"),
+    write_only(0x090, "QueueDriverLow", Writable::QueueAddress(Part::Available, Half::Low), "4.2.2"),
+    write_only(0x094, "QueueDriverHigh", Writable::QueueAddress(Part::Available, Half::High), "4.2.2"),
+    write_only(0x0a0, "QueueDeviceLow", Writable::QueueAddress(Part::Used, Half::Low), "4.2.2"),
+    write_only(0x0a4, "QueueDeviceHigh", Writable::QueueAddress(Part::Used, Half::High), "4.2.2"),
+    write_only(0x0ac, "SHMSel", Writable::SharedMemorySelect, "4.2.2"),
+    read_only(0x0b0, "SHMLenLow", Readable::SharedMemory, "4.2.2"),
+    read_only(0x0b4, "SHMLenHigh", Readable::SharedMemory, "4.2.2"),
+    read_only(0x0b8, "SHMBaseLow", Readable::SharedMemory, "4.2.2"),
+    read_only(0x0bc, "SHMBaseHigh", Readable::SharedMemory, "4.2.2"),
+    both(0x0c0, "QueueReset", Readable::QueueReset, Writable::QueueReset, "4.2.2.1"),
+    read_only(0x0fc, "ConfigGeneration", Readable::ConfigGeneration, "4.2.2.1"),
+];
+
+const fn read_only(offset: u64, name: &'static str, readable: Readable, clause: &'static str) -> Register {
+    Register { offset, name, readable: Some(readable), writable: None, clause }
+}
+
+const fn write_only(offset: u64, name: &'static str, writable: Writable, clause: &'static str) -> Register {
+    Register { offset, name, readable: None, writable: Some(writable), clause }
+}
+
+const fn both(
+    offset: u64,
+    name: &'static str,
+    readable: Readable,
+    writable: Writable,
+    clause: &'static str,
+) -> Register {
+    Register { offset, name, readable: Some(readable), writable: Some(writable), clause }
+}
+
+impl Register {
+    /// The register at `offset`.
     #[must_use]
-    pub fn at(offset: u64) -> Option<Self> {
-        Some(match offset {
-            0x014 => Self::DeviceFeaturesSelect,
-            0x020 => Self::DriverFeatures,
-            0x024 => Self::DriverFeaturesSelect,
-            0x030 => Self::QueueSelect,
-            0x038 => Self::QueueSize,
-            0x044 => Self::QueueReady,
-            QUEUE_NOTIFY => Self::QueueNotify,
-            0x064 => Self::InterruptAcknowledge,
-            0x070 => Self::Status,
-            0x080 => Self::QueueAddress(Part::Descriptors, Half::Low),
-            0x084 => Self::QueueAddress(Part::Descriptors, Half::High),
-            0x090 => Self::QueueAddress(Part::Available, Half::Low),
-            0x094 => Self::QueueAddress(Part::Available, Half::High),
-            0x0a0 => Self::QueueAddress(Part::Used, Half::Low),
-            0x0a4 => Self::QueueAddress(Part::Used, Half::High),
-            _ => return None,
-        })
+    pub fn at(offset: u64) -> Option<&'static Self> {
+        let row = TABLE.binary_search_by_key(&offset, |register| register.offset).ok()?;
+        TABLE.get(row)
     }
 }
 
@@ -149,15 +185,19 @@ mod tests {
     }
 
     #[test]
-    fn only_queue_ready_and_status_can_be_both_read_and_written() {
-        let both = (0..CONFIG).filter(|&at| Readable::at(at).is_some() && Writable::at(at).is_some());
-        assert_eq!(both.collect::<Vec<_>>(), [0x044, 0x070]);
+    fn the_table_is_in_order_and_its_rows_are_aligned_and_of_use() {
+        assert!(TABLE.is_sorted_by(|a, b| a.offset < b.offset));
+        for register in TABLE {
+            assert!(register.offset % 4 == 0 && register.offset < CONFIG, "{register:?}");
+            assert!(register.readable.is_some() || register.writable.is_some(), "{register:?}");
+        }
     }
 
     #[test]
-    fn nothing_is_found_at_unaligned_offsets_or_beyond() {
-        for offset in (0..CONFIG).filter(|offset| offset % 4 != 0).chain([CONFIG, 0x200, u64::MAX]) {
-            assert_eq!((Readable::at(offset), Writable::at(offset)), (None, None), "{offset:#x}");
+    fn every_row_is_found_and_nothing_else() {
+        for offset in (0..CONFIG).chain([CONFIG, 0x200, u64::MAX]) {
+            let row = TABLE.iter().find(|register| register.offset == offset);
+            assert_eq!(Register::at(offset), row, "{offset:#x}");
         }
     }
 }

@@ -2,7 +2,10 @@
 
 //! The device status (virtio 1.3, 2.1) and the steps by which a driver may raise it (3.1.1), as data.
 
+use std::cmp::Ordering;
 use std::fmt;
+
+use serde::{Deserialize, Serialize};
 
 /// The driver has noticed the device.
 pub const ACKNOWLEDGE: Status = Status(1);
@@ -17,17 +20,23 @@ pub const NEEDS_RESET: Status = Status(64);
 /// The driver has given up.
 pub const FAILED: Status = Status(128);
 
-/// A step: the bit that the driver sets, and the bits that must stand before.
-const STEPS: [(Status, Status); 5] = [
-    (ACKNOWLEDGE, Status(0)),
-    (DRIVER, ACKNOWLEDGE),
-    (FEATURES_OK, Status(1 | 2)),
-    (DRIVER_OK, Status(1 | 2 | 8)),
-    (FAILED, Status(0)),
-];
+/// The states of an initialisation, in the order in which a driver must go through them (3.1.1). It may go from each to
+/// any later one in one write, and add FAILED to each; every other write of a value that is not 0 is ignored.
+///
+/// | from ╲ to | 0x0   | 0x1 | 0x3 | 0xb             | 0xf   | with FAILED |
+/// |-----------|-------|-----|-----|-----------------|-------|-------------|
+/// | 0x0       | reset | yes | yes | if they are good | the same | yes      |
+/// | 0x1       | reset | –   | yes | if they are good | the same | yes      |
+/// | 0x3       | reset | no  | –   | if they are good | the same | yes      |
+/// | 0xb       | reset | no  | no  | –               | yes   | yes         |
+/// | 0xf       | reset | no  | no  | no              | –     | yes         |
+/// | FAILED    | reset | no  | no  | no              | no    | –           |
+///
+/// DEVICE_NEEDS_RESET is the device's: in what a driver writes it is ignored, and it stays set until the reset.
+const PATH: [Status; 5] = [Status(0), Status(1), Status(1 | 2), Status(1 | 2 | 8), Status(1 | 2 | 8 | 4)];
 
 /// A set of status bits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status(u8);
 
 impl fmt::Display for Status {
@@ -47,10 +56,9 @@ pub enum Wish {
 
 impl From<u32> for Wish {
     fn from(written: u32) -> Self {
-        let known = STEPS.iter().fold(0, |bits, (bit, _)| bits | bit.0);
         match written.to_le_bytes() {
             [0, 0, 0, 0] => Self::Reset,
-            [low, ..] => Self::Set(Status(low & known)),
+            [low, ..] => Self::Set(Status(low & (1 | 2 | 4 | 8 | 128))),
         }
     }
 }
@@ -74,18 +82,29 @@ impl Status {
         Self(self.0 | bits.0)
     }
 
-    /// The next bit to set on the way to `wanted`; `None` when there is none, or none that may be set now.
-    ///
-    /// A driver must not clear bits other than by a reset (2.1.1), so a write that lacks a bit that is set leads
-    /// nowhere; nor does any after FAILED.
+    /// How far an initialisation has come in this state; `None` if it never comes here.
+    fn progress(self) -> Option<usize> {
+        let bits = Self(self.0 & !(FAILED.0 | NEEDS_RESET.0));
+        PATH.iter().position(|&state| state == bits)
+    }
+
+    /// Whether a driver can bring a device here.
+    #[must_use]
+    pub fn is_reachable(self) -> bool {
+        self.progress().is_some()
+    }
+
+    /// The next bit to set on the way to `wanted`; `None` when there is none, or when a driver must not go there.
     #[must_use]
     pub fn next_step(self, wanted: Self) -> Option<Self> {
-        let driver_bits = Self(self.0 & !NEEDS_RESET.0);
-        if self.has(FAILED) || !wanted.has(driver_bits) {
-            return None;
+        let (here, there) = (self.progress()?, wanted.progress()?);
+        match here.cmp(&there) {
+            _ if self.has(FAILED) => None,
+            Ordering::Less => PATH.get(here + 1).map(|next| Self(next.0 & !self.0)),
+            Ordering::Equal => Some(FAILED).filter(|&failed| wanted.has(failed)),
+            // 2.1.1: a driver must not clear bits.
+            Ordering::Greater => None,
         }
-        let due = |&&(bit, after): &&(Self, Self)| wanted.has(bit) && !self.has(bit) && self.has(after);
-        STEPS.iter().find(due).map(|&(bit, _)| bit)
     }
 }
 
@@ -123,11 +142,12 @@ mod tests {
             // Several steps at once, as long as none is left out.
             (0, 3, 3),
             (0, 15, 15),
-            // A step is left out: what comes before it is taken.
+            // A step is left out.
             (0, 2, 0),
             (1, 9, 1),
             (3, 7, 3),
-            (0, 13, 1),
+            (0, 13, 0),
+            (3, 0x87, 3),
             // Bits must not be cleared.
             (3, 1, 3),
             (15, 11, 15),
@@ -148,6 +168,14 @@ mod tests {
         for (before, written, after) in table {
             assert_eq!(write(Status(before), written), Status(after), "{before:#x} ← {written:#x}");
         }
+    }
+
+    #[test]
+    fn what_the_steps_lead_to_is_reachable_and_nothing_else() {
+        let reachable: Vec<_> = (0..=u8::MAX).filter(|&bits| Status(bits).is_reachable()).collect();
+        let steps = [0, 1, 3, 11, 15];
+        let with = |bits: u8| steps.map(|step| step | bits);
+        assert_eq!(reachable, [with(0), with(64), with(128), with(192)].concat());
     }
 
     #[test]

@@ -8,107 +8,17 @@
 use log::{debug, warn};
 
 use crate::ioreq::Width;
-use crate::memory::Ring;
 use crate::virtio_mmio::config_space::ConfigSpace;
+use crate::virtio_mmio::device::{Device, Identity, Lost};
 use crate::virtio_mmio::features;
-use crate::virtio_mmio::interrupt::Interrupt;
-use crate::virtio_mmio::queue::{Queue, QueueError};
-use crate::virtio_mmio::registers::{CONFIG, MAGIC, Readable, VENDOR, VERSION, Writable};
-use crate::virtio_mmio::status::{self, Status, Wish};
+use crate::virtio_mmio::queue::Queue;
+use crate::virtio_mmio::registers::{CONFIG, MAGIC, Readable, Register, VENDOR, VERSION, Writable};
+use crate::virtio_mmio::session::Session;
+use crate::virtio_mmio::state::{self, RestoreError, State};
+use crate::virtio_mmio::status::{self, Wish};
 
 /// How often a guest's mistakes are reported as warnings: it can repeat them as fast as it likes.
 const WARNINGS: u8 = 10;
-
-/// The device cannot go on until it is reset, for a reason that has been reported.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lost;
-
-/// What stands behind the registers.
-///
-/// None of the methods may wait for longer than a vCPU can be held up.
-pub trait Device {
-    /// The driver is ready: serve `rings` with the accepted `features`.
-    fn start(&mut self, features: u64, rings: &[Ring]) -> Result<(), Lost>;
-
-    /// Reset: when this returns, nothing of the guest's memory is mapped or used any more. A device that cannot
-    /// stop by agreement has to be stopped by force.
-    fn stop(&mut self);
-
-    /// Stops one queue and leaves the others running.
-    fn stop_queue(&mut self, queue: u16) -> Result<(), Lost>;
-
-    /// The driver has made buffers available, and the kernel did not take notice.
-    fn kick(&mut self, queue: u16);
-
-    /// The driver writes to the configuration. The answer is the configuration as it is now, if it may have changed.
-    fn write_config(&mut self, offset: u32, bytes: &[u8]) -> Result<Option<Vec<u8>>, Lost>;
-
-    /// How far the device has come with a queue that it serves: the used index.
-    fn used_index(&self, queue: u16) -> Option<u16>;
-
-    /// Sends the guest an interrupt on the device's own behalf.
-    fn interrupt(&mut self);
-}
-
-/// What does not change in a device's life.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// For the log: the guest's and the device's name.
-    pub name: String,
-    /// The virtio device ID (virtio 1.3, section 5).
-    pub device_id: u32,
-    /// The features that the driver may choose from.
-    pub features: u64,
-    /// Those among them that it cannot leave out.
-    pub demanded_features: u64,
-    /// Whether a kick starts the device as DRIVER_OK does, for the sake of drivers that are early.
-    pub starts_by_kick: bool,
-    /// How many queues there are.
-    pub queues: u16,
-    /// The size of the largest queue.
-    pub queue_size_max: u16,
-}
-
-/// What the driver has said since the last reset.
-#[derive(Debug)]
-struct Session {
-    device_features_select: u32,
-    driver_features_select: u32,
-    driver_features: u64,
-    queue_select: u32,
-    status: Status,
-    /// Whether the device has been started, and so has to be stopped.
-    is_started: bool,
-    queues: Vec<Queue>,
-    interrupt: Interrupt,
-}
-
-impl Session {
-    fn new(queues: u16) -> Self {
-        Self {
-            device_features_select: 0,
-            driver_features_select: 0,
-            driver_features: 0,
-            queue_select: 0,
-            status: Status::default(),
-            is_started: false,
-            queues: vec![Queue::default(); usize::from(queues)],
-            interrupt: Interrupt::default(),
-        }
-    }
-
-    fn selected(&self) -> Option<&Queue> {
-        self.queues.get(usize::try_from(self.queue_select).ok()?)
-    }
-
-    fn selected_mut(&mut self) -> Option<&mut Queue> {
-        self.queues.get_mut(usize::try_from(self.queue_select).ok()?)
-    }
-
-    fn is_live(&self) -> bool {
-        self.is_started && !self.status.has(status::NEEDS_RESET)
-    }
-}
 
 /// One virtio-mmio device.
 #[derive(Debug)]
@@ -116,6 +26,7 @@ pub struct Transport<D> {
     identity: Identity,
     config: ConfigSpace,
     session: Session,
+    revision: u64,
     warnings_left: u8,
     device: D,
 }
@@ -124,7 +35,56 @@ impl<D: Device> Transport<D> {
     /// A device in reset.
     pub fn new(identity: Identity, config: Vec<u8>, device: D) -> Self {
         let session = Session::new(identity.queues);
-        Self { identity, config: ConfigSpace::new(config), session, warnings_left: WARNINGS, device }
+        let config = ConfigSpace::new(config);
+        Self { identity, config, session, revision: 0, warnings_left: WARNINGS, device }
+    }
+
+    /// Takes up where another transport was, whose `state` this is, and lets the device go on. A device that cannot
+    /// is lost to the driver; an error means that the state is of no use and the transport as it was before.
+    ///
+    /// This transport must not have been used yet.
+    pub fn restore(&mut self, state: State) -> Result<(), RestoreError> {
+        state.check(&self.identity)?;
+        let is_live = state.is_live();
+        self.session = Session::restored(&state);
+        let former = ConfigSpace::restored(state.config, state.config_generation);
+        let config = std::mem::replace(&mut self.config, former);
+        // The driver knows the former one. If there is another now, that is news.
+        self.config_changed(config.into_bytes());
+        if is_live {
+            self.resume();
+        }
+        Ok(())
+    }
+
+    fn resume(&mut self) {
+        let Session { queues, interrupt, driver_features, .. } = &mut self.session;
+        let Ok(rings) = state::rings(queues, self.identity.queue_size_max) else { return self.device_lost() };
+        interrupt.resume(queues.len());
+        if self.device.resume(*driver_features, &rings).is_err() {
+            return self.device_lost();
+        }
+        debug!("{}: resumed with features {:#x}", self.identity.name, self.session.driver_features);
+        self.device.interrupt();
+    }
+
+    /// All that the driver has said since the last reset, for [`Self::restore`].
+    pub fn state(&self) -> State {
+        self.session.state(&self.config)
+    }
+
+    /// A number that changes whenever [`Self::state`] does. Kicks and the acknowledgement of used buffers leave it.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Does what may change the state, and counts it if it did.
+    fn change(&mut self, change: impl FnOnce(&mut Self)) {
+        let before = self.state();
+        change(self);
+        if self.state() != before {
+            self.revision = self.revision.wrapping_add(1);
+        }
     }
 
     /// What stands behind the registers.
@@ -143,38 +103,60 @@ impl<D: Device> Transport<D> {
             return self.config.read(offset, width);
         }
         // 4.2.2.2: the driver must use 32 bit wide and aligned accesses.
-        match Readable::at(offset) {
-            Some(register) if width == Width::Four => u64::from(self.read_register(register)),
-            _ => 0,
-        }
+        let register = Register::at(offset).filter(|_| width == Width::Four);
+        register
+            .and_then(|register| register.readable)
+            .map_or(0, |register| u64::from(self.read_register(register)))
     }
 
     /// A guest writes.
     pub fn write(&mut self, offset: u64, width: Width, value: u64) {
         if let Some(offset) = offset.checked_sub(CONFIG) {
-            return self.write_config(offset, width, value);
+            return self.change(|transport| transport.write_config(offset, width, value));
         }
-        let register = Writable::at(offset).filter(|_| width == Width::Four);
+        let register = Register::at(offset).filter(|_| width == Width::Four);
+        let register = register.and_then(|register| register.writable);
         if let (Some(register), Ok(value)) = (register, u32::try_from(value & u64::from(u32::MAX))) {
-            self.write_register(register, value);
+            match register {
+                Writable::QueueNotify => self.notify(value),
+                Writable::InterruptAcknowledge => self.acknowledge(value),
+                _ => self.change(|transport| transport.write_register(register, value)),
+            }
         }
     }
 
     /// The backend is gone. The driver learns of it by status and interrupt (2.1.2).
     pub fn device_lost(&mut self) {
-        if self.session.status.has(status::NEEDS_RESET) {
-            return;
-        }
-        self.session.status = self.session.status.with(status::NEEDS_RESET);
-        if self.session.status.has(status::DRIVER_OK) {
-            self.session.interrupt.config_changed();
-            self.device.interrupt();
-        }
+        self.change(|transport| {
+            if !transport.session.status.has(status::NEEDS_RESET) {
+                transport.session.status = transport.session.status.with(status::NEEDS_RESET);
+                transport.notify_of_change();
+            }
+        });
+    }
+
+    /// The guest has ended, and lets go of the device as by a reset.
+    pub fn guest_gone(&mut self) {
+        self.change(Self::reset);
+    }
+
+    /// Whether the configuration is another than `bytes`.
+    pub fn has_other_config(&self, bytes: &[u8]) -> bool {
+        self.config.bytes() != bytes
     }
 
     /// The backend has a new configuration.
     pub fn config_changed(&mut self, bytes: Vec<u8>) {
-        if self.config.replace(bytes) && self.session.status.has(status::DRIVER_OK) {
+        self.change(|transport| {
+            if transport.config.replace(bytes) {
+                transport.notify_of_change();
+            }
+        });
+    }
+
+    /// The configuration change notification (2.3), which a driver gets that is ready for it.
+    fn notify_of_change(&mut self) {
+        if self.session.status.has(status::DRIVER_OK) {
             self.session.interrupt.config_changed();
             self.device.interrupt();
         }
@@ -190,6 +172,8 @@ impl<D: Device> Transport<D> {
             Readable::DeviceFeatures => features::half(identity.features, session.device_features_select),
             Readable::QueueSizeMax => session.selected().map_or(0, |_| u32::from(identity.queue_size_max)),
             Readable::QueueReady => session.selected().map_or(0, |queue| u32::from(queue.is_ready())),
+            // A queue is reset by the time that the write returns, so that no driver can see it happen (2.6.1).
+            Readable::QueueReset => 0,
             Readable::InterruptStatus => session.interrupt.status(|queue| used_index(device, queue)),
             Readable::Status => session.status.bits(),
             // 4.2.2.1: a region that does not exist has a length and a base of all ones.
@@ -205,14 +189,30 @@ impl<D: Device> Transport<D> {
             Writable::DriverFeaturesSelect => session.driver_features_select = value,
             Writable::DriverFeatures => self.set_driver_features(value),
             Writable::QueueSelect => session.queue_select = value,
-            Writable::QueueSize => session.selected_mut().into_iter().for_each(|queue| queue.set_size(value)),
-            Writable::QueueAddress(part, half) => {
-                session.selected_mut().into_iter().for_each(|queue| queue.set_address(part, half, value));
+            Writable::QueueSize => {
+                session.selected_mut().into_iter().for_each(|(_, queue)| queue.set_size(value))
             }
+            Writable::QueueAddress(part, half) => {
+                session
+                    .selected_mut()
+                    .into_iter()
+                    .for_each(|(_, queue)| queue.set_address(part, half, value));
+            }
+            Writable::SharedMemorySelect => {}
             Writable::QueueReady => self.set_queue_ready(value),
+            Writable::QueueReset => self.reset_queue(value),
             Writable::QueueNotify => self.notify(value),
-            Writable::InterruptAcknowledge => session.interrupt.acknowledge(value),
+            Writable::InterruptAcknowledge => self.acknowledge(value),
             Writable::Status => self.set_status(value),
+        }
+    }
+
+    fn acknowledge(&mut self, bits: u32) {
+        let interrupt = &mut self.session.interrupt;
+        if interrupt.has_config_changed() {
+            self.change(|transport| transport.session.interrupt.acknowledge(bits));
+        } else {
+            interrupt.acknowledge(bits);
         }
     }
 
@@ -226,20 +226,60 @@ impl<D: Device> Transport<D> {
     }
 
     fn set_queue_ready(&mut self, value: u32) {
-        let is_live = self.session.is_live();
         let is_started = self.session.is_started;
-        let Ok(index) = u16::try_from(self.session.queue_select) else { return };
-        let Some(queue) = self.session.selected_mut() else { return };
+        let may_restart = self.session.is_live() && self.session.has_agreed_on(features::RING_RESET);
+        let Some((index, queue)) = self.session.selected_mut() else { return };
         match (value, queue.is_ready()) {
-            // 3.1.1 sets queues up before DRIVER_OK; only a device with RING_RESET takes one later.
             (1, false) if !is_started => queue.set_ready(true),
-            (0, true) => {
-                queue.set_ready(false);
-                if is_live && self.device.stop_queue(index).is_err() {
-                    self.device_lost();
-                }
+            // 3.1.1 sets queues up before DRIVER_OK; after it, only a queue that has been reset (2.6.1.2).
+            (1, false) if may_restart && !queue.is_spent() => {
+                queue.set_ready(true);
+                self.start_queue(index);
             }
+            (0, true) if is_started => {
+                queue.spend();
+                self.stop_queue(index);
+            }
+            (0, true) => queue.set_ready(false),
             _ => {}
+        }
+    }
+
+    /// QueueReset (2.6.1.1): nothing of the queue is left, neither its place in the ring nor its description.
+    fn reset_queue(&mut self, value: u32) {
+        if value != 1 || !self.session.has_agreed_on(features::RING_RESET) {
+            return;
+        }
+        let Some((index, queue)) = self.session.selected_mut() else { return };
+        let was_ready = std::mem::take(queue).is_ready();
+        if was_ready && self.session.is_started {
+            self.stop_queue(index);
+        }
+    }
+
+    fn start_queue(&mut self, index: u16) {
+        let queue = self.session.queues.get(usize::from(index));
+        let ring = queue.map(|queue| queue.ring(index, self.identity.queue_size_max));
+        let started = match ring {
+            Some(Ok(ring)) => self.device.start_queue(&ring),
+            Some(Err(error)) => {
+                self.complain(&error.to_string());
+                Err(Lost)
+            }
+            None => Ok(()),
+        };
+        if started.is_err() {
+            self.device_lost();
+        }
+    }
+
+    /// The queue is not ready any more: the device must not touch it (4.2.2.1).
+    fn stop_queue(&mut self, index: u16) {
+        if self.session.is_live() {
+            self.session.interrupt.stop(usize::from(index), self.device.used_index(index));
+            if self.device.stop_queue(index).is_err() {
+                self.device_lost();
+            }
         }
     }
 
@@ -267,7 +307,7 @@ impl<D: Device> Transport<D> {
         let is_ready = self.session.queues.get(usize::from(queue)).is_some_and(Queue::is_ready);
         if self.awaits_early_kick() && is_ready {
             debug!("{}: used before DRIVER_OK", self.identity.name);
-            self.start();
+            self.change(Self::start);
         }
     }
 
@@ -282,8 +322,17 @@ impl<D: Device> Transport<D> {
             }
             self.session.status = self.session.status.with(step);
             if step == status::DRIVER_OK {
-                self.start();
+                self.start_at_last();
             }
+        }
+    }
+
+    /// DRIVER_OK: the device is live. If it broke before, the driver learns only now.
+    fn start_at_last(&mut self) {
+        if self.session.status.has(status::NEEDS_RESET) {
+            self.notify_of_change();
+        } else {
+            self.start();
         }
     }
 
@@ -303,7 +352,7 @@ impl<D: Device> Transport<D> {
         }
         self.session.is_started = true;
         self.session.interrupt.start(self.session.queues.len());
-        let started = match self.rings() {
+        let started = match state::rings(&self.session.queues, self.identity.queue_size_max) {
             Ok(rings) => self.device.start(self.session.driver_features, &rings),
             Err(error) => {
                 self.complain(&error.to_string());
@@ -316,19 +365,10 @@ impl<D: Device> Transport<D> {
         debug!("{}: started with features {:#x}", self.identity.name, self.session.driver_features);
     }
 
-    /// The rings of the queues that are ready, all of which must be sound.
-    fn rings(&self) -> Result<Vec<Ring>, QueueError> {
-        let numbered = (0..).zip(&self.session.queues);
-        numbered
-            .filter(|(_, queue)| queue.is_ready())
-            .map(|(index, queue)| queue.ring(index, self.identity.queue_size_max))
-            .collect()
-    }
-
     /// Virtio 1.3, 2.4: whatever the driver has said is forgotten, and the status reads 0 only when this is done.
     fn reset(&mut self) {
         // Named one by one, so that a new field has to be decided on.
-        let Self { identity, config: _, session, warnings_left: _, device } = self;
+        let Self { identity, config: _, session, revision: _, warnings_left: _, device } = self;
         if session.is_started {
             device.stop();
             debug!("{}: stopped", identity.name);
@@ -338,7 +378,8 @@ impl<D: Device> Transport<D> {
 
     fn write_config(&mut self, offset: u64, width: Width, value: u64) {
         let Ok(start) = u32::try_from(offset) else { return };
-        if !self.config.contains(offset, width) {
+        // 3.1.1: a driver may read the configuration before the features are agreed, and must not write it.
+        if !self.session.status.has(status::FEATURES_OK) || !self.config.contains(offset, width) {
             return;
         }
         let bytes = value.to_le_bytes();

@@ -1,91 +1,176 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a worker waits for, and what it does then.
+//! What a worker waits for.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::time::{Duration, Instant};
 
-use log::warn;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+use vmm_sys_util::timerfd::TimerFd;
 
 use super::Served;
-use crate::hypervisor::xen::XenGuest;
 use crate::ioreq::Bus;
 use crate::ioreq::bus::{Occupant, Window};
-use crate::virtio_mmio::Device;
 
-/// What an event is about.
-#[derive(Clone, Copy, Debug)]
-enum Source {
+/// What an event is about. Windows and queues have their numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
     /// vCPUs have trapped.
     Traps,
-    /// The supervisor has hung up.
+    /// The supervisor has something, or has hung up.
     Control,
-    /// The backend of a window has hung up.
-    Backend(usize),
+    /// The backend of a window has said something, or has hung up.
+    Backend(u16),
+    /// The backend of a window has something to say of its own accord.
+    Requests(u16),
     /// A backend has used buffers of a queue, and the kernel does not see to the interrupt.
-    Call(usize, usize),
+    Call(u16, u16),
     /// A queue has been kicked that may not be in use yet.
-    EarlyKick(usize, u16),
+    EarlyKick(u16, u16),
+    /// A deadline has passed that somebody had when the alarm was set.
+    Alarm,
+}
+
+impl Source {
+    fn token(self) -> u64 {
+        let token =
+            |kind: u64, window: u16, queue: u16| kind << 32 | u64::from(window) << 16 | u64::from(queue);
+        match self {
+            Self::Traps => token(0, 0, 0),
+            Self::Control => token(1, 0, 0),
+            Self::Backend(window) => token(2, window, 0),
+            Self::Call(window, queue) => token(3, window, queue),
+            Self::EarlyKick(window, queue) => token(4, window, queue),
+            Self::Requests(window) => token(5, window, 0),
+            Self::Alarm => token(6, 0, 0),
+        }
+    }
+
+    fn of(token: u64) -> Self {
+        let [queue_low, queue_high, window_low, window_high, kind, ..] = token.to_le_bytes();
+        let window = u16::from_le_bytes([window_low, window_high]);
+        let queue = u16::from_le_bytes([queue_low, queue_high]);
+        match kind {
+            0 => Self::Traps,
+            2 => Self::Backend(window),
+            3 => Self::Call(window, queue),
+            4 => Self::EarlyKick(window, queue),
+            5 => Self::Requests(window),
+            6 => Self::Alarm,
+            _ => Self::Control,
+        }
+    }
 }
 
 /// The kick of a queue that starts its device. It is watched only while it would: an event of it comes once and has to
 /// be asked for again.
 struct EarlyKick {
-    window: usize,
+    window: u16,
+    queue: u16,
     fd: RawFd,
-    token: u64,
     is_armed: bool,
 }
 
 /// The loop of one worker.
 pub(super) struct EventLoop {
     epoll: Epoll,
-    sources: Vec<Source>,
     early_kicks: Vec<EarlyKick>,
+    alarm: Alarm,
+}
+
+/// A timer that is set when a deadline needs it, and is not set back when the deadline is gone.
+///
+/// Nearly every deadline is that of a request, and gone within microseconds. A wait with a timeout would set the kernel's
+/// timer and set it back for each of them; this one rings in vain once every few seconds, and never if nothing is done.
+struct Alarm {
+    timer: TimerFd,
+    rings_at: Option<Instant>,
+}
+
+impl Alarm {
+    fn new() -> io::Result<Self> {
+        Ok(Self { timer: TimerFd::new()?, rings_at: None })
+    }
+
+    /// Sees to it that it rings at `deadline`, or before.
+    fn set(&mut self, deadline: Instant) -> io::Result<()> {
+        if self.rings_at.is_some_and(|rings_at| rings_at <= deadline) {
+            return Ok(());
+        }
+        // A duration of zero would stop it.
+        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_nanos(1));
+        self.timer.reset(left, None)?;
+        self.rings_at = Some(deadline);
+        Ok(())
+    }
+
+    /// It has rung.
+    fn silence(&mut self) -> io::Result<()> {
+        self.rings_at = None;
+        self.timer.wait()?;
+        Ok(())
+    }
 }
 
 impl EventLoop {
-    pub(super) fn new(traps: &impl AsFd, control: &impl AsFd) -> io::Result<Self> {
-        let mut event_loop = Self { epoll: Epoll::new()?, sources: Vec::new(), early_kicks: Vec::new() };
-        event_loop.watch(traps, EventSet::IN, Source::Traps)?;
-        event_loop.watch(control, EventSet::READ_HANG_UP, Source::Control)?;
+    pub(super) fn new(control: &impl AsFd) -> io::Result<Self> {
+        let event_loop = Self { epoll: Epoll::new()?, early_kicks: Vec::new(), alarm: Alarm::new()? };
+        event_loop.watch(control, EventSet::IN, Source::Control)?;
+        event_loop.watch_raw(event_loop.alarm.timer.as_raw_fd(), EventSet::IN, Source::Alarm)?;
         Ok(event_loop)
     }
 
-    /// Watches the backend of a window, and those of its calls that are `polled`.
-    pub(super) fn watch_window(
+    /// Watches for traps.
+    pub(super) fn watch_traps(&self, traps: &impl AsFd) -> io::Result<()> {
+        self.watch(traps, EventSet::IN, Source::Traps)
+    }
+
+    /// Watches the connection to the backend of a window, until it is closed.
+    pub(super) fn watch_backend(&self, window: u16, connection: &impl AsFd) -> io::Result<()> {
+        self.watch(connection, EventSet::IN | EventSet::READ_HANG_UP, Source::Backend(window))
+    }
+
+    /// Watches what the backend of a window says of its own accord, until it is let go of.
+    pub(super) fn watch_requests(&self, index: u16, window: &Window<Served>) -> io::Result<()> {
+        let Occupant::Device(transport) = &window.occupant else { return Ok(()) };
+        match transport.device().requests() {
+            Some(requests) => self.watch(&requests, EventSet::IN, Source::Requests(index)),
+            None => Ok(()),
+        }
+    }
+
+    /// Watches the event descriptors of a window in which there is a device now: those of its calls that are `polled`, and
+    /// its kicks, if they start it.
+    pub(super) fn watch_queues(
         &mut self,
-        index: usize,
+        index: u16,
         window: &Window<Served>,
         polled: &[bool],
     ) -> io::Result<()> {
         let Occupant::Device(transport) = &window.occupant else { return Ok(()) };
-        if let Some(connection) = transport.device().connection() {
-            self.watch(&connection, EventSet::READ_HANG_UP, Source::Backend(index))?;
-        }
-        for (queue, (notifier, polled)) in transport.device().notifiers().iter().zip(polled).enumerate() {
-            if *polled {
-                self.watch_raw(notifier.call.as_raw_fd(), EventSet::IN, Source::Call(index, queue))?;
-            }
+        let notifiers = || (0..).zip(transport.device().notifiers());
+        for ((queue, notifier), _) in notifiers().zip(polled).filter(|(_, polled)| **polled) {
+            self.watch_raw(notifier.call.as_raw_fd(), EventSet::IN, Source::Call(index, queue))?;
         }
         if transport.starts_by_kick() {
-            for (queue, notifier) in (0..).zip(transport.device().notifiers()) {
+            for (queue, notifier) in notifiers() {
                 let fd = notifier.kick.as_raw_fd();
-                let token = self.watch_raw(fd, EventSet::ONE_SHOT, Source::EarlyKick(index, queue))?;
-                self.early_kicks.push(EarlyKick { window: index, fd, token, is_armed: false });
+                self.watch_raw(fd, EventSet::ONE_SHOT, Source::EarlyKick(index, queue))?;
+                self.early_kicks.push(EarlyKick { window: index, queue, fd, is_armed: false });
             }
         }
         Ok(())
     }
 
     /// Watches for the kicks that would start a device now.
-    fn arm_early_kicks(&mut self, bus: &mut Bus<Served>) -> io::Result<()> {
+    pub(super) fn arm_early_kicks(&mut self, bus: &mut Bus<Served>) -> io::Result<()> {
         let windows = bus.windows_mut();
         for kick in self.early_kicks.iter_mut().filter(|kick| !kick.is_armed) {
-            let occupant = windows.get(kick.window).map(|window| &window.occupant);
+            let occupant = windows.get(usize::from(kick.window)).map(|window| &window.occupant);
             if matches!(occupant, Some(Occupant::Device(transport)) if transport.awaits_early_kick()) {
-                let event = EpollEvent::new(EventSet::IN | EventSet::ONE_SHOT, kick.token);
+                let token = Source::EarlyKick(kick.window, kick.queue).token();
+                let event = EpollEvent::new(EventSet::IN | EventSet::ONE_SHOT, token);
                 self.epoll.ctl(ControlOperation::Modify, kick.fd, event)?;
                 kick.is_armed = true;
             }
@@ -93,90 +178,57 @@ impl EventLoop {
         Ok(())
     }
 
-    fn kicked_early(&mut self, bus: &mut Bus<Served>, token: u64, index: usize, queue: u16) {
-        for kick in self.early_kicks.iter_mut().filter(|kick| kick.token == token) {
+    /// A kick has come that is not watched any more.
+    pub(super) fn disarm(&mut self, window: u16, queue: u16) {
+        let mut kicks = self.early_kicks.iter_mut();
+        if let Some(kick) = kicks.find(|kick| (kick.window, kick.queue) == (window, queue)) {
             kick.is_armed = false;
         }
-        if let Some(Occupant::Device(transport)) =
-            bus.windows_mut().get_mut(index).map(|window| &mut window.occupant)
-        {
-            transport.kicked_early(queue);
+    }
+
+    fn watch(&self, fd: &impl AsFd, events: EventSet, source: Source) -> io::Result<()> {
+        self.watch_raw(fd.as_fd().as_raw_fd(), events, source)
+    }
+
+    fn watch_raw(&self, fd: RawFd, events: EventSet, source: Source) -> io::Result<()> {
+        self.epoll.ctl(ControlOperation::Add, fd, EpollEvent::new(events, source.token()))
+    }
+
+    /// Waits for events, of which the alarm is one not later than `deadline`, and adds to `ready` what has happened.
+    pub(super) fn wait(&mut self, deadline: Option<Instant>, ready: &mut Vec<Source>) -> io::Result<()> {
+        if let Some(deadline) = deadline {
+            self.alarm.set(deadline)?;
         }
-    }
-
-    fn watch(&mut self, fd: &impl AsFd, events: EventSet, source: Source) -> io::Result<()> {
-        self.watch_raw(fd.as_fd().as_raw_fd(), events, source).map(drop)
-    }
-
-    fn watch_raw(&mut self, fd: RawFd, events: EventSet, source: Source) -> io::Result<u64> {
-        let token = u64::try_from(self.sources.len()).map_err(io::Error::other)?;
-        self.epoll.ctl(ControlOperation::Add, fd, EpollEvent::new(events, token))?;
-        self.sources.push(source);
-        Ok(token)
-    }
-
-    /// Serves until the supervisor hangs up.
-    pub(super) fn run(&mut self, guest: &XenGuest, bus: &mut Bus<Served>) -> io::Result<()> {
-        // Requests may wait already, and channels be masked, if another worker was here before.
-        for vcpu in 0..u32::try_from(guest.ports().len()).unwrap_or(u32::MAX) {
-            bus.serve(guest, vcpu);
-        }
-        guest.rearm(guest.ports())?;
         let mut events = [EpollEvent::default(); 16];
-        loop {
-            self.arm_early_kicks(bus)?;
-            let count = match self.epoll.wait(-1, &mut events) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                result => result?,
-            };
-            for event in events.iter().take(count) {
-                let source = usize::try_from(event.data()).ok().and_then(|token| self.sources.get(token));
-                match source.copied() {
-                    Some(Source::Traps) => serve(guest, bus)?,
-                    Some(Source::Control) => return Ok(()),
-                    Some(Source::Backend(index)) => hung_up(bus, index),
-                    Some(Source::Call(index, queue)) => called(bus, index, queue),
-                    Some(Source::EarlyKick(index, queue)) => {
-                        self.kicked_early(bus, event.data(), index, queue);
-                    }
-                    None => {}
-                }
-            }
+        let count = match self.epoll.wait(-1, &mut events) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+            result => result?,
+        };
+        ready.extend(events.iter().take(count).map(|event| Source::of(event.data())));
+        if ready.contains(&Source::Alarm) {
+            self.alarm.silence()?;
         }
+        Ok(())
     }
 }
 
-/// Serves the vCPUs that have trapped. Their channels stay masked until the kernel is told, also when it was the kernel
-/// that answered.
-fn serve(guest: &XenGuest, bus: &mut Bus<Served>) -> io::Result<()> {
-    let ports = guest.fired()?;
-    for port in &ports {
-        if let Some(vcpu) = guest.vcpu(*port) {
-            bus.serve(guest, vcpu);
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_source_has_a_token_of_its_own() {
+        for source in [
+            Source::Alarm,
+            Source::Traps,
+            Source::Control,
+            Source::Backend(0x102),
+            Source::Requests(0x102),
+            Source::Call(1, 0),
+            Source::Call(0, 1),
+            Source::EarlyKick(0x304, 0x506),
+        ] {
+            assert_eq!(Source::of(source.token()), source);
         }
-    }
-    guest.rearm(&ports)
-}
-
-fn hung_up(bus: &mut Bus<Served>, index: usize) {
-    let Some(window) = bus.windows_mut().get_mut(index) else { return };
-    if let Occupant::Device(transport) = &mut window.occupant
-        && transport.device_mut().backend_hung_up()
-    {
-        transport.device_lost();
-    }
-}
-
-fn called(bus: &mut Bus<Served>, index: usize, queue: usize) {
-    let Some(window) = bus.windows_mut().get_mut(index) else { return };
-    let Occupant::Device(transport) = &mut window.occupant else { return };
-    let device = transport.device_mut();
-    let call = device.notifiers().get(queue).map(|notifier| notifier.call.read());
-    match call {
-        Some(Ok(_)) => device.interrupt(),
-        // Somebody was faster.
-        Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
-        Some(Err(error)) => warn!("{}: queue {queue}: {error}", device.name()),
-        None => {}
     }
 }

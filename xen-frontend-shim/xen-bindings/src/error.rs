@@ -42,6 +42,8 @@ calls! {
     RestrictPrivcmd = "restrict privcmd",
     /// `XEN_DMOP_create_ioreq_server`.
     CreateIoreqServer = "create ioreq server",
+    /// `XEN_DMOP_get_ioreq_server_info`.
+    GetIoreqServerInfo = "ask for ioreq server",
     /// `XEN_DMOP_destroy_ioreq_server`.
     DestroyIoreqServer = "destroy ioreq server",
     /// `XEN_DMOP_map_io_range_to_ioreq_server`.
@@ -60,6 +62,10 @@ calls! {
     MapForeignPage = "map foreign page",
     /// `XEN_DOMCTL_unpausedomain`.
     Unpause = "unpause",
+    /// `XEN_DOMCTL_getdomaininfo`.
+    GetDomainInfo = "get domain info",
+    /// `XEN_DOMCTL_set_virq_handler`.
+    SetVirqHandler = "set handler of domain events",
     /// `IOCTL_PRIVCMD_IOEVENTFD`.
     AssignIoEventFd = "assign ioeventfd",
     /// `IOCTL_PRIVCMD_IOEVENTFD` with the deassign flag.
@@ -72,6 +78,8 @@ calls! {
     RestrictEvtchn = "restrict evtchn",
     /// `IOCTL_EVTCHN_BIND_INTERDOMAIN`.
     BindInterdomain = "bind event channel",
+    /// `IOCTL_EVTCHN_BIND_VIRQ`.
+    BindVirq = "bind virtual interrupt",
     /// `IOCTL_EVTCHN_UNBIND`.
     Unbind = "unbind event channel",
     /// `IOCTL_EVTCHN_NOTIFY`.
@@ -193,15 +201,16 @@ fn specific_hint(call: Call, errno: Errno) -> Option<&'static str> {
         (Call::AssignIoEventFd | Call::AssignIrqFd, Errno::BUSY) => {
             Some("this eventfd is assigned already; every queue needs one of its own")
         }
-        (Call::AssignIoEventFd, Errno::INVAL) => Some(
-            "another domain's ioreq page is assigned at the same address, or a dead process left it behind",
-        ),
-        (Call::Unpause, Errno::ACCESS) => Some(
+        (Call::AssignIoEventFd, Errno::INVAL) => {
+            Some("another domain's ioreq page is assigned at the same address, by another process")
+        }
+        (Call::Unpause | Call::GetDomainInfo | Call::SetVirqHandler, Errno::ACCESS) => Some(
             "Xen's security policy forbids it, or Xen's domctl interface is newer than this program knows",
         ),
         (Call::BindInterdomain, Errno::INVAL) => {
             Some("the channel is not meant for this domain, or another process still has it bound")
         }
+        (Call::BindVirq, Errno::EXIST) => Some("another process of this domain has it"),
         (Call::MapGrants, Errno::INVAL) => {
             Some("the domain has not granted these pages, or Xen's policy forbids it")
         }

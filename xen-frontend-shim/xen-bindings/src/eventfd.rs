@@ -26,12 +26,12 @@
 //!   address of two processes clash (`EINVAL`). The ports are an array of local ports in the order of vCPUs, and every
 //!   doorbell of one page must be assigned with the same count.
 //! - An eventfd can be assigned once for each page (`EBUSY`).
-//! - **Nothing is undone when the process or its descriptor of privcmd goes.** The kernel keeps its handler and a share of the
-//!   event channel, which nobody can bind again. If another process keeps the descriptor of evtchn open, the handler runs at
-//!   the guest's next access and looks for the ioreq page where the dead process had mapped it: the driver domain's kernel
-//!   panics (seen on Xen 4.20 with Linux 6.12.117). If nobody keeps it, the channel stays disabled, and the vCPU waits for ever.
-//!   [`IoEventFd`] therefore owns a share of the page, and deassigns before it lets go. For a worker that may be killed, the
-//!   doorbells must belong to a process that is not: the supervisor maps the page, assigns, and keeps the [`IoEventFd`]s.
+//! - **It ends with the mapping of the page, only by a patch of ours** (`images/linux/patches`). Linux 6.12.117 itself undoes
+//!   nothing when the process or its descriptor of privcmd goes: it keeps its handler and a share of the event channel, which
+//!   nobody can bind again, and if another process keeps the descriptor of evtchn open, the handler runs at the guest's next
+//!   access and reads the page where the dead process had mapped it: the driver domain's kernel panics. So [`IoEventFd`] owns
+//!   a share of the page and deassigns before it lets go; and the doorbells belong to the supervisor, which has no reason to
+//!   die, not to a worker, which meets what a guest wrote.
 //!
 //! # irqfd: an eventfd raises a guest's interrupt
 //!

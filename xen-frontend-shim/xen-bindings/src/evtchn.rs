@@ -23,6 +23,7 @@ use std::sync::Arc;
 use rustix::fs::OFlags;
 use rustix::io::{Errno, read, retry_on_intr, write};
 
+use crate::abi::domctl::VIRQ_DOM_EXC;
 use crate::error::{Call, Error, Result};
 use crate::ids::{DomId, Port, RemotePort};
 use crate::privcmd::fail;
@@ -66,6 +67,16 @@ impl Evtchn {
     pub fn bind(&self, domain: DomId, remote: RemotePort) -> Result<Channel> {
         let port = sys::bind_interdomain(self.as_fd(), domain.get(), remote.get())
             .map_err(fail(Call::BindInterdomain, domain))?;
+        Ok(Channel::adopt(self, Port::new(port)))
+    }
+
+    /// Binds a channel that fires when some domain has ended, if this domain is the one that is told
+    /// ([`Privcmd::route_domain_events`]). One at a time in a domain.
+    ///
+    /// [`Privcmd::route_domain_events`]: crate::Privcmd::route_domain_events
+    pub fn bind_domain_events(&self) -> Result<Channel> {
+        let port =
+            sys::bind_virq(self.as_fd(), VIRQ_DOM_EXC).map_err(|e| Error::new(Call::BindVirq, None, e))?;
         Ok(Channel::adopt(self, Port::new(port)))
     }
 

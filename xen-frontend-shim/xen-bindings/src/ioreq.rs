@@ -209,6 +209,14 @@ impl Slot {
         Some(self.read(bits))
     }
 
+    /// The request that somebody took and has not answered, to be answered by [`Slot::respond`]. Only for the one process
+    /// that serves the slot: it cannot tell a request taken by another that lives from one taken by another that died.
+    #[must_use]
+    pub fn retake(&self) -> Option<Request> {
+        let bits = self.bits.load(Ordering::Acquire);
+        (State::from_bits(bits) == State::InProcess).then(|| self.read(bits))
+    }
+
     /// Answers the request that was taken. `data` is for a read and ignored by Xen otherwise. The vCPU runs on when its
     /// event channel is notified.
     ///
@@ -352,6 +360,19 @@ mod tests {
         assert_eq!(slot.state(), State::ResponseReady);
         assert_eq!(slot.collect(), Some(0x7472_6976));
         assert_eq!(slot.state(), State::None);
+    }
+
+    #[test]
+    fn what_was_taken_and_not_answered_can_be_taken_again() {
+        let slot = Slot::default();
+        let request = Request { direction: Direction::Write, data: 5, ..register_read(0x0200_0070) };
+        assert_eq!(slot.retake(), None);
+        slot.post(&request).unwrap();
+        assert_eq!(slot.retake(), None, "nobody has taken it yet");
+        assert_eq!(slot.take(), Some(request));
+        assert_eq!(slot.retake(), Some(request));
+        slot.respond(0);
+        assert_eq!(slot.retake(), None, "it is answered");
     }
 
     #[test]

@@ -16,9 +16,12 @@
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use rustix::io::Errno;
+
 use crate::abi::dm_op::{
-    CreateIoreqServer, DestroyIoreqServer, HVM_IOREQSRV_BUFIOREQ_OFF, IoreqServerRange, SetIoreqServerState,
-    XEN_DMOP_IO_RANGE_MEMORY, XENMEM_RESOURCE_IOREQ_SERVER, XENMEM_RESOURCE_IOREQ_SERVER_FRAME_IOREQ_0,
+    CreateIoreqServer, DestroyIoreqServer, GetIoreqServerInfo, HVM_IOREQSRV_BUFIOREQ_OFF, IoreqServerRange,
+    SetIoreqServerState, XEN_DMOP_IO_RANGE_MEMORY, XEN_DMOP_NO_GFNS, XENMEM_RESOURCE_IOREQ_SERVER,
+    XENMEM_RESOURCE_IOREQ_SERVER_FRAME_IOREQ_0,
 };
 use crate::error::{Call, Result};
 use crate::ids::{DomId, IoreqServerId};
@@ -26,7 +29,10 @@ use crate::ioreq::{IoreqPage, MAX_VCPUS};
 use crate::privcmd::{Privcmd, fail};
 use crate::sys::privcmd::{self as sys, DmOpMember, MapIoRange, UnmapIoRange};
 
-/// An ioreq server of a guest, destroyed on drop.
+/// How many servers Xen allows a guest (`MAX_NR_IOREQ_SERVERS`).
+const MAX_SERVERS: u16 = 8;
+
+/// An ioreq server of a guest. Destroyed on drop by whoever made it, unless it is to be kept.
 #[derive(Debug)]
 pub struct IoreqServer {
     privcmd: Privcmd,
@@ -42,20 +48,43 @@ impl IoreqServer {
         let op = CreateIoreqServer { handle_bufioreq: HVM_IOREQSRV_BUFIOREQ_OFF, pad: [0; 3], id: 0 };
         let made =
             sys::dm_op(privcmd.as_fd(), domain.get(), op).map_err(fail(Call::CreateIoreqServer, domain))?;
-        Ok(Self::adopt(privcmd, domain, IoreqServerId::new(made.id)))
+        Ok(Self { privcmd: privcmd.clone(), domain, id: IoreqServerId::new(made.id), owned: true })
     }
 
-    /// Takes over a server that another process of this domain made and let go.
+    /// Takes up a server that another process of this domain has made. It stays when this value goes.
     #[must_use]
     pub fn adopt(privcmd: &Privcmd, domain: DomId, id: IoreqServerId) -> Self {
-        Self { privcmd: privcmd.clone(), domain, id, owned: true }
+        Self { privcmd: privcmd.clone(), domain, id, owned: false }
     }
 
-    /// Lets go of the server without destroying it.
+    /// The servers of `domain` that this domain has made, whichever process did.
+    pub fn list(privcmd: &Privcmd, domain: DomId) -> Result<Vec<IoreqServerId>> {
+        let mut found = Vec::new();
+        for id in (0..MAX_SERVERS).map(IoreqServerId::new) {
+            if Self::exists(privcmd, domain, id)? {
+                found.push(id);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Whether this domain has a server of that number.
+    pub fn exists(privcmd: &Privcmd, domain: DomId, id: IoreqServerId) -> Result<bool> {
+        let op =
+            GetIoreqServerInfo { id: id.get(), flags: XEN_DMOP_NO_GFNS, ..GetIoreqServerInfo::default() };
+        match sys::dm_op(privcmd.as_fd(), domain.get(), op) {
+            Ok(_) => Ok(true),
+            // There is none, or it is another domain's.
+            Err(Errno::NOENT | Errno::PERM) => Ok(false),
+            Err(error) => Err(fail(Call::GetIoreqServerInfo, domain)(error)),
+        }
+    }
+
+    /// From now on the server outlives this value and this process, for others to adopt.
     #[must_use]
-    pub fn release(mut self) -> IoreqServerId {
+    pub fn keep(mut self) -> Self {
         self.owned = false;
-        self.id
+        self
     }
 
     /// The server's number.
@@ -74,7 +103,7 @@ impl IoreqServer {
     pub fn page(&self) -> Result<Arc<IoreqPage>> {
         let vcpus = self.privcmd.nr_vcpus(self.domain)?;
         if usize::try_from(vcpus).is_ok_and(|vcpus| vcpus > MAX_VCPUS) {
-            return Err(fail(Call::MapIoreqPage, self.domain)(rustix::io::Errno::TOOBIG));
+            return Err(fail(Call::MapIoreqPage, self.domain)(Errno::TOOBIG));
         }
         let mapping = sys::map_resource(
             self.privcmd.as_fd(),
@@ -105,7 +134,7 @@ impl IoreqServer {
 
     fn range(&self, call: Call, base: u64, len: u64) -> Result<IoreqServerRange> {
         let end = len.checked_sub(1).and_then(|last| base.checked_add(last));
-        let end = end.ok_or(rustix::io::Errno::INVAL).map_err(fail(call, self.domain))?;
+        let end = end.ok_or(Errno::INVAL).map_err(fail(call, self.domain))?;
         Ok(IoreqServerRange { id: self.id.get(), pad: 0, type_: XEN_DMOP_IO_RANGE_MEMORY, start: base, end })
     }
 
@@ -144,7 +173,9 @@ mod tests {
     }
 
     #[test]
-    fn a_released_server_gives_its_number() {
-        assert_eq!(server().release(), IoreqServerId::new(1));
+    fn only_who_made_a_server_destroys_it() {
+        let mut made = server();
+        made.owned = true;
+        assert!(!made.keep().owned && !server().owned);
     }
 }

@@ -9,7 +9,8 @@
 //!  shim ─▶ privcmd::Privcmd ─┬▶ ioreq_server::IoreqServer     which windows trap to us
 //!                            ├▶ eventfd::IoEventFd            QUEUE_NOTIFY → eventfd, by the kernel
 //!                            ├▶ eventfd::IrqFd                eventfd → guest interrupt, by the kernel
-//!                            └▶ unpause, foreign pages
+//!                            ├▶ domain                      let a guest run, notice its end
+//!                            └▶ foreign pages
 //!  shim, daemons ─▶ gntdev::Gntdev ─┬▶ gntdev::GrantMapping   rings
 //!                                   └▶ grant_copy             buffers
 //! ```
@@ -21,8 +22,8 @@
 //! # Lifetime
 //!
 //! A handle undoes on drop what made it: an ioreq server is destroyed, an event channel closed, a grant
-//! unmapped. What must outlive its process is let go with `release`, which gives the plain number, and taken up again by
-//! another process with `adopt`, on descriptors that it inherited (`from_fd`).
+//! unmapped. What must outlive its process is let go (`keep`, `release`) and taken up by another process with `adopt`, by
+//! its plain number and where it belongs to a descriptor on one that was inherited (`from_fd`).
 //!
 //! # Trust
 //!
@@ -33,6 +34,7 @@
 compile_error!("the structures of this crate are those of little-endian 64-bit Linux");
 
 pub mod abi;
+pub mod domain;
 pub mod error;
 pub mod eventfd;
 pub mod evtchn;
@@ -44,6 +46,7 @@ pub mod ioreq_server;
 pub mod privcmd;
 mod sys;
 
+pub use domain::{DomainState, Reason, Unpaused};
 pub use error::{Call, Error, Result};
 pub use eventfd::{Doorbell, IoEventFd, IrqFd, eventfd_from};
 pub use evtchn::{Channel, Evtchn};
@@ -52,7 +55,7 @@ pub use grant_copy::{CopyBatch, GrantStatus};
 pub use ids::{DomId, Gfn, GrantRef, IoreqServerId, Irq, Port, RemotePort};
 pub use ioreq::{Direction, IoreqPage, Kind, Request, Slot, State};
 pub use ioreq_server::IoreqServer;
-pub use privcmd::{ForeignPage, Privcmd, Unpaused};
+pub use privcmd::{ForeignPage, Privcmd};
 
 /// Bytes of a page of Xen's interfaces: grants, the ioreq page and foreign pages come in these.
 pub const PAGE_SIZE: usize = 4096;

@@ -8,9 +8,9 @@
 //!   and without xenstore to none (XSA-482): all calls fail with `EPERM` until the kernel is given
 //!   `xen_privcmd.unrestricted=1`. An open before xenstore has answered waits.
 //! - [`Privcmd::restrict`] ties a descriptor, with all its duplicates, to one guest for good. What remains are the calls
-//!   here that name that guest, except [`Privcmd::unpause`], since a plain hypercall does not say whom it is about.
-//! - Xen's policy has the last word: `hvm:dm` for the device model operations, `resource` for the ioreq page,
-//!   `domain:unpause`, `mmu:map_*` for foreign pages (which the driver domain does not have).
+//!   here that name that guest. Those of [`crate::domain`] do not, since a plain hypercall does not say whom it is about.
+//! - Xen's policy has the last word: `hvm:dm` for the device model operations, `resource_map` for the ioreq page,
+//!   `domain:unpause` and `domain:getdomaininfo`, `mmu:map_*` for foreign pages (which the driver domain does not have).
 //!
 //! The kernel pins the buffers of device model operations. It does not pin those of plain hypercalls: a page that is just
 //! being moved makes Xen answer `EFAULT`.
@@ -22,28 +22,15 @@ use std::sync::Arc;
 use rustix::io::Errno;
 
 use crate::abi::dm_op::{NrVcpus, SetIrqLevel};
-use crate::abi::domctl;
 use crate::error::{Call, Error, Result};
 use crate::ids::{DomId, Gfn, Irq};
 use crate::sys::mapping::Mapping;
 use crate::sys::privcmd as sys;
 
-/// How often a hypercall is tried whose buffer was being moved.
-const ATTEMPTS: usize = 8;
-
 /// A descriptor of `/dev/xen/privcmd`. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Privcmd {
     fd: Arc<OwnedFd>,
-}
-
-/// What [`Privcmd::unpause`] found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unpaused {
-    /// The guest was held, and has one hold less now: it runs, unless it was paused more than once.
-    Now,
-    /// Nobody held the guest.
-    WasRunning,
 }
 
 impl Privcmd {
@@ -79,34 +66,6 @@ impl Privcmd {
     pub fn set_irq_level(&self, domain: DomId, irq: Irq, level: bool) -> Result<()> {
         let op = SetIrqLevel { irq: irq.get(), level: level.into(), pad: [0; 3] };
         sys::dm_op(self.as_fd(), domain.get(), op).map(drop).map_err(fail(Call::SetIrqLevel, domain))
-    }
-
-    /// Lets a guest run that was created paused.
-    ///
-    /// The call carries a version number that has to be Xen's own; Xen answers `EACCES` to any other, and does nothing. So
-    /// they are tried in turn. A denial by FLASK is `EACCES` as well, so the last answer does not tell which it is.
-    pub fn unpause(&self, domain: DomId) -> Result<Unpaused> {
-        let versions = domctl::XEN_DOMCTL_INTERFACE_VERSION_FIRST..=domctl::XEN_DOMCTL_INTERFACE_VERSION_LAST;
-        for version in versions {
-            match self.unpause_version(domain, version) {
-                Ok(()) => return Ok(Unpaused::Now),
-                Err(Errno::INVAL) => return Ok(Unpaused::WasRunning),
-                Err(Errno::ACCESS) => {}
-                Err(other) => return Err(fail(Call::Unpause, domain)(other)),
-            }
-        }
-        Err(fail(Call::Unpause, domain)(Errno::ACCESS))
-    }
-
-    fn unpause_version(&self, domain: DomId, version: u32) -> rustix::io::Result<()> {
-        let mut result = Err(Errno::FAULT);
-        for _ in 0..ATTEMPTS {
-            result = sys::domctl(self.as_fd(), domctl::XEN_DOMCTL_UNPAUSEDOMAIN, version, domain.get());
-            if result != Err(Errno::FAULT) {
-                break;
-            }
-        }
-        result
     }
 
     /// Maps a page of a domain without asking that domain.
@@ -157,7 +116,6 @@ mod tests {
         assert!(privcmd.nr_vcpus(guest).unwrap_err().is_unsupported());
         assert!(privcmd.restrict(guest).is_err());
         assert!(privcmd.set_irq_level(guest, Irq::new(33), true).is_err());
-        assert!(privcmd.unpause(guest).is_err());
         let error = privcmd.map_foreign_page(guest, Gfn::new(0x40000)).unwrap_err();
         assert_eq!((error.call(), error.domain()), (Call::MapForeignPage, Some(guest)));
     }

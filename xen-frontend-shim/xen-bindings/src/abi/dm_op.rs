@@ -6,6 +6,8 @@ use std::mem::{offset_of, size_of};
 
 /// `XEN_DMOP_create_ioreq_server`.
 pub const XEN_DMOP_CREATE_IOREQ_SERVER: u32 = 1;
+/// `XEN_DMOP_get_ioreq_server_info`.
+pub const XEN_DMOP_GET_IOREQ_SERVER_INFO: u32 = 2;
 /// `XEN_DMOP_map_io_range_to_ioreq_server`.
 pub const XEN_DMOP_MAP_IO_RANGE_TO_IOREQ_SERVER: u32 = 3;
 /// `XEN_DMOP_unmap_io_range_from_ioreq_server`.
@@ -23,6 +25,9 @@ pub const XEN_DMOP_NR_VCPUS: u32 = 20;
 pub const XEN_DMOP_IO_RANGE_MEMORY: u32 = 1;
 /// `HVM_IOREQSRV_BUFIOREQ_OFF`: Xen on Arm has no other.
 pub const HVM_IOREQSRV_BUFIOREQ_OFF: u8 = 0;
+
+/// `XEN_DMOP_no_gfns`: the pages are not to be placed in the guest's address space, where they do not belong.
+pub const XEN_DMOP_NO_GFNS: u16 = 1 << 0;
 
 /// `XENMEM_resource_ioreq_server`.
 pub const XENMEM_RESOURCE_IOREQ_SERVER: u32 = 0;
@@ -47,6 +52,18 @@ pub struct CreateIoreqServer {
     pub handle_bufioreq: u8,
     pub pad: [u8; 3],
     pub id: u16,
+}
+
+/// `struct xen_dm_op_get_ioreq_server_info`.
+#[derive(Debug, Default)]
+#[repr(C)]
+#[allow(missing_docs)]
+pub struct GetIoreqServerInfo {
+    pub id: u16,
+    pub flags: u16,
+    pub bufioreq_port: u32,
+    pub ioreq_gfn: u64,
+    pub bufioreq_gfn: u64,
 }
 
 /// `struct xen_dm_op_ioreq_server_range`, of both the map and the unmap operation.
@@ -103,6 +120,7 @@ const _: () = {
     assert!(offset_of!(DmOp<CreateIoreqServer>, u) == 8);
     assert!(offset_of!(DmOp<IoreqServerRange>, u) == 8);
     assert!(size_of::<CreateIoreqServer>() == 6);
+    assert!(size_of::<GetIoreqServerInfo>() == 24);
     assert!(size_of::<IoreqServerRange>() == 24);
     assert!(size_of::<SetIoreqServerState>() == 4);
     assert!(size_of::<DestroyIoreqServer>() == 4);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Xen: `xen/include/public/domctl.h`, as far as unpausing a domain needs it.
+//! Xen: `xen/include/public/domctl.h`, as far as letting a domain run and noticing its end needs it, and the numbers of
+//! `xen.h` and `sched.h` that go with it.
 
 use std::mem::size_of;
 
@@ -8,10 +9,34 @@ use std::mem::size_of;
 pub const HYPERVISOR_DOMCTL: u64 = 36;
 /// `XEN_DOMCTL_unpausedomain`.
 pub const XEN_DOMCTL_UNPAUSEDOMAIN: u32 = 4;
+/// `XEN_DOMCTL_getdomaininfo`.
+pub const XEN_DOMCTL_GETDOMAININFO: u32 = 5;
+/// `XEN_DOMCTL_set_virq_handler`.
+pub const XEN_DOMCTL_SET_VIRQ_HANDLER: u32 = 66;
 /// `XEN_DOMCTL_INTERFACE_VERSION` of Xen 4.20, the oldest that this crate asks for.
 pub const XEN_DOMCTL_INTERFACE_VERSION_FIRST: u32 = 0x17;
-/// The newest version that this crate asks for. Unpausing has no parameters, so versions to come will not change it.
+/// The newest version that this crate asks for. What is used here has been the same in all versions so far: no
+/// parameters, or a first word of them.
 pub const XEN_DOMCTL_INTERFACE_VERSION_LAST: u32 = 0x1f;
+
+/// `VIRQ_DOM_EXC`, from Xen's `xen.h`.
+pub const VIRQ_DOM_EXC: u32 = 3;
+
+/// `XEN_DOMINF_dying`.
+pub const XEN_DOMINF_DYING: u32 = 1 << 0;
+/// `XEN_DOMINF_shutdown`.
+pub const XEN_DOMINF_SHUTDOWN: u32 = 1 << 2;
+
+/// `SHUTDOWN_poweroff`.
+pub const SHUTDOWN_POWEROFF: u8 = 0;
+/// `SHUTDOWN_reboot`.
+pub const SHUTDOWN_REBOOT: u8 = 1;
+/// `SHUTDOWN_suspend`.
+pub const SHUTDOWN_SUSPEND: u8 = 2;
+/// `SHUTDOWN_crash`.
+pub const SHUTDOWN_CRASH: u8 = 3;
+/// `SHUTDOWN_watchdog`.
+pub const SHUTDOWN_WATCHDOG: u8 = 4;
 
 /// `struct xen_domctl`. The union is larger here than in any version of Xen so far: Xen copies its own size.
 #[derive(Debug)]
@@ -23,6 +48,16 @@ pub struct Domctl {
     pub domain: u16,
     pub pad: [u16; 3],
     pub u: [u64; 32],
+}
+
+/// Where in the union `XEN_DOMCTL_getdomaininfo` leaves the flags.
+pub const DOMAININFO_FLAGS_OFFSET: usize = 4;
+
+/// The flags that `XEN_DOMCTL_getdomaininfo` left.
+#[must_use]
+pub const fn domaininfo_flags(answer: &Domctl) -> u32 {
+    let [_, _, _, _, a, b, c, d] = answer.u[0].to_le_bytes();
+    u32::from_le_bytes([a, b, c, d])
 }
 
 const _: () = assert!(size_of::<Domctl>() == 16 + 256);

@@ -8,6 +8,8 @@ use rustix::ioctl::Opcode;
 
 use super::none;
 
+/// `IOCTL_EVTCHN_BIND_VIRQ`.
+pub const IOCTL_EVTCHN_BIND_VIRQ: Opcode = none::<BindVirq>(b'E', 0);
 /// `IOCTL_EVTCHN_BIND_INTERDOMAIN`.
 pub const IOCTL_EVTCHN_BIND_INTERDOMAIN: Opcode = none::<BindInterdomain>(b'E', 1);
 /// `IOCTL_EVTCHN_UNBIND`.
@@ -16,6 +18,14 @@ pub const IOCTL_EVTCHN_UNBIND: Opcode = none::<PortArg>(b'E', 3);
 pub const IOCTL_EVTCHN_NOTIFY: Opcode = none::<PortArg>(b'E', 4);
 /// `IOCTL_EVTCHN_RESTRICT_DOMID`.
 pub const IOCTL_EVTCHN_RESTRICT_DOMID: Opcode = none::<RestrictDomId>(b'E', 6);
+
+/// `struct ioctl_evtchn_bind_virq`.
+#[derive(Debug, Default)]
+#[repr(C)]
+#[allow(missing_docs)]
+pub struct BindVirq {
+    pub virq: u32,
+}
 
 /// `struct ioctl_evtchn_bind_interdomain`.
 #[derive(Debug, Default)]
@@ -43,6 +53,7 @@ pub struct RestrictDomId {
 }
 
 const _: () = {
+    assert!(size_of::<BindVirq>() == 4);
     assert!(size_of::<BindInterdomain>() == 8);
     assert!(size_of::<PortArg>() == 4);
     assert!(size_of::<RestrictDomId>() == 2);

@@ -34,6 +34,7 @@ const INCLUDES: &str = "\
 #include <xen/interface/xen.h>
 #include <xen/interface/grant_table.h>
 #include <xen/interface/memory.h>
+#include <xen/interface/sched.h>
 #include <xen/interface/domctl.h>
 #include <xen/interface/hvm/dm_op.h>
 #include <xen/interface/hvm/hvm_op.h>
@@ -110,6 +111,7 @@ fn linux_privcmd() -> Claims {
 
 fn linux_evtchn() -> Claims {
     let mut claims = Claims::default();
+    same_layout!(claims, evtchn::BindVirq, "struct ioctl_evtchn_bind_virq", { virq });
     same_layout!(claims, evtchn::BindInterdomain, "struct ioctl_evtchn_bind_interdomain", {
         remote_domain, remote_port
     });
@@ -117,6 +119,7 @@ fn linux_evtchn() -> Claims {
     same_layout!(claims, evtchn::PortArg, "struct ioctl_evtchn_notify", { port });
     same_layout!(claims, evtchn::RestrictDomId, "struct ioctl_evtchn_restrict_domid", { domid });
     same_values!(claims,
+        evtchn::IOCTL_EVTCHN_BIND_VIRQ => "IOCTL_EVTCHN_BIND_VIRQ",
         evtchn::IOCTL_EVTCHN_BIND_INTERDOMAIN => "IOCTL_EVTCHN_BIND_INTERDOMAIN",
         evtchn::IOCTL_EVTCHN_UNBIND => "IOCTL_EVTCHN_UNBIND",
         evtchn::IOCTL_EVTCHN_NOTIFY => "IOCTL_EVTCHN_NOTIFY",
@@ -169,6 +172,9 @@ fn xen_dm_op() -> Claims {
     same_layout!(claims, dm_op::CreateIoreqServer, "struct xen_dm_op_create_ioreq_server", {
         handle_bufioreq, pad, id
     });
+    same_layout!(claims, dm_op::GetIoreqServerInfo, "struct xen_dm_op_get_ioreq_server_info", {
+        id, flags, bufioreq_port, ioreq_gfn, bufioreq_gfn
+    });
     same_layout!(claims, dm_op::IoreqServerRange, "struct xen_dm_op_ioreq_server_range", {
         id, pad, type_ = "type", start, end
     });
@@ -178,6 +184,8 @@ fn xen_dm_op() -> Claims {
     same_layout!(claims, dm_op::NrVcpus, "struct xen_dm_op_nr_vcpus", { vcpus });
     same_values!(claims,
         dm_op::XEN_DMOP_CREATE_IOREQ_SERVER => "XEN_DMOP_create_ioreq_server",
+        dm_op::XEN_DMOP_GET_IOREQ_SERVER_INFO => "XEN_DMOP_get_ioreq_server_info",
+        i128::from(dm_op::XEN_DMOP_NO_GFNS) => "XEN_DMOP_no_gfns",
         dm_op::XEN_DMOP_MAP_IO_RANGE_TO_IOREQ_SERVER => "XEN_DMOP_map_io_range_to_ioreq_server",
         dm_op::XEN_DMOP_UNMAP_IO_RANGE_FROM_IOREQ_SERVER => "XEN_DMOP_unmap_io_range_from_ioreq_server",
         dm_op::XEN_DMOP_SET_IOREQ_SERVER_STATE => "XEN_DMOP_set_ioreq_server_state",
@@ -209,9 +217,25 @@ fn xen_domctl() -> Claims {
         domctl::XEN_DOMCTL_INTERFACE_VERSION_FIRST,
         domctl::XEN_DOMCTL_INTERFACE_VERSION_LAST
     ));
+    claims.offset("struct xen_domctl_getdomaininfo", "flags", domctl::DOMAININFO_FLAGS_OFFSET);
+    claims.holds("sizeof(((struct xen_domctl_getdomaininfo *)0)->flags) == 4");
+    claims.offset("struct xen_domctl_set_virq_handler", "virq", 0);
+    claims.size("struct xen_domctl_set_virq_handler", 4);
     same_values!(claims,
         i128::from(domctl::HYPERVISOR_DOMCTL) => "__HYPERVISOR_domctl",
         domctl::XEN_DOMCTL_UNPAUSEDOMAIN => "XEN_DOMCTL_unpausedomain",
+        domctl::XEN_DOMCTL_GETDOMAININFO => "XEN_DOMCTL_getdomaininfo",
+        domctl::XEN_DOMCTL_SET_VIRQ_HANDLER => "XEN_DOMCTL_set_virq_handler",
+        domctl::VIRQ_DOM_EXC => "VIRQ_DOM_EXC",
+        domctl::XEN_DOMINF_DYING => "XEN_DOMINF_dying",
+        domctl::XEN_DOMINF_SHUTDOWN => "XEN_DOMINF_shutdown",
+        16 => "XEN_DOMINF_shutdownshift",
+        255 => "XEN_DOMINF_shutdownmask",
+        domctl::SHUTDOWN_POWEROFF => "SHUTDOWN_poweroff",
+        domctl::SHUTDOWN_REBOOT => "SHUTDOWN_reboot",
+        domctl::SHUTDOWN_SUSPEND => "SHUTDOWN_suspend",
+        domctl::SHUTDOWN_CRASH => "SHUTDOWN_crash",
+        domctl::SHUTDOWN_WATCHDOG => "SHUTDOWN_watchdog",
     );
     claims
 }

@@ -16,6 +16,12 @@ pub(crate) fn bind_interdomain(fd: BorrowedFd<'_>, domain: u16, port: u32) -> Re
     unsafe { exchange(fd, abi::IOCTL_EVTCHN_BIND_INTERDOMAIN, &mut call) }
 }
 
+/// `IOCTL_EVTCHN_BIND_VIRQ`. Returns the local port.
+pub(crate) fn bind_virq(fd: BorrowedFd<'_>, virq: u32) -> Result<u32> {
+    // SAFETY: the kernel reads this structure and returns the port.
+    unsafe { exchange(fd, abi::IOCTL_EVTCHN_BIND_VIRQ, &mut abi::BindVirq { virq }) }
+}
+
 /// `IOCTL_EVTCHN_UNBIND`.
 pub(crate) fn unbind(fd: BorrowedFd<'_>, port: u32) -> Result<()> {
     // SAFETY: the kernel reads this structure.

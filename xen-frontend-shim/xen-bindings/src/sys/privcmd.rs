@@ -12,10 +12,15 @@ use super::exchange;
 use super::mapping::Mapping;
 use crate::PAGE_SIZE;
 use crate::abi::dm_op::{
-    self, CreateIoreqServer, DestroyIoreqServer, NrVcpus, SetIoreqServerState, SetIrqLevel,
+    self, CreateIoreqServer, DestroyIoreqServer, GetIoreqServerInfo, NrVcpus, SetIoreqServerState,
+    SetIrqLevel,
 };
 use crate::abi::{domctl, privcmd as abi};
 use crate::ioreq::IoreqPage;
+
+/// The domctls whose parameters hold no addresses.
+const PLAIN_DOMCTLS: [u32; 3] =
+    [domctl::XEN_DOMCTL_UNPAUSEDOMAIN, domctl::XEN_DOMCTL_GETDOMAININFO, domctl::XEN_DOMCTL_SET_VIRQ_HANDLER];
 
 /// The parameters of `XEN_DMOP_map_io_range_to_ioreq_server`.
 #[repr(transparent)]
@@ -49,6 +54,7 @@ macro_rules! dm_op_members {
 
 dm_op_members! {
     CreateIoreqServer = XEN_DMOP_CREATE_IOREQ_SERVER,
+    GetIoreqServerInfo = XEN_DMOP_GET_IOREQ_SERVER_INFO,
     MapIoRange = XEN_DMOP_MAP_IO_RANGE_TO_IOREQ_SERVER,
     UnmapIoRange = XEN_DMOP_UNMAP_IO_RANGE_FROM_IOREQ_SERVER,
     SetIoreqServerState = XEN_DMOP_SET_IOREQ_SERVER_STATE,
@@ -105,12 +111,17 @@ pub(crate) fn map_foreign(fd: BorrowedFd<'_>, dom: u16, mut gfn: u64) -> Result<
     }
 }
 
-/// `IOCTL_PRIVCMD_HYPERCALL` with a domctl that has no parameters.
-pub(crate) fn domctl(fd: BorrowedFd<'_>, cmd: u32, interface_version: u32, domain: u16) -> Result<()> {
-    let mut op = domctl::Domctl { cmd, interface_version, domain, pad: [0; 3], u: [0; 32] };
+/// `IOCTL_PRIVCMD_HYPERCALL` with a domctl whose parameters hold no addresses. Returns what Xen copied back.
+pub(crate) fn domctl(fd: BorrowedFd<'_>, mut op: domctl::Domctl) -> Result<domctl::Domctl> {
+    // What holds an address would have Xen read or write there.
+    if !PLAIN_DOMCTLS.contains(&op.cmd) {
+        return Err(Errno::INVAL);
+    }
     let mut call = abi::Hypercall { op: domctl::HYPERVISOR_DOMCTL, arg: [address_of(&mut op), 0, 0, 0, 0] };
-    // SAFETY: Xen copies a `struct xen_domctl` from `op`, which is at least as large, and may copy it back.
-    unsafe { exchange(fd, abi::IOCTL_PRIVCMD_HYPERCALL, &mut call) }.map(drop)
+    // SAFETY: Xen copies a `struct xen_domctl` from `op`, which is at least as large and lives until the call returns, and
+    // may copy it back. No field of this command's parameters is an address.
+    unsafe { exchange(fd, abi::IOCTL_PRIVCMD_HYPERCALL, &mut call) }?;
+    Ok(op)
 }
 
 /// What `IOCTL_PRIVCMD_IOEVENTFD` is about, and what has to stay while it is assigned.

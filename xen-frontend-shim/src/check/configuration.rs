@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! A configuration that the image builder wrote is right. This is for those that were written or changed by hand.
+
+use std::collections::HashSet;
+use std::hash::Hash;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use super::{Finding, Place};
+use crate::config::{Backend, Config, Device, Guest, INTERRUPTS, WINDOW_SIZE, WINDOWS};
+
+pub(super) fn check(config: &Config, place: &Place) -> Vec<Finding> {
+    let mut findings = vec![domains(config), users(config)];
+    for guest in &config.guest {
+        findings.push(windows(guest));
+        findings.push(interrupts(guest));
+        findings.extend(guest.device.iter().map(|device| backend(guest, device, place)));
+    }
+    findings
+}
+
+/// Those of `values` that are there more than once, each once.
+fn repeated<T: Copy + Eq + Hash>(values: impl Iterator<Item = T>) -> Vec<T> {
+    let (mut seen, mut twice) = (HashSet::new(), HashSet::new());
+    values.filter(|value| !seen.insert(*value) && twice.insert(*value)).collect()
+}
+
+fn domains(config: &Config) -> Finding {
+    const WHAT: &str = "guests";
+    if config.guest.is_empty() {
+        return Finding::missing(
+            WHAT,
+            "the configuration has none: add a [[guest]], or build it from a manifest",
+        );
+    }
+    let twice = repeated(config.guest.iter().map(|guest| guest.domid));
+    let complaints =
+        twice.iter().map(|domid| format!("domid {domid} is given to several of them: each is one domain"));
+    Finding::of(WHAT, &complaints.collect::<Vec<_>>())
+}
+
+fn users(config: &Config) -> Finding {
+    const WHAT: &str = "users";
+    let uids = config.guest.iter().filter_map(|guest| guest.user).map(confinement::User::uid);
+    let shared: Vec<_> = repeated(uids)
+        .iter()
+        .map(|uid| format!("user {uid} serves several guests: give each a `user` of its own"))
+        .collect();
+    if !shared.is_empty() {
+        return Finding::missing(WHAT, shared.join("; "));
+    }
+    let without: Vec<_> =
+        config.guest.iter().filter(|guest| guest.user.is_none()).map(|guest| guest.name.as_str()).collect();
+    if without.is_empty() {
+        return Finding::ok(WHAT);
+    }
+    Finding::weak(
+        WHAT,
+        format!("what serves {} stays root: add `user = \"UID:GID\"` to it", without.join(" and ")),
+    )
+}
+
+fn windows(guest: &Guest) -> Finding {
+    let mut complaints = Vec::new();
+    for device in &guest.device {
+        let (name, base) = (&device.name, device.base);
+        if !WINDOWS.contains(&base) || base % WINDOW_SIZE != 0 {
+            complaints.push(format!(
+                "{name} is at {base:#x}: take a multiple of {WINDOW_SIZE:#x} from {:#x} up to below {:#x}, where Xen keeps \
+                 room for virtio",
+                WINDOWS.start, WINDOWS.end
+            ));
+        }
+    }
+    for base in repeated(guest.device.iter().map(|device| device.base)) {
+        complaints.push(format!("several devices are at {base:#x}"));
+    }
+    Finding::of(format!("{}: windows", guest.name), &complaints)
+}
+
+fn interrupts(guest: &Guest) -> Finding {
+    let mut complaints = Vec::new();
+    for device in guest.device.iter().filter(|device| !INTERRUPTS.contains(&device.irq)) {
+        let (name, irq, first, last) = (&device.name, device.irq, INTERRUPTS.start(), INTERRUPTS.end());
+        complaints.push(format!("{name} has {irq}: Xen keeps {first} to {last} for virtio"));
+    }
+    for irq in repeated(guest.device.iter().map(|device| device.irq)) {
+        complaints.push(format!("several devices have {irq}"));
+    }
+    Finding::of(format!("{}: interrupts", guest.name), &complaints)
+}
+
+fn backend(guest: &Guest, device: &Device, place: &Place) -> Finding {
+    let what = format!("{}: backend of {}", guest.name, device.name);
+    match &device.backend {
+        Backend::Command(command) => match command.first() {
+            Some(program) => match runnable(program, place) {
+                Ok(()) => Finding::ok(what),
+                Err(advice) => Finding::missing(what, advice),
+            },
+            None => Finding::missing(what, "its `command` is empty: name a program"),
+        },
+        Backend::Socket(path) if place.path(path).exists() => Finding::ok(what),
+        Backend::Socket(path) => Finding::missing(
+            what,
+            format!("there is no socket {}: start the daemon that serves there", path.display()),
+        ),
+    }
+}
+
+/// Where a program may be: a name without a slash is looked for, as the system does.
+fn candidates(program: &str, place: &Place) -> Vec<PathBuf> {
+    if program.contains('/') {
+        return vec![place.path(program)];
+    }
+    let search = std::env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
+    std::env::split_paths(&search).map(|directory| place.path(directory).join(program)).collect()
+}
+
+fn runnable(program: &str, place: &Place) -> Result<(), String> {
+    let found = candidates(program, place).into_iter().find_map(|path| path.metadata().ok());
+    match found {
+        None => Err(format!("there is no {program}: install it, or correct the device's `command`")),
+        Some(file) if file.is_file() && file.permissions().mode() & 0o111 != 0 => Ok(()),
+        Some(_) => Err(format!("{program} is no program: chmod +x it, or correct the device's `command`")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{config, fake, lines};
+    use super::*;
+
+    /// What is said of the sample after `change`.
+    fn complaint(change: impl Fn(&mut Config)) -> String {
+        let (_directory, place) = fake();
+        let mut config = config();
+        change(&mut config);
+        lines(check(&config, &place).iter().filter(|finding| !finding.is_ok()))
+    }
+
+    #[test]
+    fn what_the_builder_writes_is_right() {
+        assert_eq!(complaint(|_| ()), "");
+    }
+
+    #[test]
+    fn each_mistake_is_one_line_that_says_what_to_do() {
+        type Change = fn(&mut Config);
+        let cases: &[(Change, &str)] = &[
+            (|config| config.guest.clear(), "missing  guests: the configuration has none: add a [[guest]]"),
+            (|config| config.guest[1].domid = 2, "missing  guests: domid 2 is given to several"),
+            (
+                |config| config.guest[1].user = config.guest[0].user,
+                "missing  users: user 10002 serves several",
+            ),
+            (|config| config.guest[1].user = None, "weak     users: what serves guest-b stays root"),
+            (
+                |config| config.guest[0].device[0].base = 0x4000_0000,
+                "missing  guest-a: windows: i2c0 is at 0x40000000",
+            ),
+            (
+                |config| config.guest[0].device[0].base = 0x200_0100,
+                "missing  guest-a: windows: i2c0 is at 0x2000100",
+            ),
+            (|config| config.guest[0].device[0].base = 0x200_0200, "several devices are at 0x2000200"),
+            (
+                |config| config.guest[0].device[0].irq = 44,
+                "guest-a: interrupts: i2c0 has 44: Xen keeps 33 to 43",
+            ),
+            (|config| config.guest[0].device[0].irq = 34, "several devices have 34"),
+            (
+                |config| config.guest[0].device[0].backend = Backend::Command(vec!["/no/such".into()]),
+                "missing  guest-a: backend of i2c0: there is no /no/such: install it",
+            ),
+            (
+                |config| config.guest[0].device[0].backend = Backend::Command(vec!["no-such".into()]),
+                "there is no no-such: install it",
+            ),
+            (
+                |config| config.guest[0].device[0].backend = Backend::Command(vec!["/dev/xen/evtchn".into()]),
+                "/dev/xen/evtchn is no program: chmod +x it",
+            ),
+            (
+                |config| config.guest[0].device[0].backend = Backend::Command(Vec::new()),
+                "its `command` is empty",
+            ),
+            (
+                |config| config.guest[0].device[0].backend = Backend::Socket("/run/nobody".into()),
+                "there is no socket /run/nobody: start the daemon",
+            ),
+        ];
+        for (change, expected) in cases {
+            let complaint = complaint(change);
+            assert!(
+                complaint.contains(expected) && complaint.lines().count() == 1,
+                "{expected}: {complaint}"
+            );
+        }
+    }
+}

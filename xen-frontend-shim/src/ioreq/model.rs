@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! For property tests and fuzzing: a bus, and a hypervisor that insists on one answer to each request.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+
+use xen_bindings::{Direction, Doorbell, Kind, Request};
+
+use crate::config::WINDOW_SIZE;
+use crate::hypervisor::{Hypervisor, Mapping};
+use crate::ioreq::bus::{Bus, Occupant, Window};
+use crate::memory::Ring;
+use crate::memory::address::GrantReference;
+use crate::virtio_mmio::registers::QUEUE_NOTIFY;
+use crate::virtio_mmio::{Device, Identity, Lost, Transport};
+
+/// Where the first of two windows is, that of a device; the next is of one that is absent.
+pub const BASE: u64 = 0x200_0000;
+
+/// Queues of the device, all of them with a doorbell in the kernel.
+const QUEUES: u16 = 2;
+
+/// A vCPU's slot.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Slot {
+    Ready(Request),
+    InProcess,
+    Answered(u64),
+}
+
+/// Xen, for one vCPU.
+struct Xen {
+    slot: Cell<Slot>,
+    next: RefCell<Option<Request>>,
+}
+
+impl Hypervisor for Xen {
+    type Mapping = Unmapped;
+
+    fn vcpus(&self) -> u32 {
+        1
+    }
+
+    fn pending(&self, vcpu: u32) -> Option<Request> {
+        let Slot::Ready(request) = self.slot.get() else { return None };
+        if let Some(next) = self.next.borrow_mut().take() {
+            self.slot.set(Slot::Ready(next));
+        }
+        (vcpu == 0).then_some(request)
+    }
+
+    fn claim(&self, _vcpu: u32) -> Option<Request> {
+        let Slot::Ready(request) = self.slot.get() else { return None };
+        self.slot.set(Slot::InProcess);
+        Some(request)
+    }
+
+    fn left_behind(&self, _vcpu: u32) -> Option<Request> {
+        None
+    }
+
+    fn respond(&self, _vcpu: u32, data: u64) {
+        assert_eq!(self.slot.replace(Slot::Answered(data)), Slot::InProcess, "answered without a claim");
+    }
+
+    fn raise(&self, _irq: u32) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn map_grants(&self, _first: GrantReference, _pages: u32) -> io::Result<Unmapped> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+/// No mapping.
+struct Unmapped;
+
+impl Mapping for Unmapped {
+    fn load_u16(&self, _offset: usize) -> Option<u16> {
+        None
+    }
+}
+
+/// A device that is happy with everything.
+struct Nothing;
+
+impl Device for Nothing {
+    fn start(&mut self, _: u64, _: &[Ring]) -> Result<(), Lost> {
+        Ok(())
+    }
+
+    fn resume(&mut self, _: u64, _: &[Ring]) -> Result<(), Lost> {
+        Ok(())
+    }
+
+    fn stop(&mut self) {}
+
+    fn start_queue(&mut self, _: &Ring) -> Result<(), Lost> {
+        Ok(())
+    }
+
+    fn stop_queue(&mut self, _: u16) -> Result<(), Lost> {
+        Err(Lost)
+    }
+
+    fn kick(&mut self, _: u16) {}
+
+    fn write_config(&mut self, _: u32, bytes: &[u8]) -> Result<Option<Vec<u8>>, Lost> {
+        Ok(Some(bytes.to_vec()))
+    }
+
+    fn used_index(&self, _: u16) -> Option<u16> {
+        None
+    }
+
+    fn interrupt(&mut self) {}
+}
+
+fn bus() -> Bus<Nothing> {
+    let identity = Identity {
+        name: "guest/device".into(),
+        device_id: 34,
+        features: 1 << 32 | 1 << 33 | 1 << 40,
+        demanded_features: 0,
+        starts_by_kick: false,
+        queues: QUEUES,
+        queue_size_max: 64,
+    };
+    let transport = Transport::new(identity, vec![0; 8], Nothing);
+    let device = Occupant::Device(transport);
+    let doorbells = (0..QUEUES).map(|queue| Doorbell { base: BASE, queue }).collect();
+    Bus::new(vec![
+        Window { base: BASE, doorbells, occupant: device, keeper: None },
+        Window { base: BASE + WINDOW_SIZE, doorbells: Vec::new(), occupant: Occupant::Absent, keeper: None },
+    ])
+}
+
+/// Whether the kernel's ioeventfd takes it: the queues of the first window, written in full width. It does not
+/// look at what Xen on Arm never sets.
+fn is_kernels(request: &Request) -> bool {
+    request.kind == Kind::Copy
+        && request.direction == Direction::Write
+        && request.addr == BASE + QUEUE_NOTIFY
+        && request.size == 4
+        && request.data & 0xffff < u64::from(QUEUES)
+}
+
+/// Serves `requests`, one after the other. In place of some another one is found when it comes to claiming, since
+/// the kernel was faster.
+pub fn serve(requests: impl IntoIterator<Item = (Request, Option<Request>)>) {
+    let mut bus = bus();
+    for (first, next) in requests {
+        let claimed = next.unwrap_or(first);
+        let xen = Xen { slot: Cell::new(Slot::Ready(first)), next: RefCell::new(next) };
+        bus.serve(&xen, 0);
+        bus.serve(&xen, 1);
+        let slot = xen.slot.get();
+        assert_ne!(slot, Slot::InProcess, "claimed and not answered: {first:x?}");
+        match slot {
+            Slot::Answered(0) | Slot::InProcess => {}
+            Slot::Answered(_) => assert_eq!(claimed.direction, Direction::Read, "{claimed:x?}"),
+            Slot::Ready(_) => assert!(is_kernels(&first), "not answered: {first:x?}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hypervisor::fake::{read, write};
+
+    #[test]
+    fn the_model_knows_which_requests_are_the_kernels() {
+        let kick = |queue| write(BASE + QUEUE_NOTIFY, 4, queue);
+        serve([(read(BASE, 4), None), (kick(1), None), (kick(2), None), (read(BASE, 4), Some(kick(2)))]);
+        assert!(is_kernels(&kick(1)) && !is_kernels(&kick(2)));
+    }
+}

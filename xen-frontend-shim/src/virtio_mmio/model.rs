@@ -1,0 +1,319 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! For property tests and fuzzing: a transport that is checked after everything that happens to it.
+//!
+//! [`Checked::act`] does one thing that a guest, a backend or the supervisor can do, and panics if the transport then
+//! says or has done what it must not. Its device panics when it is asked for what a device must not be asked for.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use crate::ioreq::Width;
+use crate::memory::Ring;
+use crate::memory::address::{GRANT_SPACE, GRANT_SPACE_END};
+use crate::virtio_mmio::registers::{CONFIG, Register};
+use crate::virtio_mmio::{Device, Identity, Lost, State, Transport, features, status};
+
+const QUEUES: u16 = 2;
+const QUEUE_SIZE_MAX: u16 = 256;
+const CONFIG_LENGTH: usize = 8;
+const INTERRUPT_STATUS: u64 = 0x060;
+const STATUS: u64 = 0x070;
+const DEMANDED: u64 = 1;
+
+/// What can happen to a transport.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// The guest reads.
+    Read(u64, Width),
+    /// The guest writes.
+    Write(u64, Width, u64),
+    /// The driver goes on with the initialisation as it should: so that deep states are reached.
+    Initialise,
+    /// A kick came in that the kernel took.
+    KickEarly(u16),
+    /// The backend has used buffers of a queue, up to this index.
+    Use(u16, u16),
+    /// The backend is lost.
+    Lose,
+    /// The backend has another configuration, all of this byte.
+    Configure(u8),
+    /// From now on the device refuses to be started, or does not.
+    Refuse(bool),
+    /// The process is replaced, and another transport takes up the state.
+    Replace,
+}
+
+/// What the device is at, and what it was asked.
+#[derive(Debug, Default)]
+struct Seen {
+    is_running: bool,
+    queues: Vec<u16>,
+    used: [u16; QUEUES as usize],
+    refuses: bool,
+    interrupts: usize,
+    starts: usize,
+}
+
+impl Seen {
+    fn check_ring(&self, ring: &Ring) {
+        assert!(
+            ring.index < QUEUES && !self.queues.contains(&ring.index),
+            "{ring:?} beside {:?}",
+            self.queues
+        );
+        assert!(ring.size.is_power_of_two() && ring.size <= QUEUE_SIZE_MAX, "{ring:?}");
+        for part in ring.parts() {
+            let (start, end) = part.pages();
+            assert!(GRANT_SPACE <= start && start < end && end <= GRANT_SPACE_END, "{ring:?}");
+            assert!((start..end).contains(&part.start()), "{ring:?}");
+        }
+    }
+
+    fn begin(&mut self, accepted: u64, rings: &[Ring]) -> Result<(), Lost> {
+        assert!(!self.is_running, "started twice");
+        assert_eq!(features::check(identity(false).features, DEMANDED, accepted), Ok(()));
+        self.is_running = true;
+        self.starts += 1;
+        for ring in rings {
+            self.check_ring(ring);
+            self.queues.push(ring.index);
+        }
+        self.answer()
+    }
+
+    /// Moves a used index.
+    fn advance(&mut self, queue: u16, to: u16) {
+        if let Some(used) = self.used.get_mut(usize::from(queue)) {
+            *used = to;
+        }
+    }
+
+    fn answer(&self) -> Result<(), Lost> {
+        if self.refuses { Err(Lost) } else { Ok(()) }
+    }
+}
+
+/// A device that insists on being used as [`Device`] says.
+#[derive(Clone, Debug, Default)]
+struct Strict(Rc<RefCell<Seen>>);
+
+impl Device for Strict {
+    fn start(&mut self, features: u64, rings: &[Ring]) -> Result<(), Lost> {
+        self.0.borrow_mut().begin(features, rings)
+    }
+
+    fn resume(&mut self, features: u64, rings: &[Ring]) -> Result<(), Lost> {
+        self.0.borrow_mut().begin(features, rings)
+    }
+
+    fn stop(&mut self) {
+        let mut seen = self.0.borrow_mut();
+        seen.is_running = false;
+        seen.queues.clear();
+        seen.used = Default::default();
+    }
+
+    fn start_queue(&mut self, ring: &Ring) -> Result<(), Lost> {
+        let mut seen = self.0.borrow_mut();
+        assert!(seen.is_running, "{ring:?} of a device that does not run");
+        seen.check_ring(ring);
+        seen.queues.push(ring.index);
+        seen.answer()
+    }
+
+    fn stop_queue(&mut self, queue: u16) -> Result<(), Lost> {
+        let mut seen = self.0.borrow_mut();
+        assert!(seen.queues.contains(&queue), "queue {queue} does not run");
+        seen.queues.retain(|&running| running != queue);
+        if let Some(used) = seen.used.get_mut(usize::from(queue)) {
+            *used = 0;
+        }
+        Ok(())
+    }
+
+    fn kick(&mut self, queue: u16) {
+        let seen = self.0.borrow();
+        assert!(seen.is_running && queue < QUEUES, "kick of queue {queue}: {seen:?}");
+    }
+
+    fn write_config(&mut self, offset: u32, bytes: &[u8]) -> Result<Option<Vec<u8>>, Lost> {
+        let end = usize::try_from(offset).ok().and_then(|start| start.checked_add(bytes.len()));
+        assert!(end.is_some_and(|end| end <= CONFIG_LENGTH), "{} bytes at {offset}", bytes.len());
+        self.0.borrow().answer()?;
+        Ok(bytes.first().map(|&byte| vec![byte; CONFIG_LENGTH]))
+    }
+
+    fn used_index(&self, queue: u16) -> Option<u16> {
+        let seen = self.0.borrow();
+        seen.queues.contains(&queue).then(|| seen.used.get(usize::from(queue)).copied()).flatten()
+    }
+
+    fn interrupt(&mut self) {
+        self.0.borrow_mut().interrupts += 1;
+    }
+}
+
+fn identity(starts_by_kick: bool) -> Identity {
+    Identity {
+        name: "model".into(),
+        device_id: 34,
+        features: features::offered(1 | features::EVENT_IDX),
+        demanded_features: DEMANDED,
+        starts_by_kick,
+        queues: QUEUES,
+        queue_size_max: QUEUE_SIZE_MAX,
+    }
+}
+
+/// A transport that is checked.
+#[derive(Debug)]
+pub struct Checked {
+    starts_by_kick: bool,
+    transport: Transport<Strict>,
+    device: Strict,
+    fresh: State,
+    /// How often its device was started, to see whether a test comes that far.
+    pub starts: usize,
+}
+
+impl Checked {
+    /// One in reset, of a type whose drivers kick early or not.
+    #[must_use]
+    pub fn new(starts_by_kick: bool) -> Self {
+        let (transport, device) = Self::transport(starts_by_kick);
+        let fresh = transport.state();
+        Self { starts_by_kick, transport, device, fresh, starts: 0 }
+    }
+
+    fn transport(starts_by_kick: bool) -> (Transport<Strict>, Strict) {
+        let device = Strict::default();
+        (Transport::new(identity(starts_by_kick), vec![0; CONFIG_LENGTH], device.clone()), device)
+    }
+
+    /// Lets `action` happen, and checks what became of it.
+    pub fn act(&mut self, action: &Action) {
+        let before = (self.transport.state(), self.transport.revision(), self.device.0.borrow().interrupts);
+        match *action {
+            Action::Read(offset, width) => self.read(offset, width, &before.0),
+            Action::Write(offset, width, value) => self.write(offset, width, value, &before.0),
+            Action::Initialise => self.initialise(),
+            Action::KickEarly(queue) => self.transport.kicked_early(queue),
+            Action::Use(queue, used) => self.device.0.borrow_mut().advance(queue, used),
+            Action::Lose => self.transport.device_lost(),
+            Action::Configure(byte) => self.transport.config_changed(vec![byte; CONFIG_LENGTH]),
+            Action::Refuse(refuses) => self.device.0.borrow_mut().refuses = refuses,
+            Action::Replace => return self.replace(),
+        }
+        let (state, revision, interrupts) = before;
+        let after = self.transport.state();
+        assert!(after == state || self.transport.revision() != revision, "a change that is not counted");
+        let has_notified = self.device.0.borrow().interrupts != interrupts;
+        assert!(!has_notified || after.status.has(status::DRIVER_OK), "notified before DRIVER_OK");
+        self.check();
+    }
+
+    fn check(&mut self) {
+        let state = self.transport.state();
+        assert_eq!(state.check(&identity(self.starts_by_kick)), Ok(()), "{state:?}");
+        let mut seen = self.device.0.borrow_mut();
+        assert_eq!(state.is_started, seen.is_running, "{state:?}");
+        let is_due = state.status.has(status::DRIVER_OK)
+            || self.starts_by_kick && state.status.has(status::FEATURES_OK);
+        assert!(!seen.is_running || is_due, "{state:?}");
+        self.starts += std::mem::take(&mut seen.starts);
+    }
+
+    fn read(&mut self, offset: u64, width: Width, before: &State) {
+        let value = self.transport.read(offset, width);
+        if offset == INTERRUPT_STATUS {
+            assert!(value <= 3 && (value == 0 || before.is_started || before.config_change), "{value:#x}");
+        }
+        assert_eq!(self.transport.state(), *before, "reading changes nothing");
+        let is_register = offset < CONFIG;
+        if is_register
+            && (width != Width::Four || Register::at(offset).is_none_or(|row| row.readable.is_none()))
+        {
+            assert_eq!(value, 0, "{width:?} at {offset:#x}");
+        }
+    }
+
+    fn write(&mut self, offset: u64, width: Width, value: u64, before: &State) {
+        self.transport.write(offset, width, value);
+        let after = self.transport.state();
+        let is_register = offset < CONFIG;
+        if is_register
+            && (width != Width::Four || Register::at(offset).is_none_or(|row| row.writable.is_none()))
+        {
+            assert_eq!(after, *before, "{width:?} at {offset:#x}");
+        }
+        if offset == STATUS && width == Width::Four && value & u64::from(u32::MAX) == 0 {
+            let State { config_generation, config, .. } = after.clone();
+            assert_eq!(after, State { config_generation, config, ..self.fresh.clone() }, "after a reset");
+            assert_eq!(self.transport.read(INTERRUPT_STATUS, Width::Four), 0, "after a reset");
+            assert!(!self.device.0.borrow().is_running, "after a reset");
+        }
+    }
+
+    fn initialise(&mut self) {
+        let low = features::half(identity(false).features, 0);
+        let high = features::half(identity(false).features, 1);
+        let page = u32::try_from(GRANT_SPACE >> 32).unwrap_or_default();
+        let mut script = vec![
+            (STATUS, 0),
+            (STATUS, 3),
+            (0x024, 0),
+            (0x020, low),
+            (0x024, 1),
+            (0x020, high),
+            (STATUS, 0xb),
+        ];
+        for queue in 0..u32::from(QUEUES) {
+            script.extend([(0x030, queue), (0x038, 64)]);
+            for (register, offset) in [(0x080, 0), (0x090, 0x1000), (0x0a0, 0x2000)] {
+                script.extend([(register, 0x4000 * queue + offset), (register + 4, page)]);
+            }
+            script.push((0x044, 1));
+        }
+        script.push((STATUS, 0xf));
+        for (offset, value) in script {
+            self.transport.write(offset, Width::Four, u64::from(value));
+        }
+        let is_started = self.transport.state().is_started;
+        assert!(is_started, "a driver that keeps the rules has its device");
+    }
+
+    /// Whatever state can be reached can be taken up.
+    fn replace(&mut self) {
+        let state = self.transport.state();
+        let (transport, device) = Self::transport(self.starts_by_kick);
+        {
+            let former = self.device.0.borrow();
+            let mut seen = device.0.borrow_mut();
+            (seen.used, seen.refuses) = (former.used, former.refuses);
+            // What needs a reset is not resumed: it is stopped when the reset comes.
+            seen.is_running = state.is_started && !state.is_live();
+        }
+        (self.transport, self.device) = (transport, device);
+        self.transport.config_changed(state.config.clone());
+        assert_eq!(self.transport.restore(state.clone()), Ok(()), "{state:?}");
+        let refuses = self.device.0.borrow().refuses;
+        assert!(refuses && state.is_live() || self.transport.state() == state, "{state:?}");
+        self.check();
+    }
+}
+
+/// Takes up a state of anybody's making: it is refused, or it is one that a driver can have brought about, and then it
+/// is taken as it is. A reset ends it in any case.
+pub fn take_up(state: &State) {
+    let (mut transport, device) = Checked::transport(false);
+    transport.config_changed(state.config.clone());
+    let is_sound = state.check(&identity(false)).is_ok();
+    assert_eq!(transport.restore(state.clone()).is_ok(), is_sound, "{state:?}");
+    if is_sound {
+        assert_eq!(transport.state(), *state);
+    }
+    assert_eq!(device.0.borrow().is_running, is_sound && state.is_live(), "{state:?}");
+    transport.write(STATUS, Width::Four, 0);
+    assert!(!device.0.borrow().is_running && !transport.state().is_started, "{state:?}");
+}

@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! What a transport knows that cannot be asked again: all that the driver has said since the last reset, as plain data.
+//!
+//! A worker that dies takes its transports with it, but not the drivers, which go on as if nothing had happened. So the
+//! state is kept outside, written when a register write has changed it ([`Transport::revision`]), and a transport of
+//! the next worker takes it up ([`Transport::restore`]). Kicks and acknowledged used buffers are not part of it: they
+//! are as frequent as requests, and to repeat a notification is allowed where to lose one is not.
+//!
+//! The state was written by this program, but perhaps for another configuration or by another version of it, and what
+//! is in it came from a guest. So it is checked as if the driver said all of it again.
+//!
+//! [`Transport::revision`]: crate::virtio_mmio::Transport::revision
+//! [`Transport::restore`]: crate::virtio_mmio::Transport::restore
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::memory::Ring;
+use crate::virtio_mmio::device::Identity;
+use crate::virtio_mmio::features::{self, Refusal};
+use crate::virtio_mmio::queue::{Queue, QueueError};
+use crate::virtio_mmio::status::{self, Status};
+
+/// The state of one transport.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// DeviceFeaturesSel.
+    pub device_features_select: u32,
+    /// DriverFeaturesSel.
+    pub driver_features_select: u32,
+    /// The features that the driver takes; agreed if the status has FEATURES_OK.
+    pub driver_features: u64,
+    /// QueueSel.
+    pub queue_select: u32,
+    /// Status. A device whose status is 0 is not in use.
+    pub status: Status,
+    /// Whether the device has been started, and so has to be stopped.
+    pub is_started: bool,
+    /// Each queue as the driver has described it.
+    pub queues: Vec<Queue>,
+    /// Whether the driver has not yet acknowledged that the configuration changed.
+    pub config_change: bool,
+    /// ConfigGeneration.
+    pub config_generation: u32,
+    /// The configuration to which the generation belongs.
+    pub config: Vec<u8>,
+}
+
+/// Why a state cannot be taken up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum RestoreError {
+    /// The device is configured otherwise now.
+    #[error("the state is of {0} queues, and the device has {1}")]
+    Queues(usize, u16),
+    /// No driver can have brought the device there.
+    #[error("status {0}, started {1}: no driver can have come there")]
+    Status(Status, bool),
+    /// The backend offers less than it did.
+    #[error("what was agreed cannot be had any more: {0}")]
+    Features(#[from] Refusal),
+    /// A queue that is in use cannot be.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+}
+
+impl State {
+    /// Whether the device has a driver. A system that only knows that the device is there has set ACKNOWLEDGE: Linux does
+    /// so again when a driver has let go.
+    #[must_use]
+    pub fn has_driver(&self) -> bool {
+        self.status.has(status::DRIVER)
+    }
+
+    /// Whether the driver uses the device: started, and not in need of a reset.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.is_started && !self.status.has(status::NEEDS_RESET)
+    }
+
+    /// Whether a device as `identity` describes it can be in this state.
+    pub fn check(&self, identity: &Identity) -> Result<(), RestoreError> {
+        if self.queues.len() != usize::from(identity.queues) {
+            return Err(RestoreError::Queues(self.queues.len(), identity.queues));
+        }
+        if !self.status.is_reachable() || !self.agrees_with_status(identity) {
+            return Err(RestoreError::Status(self.status, self.is_started));
+        }
+        if self.status.has(status::FEATURES_OK) {
+            features::check(identity.features, identity.demanded_features, self.driver_features)?;
+        }
+        if self.is_live() {
+            rings(&self.queues, identity.queue_size_max)?;
+        }
+        Ok(())
+    }
+
+    /// DRIVER_OK starts a device, and where drivers are early also a kick after FEATURES_OK.
+    fn agrees_with_status(&self, identity: &Identity) -> bool {
+        let Self { status, is_started, .. } = self;
+        let is_early = identity.starts_by_kick && status.has(status::FEATURES_OK);
+        if *is_started {
+            status.has(status::DRIVER_OK) || is_early
+        } else {
+            !status.has(status::DRIVER_OK) || status.has(status::NEEDS_RESET)
+        }
+    }
+}
+
+/// The rings of the `queues` that are ready, all of which must be sound.
+pub(super) fn rings(queues: &[Queue], size_max: u16) -> Result<Vec<Ring>, QueueError> {
+    let ready = (0..).zip(queues).filter(|(_, queue)| queue.is_ready());
+    ready.map(|(index, queue)| queue.ring(index, size_max)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::virtio_mmio::interrupt::{CONFIG_CHANGE, USED_BUFFER};
+    use crate::virtio_mmio::test_driver::{Driver, FEATURES, identity};
+
+    fn probed() -> Driver {
+        let mut driver = Driver::new();
+        driver.probe();
+        driver
+    }
+
+    #[test]
+    fn a_driver_goes_on_with_a_restored_transport() {
+        let before = probed();
+        let state = before.transport.state();
+        let mut after = Driver::restored(state.clone());
+        assert_eq!(after.transport.state(), state);
+        {
+            let log = after.log();
+            assert_eq!(log.resumed, before.log().started);
+            assert_eq!((log.started.len(), log.interrupts), (0, 1));
+        }
+        assert_eq!((after.read(0x70), after.read(0x44), after.read(0x60)), (0xf, 1, USED_BUFFER));
+        after.write(0x64, USED_BUFFER);
+        assert_eq!(after.read(0x60), 0);
+        after.write(0x50, 1);
+        assert_eq!(after.log().kicks, [1]);
+        after.write(0x70, 0);
+        assert_eq!((after.read(0x70), after.log().stops), (0, 1));
+        after.probe();
+    }
+
+    #[test]
+    fn a_device_that_is_only_acknowledged_has_no_driver() {
+        let mut driver = Driver::new();
+        for (status, has_driver) in [(0, false), (1, false), (3, true), (0, false)] {
+            driver.write(0x70, status);
+            assert_eq!(driver.transport.state().has_driver(), has_driver, "status {status}");
+        }
+    }
+
+    #[test]
+    fn a_driver_may_be_interrupted_at_any_step_of_its_probe() {
+        let mut script =
+            vec![(0x70, 0), (0x70, 1), (0x70, 3), (0x24, 1), (0x20, 0x103), (0x24, 0), (0x20, 0x2000_0001)];
+        script.extend([(0x70, 0xb), (0x30, 1), (0x38, 64), (0x80, 0x8000), (0x84, 1 << 31), (0x90, 0x9000)]);
+        script.extend([(0x94, 1 << 31), (0xa0, 0xa000), (0xa4, 1 << 31), (0x44, 1), (0x70, 0xf)]);
+        for interrupted in 0..=script.len() {
+            let mut driver = Driver::new();
+            for (step, &(offset, value)) in script.iter().enumerate() {
+                if step == interrupted {
+                    driver = Driver::restored(driver.transport.state());
+                }
+                driver.write(offset, value);
+            }
+            let state = driver.transport.state();
+            assert_eq!((driver.read(0x70), state.driver_features), (0xf, FEATURES), "step {interrupted}");
+            let rings = rings(&state.queues, 256).expect("sound");
+            assert_eq!((rings.len(), rings[0].index, rings[0].size), (1, 1, 64), "step {interrupted}");
+            assert_eq!(driver.log().started.len(), 1);
+        }
+    }
+
+    #[test]
+    fn the_revision_changes_with_the_state_and_only_then() {
+        let mut driver = probed();
+        let mut revision = driver.transport.revision();
+        let mut is_new = |driver: &Driver| {
+            let was = std::mem::replace(&mut revision, driver.transport.revision());
+            was != revision
+        };
+        assert!(!is_new(&driver));
+        driver.log().used = [1, 1];
+        driver.read(0x60);
+        for (offset, value) in [(0x64, 1), (0x50, 0), (0x50, 1), (0x30, 1), (0x70, 0xf), (0x44, 1), (0x38, 8)]
+        {
+            driver.write(offset, value);
+            assert!(!is_new(&driver), "{offset:#x} := {value}");
+        }
+        for (offset, value) in
+            [(0x30, 0), (0x14, 1), (0x24, 1), (0x44, 0), (0x70, 0x8f), (0x70, 0), (0x70, 1)]
+        {
+            driver.write(offset, value);
+            assert!(is_new(&driver), "{offset:#x} := {value}");
+        }
+        driver.transport.device_lost();
+        assert!(is_new(&driver));
+        driver.transport.config_changed(vec![1]);
+        assert!(is_new(&driver));
+    }
+
+    #[test]
+    fn an_acknowledged_change_of_the_configuration_stays_acknowledged() {
+        let mut driver = probed();
+        driver.transport.config_changed(vec![7; 8]);
+        let state = driver.transport.state();
+        driver.write(0x64, CONFIG_CHANGE);
+        assert_ne!(driver.transport.state(), state);
+        for (state, pending) in [(state, CONFIG_CHANGE), (driver.transport.state(), 0)] {
+            let mut driver = Driver::with(identity(), vec![7; 8]);
+            driver.transport.restore(state).expect("a good state");
+            assert_eq!((driver.read(0x60) & CONFIG_CHANGE, driver.read(0xfc)), (pending, 1));
+        }
+    }
+
+    #[test]
+    fn a_configuration_that_changed_meanwhile_is_reported() {
+        let state = probed().transport.state();
+        let mut driver = Driver::with(identity(), vec![9; 8]);
+        driver.transport.restore(state).expect("a good state");
+        assert_eq!((driver.read(0xfc), driver.read(0x60)), (1, USED_BUFFER | CONFIG_CHANGE));
+        assert_eq!(driver.read(0x100), 0x0909_0909);
+    }
+
+    #[test]
+    fn a_device_that_needs_a_reset_still_does_and_is_not_touched_before() {
+        let mut driver = probed();
+        driver.transport.device_lost();
+        let mut driver = Driver::restored(driver.transport.state());
+        assert_eq!((driver.read(0x70), driver.read(0x60)), (0x4f, CONFIG_CHANGE));
+        assert!(driver.log().resumed.is_empty());
+        driver.write(0x70, 0);
+        assert_eq!((driver.read(0x70), driver.log().stops), (0, 1));
+        driver.probe();
+    }
+
+    #[test]
+    fn a_device_that_cannot_go_on_is_lost_to_the_driver_and_the_state_is_taken_up() {
+        let state = probed().transport.state();
+        let mut driver = Driver::new();
+        driver.log().refuse_start = true;
+        assert_eq!(driver.transport.restore(state), Ok(()));
+        assert_eq!((driver.read(0x70), driver.log().interrupts), (0x4f, 1));
+        assert_ne!(driver.read(0x60) & CONFIG_CHANGE, 0);
+    }
+
+    #[test]
+    fn a_state_that_no_driver_can_have_reached_is_refused_and_changes_nothing() {
+        let good = probed().transport.state();
+        let fewer = State { queues: good.queues[..1].to_vec(), ..good.clone() };
+        let mut unsized_queue = good.clone();
+        unsized_queue.queues[1] = Queue::default();
+        unsized_queue.queues[1].set_ready(true);
+        for (bad, word) in [
+            (State::default(), "0 queues"),
+            (fewer, "1 queues"),
+            (State { status: status_from_file(0x10), ..good.clone() }, "status 0x10"),
+            (State { status: status_from_file(7), ..good.clone() }, "status 0x7"),
+            (State { is_started: false, ..good.clone() }, "started false"),
+            (State { status: status_from_file(0xb), ..good.clone() }, "started true"),
+            (State { driver_features: FEATURES | 2, ..good.clone() }, "not offered"),
+            (State { driver_features: 0, ..good.clone() }, "VERSION_1"),
+            (unsized_queue, "queue 1: size 0"),
+        ] {
+            let mut driver = Driver::new();
+            let error = driver.transport.restore(bad.clone()).expect_err("refused").to_string();
+            assert!(error.contains(word), "{error}");
+            assert_eq!(driver.transport.state(), Driver::new().transport.state());
+            assert!(driver.log().resumed.is_empty());
+            driver.probe();
+        }
+    }
+
+    /// A status that is read from a file can be any.
+    fn status_from_file(bits: u8) -> Status {
+        #[derive(Serialize)]
+        struct Written {
+            status: u8,
+        }
+        #[derive(Deserialize)]
+        struct Read {
+            status: Status,
+        }
+        let written = toml::to_string(&Written { status: bits }).expect("plain");
+        toml::from_str::<Read>(&written).expect("a number").status
+    }
+
+    #[test]
+    fn early_drivers_may_be_started_before_driver_ok() {
+        let mut early = Driver::of_type(true);
+        for (offset, value) in [(0x70, 3), (0x24, 1), (0x20, 3), (0x24, 0), (0x20, 1), (0x70, 0xb)] {
+            early.write(offset, value);
+        }
+        early.describe_queue(0, 8);
+        early.write(0x50, 0);
+        let state = early.transport.state();
+        assert!(state.is_started);
+        assert!(matches!(Driver::new().transport.restore(state.clone()), Err(RestoreError::Status(..))));
+        let mut restored = Driver::of_type(true);
+        restored.transport.restore(state).expect("a good state");
+        assert_eq!(restored.log().resumed.len(), 1);
+        assert!(!restored.transport.awaits_early_kick());
+    }
+
+    #[test]
+    fn a_state_survives_being_written_and_read() {
+        let state = probed().transport.state();
+        let text = toml::to_string(&state).expect("plain data");
+        assert_eq!(toml::from_str::<State>(&text).expect("the same"), state);
+    }
+}

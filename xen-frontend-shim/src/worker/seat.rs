@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The place of a device in a worker, before and after there is a backend for it.
+
+use std::io;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use log::{info, warn};
+use xen_bindings::{Doorbell, eventfd_from};
+
+use super::Served;
+use crate::config::Device;
+use crate::control::Connection;
+use crate::device::{BackedDevice, replace_backend};
+use crate::handoff::{DeviceHandoff, Inheritance, QueueHandoff};
+use crate::hypervisor::xen::XenGuest;
+use crate::ioreq::bus::{Keeper, Occupant};
+use crate::state::Record;
+use crate::vhost_user::knock::{hear, knock};
+use crate::vhost_user::{
+    DeviceKind, Grants, Heard, Inflight, NegotiateError, Notifier, Offer, Process, Session, Watchdog,
+};
+use crate::virtio_mmio::{self, Identity, State, Transport, features};
+
+/// What a device needs besides a backend.
+pub(super) struct Seat {
+    device: Device,
+    domid: u16,
+    /// Until a device has them.
+    parts: Option<Parts>,
+    /// Whether the worker has to see to the interrupts of a queue.
+    pub(super) polled_calls: Vec<bool>,
+    doorbells: Vec<Doorbell>,
+    /// Whether it is known how it starts: with a backend, or without.
+    pub(super) is_settled: bool,
+    /// What the driver said to a former worker.
+    state: Option<State>,
+    candidate: Option<Candidate>,
+}
+
+/// What a device has whatever backend it has.
+struct Parts {
+    notifiers: Vec<Notifier>,
+    inflight: Inflight,
+}
+
+/// A backend that has been started and not been heard of yet.
+struct Candidate {
+    connection: Connection,
+    answer_by: Instant,
+}
+
+impl Seat {
+    /// Takes what the supervisor has handed over. What is kept of the device goes into its window.
+    pub(super) fn new(
+        inheritance: &Inheritance,
+        domid: u16,
+        device: Device,
+        given: &DeviceHandoff,
+    ) -> io::Result<(Self, Keeper)> {
+        let (record, state) = Record::open(inheritance.take(given.state)?.into())?;
+        let notifiers = given.queue.iter().map(|queue| notifier(inheritance, queue));
+        let queue_size = DeviceKind::of(device.device_id).queue_size_max;
+        let by_kernel = (0..).zip(&given.queue).filter(|(_, queue)| queue.kick_by_kernel);
+        let doorbells = by_kernel.map(|(queue, _)| Doorbell { base: device.base, queue }).collect();
+        let seat = Self {
+            parts: Some(Parts {
+                notifiers: notifiers.collect::<io::Result<_>>()?,
+                inflight: Inflight::new(inheritance.take(given.inflight)?.into(), queue_size),
+            }),
+            polled_calls: given.queue.iter().map(|queue| !queue.call_by_kernel).collect(),
+            doorbells,
+            device,
+            domid,
+            is_settled: false,
+            candidate: None,
+            state,
+        };
+        Ok((seat, Keeper::new(record)))
+    }
+
+    /// For messages.
+    pub(super) fn name(&self) -> &str {
+        &self.device.name
+    }
+
+    /// Where the device's registers are.
+    pub(super) fn base(&self) -> u64 {
+        self.device.base
+    }
+
+    /// The queues whose kicks the kernel serves.
+    pub(super) fn doorbells(&self) -> Vec<Doorbell> {
+        self.doorbells.clone()
+    }
+
+    /// Has a backend wait at the door until it gives a sign of life, which it is asked for.
+    pub(super) fn receive(&mut self, connection: Connection, limit: Duration) -> io::Result<()> {
+        knock(&connection.socket)?;
+        self.candidate = Some(Candidate { connection, answer_by: Instant::now() + limit });
+        Ok(())
+    }
+
+    /// What has come from the backend at the door; nothing if there is none.
+    pub(super) fn hear(&self) -> Option<Heard> {
+        Some(hear(&self.candidate.as_ref()?.connection.socket))
+    }
+
+    /// When the backend at the door has had its time.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        Some(self.candidate.as_ref()?.answer_by)
+    }
+
+    /// Sends the backend at the door away.
+    pub(super) fn dismiss(&mut self) {
+        self.candidate = None;
+    }
+
+    /// Kills the backend at the door if it has had its time. True if it had.
+    pub(super) fn enforce(&mut self, now: Instant) -> bool {
+        if self.deadline().is_none_or(|deadline| deadline > now) {
+            return false;
+        }
+        if let Some(pidfd) = self.candidate.take().and_then(|candidate| candidate.connection.pidfd) {
+            Process::new(pidfd).kill();
+        }
+        true
+    }
+
+    /// Lets the backend at the door in: into the device that is there, or into one that is made for it.
+    pub(super) fn admit(
+        &mut self,
+        occupant: &mut Occupant<Served>,
+        guest: &Rc<XenGuest>,
+        watchdog: &Watchdog,
+    ) -> Result<(), NegotiateError> {
+        let Some(Candidate { connection, .. }) = self.candidate.take() else { return Ok(()) };
+        let kind = DeviceKind::of(self.device.device_id);
+        let grants = Box::new(Grants { gntdev: connection.gntdev, domid: self.domid });
+        let process = connection.pidfd.map(Process::new);
+        let (session, offer) =
+            Session::open(connection.socket, kind.clone(), self.device.queues, watchdog, grants)?;
+        match occupant {
+            Occupant::Device(transport) => replace_backend(transport, session, offer, process),
+            Occupant::Absent => {
+                let Some(parts) = self.parts.take() else { return Ok(()) };
+                *occupant = Occupant::Device(self.transport(&kind, &offer, parts, guest));
+                if let Occupant::Device(transport) = occupant {
+                    // Nobody has said anything yet that it could refuse.
+                    let _ = transport.device_mut().attach(session, process);
+                    if let Some(state) = self.state.take() {
+                        restore(transport, state, &self.device.name);
+                    }
+                    transport.device_mut().tell_if_unused();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn transport(
+        &self,
+        kind: &DeviceKind,
+        offer: &Offer,
+        Parts { notifiers, inflight }: Parts,
+        guest: &Rc<XenGuest>,
+    ) -> Transport<Served> {
+        let device = &self.device;
+        let identity = Identity {
+            name: device.name.clone(),
+            device_id: device.device_id,
+            features: features::offered(offer.features),
+            demanded_features: kind.required_features,
+            starts_by_kick: kind.starts_by_kick,
+            queues: device.queues,
+            queue_size_max: kind.queue_size_max,
+        };
+        info!("{}: served, features {:#x}", device.name, identity.features);
+        if offer.inflight_size.is_none() {
+            warn!(
+                "{}: its backend lacks the protocol feature INFLIGHT_SHMFD: should it end while it has requests, the \
+                 device will need a reset",
+                device.name
+            );
+        }
+        let backed =
+            BackedDevice::new(device.name.clone(), Rc::clone(guest), device.irq, notifiers, inflight);
+        Transport::new(identity, offer.config.clone(), backed)
+    }
+}
+
+/// Goes on where the driver is that a former worker has served.
+fn restore<D: virtio_mmio::Device>(transport: &mut Transport<D>, state: State, name: &str) {
+    let is_used = state.status.bits() != 0;
+    match transport.restore(state) {
+        Ok(()) if is_used => info!("{name}: goes on with the driver that it has"),
+        Ok(()) => {}
+        Err(error) => {
+            warn!("{name}: it needs a reset, since it cannot go on: {error}");
+            transport.device_lost();
+        }
+    }
+}
+
+fn notifier(inheritance: &Inheritance, queue: &QueueHandoff) -> io::Result<Notifier> {
+    Ok(Notifier {
+        kick: eventfd_from(inheritance.take(queue.kick)?),
+        call: eventfd_from(inheritance.take(queue.call)?),
+    })
+}

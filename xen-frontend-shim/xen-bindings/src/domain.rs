@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! What a driver domain does to its guests as wholes, by domctl: lets them run, and notices when they are gone.
+//!
+//! A domctl carries a version number that has to be Xen's own; Xen answers `EACCES` to any other, and does nothing. So
+//! the versions are tried in turn. A denial by FLASK is `EACCES` as well, so the last answer does not tell which it is.
+//!
+//! A domctl is a plain hypercall: it needs a descriptor that is not restricted ([`Privcmd::restrict`]).
+//!
+//! # A guest that is gone
+//!
+//! Xen sends the virtual interrupt VIRQ_DOM_EXC when a domain has shut down, crashed or been destroyed, to the one domain
+//! that handles it. That is the hardware domain, of which there is none here, unless [`Privcmd::route_domain_events`]
+//! names another (Xen 4.20, `common/event_channel.c`: `set_global_virq_handler`; FLASK asks for `domain:set_virq_handler`
+//! on the named domain). The interrupt does not say whom it is about: [`Privcmd::domain_state`] does.
+
+use std::fmt;
+use std::os::fd::AsFd;
+
+use rustix::io::Errno;
+
+use crate::abi::domctl::{self, Domctl};
+use crate::error::{Call, Result};
+use crate::ids::DomId;
+use crate::privcmd::{Privcmd, fail};
+use crate::sys::privcmd as sys;
+
+/// How often a hypercall is tried whose buffer was being moved.
+const ATTEMPTS: usize = 8;
+
+/// What [`Privcmd::unpause`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unpaused {
+    /// The guest was held, and has one hold less now: it runs, unless it was paused more than once.
+    Now,
+    /// Nobody held the guest.
+    WasRunning,
+}
+
+/// Whether a domain lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DomainState {
+    /// It runs, or waits to.
+    Alive,
+    /// It has ended by itself, or was stopped for what it did. Its memory and its grants are still there.
+    ShutDown(Reason),
+    /// Xen takes it apart or has done so.
+    Gone,
+}
+
+/// Why a domain has shut down (`SHUTDOWN_*` of Xen's `sched.h`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reason(u8);
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            domctl::SHUTDOWN_POWEROFF => f.write_str("powered off"),
+            domctl::SHUTDOWN_REBOOT => f.write_str("asked for a reboot"),
+            domctl::SHUTDOWN_SUSPEND => f.write_str("suspended"),
+            domctl::SHUTDOWN_CRASH => f.write_str("crashed"),
+            domctl::SHUTDOWN_WATCHDOG => f.write_str("stopped by its watchdog"),
+            other => write!(f, "shut down for reason {other}"),
+        }
+    }
+}
+
+impl Privcmd {
+    /// Lets a guest run that was created paused.
+    pub fn unpause(&self, domain: DomId) -> Result<Unpaused> {
+        match self.domctl(domctl::XEN_DOMCTL_UNPAUSEDOMAIN, domain, 0) {
+            Ok(_) => Ok(Unpaused::Now),
+            Err(Errno::INVAL) => Ok(Unpaused::WasRunning),
+            Err(other) => Err(fail(Call::Unpause, domain)(other)),
+        }
+    }
+
+    /// Whether `domain` lives.
+    pub fn domain_state(&self, domain: DomId) -> Result<DomainState> {
+        match self.domctl(domctl::XEN_DOMCTL_GETDOMAININFO, domain, 0) {
+            Ok(answer) => Ok(state_of(domctl::domaininfo_flags(&answer))),
+            Err(Errno::SRCH) => Ok(DomainState::Gone),
+            Err(other) => Err(fail(Call::GetDomainInfo, domain)(other)),
+        }
+    }
+
+    /// Has Xen tell `own` domain, which must be this one, when any domain has ended: see [`Evtchn::bind_domain_events`].
+    ///
+    /// [`Evtchn::bind_domain_events`]: crate::Evtchn::bind_domain_events
+    pub fn route_domain_events(&self, own: DomId) -> Result<()> {
+        let virq = u64::from(domctl::VIRQ_DOM_EXC);
+        let routed = self.domctl(domctl::XEN_DOMCTL_SET_VIRQ_HANDLER, own, virq);
+        routed.map(drop).map_err(fail(Call::SetVirqHandler, own))
+    }
+
+    /// Calls Xen with the version that it has, and `parameter` as the first of the parameters.
+    fn domctl(&self, cmd: u32, domain: DomId, parameter: u64) -> rustix::io::Result<Domctl> {
+        let versions = domctl::XEN_DOMCTL_INTERFACE_VERSION_FIRST..=domctl::XEN_DOMCTL_INTERFACE_VERSION_LAST;
+        for interface_version in versions {
+            match self.domctl_version(interface_version, cmd, domain, parameter) {
+                Err(Errno::ACCESS) => {}
+                result => return result,
+            }
+        }
+        Err(Errno::ACCESS)
+    }
+
+    fn domctl_version(
+        &self,
+        interface_version: u32,
+        cmd: u32,
+        domain: DomId,
+        parameter: u64,
+    ) -> rustix::io::Result<Domctl> {
+        let mut result = Err(Errno::FAULT);
+        for _ in 0..ATTEMPTS {
+            let mut op = Domctl { cmd, interface_version, domain: domain.get(), pad: [0; 3], u: [0; 32] };
+            op.u[0] = parameter;
+            result = sys::domctl(self.as_fd(), op);
+            if !matches!(result, Err(Errno::FAULT)) {
+                break;
+            }
+        }
+        result
+    }
+}
+
+fn state_of(flags: u32) -> DomainState {
+    if flags & domctl::XEN_DOMINF_DYING != 0 {
+        DomainState::Gone
+    } else if flags & domctl::XEN_DOMINF_SHUTDOWN != 0 {
+        let [_, _, reason, _] = flags.to_le_bytes();
+        DomainState::ShutDown(Reason(reason))
+    } else {
+        DomainState::Alive
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_tell_the_state_and_the_reason() {
+        assert_eq!(state_of(0x122), DomainState::Alive);
+        assert_eq!(state_of(0x3_0126), DomainState::ShutDown(Reason(3)));
+        assert_eq!(state_of(0x127), DomainState::Gone);
+        for (code, text) in
+            [(0, "powered off"), (1, "asked for a reboot"), (3, "crashed"), (9, "shut down for reason 9")]
+        {
+            assert_eq!(Reason(code).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_descriptor_of_something_else_gives_errors_only() {
+        let privcmd = Privcmd::from_fd(tempfile::tempfile().unwrap().into());
+        let guest = DomId::new(2);
+        assert!(privcmd.unpause(guest).is_err());
+        assert!(privcmd.domain_state(guest).is_err());
+        let error = privcmd.route_domain_events(guest).unwrap_err();
+        assert_eq!((error.call(), error.domain()), (Call::SetVirqHandler, Some(guest)));
+    }
+}
