@@ -38,6 +38,7 @@ pub(crate) struct Segment {
 pub struct Chain {
     queue: usize,
     head: u16,
+    interrupted: bool,
     readable: Vec<Segment>,
     writable: Vec<Segment>,
     request: Vec<u8>,
@@ -50,6 +51,18 @@ impl Chain {
     #[must_use]
     pub fn detached(queue: usize, request: &[u8], room: usize) -> Self {
         Self { queue, request: request.to_vec(), room, ..Self::default() }
+    }
+
+    /// The same, as a former daemon left it behind.
+    #[must_use]
+    pub fn after_interruption(self) -> Self {
+        Self { interrupted: true, ..self }
+    }
+
+    /// Whether a former daemon had taken this chain, and died before it gave it back. Nobody knows how far it came.
+    #[must_use]
+    pub fn was_interrupted(&self) -> bool {
+        self.interrupted
     }
 
     /// The queue that this chain came from and goes back to.
@@ -125,8 +138,8 @@ impl Chain {
         limits: Limits,
     ) -> Result<(), Malformed> {
         self.void();
-        let Self { queue, head, readable, writable, request, room, answer: _ } = self;
-        (*queue, *head) = (at.queue, at.head);
+        let Self { queue, head, interrupted, readable, writable, request, room, answer: _ } = self;
+        (*queue, *head, *interrupted) = (at.queue, at.head, at.interrupted);
         let mut walk = Walk::new(memory, ring, at.head);
         let mut readable_bytes = 0;
         while let Some(descriptor) = walk.next()? {
@@ -166,6 +179,8 @@ fn within(sum: usize, length: usize, limit: usize) -> Result<usize, Malformed> {
 pub(crate) struct Position {
     pub(crate) queue: usize,
     pub(crate) head: u16,
+    /// A former daemon had taken it.
+    pub(crate) interrupted: bool,
 }
 
 /// A table of descriptors: that of the ring, or an indirect one.

@@ -16,7 +16,7 @@ use anyhow::Context;
 use clap::{Args, Parser};
 use serde_json::json;
 
-use crate::daemon::{Source, serve};
+use crate::daemon::{Daemon, Source};
 use crate::device::Device;
 use crate::{gpio, i2c, inherited};
 
@@ -97,21 +97,29 @@ impl Command {
     /// Says what is wrong with an argument, or what the system refused.
     pub fn run(&self) -> anyhow::Result<()> {
         match self {
-            Self::I2c(arguments) => start("i2c", arguments.connection(), || arguments.open()),
-            Self::Gpio(arguments) => start("gpio", arguments.connection(), || arguments.open()),
+            Self::I2c(arguments) => {
+                let confine = || arguments.confinement().confine(arguments.hardware());
+                start("i2c", arguments.connection(), || arguments.open(), confine)
+            }
+            Self::Gpio(arguments) => {
+                let confine = || arguments.confinement().confine(arguments.hardware());
+                start("gpio", arguments.connection(), || arguments.open(), confine)
+            }
         }
     }
 }
 
+/// Opens all that the daemon needs, gives up the rest, and serves.
 fn start(
     kind: &str,
     connection: &Connection,
     open: impl FnOnce() -> anyhow::Result<Box<dyn Device>>,
+    confine: impl FnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    match connection.source()? {
-        None => print_capabilities(kind),
-        Some(source) => serve(open()?, source).context("the daemon cannot go on"),
-    }
+    let Some(source) = connection.source()? else { return print_capabilities(kind) };
+    let daemon = Daemon::new(open()?, source).context("the daemon cannot start")?;
+    confine()?;
+    daemon.run().context("the daemon cannot go on")
 }
 
 /// What management software asks for ("Backend program conventions", `--print-capabilities`).

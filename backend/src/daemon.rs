@@ -3,6 +3,7 @@
 //! The daemon: one thread that waits for the frontend, the kicks and the device.
 
 use std::io;
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,22 +24,8 @@ pub enum Source {
     Path(PathBuf),
 }
 
-/// Serves `device` to the frontends of `source`. Returns when a [`Source::Stream`] is closed.
-///
-/// # Errors
-/// When the socket cannot be bound, or the kernel refuses what the daemon needs to wait for events.
-pub fn serve(device: Box<dyn Device>, source: Source) -> io::Result<()> {
-    let watcher = Watcher::new()?;
-    let backend = Arc::new(Mutex::new(Backend::new(device, watcher.clone())?));
-    let mut daemon = Daemon { watcher, backend, frontend: None, listener: None };
-    match source {
-        Source::Stream(stream) => daemon.connect(stream)?,
-        Source::Path(path) => daemon.listen(&path)?,
-    }
-    daemon.run()
-}
-
-struct Daemon {
+/// A daemon with its device and its frontend.
+pub struct Daemon {
     watcher: Watcher,
     /// The lock is the `vhost` crate's wish. One thread takes it, so it is always free.
     backend: Arc<Mutex<Backend>>,
@@ -52,6 +39,21 @@ struct Frontend {
 }
 
 impl Daemon {
+    /// Takes up `device` and the frontends of `source`. Nothing is opened after this.
+    ///
+    /// # Errors
+    /// When the socket cannot be bound, or the kernel refuses what the daemon needs to wait for events.
+    pub fn new(device: Box<dyn Device>, source: Source) -> io::Result<Self> {
+        let watcher = Watcher::new()?;
+        let backend = Arc::new(Mutex::new(Backend::new(device, watcher.clone())?));
+        let mut daemon = Self { watcher, backend, frontend: None, listener: None };
+        match source {
+            Source::Stream(stream) => daemon.connect(stream)?,
+            Source::Path(path) => daemon.listen(&path)?,
+        }
+        Ok(daemon)
+    }
+
     fn listen(&mut self, path: &Path) -> io::Result<()> {
         let listener = bind(path)?;
         self.watcher.insert(&listener, Token::Listener)?;
@@ -67,7 +69,11 @@ impl Daemon {
         Ok(())
     }
 
-    fn run(&mut self) -> io::Result<()> {
+    /// Serves. Returns when a [`Source::Stream`] is closed.
+    ///
+    /// # Errors
+    /// When the kernel refuses to wait for events.
+    pub fn run(mut self) -> io::Result<()> {
         let mut ready = Vec::new();
         while self.frontend.is_some() || self.listener.is_some() {
             let timeout = self.backend().is_pending().then_some(Timespec { tv_sec: 0, tv_nsec: 0 });
@@ -140,16 +146,60 @@ impl Daemon {
     }
 }
 
-/// Binds to `path`. A socket file that a former daemon left there is replaced, one that somebody serves is not.
+/// Binds to `path`. A socket file that a former daemon left there is replaced. One that somebody serves is not, nor is
+/// anything else: the operator may have named the wrong file.
 pub(crate) fn bind(path: &Path) -> io::Result<UnixListener> {
-    match UnixListener::bind(path) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            if UnixStream::connect(path).is_ok() {
-                return Err(error);
-            }
+    let bound = match UnixListener::bind(path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => replace(path),
+        other => other,
+    };
+    bound.map_err(|error| io::Error::new(error.kind(), format!("no socket at {}: {error}", path.display())))
+}
+
+fn replace(path: &Path) -> io::Result<UnixListener> {
+    if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
+        return Err(io::Error::other("there is a file that is no socket; name another path"));
+    }
+    match UnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             std::fs::remove_file(path)?;
             UnixListener::bind(path)
         }
-        other => other,
+        Err(error) => Err(error),
+        Ok(_) => Err(io::Error::other("another daemon serves it; stop that one, or name another path")),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_replaces_only_one_that_nobody_serves() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let first = bind(&path).unwrap();
+        let error = bind(&path).unwrap_err().to_string();
+        assert!(error.contains("another daemon serves it"), "{error}");
+        drop(first);
+        assert!(path.exists());
+        bind(&path).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_no_socket_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, link) = (directory.path().join("file"), directory.path().join("link"));
+        std::fs::write(&file, "precious").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        for path in [&file, &link] {
+            let error = bind(path).unwrap_err().to_string();
+            assert!(error.contains("a file that is no socket; name another path"), "{error}");
+        }
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
+        assert!(link.is_symlink());
+        let nowhere = directory.path().join("no/socket");
+        assert!(bind(&nowhere).unwrap_err().to_string().contains("no/socket: No such file"));
     }
 }

@@ -11,6 +11,7 @@
 use std::io;
 
 use crate::chain::{Chain, Limits};
+use crate::inflight::Tail;
 use crate::watch::Watcher;
 
 /// One virtio device, served to one frontend after another.
@@ -46,11 +47,22 @@ pub trait Device: Send {
 
     /// The frontend stops `queue`: chains that the device keeps of it are given back, or dropped where
     /// virtio has no answer for them.
-    fn stop(&mut self, queue: usize, finished: &mut Vec<Chain>);
+    fn stop(&mut self, queue: usize, meaning: Stop, finished: &mut Vec<Chain>);
 
-    /// Back to the state after start-up: the guest reset its device, or the frontend is gone. Chains that the device
-    /// still keeps are dropped.
+    /// Back to the state after start-up: the guest reset its device, or the frontend is gone for good. Chains that the
+    /// device still keeps are dropped.
     fn reset(&mut self);
+
+    /// Bytes in which the device can write down what it knows, for a daemon that takes over.
+    fn record_bytes(&self) -> usize;
+
+    /// The frontend gave memory for that, with what a former daemon wrote there, or zeros. From now on the device
+    /// keeps it up to date. It may become zero at any time when no queue runs: then the driver has reset the device.
+    fn take_over(&mut self, tail: Tail);
+
+    /// The frontend died, which had given such memory: the driver goes on, and another frontend will come, to this daemon or
+    /// another. Chains that the device still keeps are dropped, the memory is let go, all else stays as it is.
+    fn wait_for_another(&mut self);
 
     /// Called once, before the first frontend: the place to register descriptors. The watcher may be kept, to
     /// register others later; tokens are the device's own.
@@ -58,6 +70,15 @@ pub trait Device: Send {
     /// # Errors
     /// When a descriptor cannot be watched.
     fn watch(&mut self, watcher: &Watcher) -> io::Result<()>;
+}
+
+/// What it means that a queue is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// Nothing but that: if the driver resets the device, the frontend will say so.
+    Queue,
+    /// The driver may have reset the device, or be paused: the frontend stops all queues, and has no word for either.
+    PerhapsReset,
 }
 
 /// Entries that a ring of ours may have. QEMU's virtio-mmio offers the driver 1024 whatever a device asks for, and

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Takes over the descriptor that `--fd` names.
+//! Takes over descriptors that the parent left open and named.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -14,16 +14,30 @@ use rustix::net::{SocketType, sockopt};
 /// # Errors
 /// When there is no such descriptor, or it is not a stream socket.
 pub(crate) fn stream(number: RawFd) -> io::Result<UnixStream> {
+    let stream = socket(number, SocketType::STREAM)?;
+    Ok(stream.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a stream socket"))?.into())
+}
+
+/// The datagram socket that the parent left open as descriptor `number`.
+///
+/// # Errors
+/// When there is no such descriptor, or it is not a datagram socket.
+pub(crate) fn datagram(number: RawFd) -> io::Result<OwnedFd> {
+    let datagram = socket(number, SocketType::DGRAM)?;
+    datagram.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a datagram socket"))
+}
+
+/// The socket that the parent left open as descriptor `number`, if it is of this type.
+fn socket(number: RawFd, wanted: SocketType) -> io::Result<Option<OwnedFd>> {
     if number < 0 {
         return Err(io::ErrorKind::InvalidInput.into());
     }
     // SAFETY: the borrow ends in this function. Should `number` not be open, the kernel answers EBADF.
     let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
-    if sockopt::socket_type(borrowed)? != SocketType::STREAM {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a stream socket"));
+    if sockopt::socket_type(borrowed)? != wanted {
+        return Ok(None);
     }
     // SAFETY: the kernel just confirmed that it is open. It was open when this process started, and no part of this
-    // process has opened it or owns it: by the command line, the parent hands it over.
-    let owned = unsafe { OwnedFd::from_raw_fd(number) };
-    Ok(owned.into())
+    // process has opened it or owns it: by the command line or the environment, the parent hands it over, once.
+    Ok(Some(unsafe { OwnedFd::from_raw_fd(number) }))
 }

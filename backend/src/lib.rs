@@ -25,10 +25,12 @@
 
 pub mod chain;
 pub mod cli;
+pub mod confine;
 pub mod daemon;
 pub mod device;
 pub mod gpio;
 pub mod i2c;
+pub mod inflight;
 mod inherited;
 pub mod memory;
 pub mod queue;

@@ -13,6 +13,7 @@ use vm_memory::{Bytes, GuestAddress};
 
 use crate::chain::{self, Chain, Position, Table};
 use crate::device::QueueLimits;
+use crate::inflight::Tracker;
 use crate::memory::Memory;
 
 /// Where a batch ends, though there is more in the ring: nobody but a guest that wants to use up memory gets here.
@@ -34,6 +35,10 @@ pub(crate) struct Ring {
     unusable: bool,
     /// Chains that were completed, kept for their buffers.
     spare: Vec<Chain>,
+    /// Where the frontend wants the chains in flight to be recorded.
+    tracker: Option<Tracker>,
+    /// Chains that a former daemon left in flight; the last is the next.
+    interrupted: Vec<u16>,
 }
 
 impl Ring {
@@ -49,6 +54,8 @@ impl Ring {
             pending: false,
             unusable: false,
             spare: Vec::new(),
+            tracker: None,
+            interrupted: Vec::new(),
         })
     }
 
@@ -118,15 +125,51 @@ impl Ring {
         self.queue.ready()
     }
 
-    pub(crate) fn start(&mut self, memory: &Memory) {
+    /// Has the chains in flight recorded from the next start on.
+    pub(crate) fn track(&mut self, tracker: Option<Tracker>) {
+        self.tracker = tracker;
+    }
+
+    /// Forgets what was in flight, in the frontend's memory too.
+    pub(crate) fn forget(&mut self) {
+        self.interrupted.clear();
+        if let Some(tracker) = &self.tracker {
+            tracker.forget();
+        }
+    }
+
+    /// Starts where the frontend said; or, if a former daemon recorded what it did, where that one died.
+    pub(crate) fn start(&mut self, memory: &Memory) -> Result<(), Error> {
+        if !self.queue.ready()
+            && let Some(tracker) = &mut self.tracker
+        {
+            let size = self.queue.size();
+            if tracker.entries() < size {
+                return Err(Error::InvalidSize);
+            }
+            let used = self.queue.next_used();
+            if let Some(mut interrupted) = tracker.resume(used) {
+                // No driver of this ring can have made these available.
+                interrupted.extract_if(.., |head| *head >= size).for_each(|head| tracker.unmark(head));
+                let taken = u16::try_from(interrupted.len()).map_err(|_| Error::InvalidSize)?;
+                self.queue.set_next_avail(used.wrapping_add(taken));
+                if taken > 0 {
+                    log::info!("queue {}: {taken} chains were in flight when a daemon died", self.index);
+                }
+                interrupted.reverse();
+                self.interrupted = interrupted;
+            }
+        }
         self.queue.set_ready(true);
         self.check_memory(memory);
         self.pending = true;
+        Ok(())
     }
 
     pub(crate) fn stop(&mut self) {
         self.queue.set_ready(false);
         self.pending = false;
+        self.interrupted.clear();
     }
 
     /// The guest kicked: resets the event, so that the next kick is seen.
@@ -159,7 +202,7 @@ impl Ring {
         let _ = self.queue.disable_notification(memory.map());
         loop {
             while bytes < BATCH_BYTES
-                && let Some(head) = self.pop(memory)?
+                && let Some((head, interrupted)) = self.pop(memory)?
             {
                 let mut chain = self.spare.pop().unwrap_or_default();
                 let table = Table {
@@ -167,7 +210,7 @@ impl Ring {
                     size: self.queue.size(),
                     may_be_indirect: self.indirect,
                 };
-                let at = Position { queue: self.index, head };
+                let at = Position { queue: self.index, head, interrupted };
                 chain.collect(memory, table, at, self.limits.chain);
                 bytes += chain.request().len() + chain.room();
                 requests.push(chain);
@@ -185,9 +228,19 @@ impl Ring {
         }
     }
 
-    fn pop(&mut self, memory: &Memory) -> Result<Option<u16>, Error> {
+    /// The next chain, marked before anything is done for it, and whether a former daemon had it.
+    fn pop(&mut self, memory: &Memory) -> Result<Option<(u16, bool)>, Error> {
+        if let Some(head) = self.interrupted.pop() {
+            return Ok(Some((head, true)));
+        }
         let next = self.queue.iter(memory.map())?.next();
-        Ok(next.map(|chain| chain.head_index()))
+        let Some(head) = next.map(|chain| chain.head_index()) else { return Ok(None) };
+        if let Some(tracker) = &mut self.tracker
+            && head < self.queue.size()
+        {
+            tracker.mark(head);
+        }
+        Ok(Some((head, false)))
     }
 
     /// Gives finished chains back to the guest, in their order, and notifies it if it wants to be. `finished` is empty
@@ -199,14 +252,26 @@ impl Ring {
         }
         chain::copy_out(memory, finished);
         for mut chain in finished.drain(..) {
-            if let Err(error) = self.queue.add_used(memory.map(), chain.head(), chain.used_length()) {
-                log::debug!("queue {}: chain {} cannot be returned: {error}", self.index, chain.head());
-            }
+            self.give_back(memory, &chain);
             chain.shrink();
             self.spare.push(chain);
         }
         if self.wants_notification(memory) {
             self.notify();
+        }
+    }
+
+    fn give_back(&mut self, memory: &Memory, chain: &Chain) {
+        let head = chain.head();
+        if let Some(tracker) = &self.tracker {
+            tracker.giving_back(head);
+        }
+        match (self.queue.add_used(memory.map(), head, chain.used_length()), &self.tracker) {
+            (Ok(()), Some(tracker)) => tracker.gave_back(head, self.queue.next_used()),
+            (Ok(()), None) => {}
+            (Err(error), _) => {
+                log::debug!("queue {}: chain {head} cannot be returned: {error}", self.index);
+            }
         }
     }
 
@@ -228,3 +293,8 @@ impl Ring {
         }
     }
 }
+
+// With the feature, guest memory is Xen's.
+#[cfg(all(test, not(feature = "xen")))]
+#[allow(clippy::expect_used, clippy::indexing_slicing)]
+mod properties;

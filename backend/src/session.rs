@@ -17,13 +17,16 @@ use vhost::vhost_user::{Error, Result};
 use vm_memory::GuestAddress;
 
 use crate::chain::Chain;
-use crate::device::Device;
+use crate::device::{Device, Stop};
 use crate::memory::Memory;
 use crate::queue::Ring;
 use crate::watch::Watcher;
 
 /// A device and the frontend it is served to.
-pub(crate) struct Backend {
+///
+/// It needs no process and no socket: what a frontend sends comes in by the methods of vhost's
+/// `VhostUserBackendReqHandlerMut`, and what else happens by those below. So it can be driven by a test, or a fuzzer.
+pub struct Backend {
     device: Box<dyn Device>,
     watcher: Watcher,
     session: Session,
@@ -37,12 +40,17 @@ struct Session {
     accepted: bool,
     /// The frontend learns from an answer when its request failed, if it wants to.
     reply_ack: bool,
+    /// The frontend says when the driver resets the device.
+    announces_resets: bool,
+    /// The frontend has memory in which another daemon finds what this one was at.
+    recorded: bool,
     memory: Memory,
     /// Where the frontend's own addresses of the regions are: it names rings by them.
     regions: Vec<Region>,
     rings: Vec<Ring>,
 }
 
+/// A piece of the guest's memory.
 struct Region {
     frontend: u64,
     guest: u64,
@@ -57,6 +65,8 @@ impl Session {
         Ok(Self {
             accepted: false,
             reply_ack: false,
+            announces_resets: false,
+            recorded: false,
             memory: Memory::default(),
             regions: Vec::new(),
             rings: rings.map_err(io::Error::other)?,
@@ -80,27 +90,34 @@ impl Session {
 }
 
 impl Backend {
-    pub(crate) fn new(mut device: Box<dyn Device>, watcher: Watcher) -> io::Result<Self> {
+    /// Serves `device`, whose descriptors `watcher` is to watch.
+    ///
+    /// # Errors
+    /// When a descriptor cannot be watched.
+    pub fn new(mut device: Box<dyn Device>, watcher: Watcher) -> io::Result<Self> {
         device.watch(&watcher)?;
         let session = Session::new(&*device)?;
         Ok(Self { device, watcher, session, requests: Vec::new(), finished: Vec::new() })
     }
 
-    /// The frontend is gone, and with it all that it set up.
+    /// The frontend is gone, and with it all that it set up. One that keeps a record does so in order to come back.
     pub(crate) fn end_session(&mut self) -> io::Result<()> {
         self.forget_kicks();
-        self.device.reset();
+        if self.session.recorded {
+            self.device.wait_for_another();
+        } else {
+            self.device.reset();
+        }
         self.finished.clear();
         self.session = Session::new(&*self.device)?;
         Ok(())
     }
 
-    /// Whether the session can go on after `error`: a request was refused, and the frontend is told. What is refused may
-    /// be the guest's doing, as a ring where it has no memory; that is no reason to leave.
+    /// Whether the session can go on after `error`: a request was refused, and the frontend was told. What is refused may
+    /// be the guest's doing, as a ring where it has no memory; that is no reason to leave. After any other error the
+    /// frontend may be waiting for an answer that does not come: it learns by the end of the connection.
     pub(crate) fn outlives(&self, error: &Error) -> bool {
-        let refusal =
-            matches!(error, Error::ReqHandlerError(_) | Error::InvalidParam | Error::InvalidOperation(_));
-        self.session.reply_ack && refusal
+        self.session.reply_ack && matches!(error, Error::ReqHandlerError(_))
     }
 
     fn forget_kicks(&mut self) {
@@ -111,19 +128,21 @@ impl Backend {
         }
     }
 
-    pub(crate) fn kicked(&mut self, queue: u32) {
+    /// The kick descriptor of a queue is readable.
+    pub fn kicked(&mut self, queue: u32) {
         if let Ok(ring) = self.session.ring(queue) {
             ring.kicked();
         }
     }
 
     /// Whether a queue waits to be worked on, though nobody will kick.
-    pub(crate) fn is_pending(&self) -> bool {
+    #[must_use]
+    pub fn is_pending(&self) -> bool {
         self.session.accepted && self.session.rings.iter().any(|ring| ring.pending && ring.is_running())
     }
 
     /// One turn of every queue that has something: take all, work, complete all.
-    pub(crate) fn work(&mut self) {
+    pub fn work(&mut self) {
         let Self { device, session, requests, finished, watcher: _ } = self;
         for (index, ring) in session.rings.iter_mut().enumerate() {
             if session.accepted && ring.pending {
@@ -135,7 +154,8 @@ impl Backend {
         self.complete();
     }
 
-    pub(crate) fn device_event(&mut self, token: u32) {
+    /// Something happened on a descriptor that the device watches as `token`.
+    pub fn device_event(&mut self, token: u32) {
         self.device.event(token, &mut self.finished);
         self.complete();
     }
@@ -152,7 +172,11 @@ impl Backend {
     fn stop_ring(&mut self, index: u32) -> Result<u16> {
         let queue = usize::try_from(index).map_err(|_| Error::InvalidParam)?;
         self.session.ring(index)?;
-        self.device.stop(queue, &mut self.finished);
+        // A frontend that would come back after its death knows what it is about. Others take part in the protocol
+        // feature, and yet do not send the message.
+        let says_all = self.session.announces_resets && self.session.recorded;
+        let meaning = if says_all { Stop::Queue } else { Stop::PerhapsReset };
+        self.device.stop(queue, meaning, &mut self.finished);
         self.complete();
         let watcher = self.watcher.clone();
         let ring = self.session.ring(index)?;
@@ -165,8 +189,13 @@ impl Backend {
     }
 }
 
-/// The frontend hears only that its request failed: the reason goes to the log.
+/// For requests that are acknowledged. The frontend hears only that its request failed: the reason goes to the log.
 fn refused(why: std::fmt::Arguments<'_>) -> Error {
     log::error!("a request of the frontend is refused: {why}");
+    Error::ReqHandlerError(io::ErrorKind::InvalidInput.into())
+}
+
+/// For requests that are answered by what they ask for: there is no answer, and the connection ends.
+fn unanswered(_: Error) -> Error {
     Error::InvalidParam
 }

@@ -34,6 +34,17 @@ pub enum Setup {
     Output(bool),
     /// Sensed.
     Input(Edges),
+    /// An output stays held as it is, anything else is released.
+    Left,
+}
+
+/// What a line has seen since it was last asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// How many edges.
+    pub edges: u32,
+    /// The level after the last of them, if there was one.
+    pub level: Option<bool>,
 }
 
 /// The lines behind a device.
@@ -60,10 +71,10 @@ pub trait Lines: Send {
     /// An event of a token of the hardware's own.
     fn event(&mut self, token: u32);
 
-    /// How many edges the line has seen since it was last asked; asking forgets them. A line that fails
+    /// The edges that the line has seen since it was last asked; asking forgets them. A line that fails
     /// here is reported no more.
     ///
     /// # Errors
     /// When the line is gone.
-    fn take_edges(&mut self, line: u16) -> io::Result<u32>;
+    fn take_edges(&mut self, line: u16) -> io::Result<Seen>;
 }

@@ -20,55 +20,45 @@ use log::warn;
 
 use crate::watch::Watcher;
 
-use super::chip::{Edges, Lines, Setup};
+use super::chip::{Edges, Lines, Seen, Setup};
 use super::policy::Line;
 use super::request::Request;
+use super::safe::Safe;
 use super::spec::{Direction, IrqStatus, Trigger};
+use super::state::{LineState, Record};
+use crate::inflight::Tail;
 
-/// What the device knows of a line. All of it is dropped at once, by assigning the default, when the
-/// driver sets the direction to NONE ("The device MUST discard all state information", 5.18.6.9).
+/// A line.
 #[derive(Debug)]
 struct State<B> {
-    /// As the driver configured it.
-    direction: Direction,
-    /// The value that the driver last set; drives the line when it is an output.
-    value: bool,
-    /// What raises the interrupt, while it is enabled.
-    trigger: Option<Trigger>,
-    /// An edge was sensed while the interrupt was masked.
-    latched: bool,
-    /// The driver does not listen: it queued a buffer for a disabled interrupt and got it back, or was told
-    /// that enabling failed. Linux's would queue a returned buffer again at once, for ever. So the next is
-    /// kept until the driver decides about the interrupt (5.18.7.1: "The driver can do this before
-    /// enabling").
-    deaf: bool,
+    known: LineState,
+    /// What becomes of it when no driver uses it.
+    safe: Safe,
     /// The driver's buffer: the interrupt is unmasked while there is one.
     buffer: Option<B>,
 }
 
-impl<B> Default for State<B> {
-    fn default() -> Self {
-        Self {
-            direction: Direction::None,
-            value: false,
-            trigger: None,
-            latched: false,
-            deaf: false,
-            buffer: None,
-        }
-    }
-}
-
 impl<B> State<B> {
-    /// How the hardware must be set up for this.
+    fn new(safe: Safe) -> Self {
+        Self { known: LineState::default(), safe, buffer: None }
+    }
+
+    /// How the hardware must be set up for what is known.
     fn setup(&self) -> Setup {
-        setup(self.direction, self.value, self.trigger)
+        let LineState { direction, value, trigger, .. } = self.known;
+        setup(direction, value, trigger, self.safe)
+    }
+
+    /// Gives the buffer back unused, and forgets all that is known.
+    fn clear(&mut self) -> Option<(B, IrqStatus)> {
+        self.known = LineState::default();
+        self.buffer.take().map(|buffer| (buffer, IrqStatus::Invalid))
     }
 }
 
 /// How the hardware must be set up for a direction, a value and an interrupt. A driver may enable an
 /// interrupt without a direction; then the line is sensed all the same.
-fn setup(direction: Direction, value: bool, trigger: Option<Trigger>) -> Setup {
+fn setup(direction: Direction, value: bool, trigger: Option<Trigger>, safe: Safe) -> Setup {
     let edges = match trigger {
         None => Edges::None,
         Some(Trigger::Rising | Trigger::High) => Edges::Rising,
@@ -77,7 +67,7 @@ fn setup(direction: Direction, value: bool, trigger: Option<Trigger>) -> Setup {
     };
     match direction {
         Direction::Output => Setup::Output(value),
-        Direction::None if edges == Edges::None => Setup::Released,
+        Direction::None if edges == Edges::None => safe.setup(),
         Direction::None | Direction::Input => Setup::Input(edges),
     }
 }
@@ -104,13 +94,25 @@ pub struct Controller<L, B> {
     returned: Vec<(B, IrqStatus)>,
     /// There is no driver at present; if it comes back, it finds its lines as they were.
     suspended: bool,
+    /// Where what is known is written down for a daemon that takes over.
+    record: Option<Record>,
 }
 
 impl<L: Lines, B> Controller<L, B> {
-    /// A device of `count` lines, all released.
-    pub fn new(hardware: L, count: u16) -> Self {
-        let lines = (0..count).map(|_| State::default()).collect();
-        Self { hardware, lines, returned: Vec::new(), suspended: false }
+    /// A device of lines with these safe values. The hardware is left as it is: it may be in use, by the driver of a
+    /// daemon that died.
+    pub fn new(hardware: L, safe: &[Safe]) -> Self {
+        let lines = safe.iter().copied().map(State::new).collect();
+        Self { hardware, lines, returned: Vec::new(), suspended: false, record: None }
+    }
+
+    fn count(&self) -> u16 {
+        u16::try_from(self.lines.len()).unwrap_or(u16::MAX)
+    }
+
+    /// Bytes that are needed to [take over](Self::take_over) from another daemon.
+    pub fn record_bytes(&self) -> usize {
+        Record::bytes(self.count())
     }
 
     /// Has the hardware's events watched; each is to be brought to [`Controller::event`].
@@ -131,16 +133,26 @@ impl<L: Lines, B> Controller<L, B> {
     /// # Errors
     /// When the hardware objects, or the message asks for what a line cannot be.
     pub fn execute(&mut self, request: Request<Line>) -> Result<u8, Error> {
-        match request {
-            Request::LineNames => Err(Error::NotALine),
+        let (line, done) = match request {
+            Request::LineNames => return Err(Error::NotALine),
             Request::GetDirection(line) => {
-                Ok(self.lines.get(line.index()).map_or(0, |state| state.direction.to_wire()))
+                let direction = self.lines.get(line.index()).map(|state| state.known.direction);
+                return Ok(direction.unwrap_or_default().to_wire());
             }
-            Request::SetDirection(line, to) => self.set_direction(line, to).map(|()| 0),
-            Request::GetValue(line) => Ok(self.hardware.value(line.number())?.into()),
-            Request::SetValue(line, to) => self.set_value(line, to).map(|()| 0),
-            Request::SetTrigger(line, None) => self.disable(line).map(|()| 0),
-            Request::SetTrigger(line, Some(to)) => self.enable(line, to).map(|()| 0),
+            Request::GetValue(line) => return Ok(self.hardware.value(line.number())?.into()),
+            Request::SetDirection(line, to) => (line, self.set_direction(line, to)),
+            Request::SetValue(line, to) => (line, self.set_value(line, to)),
+            Request::SetTrigger(line, None) => (line, self.disable(line)),
+            Request::SetTrigger(line, Some(to)) => (line, self.enable(line, to)),
+        };
+        self.note(line.number());
+        done.map(|()| 0)
+    }
+
+    /// Writes down what is known of a line.
+    fn note(&self, line: u16) {
+        if let (Some(record), Some(state)) = (&self.record, self.lines.get(usize::from(line))) {
+            record.set(line, state.known);
         }
     }
 
@@ -152,18 +164,18 @@ impl<L: Lines, B> Controller<L, B> {
         match to {
             Direction::None => {
                 // The state goes even if the hardware objects: the driver has done with the line.
-                let old = std::mem::take(state);
-                self.returned.extend(old.buffer.map(|buffer| (buffer, IrqStatus::Invalid)));
-                let released = self.hardware.set_up(line.number(), Setup::Released);
+                self.returned.extend(state.clear());
+                let released = self.hardware.set_up(line.number(), state.setup());
                 return Ok(released?);
             }
-            Direction::Output if state.trigger.is_some() => {
+            Direction::Output if state.known.trigger.is_some() => {
                 return Err(Error::OutputWithInterrupt);
             }
             Direction::Output | Direction::Input => {}
         }
-        self.hardware.set_up(line.number(), setup(to, state.value, state.trigger))?;
-        state.direction = to;
+        let wanted = setup(to, state.known.value, state.known.trigger, state.safe);
+        self.hardware.set_up(line.number(), wanted)?;
+        state.known.direction = to;
         Ok(())
     }
 
@@ -172,10 +184,10 @@ impl<L: Lines, B> Controller<L, B> {
         let Some(state) = self.lines.get_mut(line.index()) else {
             return Ok(());
         };
-        if state.direction == Direction::Output {
+        if state.known.direction == Direction::Output {
             self.hardware.set_up(line.number(), Setup::Output(to))?;
         }
-        state.value = to;
+        state.known.value = to;
         Ok(())
     }
 
@@ -186,21 +198,24 @@ impl<L: Lines, B> Controller<L, B> {
         let Some(state) = self.lines.get_mut(line.index()) else {
             return Ok(());
         };
-        if state.trigger == Some(trigger) {
+        if state.known.trigger == Some(trigger) {
             return Ok(());
         }
-        let was = state.trigger.take();
-        (state.latched, state.deaf) = (false, true);
-        if state.direction == Direction::Output {
+        let was = state.known.trigger.take();
+        (state.known.latched, state.known.deaf, state.known.level) = (false, true, None);
+        if state.known.direction == Direction::Output {
             return Err(Error::OutputWithInterrupt);
         }
         if was.is_some() {
             self.hardware.set_up(line.number(), state.setup())?;
             self.hardware.take_edges(line.number())?;
         }
-        let wanted = setup(state.direction, state.value, Some(trigger));
+        let wanted = setup(state.known.direction, state.known.value, Some(trigger), state.safe);
         self.hardware.set_up(line.number(), wanted)?;
-        (state.trigger, state.deaf) = (Some(trigger), false);
+        (state.known.trigger, state.known.deaf) = (Some(trigger), false);
+        if self.record.is_some() {
+            state.known.level = self.hardware.value(line.number()).ok();
+        }
         self.sense(line.number());
         Ok(())
     }
@@ -211,8 +226,8 @@ impl<L: Lines, B> Controller<L, B> {
         let Some(state) = self.lines.get_mut(line.index()) else {
             return Ok(());
         };
-        let was = state.trigger.take();
-        (state.latched, state.deaf) = (false, false);
+        let was = state.known.trigger.take();
+        (state.known.latched, state.known.deaf, state.known.level) = (false, false, None);
         if let Some(buffer) = state.buffer.take() {
             self.returned.push((buffer, IrqStatus::Invalid));
         }
@@ -230,13 +245,15 @@ impl<L: Lines, B> Controller<L, B> {
         };
         // Unmasked without being enabled (5.18.6.6), or a second buffer, which a driver must not
         // queue (5.18.7.2).
-        let disabled = state.trigger.is_none() && !state.deaf;
+        let disabled = state.known.trigger.is_none() && !state.known.deaf;
         if disabled || state.buffer.is_some() || self.suspended {
-            state.deaf |= disabled;
-            return self.returned.push((buffer, IrqStatus::Invalid));
+            state.known.deaf |= disabled;
+            self.returned.push((buffer, IrqStatus::Invalid));
+            return self.note(line.number());
         }
         state.buffer = Some(buffer);
         self.sense(line.number());
+        self.note(line.number());
     }
 
     /// Brings a line up to date after it was unmasked: collects what has happened, then looks at what
@@ -246,11 +263,11 @@ impl<L: Lines, B> Controller<L, B> {
         let Some(state) = self.lines.get_mut(usize::from(number)) else {
             return;
         };
-        let active = match state.trigger {
+        let active = match state.known.trigger {
             None => return,
             Some(Trigger::Rising | Trigger::Falling | Trigger::Both) => {
-                if state.latched && state.buffer.is_some() {
-                    state.latched = false;
+                if state.known.latched && state.buffer.is_some() {
+                    state.known.latched = false;
                     self.fire(number);
                 }
                 return self.collect(number);
@@ -269,7 +286,10 @@ impl<L: Lines, B> Controller<L, B> {
     /// A watched descriptor is readable: a line's, or one of the hardware's own.
     pub fn event(&mut self, token: u32) {
         match u16::try_from(token) {
-            Ok(line) if usize::from(line) < self.lines.len() => self.collect(line),
+            Ok(line) if usize::from(line) < self.lines.len() => {
+                self.collect(line);
+                self.note(line);
+            }
             _ => self.hardware.event(token),
         }
     }
@@ -279,16 +299,17 @@ impl<L: Lines, B> Controller<L, B> {
     fn collect(&mut self, number: u16) {
         let Some(state) = self.lines.get_mut(usize::from(number)) else { return };
         // Taken even if nobody wants them: the descriptor stays readable otherwise.
-        let edges = match self.hardware.take_edges(number) {
-            Ok(edges) => edges,
+        let Seen { edges, level } = match self.hardware.take_edges(number) {
+            Ok(seen) => seen,
             Err(error) => return warn!("line {number}: cannot read its events: {error}"),
         };
-        let Some(trigger) = state.trigger else { return };
-        let (masked, level) = (state.buffer.is_none(), matches!(trigger, Trigger::High | Trigger::Low));
+        let Some(trigger) = state.known.trigger else { return };
+        let (masked, by_level) = (state.buffer.is_none(), matches!(trigger, Trigger::High | Trigger::Low));
         // The first edge fires if it may; edges that find the interrupt masked are latched as one,
         // and only for an edge trigger (5.18.6.9).
         let left = if masked { edges } else { edges.saturating_sub(1) };
-        state.latched |= left > 0 && !level;
+        state.known.latched |= left > 0 && !by_level;
+        state.known.level = level.or(state.known.level);
         if edges > 0 {
             self.fire(number);
         }
@@ -311,41 +332,131 @@ impl<L: Lines, B> Controller<L, B> {
         }
     }
 
-    /// There are no requests any more, and nobody says why: all lines are released, as after a reset, but what
+    /// There are no requests any more, and nobody says why: no driver uses the lines, as after a reset, but what
     /// was known of them is kept for a driver that [comes back](Self::resume).
     pub fn suspend(&mut self) {
         self.suspended = true;
-        self.release();
+        self.make_safe();
+    }
+
+    /// The frontend died over a driver that goes on: the lines stay as they are, for the next frontend to
+    /// [take over](Self::take_over). What was in its memory is there, and this daemon lets go of it.
+    pub fn wait_for_another(&mut self) {
+        let Self { hardware: _, lines, returned, suspended, record } = self;
+        returned.clear();
+        lines.iter_mut().for_each(|state| state.buffer = None);
+        *suspended = true;
+        *record = None;
+    }
+
+    /// A driver starts the device, on a ring whose next entry is `base`. Where there is a record, that says whether it is a
+    /// new driver. Else rings that start at zero belong to a new one, others to one that was paused.
+    pub fn start(&mut self, base: u16) {
+        let is_new = self.record.as_ref().map_or(base == 0, |record| !record.is_current());
+        if is_new { self.reset() } else { self.resume() }
     }
 
     /// The driver is back, and thinks that its lines are as they were: so they are made. What happened
     /// meanwhile on a line that it listened to is lost, except for a level that is still there.
-    pub fn resume(&mut self) {
+    fn resume(&mut self) {
         if !std::mem::replace(&mut self.suspended, false) {
             return;
         }
-        for (number, state) in (0u16..).zip(&mut self.lines) {
-            if let Err(error) = self.hardware.set_up(number, state.setup()) {
-                warn!("line {number}: cannot take it again: {error}");
-                *state = State { deaf: true, ..State::default() };
-            }
+        for number in 0..self.count() {
+            self.take_again(number);
         }
     }
 
-    /// The driver is gone: all lines are released, all that was known of them is forgotten, and the
-    /// buffers are dropped without a word, since there is no ring any more that could take them.
-    pub fn reset(&mut self) {
-        let Self { hardware: _, lines, returned, suspended } = self;
-        returned.clear();
-        lines.fill_with(State::default);
-        *suspended = false;
-        self.release();
+    /// Makes the hardware of a line what is known of it; says whether it could be.
+    fn take_again(&mut self, number: u16) -> bool {
+        let Some(state) = self.lines.get_mut(usize::from(number)) else { return false };
+        let taken = self.hardware.set_up(number, state.setup());
+        if let Err(error) = &taken {
+            warn!("line {number}: cannot take it again: {error}");
+            state.known = LineState { deaf: true, ..LineState::default() };
+            self.note(number);
+        }
+        taken.is_ok()
     }
 
-    fn release(&mut self) {
-        for (number, _) in (0u16..).zip(&self.lines) {
-            if let Err(error) = self.hardware.set_up(number, Setup::Released) {
-                warn!("line {number}: cannot release it: {error}");
+    /// The frontend has memory that outlives daemons. What one that died wrote there is taken up: outputs are requested
+    /// with the value that they have, so that nothing moves, and interrupts armed again. If nothing is there, no driver uses
+    /// the lines.
+    pub fn take_over(&mut self, tail: Tail) {
+        let record = Record::new(tail, self.count());
+        let current = record.is_current();
+        self.record = Some(record);
+        if !current {
+            return self.reset();
+        }
+        log::info!("going on with the lines as another daemon left them");
+        self.suspended = false;
+        for number in 0..self.count() {
+            self.recall(number);
+        }
+    }
+
+    fn recall(&mut self, number: u16) {
+        let recorded = self.record.as_ref().and_then(|record| record.get(number));
+        let Some(state) = self.lines.get_mut(usize::from(number)) else { return };
+        if recorded.is_none() {
+            warn!("line {number}: what another daemon knew of it cannot be read");
+        }
+        let LineState { trigger, latched, .. } = state.known;
+        (state.known, state.buffer) = (recorded.unwrap_or_default(), None);
+        // If it was this daemon itself, it may have seen more since its frontend died.
+        state.known.latched |= latched && trigger == state.known.trigger;
+        if self.take_again(number)
+            && self.missed(number).unwrap_or(false)
+            && let Some(state) = self.lines.get_mut(usize::from(number))
+        {
+            state.known.latched = true;
+        }
+        self.note(number);
+    }
+
+    /// Whether an edge that the driver wants to hear of came when no daemon looked. The kernel may have
+    /// recorded it; else it shows if the level is another than it was. A pulse that came and went is not seen, nor is the
+    /// second edge of one that went unseen since the trigger does not ask for it.
+    fn missed(&mut self, number: u16) -> io::Result<bool> {
+        let Some(state) = self.lines.get(usize::from(number)) else { return Ok(false) };
+        let LineState { trigger: Some(trigger), level: Some(before), .. } = state.known else {
+            return Ok(false);
+        };
+        if self.hardware.take_edges(number)?.edges > 0 {
+            return Ok(!matches!(trigger, Trigger::High | Trigger::Low));
+        }
+        let now = self.hardware.value(number)?;
+        if let Some(state) = self.lines.get_mut(usize::from(number)) {
+            state.known.level = Some(now);
+        }
+        Ok(match trigger {
+            Trigger::Rising => now && !before,
+            Trigger::Falling => before && !now,
+            Trigger::Both => now != before,
+            // A level is looked at when the driver unmasks it.
+            Trigger::High | Trigger::Low => false,
+        })
+    }
+
+    /// No driver uses the lines: they go to their safe values, all that was known of them is forgotten, and the
+    /// buffers are dropped without a word, since there is no ring any more that could take them.
+    pub fn reset(&mut self) {
+        self.returned.clear();
+        self.suspended = false;
+        for state in &mut self.lines {
+            state.clear();
+        }
+        if let Some(record) = &self.record {
+            record.begin();
+        }
+        self.make_safe();
+    }
+
+    fn make_safe(&mut self) {
+        for (number, state) in (0u16..).zip(&self.lines) {
+            if let Err(error) = self.hardware.set_up(number, state.safe.setup()) {
+                warn!("line {number}: cannot make it safe: {error}");
             }
         }
     }
@@ -357,6 +468,7 @@ mod tests {
     use crate::gpio::fake::FakeLines;
     use crate::gpio::policy::Policy;
     use crate::gpio::request::{Request as R, UncheckedLine};
+    use crate::inflight;
     use IrqStatus::{Invalid, Valid};
 
     /// A controller of four lines whose event buffers are numbers.
@@ -369,7 +481,7 @@ mod tests {
         fn new() -> Self {
             let mut policy = Policy::new(4);
             policy.set_interrupts(true);
-            Self { controller: Controller::new(FakeLines::new(4), 4), policy }
+            Self { controller: Controller::new(FakeLines::new(4), &[Safe::Release; 4]), policy }
         }
 
         fn ask(&mut self, request: R<UncheckedLine>) -> Result<u8, Error> {
@@ -515,7 +627,7 @@ mod tests {
         bench.unmask(2, 2);
         assert_eq!(bench.returned(), [(2, Invalid)]);
         bench.controller.hardware.taken.insert(3);
-        bench.controller.resume();
+        bench.controller.start(1);
         assert_eq!(bench.setup(0), Setup::Output(true));
         assert_eq!(bench.ask(R::GetDirection(UncheckedLine(3))).ok(), Some(0));
         bench.unmask(1, 3);
@@ -525,7 +637,7 @@ mod tests {
         assert_eq!(bench.returned(), [(4, Valid)]);
         // Only what was suspended can be resumed.
         assert!(bench.direction(0, Direction::None));
-        bench.controller.resume();
+        bench.controller.start(1);
         assert_eq!(bench.setup(0), Setup::Released);
     }
 
@@ -794,6 +906,186 @@ mod tests {
         bench.pulse(3);
         bench.unmask(3, 5);
         assert_eq!(bench.returned(), [(5, Valid)]);
+    }
+
+    /// A daemon that has a record, which another finds when it is dropped.
+    fn recorded(safe: [Safe; 4]) -> (Bench, Tail) {
+        let mut bench = Bench::new();
+        bench.controller = Controller::new(FakeLines::new(4), &safe);
+        let tail = inflight::tests::tail(bench.controller.record_bytes());
+        bench.controller.take_over(tail.clone());
+        bench.controller.start(0);
+        (bench, tail)
+    }
+
+    /// Dies and is replaced, on hardware that lets go of lines, with other levels where they are not driven.
+    fn replace(bench: Bench, tail: &Tail, safe: [Safe; 4], levels: [bool; 4]) -> Bench {
+        let Bench { policy, .. } = bench;
+        let mut lines = FakeLines::new(4);
+        for (line, level) in (0..).zip(levels) {
+            lines.line(line).level = level;
+        }
+        let mut bench = Bench { controller: Controller::new(lines, &safe), policy };
+        bench.controller.take_over(tail.clone());
+        bench.controller.start(5);
+        bench
+    }
+
+    const RELEASE: [Safe; 4] = [Safe::Release; 4];
+
+    #[test]
+    fn a_daemon_that_takes_over_goes_on_with_the_lines() {
+        let (mut bench, tail) = recorded(RELEASE);
+        assert!(bench.set(0, true) && bench.direction(0, Direction::Output));
+        assert!(bench.direction(1, Direction::Input) && bench.trigger(1, Some(Trigger::Rising)));
+        assert!(bench.set(2, true) && bench.trigger(3, Some(Trigger::High)));
+        bench.pulse(1);
+        let mut bench = replace(bench, &tail, RELEASE, [false; 4]);
+        assert_eq!(bench.setup(0), Setup::Output(true));
+        assert_eq!(bench.setup(1), Setup::Input(Edges::Rising));
+        assert_eq!(bench.ask(R::GetDirection(UncheckedLine(1))).ok(), Some(2));
+        bench.unmask(1, 1);
+        bench.unmask(3, 2);
+        assert_eq!(bench.returned(), [(1, Valid)], "latched before");
+        bench.drive(3, true);
+        assert_eq!(bench.returned(), [(2, Valid)]);
+        // The value that was set before the direction (5.18.6.5).
+        assert!(bench.direction(2, Direction::Output));
+        assert_eq!(bench.setup(2), Setup::Output(true));
+        // What was told is told once, also if the next daemon dies.
+        let mut bench = replace(bench, &tail, RELEASE, [false; 4]);
+        bench.unmask(1, 1);
+        assert_eq!(bench.returned(), []);
+        assert_eq!(bench.setup(2), Setup::Output(true));
+    }
+
+    /// A level that is another than it was is an edge, if the driver wants to hear of that one.
+    #[test]
+    fn an_edge_that_nobody_saw_is_told_if_it_shows() {
+        use Trigger::{Both, Falling, High, Low, Rising};
+        for (trigger, up, down) in [
+            (Rising, true, false),
+            (Falling, false, true),
+            (Both, true, true),
+            (High, true, false),
+            (Low, false, true),
+        ] {
+            for (before, after) in [(false, true), (true, false), (false, false), (true, true)] {
+                let (mut bench, tail) = recorded(RELEASE);
+                bench.controller.hardware.line(0).level = before;
+                assert!(bench.trigger(0, Some(trigger)));
+                let mut bench = replace(bench, &tail, RELEASE, [after; 4]);
+                bench.unmask(0, 1);
+                let level = match trigger {
+                    High => after,
+                    Low => !after,
+                    _ => false,
+                };
+                let edge = !matches!(trigger, High | Low) && before != after && if after { up } else { down };
+                let told: &[_] = if edge || level { &[(1, Valid)] } else { &[] };
+                assert_eq!(bench.returned(), told, "{trigger:?} {before} {after}");
+            }
+        }
+    }
+
+    /// The last level that was seen is that after the last edge.
+    #[test]
+    fn an_edge_that_was_told_is_not_told_again() {
+        let (mut bench, tail) = recorded(RELEASE);
+        assert!(bench.trigger(0, Some(Trigger::Both)));
+        bench.unmask(0, 1);
+        bench.drive(0, true);
+        assert_eq!(bench.returned(), [(1, Valid)]);
+        let mut bench = replace(bench, &tail, RELEASE, [true; 4]);
+        bench.unmask(0, 2);
+        assert_eq!(bench.returned(), []);
+    }
+
+    #[test]
+    fn after_a_reset_there_is_nothing_to_take_over() {
+        let (mut bench, tail) = recorded(RELEASE);
+        assert!(bench.set(0, true) && bench.direction(0, Direction::Output));
+        bench.controller.reset();
+        let mut bench = replace(bench, &tail, RELEASE, [false; 4]);
+        assert_eq!(bench.setup(0), Setup::Released);
+        assert_eq!(bench.ask(R::GetDirection(UncheckedLine(0))).ok(), Some(0));
+        // The frontend may also say it by zeros, to a daemon that lives.
+        assert!(bench.set(0, true) && bench.direction(0, Direction::Output));
+        tail.set_word(0, 0);
+        bench.controller.start(5);
+        assert_eq!(bench.setup(0), Setup::Released);
+        assert!(bench.set(0, true) && bench.direction(0, Direction::Output));
+        let mut bench = replace(bench, &tail, RELEASE, [false; 4]);
+        assert_eq!(bench.setup(0), Setup::Output(true));
+    }
+
+    /// A line whose word nobody wrote is one of which nothing is known; the others go on.
+    #[test]
+    fn a_record_of_anybodys_making_harms_its_own_line() {
+        let (mut bench, tail) = recorded(RELEASE);
+        assert!(bench.direction(0, Direction::Output) && bench.direction(1, Direction::Output));
+        tail.set_word(2, 0x1234_5678);
+        let mut bench = replace(bench, &tail, RELEASE, [false; 4]);
+        assert_eq!((bench.setup(0), bench.setup(1)), (Setup::Released, Setup::Output(false)));
+        // Another number of lines: somebody else's record.
+        tail.set_word(1, 5);
+        let mut bench = replace(bench, &tail, RELEASE, [false; 4]);
+        assert_eq!(bench.setup(1), Setup::Released);
+    }
+
+    /// A frontend that dies is no reason to touch a line, and no reset of the driver's.
+    #[test]
+    fn lines_wait_for_another_frontend_as_they_are() {
+        let (mut bench, tail) = recorded([Safe::Level(false); 4]);
+        assert!(bench.set(0, true) && bench.direction(0, Direction::Output));
+        assert!(bench.trigger(1, Some(Trigger::Rising)));
+        bench.unmask(1, 1);
+        bench.controller.wait_for_another();
+        assert_eq!((bench.setup(0), bench.setup(1)), (Setup::Output(true), Setup::Input(Edges::Rising)));
+        bench.drive(1, true);
+        bench.drive(1, false);
+        assert_eq!(bench.returned(), [], "its ring is gone");
+        bench.controller.take_over(tail);
+        bench.controller.start(3);
+        bench.unmask(1, 1);
+        assert_eq!(bench.returned(), [(1, Valid)]);
+        assert_eq!(bench.setup(0), Setup::Output(true));
+    }
+
+    #[test]
+    fn a_line_that_no_driver_uses_is_safe() {
+        let safe = [Safe::Release, Safe::Level(false), Safe::Level(true), Safe::Stay];
+        let unused = [Setup::Released, Setup::Output(false), Setup::Output(true), Setup::Released];
+        let (mut bench, _) = recorded(safe);
+        let setups = |bench: &mut Bench| [0, 1, 2, 3].map(|line| bench.setup(line));
+        assert_eq!(setups(&mut bench), unused, "from the start");
+        let ways: [fn(&mut Bench); 3] = [
+            |bench| bench.controller.reset(),
+            |bench| bench.controller.suspend(),
+            |bench| assert!((0..4).all(|line| bench.direction(line, Direction::None))),
+        ];
+        for way in ways {
+            for level in [false, true] {
+                for line in 0..4 {
+                    assert!(bench.set(line, level) && bench.direction(line, Direction::Output));
+                }
+                assert_eq!(setups(&mut bench), [Setup::Output(level); 4]);
+                way(&mut bench);
+                let [released, low, high, _] = unused;
+                assert_eq!(setups(&mut bench), [released, low, high, Setup::Output(level)]);
+                bench.controller.start(0);
+            }
+            // Held as an output, but not as anything else.
+            assert!(bench.direction(3, Direction::Input));
+            way(&mut bench);
+            assert_eq!(bench.setup(3), Setup::Released);
+            bench.controller.reset();
+        }
+        // An interrupt without a direction, and then none any more.
+        assert!(bench.trigger(2, Some(Trigger::Both)));
+        assert_eq!(bench.setup(2), Setup::Input(Edges::Both));
+        assert!(bench.trigger(2, None));
+        assert_eq!(bench.setup(2), Setup::Output(true));
     }
 
     #[test]

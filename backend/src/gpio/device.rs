@@ -8,13 +8,15 @@ use std::io;
 use log::{debug, warn};
 
 use crate::chain::{Chain, Limits};
-use crate::device::{Device, QueueLimits, RING_SIZE, Refused};
+use crate::device::{Device, QueueLimits, RING_SIZE, Refused, Stop};
+use crate::inflight::Tail;
 use crate::watch::Watcher;
 
 use super::chip::Lines;
 use super::controller::{Controller, Error};
 use super::policy::Policy;
 use super::request;
+use super::safe::Safe;
 use super::spec::{self, IrqStatus};
 
 /// Longest name of a line, as in Linux's character device (32 bytes with the zero at the end).
@@ -61,11 +63,11 @@ pub struct Gpio<L> {
 }
 
 impl<L: Lines> Gpio<L> {
-    /// A device whose lines have these names, where they have one.
+    /// A device whose lines have these names, where they have one, and these safe values.
     ///
     /// # Errors
     /// When the names are not as the specification wants them.
-    pub fn new(hardware: L, names: &[Option<String>]) -> Result<Self, NameError> {
+    pub fn new(hardware: L, names: &[Option<String>], safe: &[Safe]) -> Result<Self, NameError> {
         let count = u16::try_from(names.len())
             .ok()
             .filter(|count| (1..=LINES_MAX).contains(count))
@@ -73,7 +75,7 @@ impl<L: Lines> Gpio<L> {
         let names = names_block(names)?;
         let size = u32::try_from(names.len()).unwrap_or(0);
         Ok(Self {
-            controller: Controller::new(hardware, count),
+            controller: Controller::new(hardware, safe),
             policy: Policy::new(count),
             failed: HashSet::new(),
             names,
@@ -83,6 +85,10 @@ impl<L: Lines> Gpio<L> {
 
     /// One message of the request queue.
     fn answer(&mut self, chain: &mut Chain) {
+        if chain.was_interrupted() {
+            // It may have been carried out: the driver is told that nobody knows.
+            return chain.set_answer(&request::response(None));
+        }
         match self.carry_out(chain.request()) {
             Ok(Answer::Value(value)) if chain.room() >= spec::RESPONSE_SIZE => {
                 chain.set_answer(&request::response(Some(value)));
@@ -95,7 +101,14 @@ impl<L: Lines> Gpio<L> {
                     block.copy_from_slice(&self.names);
                 }
             }
-            Ok(_) => {
+            Ok(Answer::Names) => {
+                debug!("the names are asked for without the room for them, or where there are none");
+                // All fields are set, also those of an array that is too short (5.18.6.9).
+                if let (_, [status, ..]) = chain.parts(chain.room()) {
+                    *status = spec::STATUS_ERR;
+                }
+            }
+            Ok(Answer::Value(_)) => {
                 debug!("a request without the room for its answer");
                 chain.set_answer(&request::response(None));
             }
@@ -121,7 +134,8 @@ impl<L: Lines> Gpio<L> {
         }
     }
 
-    /// One buffer of the event queue; given back at once if it unmasks nothing.
+    /// One buffer of the event queue; given back at once if it unmasks nothing. One that a former daemon kept is as good
+    /// as new: it waits, and nothing was done for it.
     fn unmask(&mut self, mut chain: Chain, finished: &mut Vec<Chain>) {
         if chain.room() < spec::IRQ_RESPONSE_SIZE {
             debug!("an event buffer without room for a status");
@@ -212,24 +226,35 @@ impl<L: Lines> Device for Gpio<L> {
         self.give_back(finished);
     }
 
-    /// Rings that start at zero belong to a new driver, others to one that was paused.
     fn start(&mut self, queue: usize, base: u16) {
         if queue == usize::from(spec::REQUEST_QUEUE) {
-            match base {
-                0 => self.controller.reset(),
-                _ => self.controller.resume(),
-            }
+            self.controller.start(base);
         }
     }
 
-    /// A frontend stops both queues when the guest resets the device, and also to pause it: vhost-user has no
-    /// message for either that all frontends send. The lines are let go in any case.
-    fn stop(&mut self, queue: usize, finished: &mut Vec<Chain>) {
-        self.controller.stop_events();
-        self.give_back(finished);
-        if queue == usize::from(spec::REQUEST_QUEUE) {
+    /// Most frontends stop both queues when the guest resets the device, and also to pause it. The lines are not the
+    /// guest's any more in any case.
+    fn stop(&mut self, queue: usize, meaning: Stop, finished: &mut Vec<Chain>) {
+        if meaning == Stop::PerhapsReset || queue == usize::from(spec::EVENT_QUEUE) {
+            self.controller.stop_events();
+            self.give_back(finished);
+        }
+        if meaning == Stop::PerhapsReset && queue == usize::from(spec::REQUEST_QUEUE) {
             self.controller.suspend();
         }
+    }
+
+    fn record_bytes(&self) -> usize {
+        self.controller.record_bytes()
+    }
+
+    fn take_over(&mut self, tail: Tail) {
+        self.controller.take_over(tail);
+    }
+
+    fn wait_for_another(&mut self) {
+        self.policy.set_interrupts(false);
+        self.controller.wait_for_another();
     }
 
     fn reset(&mut self) {
@@ -252,7 +277,8 @@ mod tests {
 
     fn device(names: &[Option<&str>]) -> Gpio<FakeLines> {
         let names: Vec<_> = names.iter().map(|name| name.map(str::to_owned)).collect();
-        let mut device = Gpio::new(FakeLines::new(names.len()), &names).expect("good names");
+        let mut device = Gpio::new(FakeLines::new(names.len()), &names, &vec![Safe::Release; names.len()])
+            .expect("good names");
         device.accept_features(1 << spec::F_IRQ).expect("known features");
         device
     }
@@ -279,8 +305,11 @@ mod tests {
         assert_eq!(device.config(), spec::config(10, u32::try_from(block.len()).expect("short")));
         let answer = process(&mut device, REQUESTS, &message(1, 0, 0), 1 + block.len());
         assert_eq!(answer, [[&[0], &block[..]].concat()]);
-        let short = process(&mut device, REQUESTS, &message(1, 0, 0), block.len());
-        assert_eq!(short, [[spec::STATUS_ERR, 0]]);
+        for room in 1..=block.len() {
+            let short = process(&mut device, REQUESTS, &message(1, 0, 0), room);
+            let refused = [vec![spec::STATUS_ERR], vec![0; room - 1]].concat();
+            assert_eq!(short, [refused], "all that there is of the array is set");
+        }
     }
 
     /// 5.18.4: a size of zero says that there are no names, and then the message is not supported.
@@ -288,14 +317,14 @@ mod tests {
     fn without_names_there_is_no_block() {
         let mut device = device(&[None, None]);
         assert_eq!(device.config(), [2, 0, 0, 0, 0, 0, 0, 0]);
-        assert_eq!(process(&mut device, REQUESTS, &message(1, 0, 0), 16), [[spec::STATUS_ERR, 0]]);
+        assert_eq!(process(&mut device, REQUESTS, &message(1, 0, 0), 2), [[spec::STATUS_ERR, 0]]);
     }
 
     #[test]
     fn names_that_the_specification_forbids_are_refused() {
         let new = |names: &[&str]| {
             let names: Vec<_> = names.iter().map(|name| Some((*name).to_owned())).collect();
-            Gpio::new(FakeLines::new(names.len()), &names).err()
+            Gpio::new(FakeLines::new(names.len()), &names, &vec![Safe::Release; names.len()]).err()
         };
         assert_eq!(new(&["a", "b", "a"]), Some(NameError::Twice("a".to_owned())));
         for name in ["", "tür", "a\nb", &"x".repeat(NAME_MAX + 1)] {
@@ -303,8 +332,11 @@ mod tests {
         }
         assert_eq!(new(&[]), Some(NameError::Count(0)));
         let most = usize::from(LINES_MAX);
-        assert!(Gpio::new(FakeLines::new(most), &vec![None; most]).is_ok());
-        assert!(Gpio::new(FakeLines::new(most + 1), &vec![None; most + 1]).is_err());
+        assert!(Gpio::new(FakeLines::new(most), &vec![None; most], &vec![Safe::Release; most]).is_ok());
+        assert!(
+            Gpio::new(FakeLines::new(most + 1), &vec![None; most + 1], &vec![Safe::Release; most + 1])
+                .is_err()
+        );
     }
 
     /// 5.18.6.9: "The device MUST set all the fields of the struct virtio_gpio_response".
@@ -358,10 +390,10 @@ mod tests {
         process(&mut device, REQUESTS, &message(3, 1, 1), 2);
         process(&mut device, EVENTS, &[0, 0], 1);
         let mut finished = Vec::new();
-        device.stop(REQUESTS, &mut finished);
+        device.stop(REQUESTS, Stop::PerhapsReset, &mut finished);
         assert_eq!(finished.len(), 1);
         assert_eq!((finished[0].queue(), finished[0].answer()), (EVENTS, &[0][..]));
-        device.stop(EVENTS, &mut finished);
+        device.stop(EVENTS, Stop::PerhapsReset, &mut finished);
         device.event(0, &mut finished);
         assert_eq!(finished.len(), 1);
         device.start(REQUESTS, 0);

@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 use std::io;
 
-use super::chip::{Edges, Lines, Setup};
+use super::chip::{Edges, Lines, Seen, Setup};
 use crate::watch::Watcher;
 
 /// One line of [`FakeLines`].
@@ -39,7 +39,7 @@ impl FakeLines {
             Setup::Input(Edges::Both) => true,
             Setup::Input(Edges::Rising) => level,
             Setup::Input(Edges::Falling) => !level,
-            Setup::Input(Edges::None) | Setup::Output(_) | Setup::Released => false,
+            Setup::Input(Edges::None) | Setup::Output(_) | Setup::Released | Setup::Left => false,
         };
         line.edges += u32::from(edge && wanted);
     }
@@ -56,11 +56,16 @@ impl Lines for FakeLines {
             return Err(io::ErrorKind::ResourceBusy.into());
         }
         let state = self.line(line);
+        let setup = match (setup, state.setup) {
+            (Setup::Left, driven @ Setup::Output(_)) => driven,
+            (Setup::Left, _) => Setup::Released,
+            (other, _) => other,
+        };
         state.setup = setup;
         match setup {
             Setup::Released => state.edges = 0,
             Setup::Output(level) => state.level = level,
-            Setup::Input(_) => {}
+            Setup::Input(_) | Setup::Left => {}
         }
         Ok(())
     }
@@ -75,7 +80,9 @@ impl Lines for FakeLines {
 
     fn event(&mut self, _token: u32) {}
 
-    fn take_edges(&mut self, line: u16) -> io::Result<u32> {
-        Ok(std::mem::take(&mut self.line(line).edges))
+    fn take_edges(&mut self, line: u16) -> io::Result<Seen> {
+        let line = self.line(line);
+        let edges = std::mem::take(&mut line.edges);
+        Ok(Seen { edges, level: (edges > 0).then_some(line.level) })
     }
 }

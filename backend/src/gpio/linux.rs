@@ -4,7 +4,8 @@
 //!
 //! Each line is a request of its own: held from the moment the guest configures it until it lets it go or
 //! is gone, so that lines come and go one by one, from as many chips as there are. While a line is not held the
-//! kernel has it, and any other process may take it.
+//! kernel has it, and any other process may take it. Where the parent keeps descriptors (`kept`), a line stays held when
+//! this daemon dies, and the next finds it as it is.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -17,7 +18,8 @@ use gpiocdev_uapi::v2::{
 };
 
 use super::arguments::LineArgument;
-use super::chip::{Edges, Lines, Setup};
+use super::chip::{Edges, Lines, Seen, Setup};
+use super::kept::{Keeper, Kept};
 use crate::sysfs::{Device, Sysfs};
 use crate::watch::Watcher;
 
@@ -30,11 +32,21 @@ const EVENTS_PER_READ: usize = 16;
 /// 64-bit words of an edge event, as the kernel writes it.
 const EVENT_WORDS: usize = size_of::<LineEdgeEvent>() / size_of::<u64>();
 
+/// `GPIO_V2_LINE_EVENT_RISING_EDGE`.
+const RISING_EDGE: u32 = 1;
+
 /// Where an operator's line is.
 struct Pin {
     chip: Arc<Chip>,
     offset: u32,
     held: Option<Held>,
+}
+
+impl Pin {
+    /// Names the line for a daemon that takes over.
+    fn name(&self) -> String {
+        format!("{}:{}", self.chip.device, self.offset)
+    }
 }
 
 /// An open chip.
@@ -54,10 +66,11 @@ struct Held {
 pub struct LinuxLines {
     pins: Vec<Pin>,
     watcher: Option<Watcher>,
+    keeper: Option<Keeper>,
 }
 
 impl LinuxLines {
-    /// Finds the lines that the operator chose. None is taken yet.
+    /// Finds the lines that the operator chose. None is taken yet, except those that a former daemon held.
     ///
     /// # Errors
     /// Says which chip or line does not exist, and what there is instead.
@@ -82,7 +95,33 @@ impl LinuxLines {
             log::info!("the guest's line {number} ({name}) is line {} of {}", line.offset, chip.device);
             pins.push(Pin { chip: Arc::clone(chip), offset: line.offset, held: None });
         }
-        Ok(Self { pins, watcher: None })
+        let mut lines = Self { pins, watcher: None, keeper: None };
+        if let Some((keeper, kept)) = Keeper::inherited() {
+            lines.keeper = Some(keeper);
+            lines.take_up(kept);
+        }
+        Ok(lines)
+    }
+
+    /// Takes up the requests that a former daemon left, each as the kernel has it. Those of lines that are not the guest's any
+    /// more are let go when this daemon keeps its own.
+    fn take_up(&mut self, kept: Kept) {
+        for (name, file) in kept {
+            let Some(pin) = self.pins.iter_mut().find(|pin| pin.name() == name) else { continue };
+            match pin.chip.present(pin.offset, &file) {
+                Ok(setup) => pin.held = Some(Held { file, setup, watched: false }),
+                Err(error) => log::warn!("{name}: a former daemon's request is not usable: {error}"),
+            }
+        }
+    }
+
+    /// Leaves all requests with the parent, as they are now.
+    fn keep(&self) {
+        let Some(keeper) = &self.keeper else { return };
+        let held = self.pins.iter().filter_map(|pin| Some((pin.name(), &pin.held.as_ref()?.file)));
+        if let Err(error) = keeper.keep(held) {
+            log::warn!("lines cannot be kept, and are let go if this daemon dies: {error}");
+        }
     }
 
     fn pin(&mut self, line: u16) -> io::Result<&mut Pin> {
@@ -119,7 +158,7 @@ impl Chip {
             .read(true)
             .write(true)
             .open(&path)
-            .with_context(|| format!("cannot open {path}"))?;
+            .with_context(|| format!("cannot open {path}: is the node yours?"))?;
         let count = get_chip_info(&file).with_context(|| format!("{path} is not a GPIO chip"))?.num_lines;
         Ok((Self { device: path, file }, count))
     }
@@ -127,6 +166,21 @@ impl Chip {
     fn label(&self) -> anyhow::Result<String> {
         let info = get_chip_info(&self.file).context("cannot ask a GPIO chip for its label")?;
         Ok(info.label.as_os_str().to_string_lossy().into_owned())
+    }
+
+    /// How a line is set up that is held by `request`.
+    fn present(&self, offset: u32, request: &File) -> io::Result<Setup> {
+        let flags = get_line_info(&self.file, offset).map_err(Failure)?.flags;
+        if flags.contains(LineFlags::OUTPUT) {
+            return read_value(request).map(Setup::Output);
+        }
+        let edges = match (flags.contains(LineFlags::EDGE_RISING), flags.contains(LineFlags::EDGE_FALLING)) {
+            (false, false) => Edges::None,
+            (true, false) => Edges::Rising,
+            (false, true) => Edges::Falling,
+            (true, true) => Edges::Both,
+        };
+        Ok(Setup::Input(edges))
     }
 
     /// Requests a line; a line that is taken is an error that says by whom.
@@ -173,7 +227,7 @@ impl From<Failure> for io::Error {
 
 fn flags(setup: Setup) -> (LineFlags, bool) {
     match setup {
-        Setup::Released => (LineFlags::empty(), false),
+        Setup::Released | Setup::Left => (LineFlags::empty(), false),
         Setup::Output(value) => (LineFlags::OUTPUT, value),
         Setup::Input(edges) => {
             let edges = match edges {
@@ -206,10 +260,12 @@ impl Lines for LinuxLines {
     fn set_up(&mut self, line: u16, setup: Setup) -> io::Result<()> {
         let watcher = self.watcher.clone();
         let pin = self.pin(line)?;
+        let was_held = pin.held.is_some();
         let (flags, value) = flags(setup);
         match (&mut pin.held, setup) {
-            (None, Setup::Released) => {}
-            (Some(held), Setup::Released) => {
+            (Some(Held { setup: Setup::Output(_), .. }), Setup::Left) => {}
+            (None, Setup::Released | Setup::Left) => {}
+            (Some(held), Setup::Released | Setup::Left) => {
                 held.unwatch(watcher.as_ref());
                 pin.held = None;
             }
@@ -231,6 +287,9 @@ impl Lines for LinuxLines {
                 pin.held = Some(Held { file, setup, watched: watcher.is_some() });
             }
         }
+        if pin.held.is_some() != was_held {
+            self.keep();
+        }
         Ok(())
     }
 
@@ -245,14 +304,20 @@ impl Lines for LinuxLines {
 
     fn watch(&mut self, watcher: &Watcher) -> io::Result<()> {
         self.watcher = Some(watcher.clone());
+        for (pin, line) in self.pins.iter_mut().zip(0..) {
+            if let Some(held) = &mut pin.held {
+                watcher.add(&held.file, line)?;
+                held.watched = true;
+            }
+        }
         Ok(())
     }
 
     fn event(&mut self, _token: u32) {}
 
-    fn take_edges(&mut self, line: u16) -> io::Result<u32> {
+    fn take_edges(&mut self, line: u16) -> io::Result<Seen> {
         let watcher = self.watcher.clone();
-        let Some(held) = &mut self.pin(line)?.held else { return Ok(0) };
+        let Some(held) = &mut self.pin(line)?.held else { return Ok(Seen::default()) };
         let taken = held.take_edges();
         if taken.is_err() {
             // A chip that was unplugged stays readable for ever.
@@ -263,21 +328,24 @@ impl Lines for LinuxLines {
 }
 
 impl Held {
-    fn take_edges(&self) -> io::Result<u32> {
-        let mut edges = 0_u32;
+    fn take_edges(&self) -> io::Result<Seen> {
+        let mut seen = Seen::default();
         let mut words = [0_u64; EVENT_WORDS * EVENTS_PER_READ];
         loop {
             match read_event(&self.file, &mut words) {
                 Ok(count) => {
-                    let events = u32::try_from(count / EVENT_WORDS).unwrap_or(u32::MAX);
-                    edges = edges.saturating_add(events);
+                    let events = words.chunks_exact(EVENT_WORDS).take(count / EVENT_WORDS);
+                    for event in events.filter_map(|words| LineEdgeEvent::from_slice(words).ok()) {
+                        seen.edges = seen.edges.saturating_add(1);
+                        seen.level = Some(event.kind == RISING_EDGE);
+                    }
                     if count < words.len() {
-                        return Ok(edges);
+                        return Ok(seen);
                     }
                 }
                 Err(error) => {
                     let error = io::Error::from(Failure(error));
-                    return if error.kind() == io::ErrorKind::WouldBlock { Ok(edges) } else { Err(error) };
+                    return if error.kind() == io::ErrorKind::WouldBlock { Ok(seen) } else { Err(error) };
                 }
             }
         }

@@ -16,10 +16,13 @@ pub mod controller;
 pub mod device;
 #[cfg(test)]
 mod fake;
+mod kept;
 pub mod linux;
 pub mod policy;
 pub mod request;
+pub mod safe;
 pub mod sim;
 pub mod spec;
+mod state;
 
 pub use arguments::Arguments;

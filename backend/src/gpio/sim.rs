@@ -14,7 +14,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::chip::{Edges, Lines, Setup};
+use super::chip::{Edges, Lines, Seen, Setup};
 use crate::sim::board::GpioChip;
 use crate::sim::control::Control;
 use crate::sim::journal::Journal;
@@ -61,6 +61,9 @@ pub enum BoardError {
         /// How many there are.
         count: usize,
     },
+    /// A safe value for a line that there is not would protect nothing.
+    #[error("`safe` names the line {0:?}, and no line of the board is called that")]
+    NoSuchName(String),
     /// A level is low or high.
     #[error("a line can be driven to 0 or 1, not to {0}")]
     NoSuchLevel(u8),
@@ -96,6 +99,9 @@ impl Board {
     /// # Errors
     /// When a wire goes nowhere.
     pub fn new(config: &GpioChip, journal: Journal) -> Result<Self, BoardError> {
+        if let Some(unknown) = config.safe.keys().find(|name| !config.lines.contains(name)) {
+            return Err(BoardError::NoSuchName(unknown.clone()));
+        }
         let count = config.lines.len();
         let mut pins = Vec::with_capacity(count);
         for net in 0..count {
@@ -157,6 +163,11 @@ impl Board {
     /// What the guest's side does to a line.
     fn set_up(&mut self, line: u16, setup: Setup) -> Result<(), BoardError> {
         let pin = self.pin_mut(line)?;
+        let setup = match (setup, pin.setup) {
+            (Setup::Left, driven @ Setup::Output(_)) => driven,
+            (Setup::Left, _) => Setup::Released,
+            (other, _) => other,
+        };
         let before = std::mem::replace(&mut pin.setup, setup);
         if before != setup {
             self.record_change(line, before, setup);
@@ -185,7 +196,7 @@ impl Board {
         for (pin, level) in self.pins.iter_mut().zip(levels) {
             let edge = std::mem::replace(&mut pin.level, level) != level;
             let wanted = match pin.setup {
-                Setup::Released | Setup::Output(_) | Setup::Input(Edges::None) => false,
+                Setup::Released | Setup::Left | Setup::Output(_) | Setup::Input(Edges::None) => false,
                 Setup::Input(Edges::Rising) => level,
                 Setup::Input(Edges::Falling) => !level,
                 Setup::Input(Edges::Both) => true,
@@ -202,7 +213,7 @@ impl Board {
         let members = || self.pins.iter().filter(|pin| pin.net == net);
         let mut outputs = members().filter_map(|pin| match pin.setup {
             Setup::Output(value) => Some(value),
-            Setup::Released | Setup::Input(_) => None,
+            Setup::Released | Setup::Left | Setup::Input(_) => None,
         });
         match outputs.next() {
             Some(first) => first && outputs.all(|value| value),
@@ -224,7 +235,7 @@ impl Board {
 /// A set-up's direction, in the words of the journal and the control socket.
 fn direction(setup: Setup) -> &'static str {
     match setup {
-        Setup::Released => "none",
+        Setup::Released | Setup::Left => "none",
         Setup::Output(_) => "output",
         Setup::Input(_) => "input",
     }
@@ -233,7 +244,7 @@ fn direction(setup: Setup) -> &'static str {
 /// A set-up's interrupt, in the words of the journal.
 fn irq(setup: Setup) -> &'static str {
     match setup {
-        Setup::Released | Setup::Output(_) | Setup::Input(Edges::None) => "none",
+        Setup::Released | Setup::Left | Setup::Output(_) | Setup::Input(Edges::None) => "none",
         Setup::Input(Edges::Rising) => "rising",
         Setup::Input(Edges::Falling) => "falling",
         Setup::Input(Edges::Both) => "both",
@@ -280,12 +291,15 @@ impl Lines for SimLines {
         }
     }
 
-    fn take_edges(&mut self, line: u16) -> io::Result<u32> {
+    fn take_edges(&mut self, line: u16) -> io::Result<Seen> {
         let pin = self.board.pin(line).map_err(io::Error::other)?;
         let mut count = [0; 8];
         match rustix::io::read(&pin.edges, &mut count) {
-            Ok(_) => Ok(u32::try_from(u64::from_ne_bytes(count)).unwrap_or(u32::MAX)),
-            Err(rustix::io::Errno::AGAIN) => Ok(0),
+            Ok(_) => {
+                let edges = u32::try_from(u64::from_ne_bytes(count)).unwrap_or(u32::MAX);
+                Ok(Seen { edges, level: Some(pin.level) })
+            }
+            Err(rustix::io::Errno::AGAIN) => Ok(Seen::default()),
             Err(error) => Err(error.into()),
         }
     }
@@ -296,7 +310,8 @@ mod tests {
     use super::*;
 
     fn board(lines: usize, wires: &[[u16; 2]]) -> Board {
-        let config = GpioChip { lines: vec![String::new(); lines], wires: wires.to_vec() };
+        let config =
+            GpioChip { lines: vec![String::new(); lines], wires: wires.to_vec(), ..GpioChip::default() };
         Board::new(&config, Journal::default()).expect("a board")
     }
 
@@ -341,10 +356,10 @@ mod tests {
                 lines.set_up(0, Setup::Output(true)).expect("no edge");
                 lines.set_up(0, Setup::Output(false)).expect("an output");
             }
-            assert_eq!(lines.take_edges(1).ok(), Some(count), "{edges:?}");
-            assert_eq!(lines.take_edges(1).ok(), Some(0));
+            assert_eq!(lines.take_edges(1).ok().map(|seen| seen.edges), Some(count), "{edges:?}");
+            assert_eq!(lines.take_edges(1).ok(), Some(Seen::default()));
         }
-        assert_eq!(lines.take_edges(0).ok(), Some(0));
+        assert_eq!(lines.take_edges(0).ok(), Some(Seen::default()));
         assert!(lines.take_edges(2).is_err() && lines.value(2).is_err());
     }
 
@@ -363,7 +378,7 @@ mod tests {
             let answer = follow(&mut board, command);
             assert!(matches!(&answer, Err(text) if text.starts_with(why)), "{answer:?}");
         }
-        let config = GpioChip { lines: vec![String::new()], wires: vec![[0, 1]] };
+        let config = GpioChip { lines: vec![String::new()], wires: vec![[0, 1]], ..GpioChip::default() };
         assert!(matches!(
             Board::new(&config, Journal::default()),
             Err(BoardError::NoSuchLine { line: 1, .. })

@@ -109,6 +109,17 @@ impl Trigger {
             _ => None,
         }
     }
+
+    /// The `value` of a SET_IRQ_TYPE that names it.
+    pub fn to_wire(self) -> u32 {
+        match self {
+            Self::Rising => 0x1,
+            Self::Falling => 0x2,
+            Self::Both => 0x3,
+            Self::High => 0x4,
+            Self::Low => 0x8,
+        }
+    }
 }
 
 /// What a returned event buffer says (5.18.7).

@@ -15,6 +15,30 @@ pub enum Address {
     TenBit(u16),
 }
 
+/// Linux, too, writes 10-bit addresses with this added, where they stand beside 7-bit ones.
+const TEN_BIT: u16 = 0xa000;
+
+impl Address {
+    /// The address as one number, as it is written in lists and boards.
+    #[must_use]
+    pub fn number(self) -> u16 {
+        match self {
+            Self::SevenBit(address) => address,
+            Self::TenBit(address) => TEN_BIT | address,
+        }
+    }
+
+    /// The address that is written as `number`, if one is.
+    #[must_use]
+    pub fn from_number(number: u16) -> Option<Self> {
+        match number {
+            0..=0x7f => Some(Self::SevenBit(number)),
+            TEN_BIT..=0xa3ff => Some(Self::TenBit(number - TEN_BIT)),
+            _ => None,
+        }
+    }
+}
+
 /// One message of a transaction: what is between two start conditions.
 #[derive(Debug)]
 pub struct Message<'a> {

@@ -16,6 +16,12 @@
 //! first of the group is then "the first failed request", and the remaining fail with it. The same holds for a
 //! group of more messages than the bus can join.
 //!
+//! # A group that was interrupted
+//!
+//! A request that a former daemon had in hand when it died is answered with VIRTIO_I2C_MSG_ERR and not tried again,
+//! though it may have been carried out: it is in the group like one that cannot be carried out, so that what comes of
+//! its group later fails as well.
+//!
 //! # A group whose end does not come
 //!
 //! A driver makes the requests of a group available one by one, so that a look at the ring can find a part of it. The
@@ -37,7 +43,8 @@ use super::policy::AllowList;
 use super::request::{DATA, Direction, parse};
 use super::spec::{F_ZERO_LENGTH_REQUEST, MSG_ERR, MSG_OK};
 use crate::chain::{Chain, Limits};
-use crate::device::{Device, QueueLimits, RING_SIZE, Refused};
+use crate::device::{Device, QueueLimits, RING_SIZE, Refused, Stop};
+use crate::inflight::Tail;
 use crate::watch::Watcher;
 
 /// How long the rest of a group may take to come: far longer than a driver needs that is not interrupted, far
@@ -95,6 +102,8 @@ impl I2c {
     fn admit(&mut self, chain: Chain) -> bool {
         let parsed = parse(chain.request(), chain.room());
         let message = match parsed.request {
+            // It may have been on the bus already: what is written twice is not what the guest asked for.
+            _ if chain.was_interrupted() => None,
             Ok(request) => {
                 let address = self.policy.authorise(request.address);
                 if address.is_none() {
@@ -234,7 +243,7 @@ impl Device for I2c {
     /// Requests are all that a driver of this device leaves behind, and they are gone when it stops.
     fn start(&mut self, _queue: usize, _base: u16) {}
 
-    fn stop(&mut self, _queue: usize, finished: &mut Vec<Chain>) {
+    fn stop(&mut self, _queue: usize, _meaning: Stop, finished: &mut Vec<Chain>) {
         self.failing = true;
         self.carry_out(true, finished);
         self.set_timer(None);
@@ -245,6 +254,17 @@ impl Device for I2c {
         group.clear();
         *failing = false;
         self.set_timer(None);
+    }
+
+    /// There is nothing to know but requests, and those that were in flight have failed.
+    fn record_bytes(&self) -> usize {
+        0
+    }
+
+    fn take_over(&mut self, _tail: Tail) {}
+
+    fn wait_for_another(&mut self) {
+        self.reset();
     }
 
     fn watch(&mut self, watcher: &Watcher) -> io::Result<()> {
@@ -341,6 +361,16 @@ mod tests {
         assert_eq!(process(&mut device, &bus, batch), (vec![MSG_ERR, MSG_ERR, MSG_OK], vec![1]));
     }
 
+    /// A write is never silently repeated, and the tail of a transaction never carried out without its head.
+    #[test]
+    fn an_interrupted_request_fails_with_what_comes_of_its_group() {
+        let (mut device, bus) = device();
+        let batch = vec![write(0, 1).after_interruption(), write(FAIL_NEXT, 2).after_interruption()];
+        assert_eq!(process(&mut device, &bus, batch), (vec![MSG_ERR], vec![]));
+        let batch = vec![write(FAIL_NEXT, 3), write(0, 4), write(0, 5)];
+        assert_eq!(process(&mut device, &bus, batch), (vec![MSG_ERR, MSG_ERR, MSG_ERR, MSG_OK], vec![1]));
+    }
+
     #[test]
     fn what_is_left_of_a_group_is_carried_out_when_the_time_is_over() {
         let (mut device, bus) = device();
@@ -367,7 +397,7 @@ mod tests {
         let (mut device, bus) = device();
         process(&mut device, &bus, vec![write(FAIL_NEXT, 1)]);
         let mut finished = Vec::new();
-        device.stop(0, &mut finished);
+        device.stop(0, Stop::Queue, &mut finished);
         assert_eq!(statuses(&finished), [MSG_ERR]);
         assert_eq!(process(&mut device, &bus, vec![write(0, 2)]), (vec![MSG_OK], vec![1]));
     }

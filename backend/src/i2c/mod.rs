@@ -17,6 +17,7 @@ pub mod sim;
 mod spec;
 
 use clap::Args;
+use confinement::role::backend::Hardware;
 
 use self::bus::Bus;
 use self::device::I2c;
@@ -24,6 +25,7 @@ use self::linux::Adapter;
 use self::policy::AllowList;
 use self::sim::SimulatedBus;
 use crate::cli::Connection;
+use crate::confine;
 use crate::device::Device;
 use crate::sim::Simulation;
 
@@ -32,6 +34,8 @@ use crate::sim::Simulation;
 pub struct Arguments {
     #[command(flatten)]
     connection: Connection,
+    #[command(flatten)]
+    confinement: confine::Options,
     /// The adapter: its number, its name, or the device-tree path of the adapter or of what it is part of
     #[arg(long, value_name = "ADAPTER", conflicts_with = "board")]
     #[arg(required_unless_present_any = ["board", "print_capabilities"])]
@@ -48,6 +52,18 @@ impl Arguments {
     #[must_use]
     pub fn connection(&self) -> &Connection {
         &self.connection
+    }
+
+    /// What the daemon is to give up.
+    #[must_use]
+    pub fn confinement(&self) -> confine::Options {
+        self.confinement
+    }
+
+    /// What the daemon drives.
+    #[must_use]
+    pub fn hardware(&self) -> Hardware {
+        if self.simulation.is_wanted() { Hardware::Simulated } else { Hardware::I2c }
     }
 
     /// Opens the bus that the arguments name.

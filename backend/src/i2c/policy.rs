@@ -9,24 +9,21 @@ use std::str::FromStr;
 use super::bus::Address;
 use super::spec::RequestedAddress;
 
-/// Linux, too, writes 10-bit addresses with this added, where they stand beside 7-bit ones.
-const TEN_BIT_OFFSET: u16 = 0xa000;
-
 /// The addresses that `--allow` names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AllowList {
-    /// 10-bit addresses have [`TEN_BIT_OFFSET`] added. All there are, for `any`.
+    /// Of [`Address::number`]. All there are, for `any`.
     ranges: Vec<RangeInclusive<u16>>,
 }
 
 impl AllowList {
     /// Gives the address to those who may have it.
     pub(crate) fn authorise(&self, requested: RequestedAddress) -> Option<Address> {
-        let (key, address) = match requested {
-            RequestedAddress::SevenBit(value) => (value, Address::SevenBit(value)),
-            RequestedAddress::TenBit(value) => (TEN_BIT_OFFSET | value, Address::TenBit(value)),
+        let address = match requested {
+            RequestedAddress::SevenBit(value) => Address::SevenBit(value),
+            RequestedAddress::TenBit(value) => Address::TenBit(value),
         };
-        self.ranges.iter().any(|range| range.contains(&key)).then_some(address)
+        self.ranges.iter().any(|range| range.contains(&address.number())).then_some(address)
     }
 }
 
@@ -72,10 +69,8 @@ fn range(item: &str) -> Result<RangeInclusive<u16>, BadList> {
 fn address(text: &str) -> Result<u16, BadList> {
     let digits = text.trim().strip_prefix("0x");
     let value = digits.and_then(|digits| u16::from_str_radix(digits, 16).ok());
-    match value.ok_or_else(|| BadList::Number(text.to_owned()))? {
-        value @ (0..=0x7f | 0xa000..=0xa3ff) => Ok(value),
-        value => Err(BadList::Range(value)),
-    }
+    let value = value.ok_or_else(|| BadList::Number(text.to_owned()))?;
+    Address::from_number(value).map(Address::number).ok_or(BadList::Range(value))
 }
 
 #[cfg(test)]

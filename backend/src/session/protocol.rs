@@ -19,8 +19,10 @@ use virtio_bindings::bindings::virtio_config::{VIRTIO_F_ACCESS_PLATFORM, VIRTIO_
 use virtio_bindings::bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap};
 
-use super::{Backend, Region, Session, refused};
+use super::{Backend, Region, Session, refused, unanswered};
+use crate::inflight::{self, Shape};
 use crate::memory::Memory;
+use crate::queue::Ring;
 use crate::watch::Token;
 
 /// Bits of the device type (virtio 1.3, 2.2).
@@ -44,6 +46,7 @@ impl VhostUserBackendReqHandlerMut for Backend {
     fn reset_device(&mut self) -> Result<()> {
         for ring in &mut self.session.rings {
             ring.enabled = false;
+            ring.forget();
         }
         self.device.reset();
         Ok(())
@@ -81,13 +84,13 @@ impl VhostUserBackendReqHandlerMut for Backend {
         postcopy_listening: Option<bool>,
     ) -> Result<Option<Vec<VhostUserMemoryRegionBase>>> {
         if postcopy_listening.is_some() {
-            return Err(Error::InvalidOperation("postcopy is not supported"));
+            return Err(refused(format_args!("postcopy is not supported")));
         }
         let mut mapped = Vec::with_capacity(regions.len());
         for (region, file) in regions.iter().zip(files) {
             let mmap = region.mmap_region(file)?;
             let region = GuestRegionMmap::new(mmap, GuestAddress(region.guest_phys_addr))
-                .ok_or(Error::InvalidParam)?;
+                .ok_or_else(|| refused(format_args!("a memory region ends beyond all addresses")))?;
             mapped.push(region);
         }
         let map = GuestMemoryMmap::from_regions(mapped)
@@ -128,20 +131,21 @@ impl VhostUserBackendReqHandlerMut for Backend {
             session.guest_address(available)?,
             session.guest_address(used)?,
         ];
-        let index = usize::try_from(index).map_err(|_| Error::InvalidParam)?;
-        let ring = session.rings.get_mut(index).ok_or(Error::InvalidParam)?;
+        let ring = usize::try_from(index).ok().and_then(|index| session.rings.get_mut(index));
+        let ring = ring.ok_or_else(|| refused(format_args!("there is no queue {index}")))?;
         let set = ring.set_addresses(&session.memory, parts);
         set.map_err(|error| refused(format_args!("queue {index} cannot be at {parts:x?}: {error}")))
     }
 
     fn set_vring_base(&mut self, index: u32, base: u32) -> Result<()> {
-        let base = u16::try_from(base).map_err(|_| Error::InvalidParam)?;
+        let base =
+            u16::try_from(base).map_err(|_| refused(format_args!("queue {index} cannot begin at {base}")))?;
         self.session.ring(index)?.set_next_available(base);
         Ok(())
     }
 
     fn get_vring_base(&mut self, index: u32) -> Result<VhostUserVringState> {
-        let next = self.stop_ring(index)?;
+        let next = self.stop_ring(index).map_err(unanswered)?;
         Ok(VhostUserVringState::new(index, u32::from(next)))
     }
 
@@ -153,14 +157,16 @@ impl VhostUserBackendReqHandlerMut for Backend {
         if let Some(former) = ring.kick.take() {
             let _ = watcher.remove(&former);
         }
-        let kick = fd.ok_or(Error::InvalidOperation("a ring without a kick descriptor is not supported"))?;
+        let kick = fd.ok_or_else(|| refused(format_args!("queue {index} has no kick descriptor")))?;
         let watched = watcher.insert(&kick, Token::Kick(u32::from(index)));
         watched.map_err(Error::ReqHandlerError)?;
         ring.kick = Some(kick);
-        if !ring.is_started() {
+        let was_started = ring.is_started();
+        ring.start(memory)
+            .map_err(|error| refused(format_args!("queue {index} cannot be tracked: {error}")))?;
+        if !was_started {
             device.start(usize::from(index), ring.next_available());
         }
-        ring.start(memory);
         Ok(())
     }
 
@@ -174,7 +180,9 @@ impl VhostUserBackendReqHandlerMut for Backend {
     }
 
     fn get_protocol_features(&mut self) -> Result<VhostUserProtocolFeatures> {
-        let mut features = VhostUserProtocolFeatures::MQ | VhostUserProtocolFeatures::RESET_DEVICE;
+        let mut features = VhostUserProtocolFeatures::MQ
+            | VhostUserProtocolFeatures::RESET_DEVICE
+            | VhostUserProtocolFeatures::INFLIGHT_SHMFD;
         if !self.device.config().is_empty() {
             features |= VhostUserProtocolFeatures::CONFIG;
         }
@@ -182,7 +190,9 @@ impl VhostUserBackendReqHandlerMut for Backend {
     }
 
     fn set_protocol_features(&mut self, features: u64) -> Result<()> {
-        self.session.reply_ack = features & VhostUserProtocolFeatures::REPLY_ACK.bits() != 0;
+        let has = |feature: VhostUserProtocolFeatures| features & feature.bits() != 0;
+        self.session.reply_ack = has(VhostUserProtocolFeatures::REPLY_ACK);
+        self.session.announces_resets = has(VhostUserProtocolFeatures::RESET_DEVICE);
         Ok(())
     }
 
@@ -209,7 +219,7 @@ impl VhostUserBackendReqHandlerMut for Backend {
 
     /// Neither I2C nor GPIO has a field that the driver may write.
     fn set_config(&mut self, _offset: u32, _buf: &[u8], _flags: VhostUserConfigFlags) -> Result<()> {
-        Err(Error::InvalidOperation("the configuration is read-only"))
+        Err(refused(format_args!("the configuration is read-only")))
     }
 
     fn set_gpu_socket(&mut self, _gpu_backend: GpuBackend) -> Result<()> {
@@ -220,12 +230,26 @@ impl VhostUserBackendReqHandlerMut for Backend {
         Err(UNSUPPORTED)
     }
 
-    fn get_inflight_fd(&mut self, _inflight: &VhostUserInflight) -> Result<(VhostUserInflight, File)> {
-        Err(UNSUPPORTED)
+    fn get_inflight_fd(&mut self, wanted: &VhostUserInflight) -> Result<(VhostUserInflight, File)> {
+        let shape = self.inflight_shape(wanted).map_err(unanswered)?;
+        let file = inflight::create(shape).map_err(Error::ReqHandlerError).map_err(unanswered)?;
+        let bytes = u64::try_from(shape.bytes()).map_err(|_| Error::InvalidParam)?;
+        Ok((VhostUserInflight::new(bytes, 0, shape.queues, shape.queue_size), file))
     }
 
-    fn set_inflight_fd(&mut self, _inflight: &VhostUserInflight, _file: File) -> Result<()> {
-        Err(UNSUPPORTED)
+    fn set_inflight_fd(&mut self, given: &VhostUserInflight, file: File) -> Result<()> {
+        if self.session.rings.iter().any(Ring::is_started) {
+            return Err(refused(format_args!("memory for chains in flight comes when queues run already")));
+        }
+        let shape = self.inflight_shape(given)?;
+        let region = inflight::Region::map(file, given.mmap_offset, given.mmap_size, shape)
+            .map_err(|error| refused(format_args!("memory for chains in flight is not usable: {error}")))?;
+        for (index, ring) in self.session.rings.iter_mut().enumerate() {
+            ring.track(region.tracker(index));
+        }
+        self.device.take_over(region.tail());
+        self.session.recorded = true;
+        Ok(())
     }
 
     fn get_max_mem_slots(&mut self) -> Result<u64> {
@@ -267,5 +291,49 @@ impl VhostUserBackendReqHandlerMut for Backend {
     }
 }
 
+impl Backend {
+    /// What a region for chains in flight must have room for.
+    fn inflight_shape(&self, description: &VhostUserInflight) -> Result<Shape> {
+        let &VhostUserInflight { num_queues, queue_size, .. } = description;
+        let limits = self.device.queues();
+        let largest = limits.iter().map(|limits| limits.size).max().unwrap_or(0);
+        if usize::from(num_queues) > limits.len() || queue_size > largest {
+            return Err(refused(format_args!(
+                "chains in flight of {num_queues} queues of {queue_size}, where there are {} of at most {largest}",
+                limits.len()
+            )));
+        }
+        Ok(Shape { queues: num_queues, queue_size, tail: self.device.record_bytes() })
+    }
+}
+
 const UNSUPPORTED: Error =
     Error::InvalidOperation("not among the protocol features that this backend offers");
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::gpio::device::Gpio;
+    use crate::gpio::safe::Safe;
+    use crate::gpio::sim::{Board, SimLines};
+    use crate::sim::board::GpioChip;
+    use crate::sim::journal::Journal;
+    use crate::watch::Watcher;
+
+    /// Upstream's daemon hands out what lies behind the structure.
+    #[test]
+    fn nothing_is_read_beyond_the_configuration() {
+        let chip = GpioChip { lines: vec![String::new()], ..GpioChip::default() };
+        let lines = SimLines::new(Board::new(&chip, Journal::default()).unwrap(), None);
+        let device = Gpio::new(lines, &[Some("led".into())], &[Safe::default()]).unwrap();
+        let mut backend = Backend::new(Box::new(device), Watcher::new().unwrap()).unwrap();
+        let mut read = |offset, size| backend.get_config(offset, size, VhostUserConfigFlags::empty()).ok();
+        assert_eq!(read(0, 8), Some(vec![1, 0, 0, 0, 4, 0, 0, 0]));
+        assert_eq!(read(4, 2), Some(vec![4, 0]));
+        assert_eq!(read(8, 0), Some(vec![]));
+        for (offset, size) in [(0, 9), (4, 5), (7, 2), (8, 1), (9, 0), (0x80, 0x80), (u32::MAX, u32::MAX)] {
+            assert_eq!(read(offset, size), None, "{size} from {offset}");
+        }
+    }
+}

@@ -11,12 +11,16 @@
 //! [gpio]
 //! lines = ["led", "button"]
 //! wires = [[0, 1]]
+//! safe = { led = 0 }
 //! ```
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Context;
 use serde::Deserialize;
+
+use crate::gpio::safe::Safe;
 
 /// A board: what is on its I2C bus, and its GPIO chip.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -42,7 +46,7 @@ pub struct I2cBus {
 /// An I2C target.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct Target {
-    /// 7-bit address.
+    /// Its address; to one of 10 bits 0xa000 is added.
     pub address: u16,
     /// What it is.
     #[serde(flatten)]
@@ -88,6 +92,17 @@ pub struct GpioChip {
     /// Pairs of offsets: what drives one shows on the other.
     #[serde(default)]
     pub wires: Vec<[u16; 2]>,
+    /// The safe values of lines, by name.
+    #[serde(default)]
+    pub safe: BTreeMap<String, Safe>,
+}
+
+impl GpioChip {
+    /// The safe value of the line of this name.
+    #[must_use]
+    pub fn safe_value(&self, name: &str) -> Safe {
+        self.safe.get(name).copied().unwrap_or_default()
+    }
 }
 
 impl Board {

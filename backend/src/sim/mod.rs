@@ -44,6 +44,12 @@ pub struct Parts {
 }
 
 impl Simulation {
+    /// Whether a board is to be simulated.
+    #[must_use]
+    pub fn is_wanted(&self) -> bool {
+        self.board.is_some()
+    }
+
     /// Opens what the arguments name: nothing, if no board is to be simulated.
     ///
     /// # Errors

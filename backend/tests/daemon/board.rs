@@ -24,18 +24,16 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct Board {
     directory: TempDir,
     process: Child,
+    kind: String,
+    arguments: Vec<String>,
 }
 
 impl Board {
     /// Starts `backend KIND` on the board that `toml` describes. The other end of the vhost-user socket is for a
     /// [`Guest`](crate::guest::Guest).
     pub(crate) fn start(kind: &str, toml: &str, arguments: &[&str]) -> (Self, UnixStream) {
-        let (ours, theirs) = UnixStream::pair().expect("a socket pair");
-        let board = Self::spawn(kind, toml, arguments, |command, _| {
-            let mapping = FdMapping { parent_fd: theirs.into(), child_fd: SOCKET };
-            command.arg(format!("--fd={SOCKET}")).fd_mappings(vec![mapping]).expect("one descriptor");
-        });
-        (board, ours)
+        let (command, socket) = with_socket();
+        (Self::spawn(kind, toml, arguments, command), socket)
     }
 
     /// Starts `backend KIND` so that it serves one frontend after another: see [`connect`](Self::connect).
@@ -47,14 +45,7 @@ impl Board {
 
     /// Connects to a daemon that listens, as soon as it does.
     pub(crate) fn connect(&self) -> UnixStream {
-        let start = Instant::now();
-        loop {
-            match UnixStream::connect(self.directory.path().join("vhost-user")) {
-                Ok(stream) => return stream,
-                Err(error) => assert!(start.elapsed() < PATIENCE, "nobody listens: {error}"),
-            }
-            std::thread::yield_now();
-        }
+        until("somebody listens", || UnixStream::connect(self.directory.path().join("vhost-user")).ok())
     }
 
     fn spawn(
@@ -64,14 +55,24 @@ impl Board {
         connection: impl FnOnce(&mut Command, &Path),
     ) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        let path = |name: &str| directory.path().join(name);
-        fs::write(path("board.toml"), toml).expect("a board");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_backend"));
-        command.arg(kind).arg("--sim").arg(path("board.toml")).arg("--sim-journal").arg(path("journal"));
-        command.arg("--sim-control").arg(path("control")).args(arguments);
-        connection(&mut command, directory.path());
-        let process = command.spawn().expect("the daemon");
-        Self { directory, process }
+        fs::write(directory.path().join("board.toml"), toml).expect("a board");
+        let arguments: Vec<String> = arguments.iter().copied().map(str::to_owned).collect();
+        let process = run(directory.path(), kind, &arguments, connection);
+        Self { directory, process, kind: kind.to_owned(), arguments }
+    }
+
+    /// Kills the daemon without a warning, and starts another in its place.
+    pub(crate) fn replace(&mut self) -> UnixStream {
+        self.process.kill().expect("a process to kill");
+        self.process.wait().expect("a process");
+        let (command, socket) = with_socket();
+        self.process = run(self.directory.path(), &self.kind, &self.arguments, command);
+        socket
+    }
+
+    /// The daemon's process ID.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// Terminates the daemon as an operator does, and waits until it is gone.
@@ -87,6 +88,11 @@ impl Board {
         Control { reader: BufReader::new(stream) }
     }
 
+    /// Waits until the journal has so many entries.
+    pub(crate) fn wait_journal(&self, entries: usize) -> Vec<Value> {
+        until("the journal has an entry", || Some(self.journal()).filter(|journal| journal.len() >= entries))
+    }
+
     /// The journal so far.
     pub(crate) fn journal(&self) -> Vec<Value> {
         let text = fs::read_to_string(self.directory.path().join("journal")).expect("a journal");
@@ -96,6 +102,42 @@ impl Board {
     /// Waits for the daemon to end, as it does when its frontend is gone.
     pub(crate) fn ended(mut self) -> bool {
         self.process.wait().expect("a process").success()
+    }
+}
+
+/// One end of a socket as an argument, and the other.
+fn with_socket() -> (impl FnOnce(&mut Command, &Path), UnixStream) {
+    let (ours, theirs) = UnixStream::pair().expect("a socket pair");
+    let connection = |command: &mut Command, _: &Path| {
+        let mapping = FdMapping { parent_fd: theirs.into(), child_fd: SOCKET };
+        command.arg(format!("--fd={SOCKET}")).fd_mappings(vec![mapping]).expect("one descriptor");
+    };
+    (connection, ours)
+}
+
+fn run(
+    directory: &Path,
+    kind: &str,
+    arguments: &[String],
+    connection: impl FnOnce(&mut Command, &Path),
+) -> Child {
+    let path = |name: &str| directory.join(name);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_backend"));
+    command.arg(kind).arg("--sim").arg(path("board.toml")).arg("--sim-journal").arg(path("journal"));
+    command.arg("--sim-control").arg(path("control")).args(arguments);
+    connection(&mut command, directory);
+    command.spawn().expect("the daemon")
+}
+
+/// Looks until there is what `look` is after: another process makes it, and says nothing when it is there.
+pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(start.elapsed() < PATIENCE, "never: {what}");
+        std::thread::yield_now();
     }
 }
 

@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 
-use crate::board::{Board, Control};
+use crate::board::{Board, Control, until};
 use crate::guest::{Descriptor, Guest, NEXT, RING, WRITE};
 
 const REQUESTS: usize = 0;
@@ -42,6 +42,14 @@ impl Bench {
     fn new() -> Self {
         let (board, socket) = Board::start("gpio", BOARD, &[]);
         let guest = Guest::connect(socket, 2, 0);
+        let control = board.control();
+        Self { guest, control, board }
+    }
+
+    /// With chains in flight recorded.
+    fn recorded() -> Self {
+        let (board, socket) = Board::start("gpio", BOARD, &[]);
+        let guest = Guest::connect_recorded(socket, 2);
         let control = board.control();
         Self { guest, control, board }
     }
@@ -91,6 +99,51 @@ fn configuration_and_names_are_those_of_the_board() {
     assert_eq!(bench.guest.config(8), [4, 0, 0, 0, 19, 0, 0, 0]);
     let answer = bench.guest.ask(REQUESTS, &request(1, 0, 0), 20);
     assert_eq!(answer, [&[0], &names[..]].concat());
+}
+
+/// 5.18.6.9: "The device MUST process multiple messages, for the same GPIO line, sequentially and respond to them in
+/// the order they were received on the virtqueue."
+#[test]
+fn requests_for_one_line_are_carried_out_and_answered_in_their_order() {
+    let mut bench = Bench::new();
+    bench.does(SET_DIRECTION, 0, OUTPUT);
+    let batch: Vec<_> = (0..15)
+        .flat_map(|turn| [(request(SET_VALUE, 0, turn % 2), 2), (request(GET_VALUE, 0, 0), 2)])
+        .collect();
+    for (index, sent) in bench.guest.send_all(REQUESTS, &batch).into_iter().enumerate() {
+        let used = bench.guest.wait(REQUESTS);
+        let level = u8::from(index % 4 == 3);
+        assert_eq!(bench.guest.answer(sent, used), [0, level], "message {index}");
+    }
+}
+
+/// Virtio 1.3, 2.6.1: the driver resets a queue alone.
+#[test]
+fn a_queue_is_reset_while_the_other_runs() {
+    reset_queues(Bench::new());
+    reset_queues(Bench::recorded());
+}
+
+fn reset_queues(mut bench: Bench) {
+    bench.does(SET_DIRECTION, BUTTON, INPUT);
+    for round in 0..3 {
+        bench.does(SET_IRQ_TYPE, BUTTON, BOTH);
+        bench.guest.send(EVENTS, &BUTTON.to_le_bytes(), 1);
+        // The buffer that waits for an event is the driver's again, and nothing will be said of it.
+        bench.guest.reset_queue(EVENTS);
+        bench.drive(BUTTON, 1);
+        bench.quiet();
+        bench.does(SET_IRQ_TYPE, BUTTON, NONE);
+        bench.does(SET_IRQ_TYPE, BUTTON, BOTH);
+        let sent = bench.guest.send(EVENTS, &BUTTON.to_le_bytes(), 1);
+        bench.drive(BUTTON, 0);
+        let used = bench.guest.wait(EVENTS);
+        assert_eq!(bench.guest.answer(sent, used), [1], "round {round}");
+        // And the other way round.
+        bench.guest.reset_queue(REQUESTS);
+        assert_eq!(bench.ask(GET_VALUE, BUTTON, 0), [0, 0]);
+        bench.does(SET_IRQ_TYPE, BUTTON, NONE);
+    }
 }
 
 #[test]
@@ -299,4 +352,112 @@ fn a_thousand_edges_arrive() {
         assert_eq!(bench.guest.answer(sent, used), [1], "edge {edge}");
     }
     bench.quiet();
+}
+
+const SAFE_BOARD: &str = r#"
+    [gpio]
+    lines = ["lamp", "valve", "free", "heater"]
+    safe = { valve = 1, heater = "stay" }
+"#;
+
+/// A board whose frontend records what it does, with all lines driven to `level`.
+fn driven(level: u8) -> Bench {
+    let (board, socket) = Board::start("gpio", SAFE_BOARD, &[]);
+    let guest = Guest::connect_recorded(socket, 2);
+    let control = board.control();
+    let mut bench = Bench { guest, control, board };
+    for line in 0..4 {
+        bench.does(SET_VALUE, line, level.into());
+        bench.does(SET_DIRECTION, line, OUTPUT);
+    }
+    bench
+}
+
+fn output(value: u8) -> Value {
+    json!({ "direction": "output", "value": value })
+}
+
+fn lines(bench: &mut Bench) -> [Value; 4] {
+    [0, 1, 2, 3].map(|line| bench.read(line))
+}
+
+#[test]
+fn lines_go_to_their_safe_values_when_the_driver_resets() {
+    for level in [0, 1] {
+        let mut bench = driven(level);
+        bench.guest.stop();
+        assert_eq!(lines(&mut bench), [level; 4].map(output), "not before the frontend says so");
+        bench.guest.reset();
+        let released = json!({ "direction": "none", "value": 0 });
+        assert_eq!(lines(&mut bench), [released.clone(), output(1), released, output(level)]);
+        bench.guest.start();
+        bench.does(SET_DIRECTION, 1, OUTPUT);
+        assert_eq!(bench.read(1), output(0), "the driver's value, not the safe one");
+    }
+}
+
+/// A frontend that keeps no record and has no word for a reset: a stop may be one, and whoever leaves is gone.
+#[test]
+fn lines_are_safe_when_nobody_says_why_the_queues_stopped() {
+    let board = Board::listen("gpio", SAFE_BOARD, &[]);
+    let guest = Guest::connect(board.connect(), 2, 0);
+    let mut bench = Bench { guest, control: board.control(), board };
+    assert_eq!(bench.read(1), output(1), "from the start");
+    bench.does(SET_DIRECTION, 1, OUTPUT);
+    assert_eq!(bench.read(1), output(0));
+    bench.guest.stop();
+    assert_eq!(bench.read(1), output(1));
+    bench.guest.start();
+    bench.does(SET_DIRECTION, 1, OUTPUT);
+    assert_eq!(bench.read(1), output(0));
+    let Bench { guest, mut control, board: _board } = bench;
+    drop(guest);
+    until("the valve is safe", || {
+        let answer = control.tell(&json!({ "read": { "line": 1 } }));
+        (answer["ok"] == output(1)).then_some(())
+    });
+}
+
+/// The board is in the daemon here, and dies with it: so what shows is what the new daemon does to it.
+#[test]
+fn a_daemon_that_takes_over_drives_what_the_former_drove() {
+    let mut bench = driven(1);
+    let before = bench.board.journal().len();
+    let socket = bench.board.replace();
+    bench.guest.go_on_with(socket);
+    bench.control = bench.board.control();
+    assert_eq!(lines(&mut bench), [1; 4].map(output));
+    let journal = bench.board.journal().split_off(before);
+    let zeros = journal.iter().filter(|entry| entry["event"] == "value" && entry["value"] == 0);
+    assert_eq!((journal.len(), zeros.count()), (8, 0), "no line was ever low: {journal:?}");
+    assert_eq!(bench.ask(GET_DIRECTION, 0, 0), [0, 1]);
+    bench.does(SET_VALUE, 0, 0);
+    assert_eq!(bench.read(0), output(0));
+}
+
+#[test]
+fn an_event_buffer_that_waited_goes_on_waiting() {
+    let (board, socket) = Board::start("gpio", BOARD, &[]);
+    let guest = Guest::connect_recorded(socket, 2);
+    let control = board.control();
+    let mut bench = Bench { guest, control, board };
+    bench.does(SET_IRQ_TYPE, BUTTON, BOTH);
+    let sent = bench.guest.send(EVENTS, &BUTTON.to_le_bytes(), 1);
+    bench.quiet();
+    for _ in 0..3 {
+        let socket = bench.board.replace();
+        bench.guest.go_on_with(socket);
+        bench.control = bench.board.control();
+        bench.quiet();
+    }
+    bench.drive(BUTTON, 1);
+    let used = bench.guest.wait(EVENTS);
+    assert_eq!(bench.guest.answer(sent, used), [1]);
+    // The board of the next daemon has it low again: an edge that no daemon saw.
+    let sent = bench.guest.send(EVENTS, &BUTTON.to_le_bytes(), 1);
+    bench.quiet();
+    let socket = bench.board.replace();
+    bench.guest.go_on_with(socket);
+    let used = bench.guest.wait(EVENTS);
+    assert_eq!(bench.guest.answer(sent, used), [1]);
 }

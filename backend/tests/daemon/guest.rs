@@ -3,18 +3,23 @@
 //! The other side of the rings: a guest's memory, a driver that builds chains, good and bad, and the frontend that
 //! introduces them to the daemon.
 
+use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering;
 
 use vhost::vhost_user::message::{
-    VhostUserConfigFlags, VhostUserHeaderFlag, VhostUserProtocolFeatures, VhostUserVirtioFeatures,
+    VhostUserConfigFlags, VhostUserHeaderFlag, VhostUserInflight, VhostUserProtocolFeatures,
+    VhostUserVirtioFeatures,
 };
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use crate::board::until;
 
 /// Where the guest's memory begins.
 const BASE: u64 = 0x4000_0000;
@@ -26,6 +31,8 @@ pub(crate) const RING: u16 = 64;
 const RING_BYTES: u64 = 0x2000;
 /// First address for buffers.
 const BUFFERS: u64 = BASE + 0x1_0000;
+/// More queues than any device has: what goes beyond is for the daemon to refuse.
+const QUEUES: u64 = 16;
 /// In milliseconds. Nothing takes longer, on a machine that does anything at all.
 const PATIENCE: i32 = 10_000;
 
@@ -65,6 +72,8 @@ pub(crate) struct Used {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sent {
     pub(crate) head: u16,
+    /// Where the driver put the request.
+    pub(crate) request: u64,
     answer: u64,
 }
 
@@ -81,36 +90,110 @@ struct Ring {
 /// A guest with one device.
 pub(crate) struct Guest {
     frontend: Frontend,
+    features: u64,
     memory: GuestMemoryMmap,
     rings: Vec<Ring>,
     free: u64,
+    /// The memory for chains in flight, if the daemon shall record them.
+    inflight: Option<(VhostUserInflight, File)>,
 }
 
 impl Guest {
     /// Negotiates all that the device offers except `without`, and starts `queues` rings.
     pub(crate) fn connect(socket: UnixStream, queues: u16, without: u64) -> Self {
-        let mut frontend = Frontend::from_stream(socket, u64::from(queues));
-        frontend.set_owner().expect("an owner");
-        let offered = frontend.get_features().expect("features");
-        assert_ne!(offered & VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits(), 0);
-        let protocol = frontend.get_protocol_features().expect("protocol features");
-        let wanted = VhostUserProtocolFeatures::MQ
-            | VhostUserProtocolFeatures::CONFIG
-            | VhostUserProtocolFeatures::REPLY_ACK;
-        frontend.set_protocol_features(protocol & wanted).expect("what was offered");
-        frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
-        frontend.set_features(offered & !without).expect("what was offered");
-        let rings = (0..u64::from(queues)).map(|index| Ring::new(BASE + index * RING_BYTES)).collect();
-        let mut guest = Self { frontend, memory: memory(), rings, free: BUFFERS };
+        let mut guest = Self::introduce(socket, queues, without);
         guest.start();
         guest
+    }
+
+    /// The same, with chains in flight recorded where another daemon will find them.
+    pub(crate) fn connect_recorded(socket: UnixStream, queues: u16) -> Self {
+        let mut guest = Self::introduce(socket, queues, 0);
+        let wanted = VhostUserInflight::new(0, 0, queues, RING);
+        guest.inflight = Some(guest.frontend.get_inflight_fd(&wanted).expect("memory"));
+        guest.give_inflight();
+        guest.start();
+        guest
+    }
+
+    fn introduce(socket: UnixStream, queues: u16, without: u64) -> Self {
+        let (frontend, features) = negotiate(socket, without);
+        let rings = (0..u64::from(queues)).map(|index| Ring::new(BASE + index * RING_BYTES)).collect();
+        Self { frontend, features, memory: memory(), rings, free: BUFFERS, inflight: None }
+    }
+
+    /// Turns to another daemon.
+    fn meet(&mut self, socket: UnixStream) {
+        let (frontend, features) = negotiate(socket, 0);
+        assert_eq!(features, self.features);
+        self.frontend = frontend;
+        self.give_inflight();
+    }
+
+    /// Resets the device that another daemon serves now.
+    pub(crate) fn reset_with(&mut self, socket: UnixStream) {
+        self.meet(socket);
+        self.start();
+    }
+
+    /// Goes on with another daemon, as if nothing had happened: its rings are where the used index says.
+    pub(crate) fn go_on_with(&mut self, socket: UnixStream) {
+        self.meet(socket);
+        let used = |ring: &Ring| {
+            let at = GuestAddress(ring.used_at() + 2);
+            u16::from_le(self.memory.load(at, Ordering::SeqCst).expect("memory"))
+        };
+        let bases: Vec<_> = self.rings.iter().map(used).collect();
+        self.go_on(&bases);
+    }
+
+    fn give_inflight(&mut self) {
+        let (description, file) = self.inflight.as_ref().expect("memory for chains in flight");
+        self.frontend.set_inflight_fd(description, file.as_raw_fd()).expect("memory that fits");
+    }
+
+    /// Offers the memory for chains in flight as something else than it is.
+    pub(crate) fn offer_inflight(
+        &mut self,
+        bytes: u64,
+        offset: u64,
+        queues: u16,
+        size: u16,
+    ) -> vhost::Result<()> {
+        let file = self.inflight().as_raw_fd();
+        self.frontend.set_inflight_fd(&VhostUserInflight::new(bytes, offset, queues, size), file)
+    }
+
+    /// Asks for memory for chains in flight.
+    pub(crate) fn ask_inflight(&mut self, queues: u16, size: u16) -> vhost::Result<()> {
+        self.frontend.get_inflight_fd(&VhostUserInflight::new(0, 0, queues, size)).map(drop)
+    }
+
+    /// Stops a queue, which there may be or not.
+    pub(crate) fn try_stop(&self, queue: usize) -> vhost::Result<u32> {
+        self.frontend.get_vring_base(queue)
+    }
+
+    /// Waits until the daemon has taken a chain of the first queue, and done nothing else that shows.
+    pub(crate) fn wait_marked(&mut self, sent: Sent) {
+        let at = 16 + 16 * u64::from(sent.head);
+        let file = self.inflight();
+        let mut mark = [0];
+        until("the chain is taken", || {
+            file.read_exact_at(&mut mark, at).expect("memory");
+            (mark == [1]).then_some(())
+        });
+    }
+
+    /// The memory for chains in flight, to look at it and to spoil it.
+    pub(crate) fn inflight(&mut self) -> &File {
+        &self.inflight.as_ref().expect("memory for chains in flight").1
     }
 
     /// What a driver does after a reset: empty rings, from zero.
     pub(crate) fn start(&mut self) {
         for ring in &mut self.rings {
-            self.memory.write_slice(&[0; 0x2000], GuestAddress(ring.at)).expect("memory");
-            (ring.available, ring.seen, ring.descriptors) = (0, 0, 0);
+            ring.clear(&self.memory);
         }
         self.free = BUFFERS;
         self.go_on(&vec![0; self.rings.len()]);
@@ -118,27 +201,59 @@ impl Guest {
 
     /// Shows the device its memory and its rings, and has it go on where they were stopped.
     pub(crate) fn go_on(&mut self, bases: &[u16]) {
+        self.try_go_on(bases).expect("a start");
+    }
+
+    /// The same, where the daemon may refuse.
+    pub(crate) fn try_go_on(&mut self, bases: &[u16]) -> vhost::Result<()> {
+        let there = self.show_memory()?;
+        for (index, base) in bases.iter().enumerate() {
+            self.start_ring(index, *base, there)?;
+        }
+        Ok(())
+    }
+
+    /// Shows the device the guest's memory. Returns where the frontend has address 0 of it.
+    fn show_memory(&mut self) -> vhost::Result<u64> {
         let region = self.memory.iter().next().expect("a region");
         let info = VhostUserMemoryRegionInfo::from_guest_region(region).expect("shared memory");
-        let there = info.userspace_addr - BASE;
-        self.frontend.set_mem_table(&[info]).expect("a memory table");
-        for (index, (ring, base)) in self.rings.iter().zip(bases).enumerate() {
-            self.frontend.set_vring_num(index, RING).expect("a size");
-            self.frontend.set_vring_base(index, *base).expect("a base");
-            let config = VringConfigData {
-                queue_max_size: RING,
-                queue_size: RING,
-                flags: 0,
-                desc_table_addr: there + ring.at,
-                avail_ring_addr: there + ring.available_at(),
-                used_ring_addr: there + ring.used_at(),
-                log_addr: None,
-            };
-            self.frontend.set_vring_addr(index, &config).expect("addresses");
-            self.frontend.set_vring_call(index, &ring.call).expect("a call");
-            self.frontend.set_vring_kick(index, &ring.kick).expect("a kick");
-            self.frontend.set_vring_enable(index, true).expect("a start");
+        self.frontend.set_mem_table(&[info])?;
+        Ok(info.userspace_addr - BASE)
+    }
+
+    fn start_ring(&mut self, index: usize, base: u16, there: u64) -> vhost::Result<()> {
+        let ring = &self.rings[index];
+        let config = VringConfigData {
+            queue_max_size: RING,
+            queue_size: RING,
+            flags: 0,
+            desc_table_addr: there + ring.at,
+            avail_ring_addr: there + ring.available_at(),
+            used_ring_addr: there + ring.used_at(),
+            log_addr: None,
+        };
+        self.frontend.set_vring_num(index, RING)?;
+        self.frontend.set_vring_base(index, base)?;
+        self.frontend.set_vring_addr(index, &config)?;
+        self.frontend.set_vring_call(index, &ring.call)?;
+        self.frontend.set_vring_kick(index, &ring.kick)?;
+        self.frontend.set_vring_enable(index, true)
+    }
+
+    /// What a frontend does when the guest resets one queue and enables it again (virtio 1.3, 2.6.1): another memory table
+    /// after each, while the other rings run, and nothing in flight of this one.
+    pub(crate) fn reset_queue(&mut self, index: usize) {
+        self.frontend.set_vring_enable(index, false).expect("a ring to disable");
+        self.frontend.get_vring_base(index).expect("a stop");
+        self.show_memory().expect("a memory table");
+        self.rings[index].clear(&self.memory);
+        if let Some((_, record)) = &self.inflight {
+            let part = (16 + 16 * u64::from(RING)).next_multiple_of(64);
+            let zeros = vec![0; usize::try_from(part).expect("small")];
+            record.write_all_at(&zeros, part * index as u64).expect("memory");
         }
+        let there = self.show_memory().expect("a memory table");
+        self.start_ring(index, 0, there).expect("a start");
     }
 
     /// Accepts those features of `mask` that the device offers.
@@ -168,6 +283,16 @@ impl Guest {
     pub(crate) fn stop(&mut self) -> Vec<u16> {
         let stop = |index| self.frontend.get_vring_base(index).expect("a stop");
         (0..self.rings.len()).map(stop).map(|base| u16::try_from(base).expect("an index")).collect()
+    }
+
+    /// What a frontend does that has a word for it.
+    pub(crate) fn reset(&mut self) {
+        self.stop();
+        self.frontend.reset_device().expect("a reset");
+        if let Some((_, file)) = &self.inflight {
+            let length = usize::try_from(file.metadata().expect("a file").len()).expect("small");
+            file.write_all_at(&vec![0; length], 0).expect("memory");
+        }
     }
 
     /// Reads the configuration space.
@@ -220,7 +345,7 @@ impl Guest {
             .collect();
         let head = self.describe(queue, &chain);
         self.put(queue, head);
-        Sent { head, answer }
+        Sent { head, request, answer }
     }
 
     /// Writes descriptors as they are to the next free places, makes the first available, and kicks.
@@ -228,6 +353,11 @@ impl Guest {
         let head = self.describe(queue, chain);
         self.offer(queue, head);
         head
+    }
+
+    /// Where the next chain will begin.
+    pub(crate) fn next_descriptor(&self, queue: usize) -> u16 {
+        self.rings[queue].descriptors
     }
 
     /// Writes descriptors as they are to the next free places, and returns the first of these.
@@ -332,8 +462,13 @@ impl Guest {
     /// The bytes of an answer.
     pub(crate) fn answer(&self, sent: Sent, used: Used) -> Vec<u8> {
         assert_eq!(sent.head, used.head);
-        let mut bytes = vec![0; usize::try_from(used.length).expect("small")];
-        self.memory.read_slice(&mut bytes, GuestAddress(sent.answer)).expect("memory");
+        self.memory(sent.answer, used.length)
+    }
+
+    /// What is in the guest's memory now.
+    pub(crate) fn memory(&self, at: u64, length: u32) -> Vec<u8> {
+        let mut bytes = vec![0; usize::try_from(length).expect("small")];
+        self.memory.read_slice(&mut bytes, GuestAddress(at)).expect("memory");
         bytes
     }
 
@@ -346,6 +481,12 @@ impl Guest {
 }
 
 impl Ring {
+    /// As a driver prepares it.
+    fn clear(&mut self, memory: &GuestMemoryMmap) {
+        memory.write_slice(&[0; 0x2000], GuestAddress(self.at)).expect("memory");
+        (self.available, self.seen, self.descriptors) = (0, 0, 0);
+    }
+
     fn new(at: u64) -> Self {
         let event = || EventFd::new(EFD_NONBLOCK).expect("an event descriptor");
         let (kick, call, called) = (event(), event(), Epoll::new().expect("an epoll descriptor"));
@@ -361,6 +502,25 @@ impl Ring {
     fn used_at(&self) -> u64 {
         self.at + 0x1000
     }
+}
+
+/// Takes all that the device offers, except `without`.
+fn negotiate(socket: UnixStream, without: u64) -> (Frontend, u64) {
+    let mut frontend = Frontend::from_stream(socket, QUEUES);
+    frontend.set_owner().expect("an owner");
+    let offered = frontend.get_features().expect("features");
+    assert_ne!(offered & VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits(), 0);
+    let protocol = frontend.get_protocol_features().expect("protocol features");
+    let wanted = VhostUserProtocolFeatures::MQ
+        | VhostUserProtocolFeatures::CONFIG
+        | VhostUserProtocolFeatures::REPLY_ACK
+        | VhostUserProtocolFeatures::RESET_DEVICE
+        | VhostUserProtocolFeatures::INFLIGHT_SHMFD;
+    frontend.set_protocol_features(protocol & wanted).expect("what was offered");
+    frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
+    let features = offered & !without;
+    frontend.set_features(features).expect("what was offered");
+    (frontend, features)
 }
 
 /// Memory that another process can map.

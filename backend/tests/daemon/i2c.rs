@@ -180,6 +180,24 @@ fn nothing_of_a_group_with_a_forbidden_address_reaches_the_wire() {
     assert_eq!(bench.exchange(&[read(THERMOMETER, 0, 2)]), [[0x17, 0x80, OK]]);
 }
 
+/// 5.16.6.1, the table of addresses: A9 and A8 are beside 11110, A7 to A0 in the second byte.
+#[test]
+fn an_address_of_ten_bits_reaches_its_target() {
+    let target = "[[i2c.target]]\naddress = 0xa150\nmodel = \"lm75\"\ntemperature = 23.5\n";
+    let (board, socket) = Board::start("i2c", target, &["--allow", "0xa150"]);
+    let mut guest = Guest::connect(socket, 1, 0);
+    let read = |low: u8, high: u8| [&[low, high, 0, 0][..], &READ.to_le_bytes()].concat();
+    assert_eq!(guest.ask(QUEUE, &read(0xf2, 0x50), 3), [0x17, 0x80, OK]);
+    for (low, high) in [(0xf0, 0x50), (0xf4, 0x50), (0xf2, 0x51), (0xf3, 0x50), (0xa0, 0)] {
+        assert_eq!(guest.ask(QUEUE, &read(low, high), 3), [0, 0, ERR], "{high:#x} {low:#x}");
+    }
+    let line = json!([{ "address": 0x150, "ten-bit": true, "read": "1780" }]);
+    assert_eq!(
+        board.journal().into_iter().map(|entry| entry["messages"].clone()).collect::<Vec<_>>(),
+        [line]
+    );
+}
+
 /// An address of 10 bits is not the one of 7 bits that it looks like; nobody allowed it.
 #[test]
 fn addresses_of_ten_bits_are_addresses_of_their_own() {
@@ -208,6 +226,42 @@ fn requests_that_are_none_fail_alone() {
     assert_eq!(bench.answers(&[sent]), [Vec::<u8>::new()]);
     assert_eq!(bench.wire(), []);
     assert_eq!(bench.exchange(&[(good, room)]), [[0x17, 0x80, OK]]);
+}
+
+/// 5.16.6.4: "A device MUST NOT change the value of addr, and reserved bits of flags", nor "the value of the buf for a
+/// write request". `padding` means nothing.
+#[test]
+fn what_the_driver_wrote_stays_as_it_is() {
+    let mut bench = Bench::new();
+    let mut padded = message(THERMOMETER, 0, &[3, 1, 2]);
+    padded[2..4].copy_from_slice(&[0x5a, 0xa5]);
+    let requests = [
+        (padded, OK),
+        (message(0x57, 0, &[1, 2, 3, 4]), ERR),
+        (message(CLOCK, 0, &[1, 2, 3, 4]), ERR),
+        (message(THERMOMETER, 0xffff_fff0, &[1, 2]), ERR),
+    ];
+    for (request, status) in requests {
+        let sent = bench.guest.send(QUEUE, &request, 1);
+        assert_eq!(bench.answers(&[sent]), [[status]], "{request:?}");
+        let length = u32::try_from(request.len()).expect("short");
+        assert_eq!(bench.guest.memory(sent.request, length), request);
+    }
+}
+
+/// 5.16.6.4: "A device MUST guarantee the requests in the virtqueue being processed in order if multiple requests are
+/// received at a time."
+#[test]
+fn requests_are_carried_out_and_answered_in_their_order() {
+    let mut bench = Bench::new();
+    let write_to = |place: u8| write(EEPROM, 0, &[place, place]);
+    let requests: Vec<_> = (0..20).map(write_to).collect();
+    // The answers are compared with the requests by their heads.
+    assert_eq!(bench.exchange(&requests), vec![[OK]; 20]);
+    let expected: Vec<_> = (0..20)
+        .map(|place| (json!([{ "address": 80, "write": format!("{place:02x}{place:02x}") }]), "ok".into()))
+        .collect();
+    assert_eq!(bench.wire(), expected);
 }
 
 /// Linux's driver kicks what it has of a group when the ring is full, and waits for that.

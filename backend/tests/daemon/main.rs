@@ -8,8 +8,10 @@
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod board;
+mod confined;
 mod gpio;
 mod guest;
 mod i2c;
+mod inflight;
 mod program;
 mod rings;

@@ -41,6 +41,27 @@ fn what_the_operator_did_wrong_is_said_in_words() {
     assert!(no_socket.contains("--fd=77 must name a connected stream socket"), "{no_socket}");
     let no_board = complaint(&["i2c", "--socket-path=unused", "--sim=/nowhere", "--allow=any"]);
     assert!(no_board.contains("cannot read the board /nowhere"), "{no_board}");
+    let no_user = complaint(&["i2c", "--socket-path=unused", "--adapter=0", "--allow=any", "--user=guest-a"]);
+    assert!(no_user.contains("a user is given as UID:GID, two numbers"), "{no_user}");
+    let root = complaint(&["i2c", "--socket-path=unused", "--adapter=0", "--allow=any", "--user=0:0"]);
+    assert!(root.contains("0 is no user to confine to"), "{root}");
+    let directory = tempfile::tempdir().expect("a directory");
+    let board = directory.path().join("board");
+    let sim = format!("--sim={}", board.display());
+    let nowhere = format!("--socket-path={}", directory.path().join("no/socket").display());
+    for (text, expected) in [
+        (
+            "[gpio]",
+            "the board's [gpio] is not one for a guest: see its `lines`: a GPIO device has 1 to 512 lines",
+        ),
+        ("[gpio]\nlines = [\"a\"]\nsafe = { b = 1 }", "`safe` names the line \"b\""),
+        ("[gpio]\nlines = [\"a\"]\nsafe = { a = 2 }", "line 3, column"),
+        ("[gpio]\nlines = [\"a\"]", "no/socket: No such file or directory"),
+    ] {
+        fs::write(&board, text).expect("a board");
+        let said = complaint(&["gpio", &nowhere, &sim]);
+        assert!(said.contains(expected), "{said}");
+    }
     let no_address = complaint(&["i2c", "--socket-path=unused", "--adapter=0", "--allow=48"]);
     assert!(no_address.contains("write it in hexadecimal, as 0x48"), "{no_address}");
 }

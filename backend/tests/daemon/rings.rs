@@ -45,6 +45,38 @@ fn costs_one_chain(chain: impl FnOnce(&mut Guest) -> Vec<Descriptor>) {
     works(&mut guest);
 }
 
+/// 2.7.4.1: "The device MUST NOT make assumptions about the particular arrangement of descriptors." Linux puts header,
+/// buffer and status into one each.
+#[test]
+fn how_a_request_is_cut_into_descriptors_makes_no_difference() {
+    let (_board, mut guest) = bench(0);
+    let (request, _) = read(THERMOMETER, 0, 2);
+    for (cuts, answer) in [(&[8][..], &[3][..]), (&[8], &[2, 1]), (&[3, 5], &[1, 1, 1]), (&[1; 8], &[1, 2])] {
+        let from = guest.place(&request);
+        let to = guest.place(&[0xaa; 3]);
+        let piece = |start: u64, flags| {
+            let mut at = start;
+            move |length: &u32| {
+                let address = at;
+                at += u64::from(*length);
+                Descriptor { address, length: *length, flags, next: 0 }
+            }
+        };
+        let mut chain: Vec<_> = cuts.iter().map(piece(from, NEXT)).collect();
+        chain.extend(answer.iter().map(piece(to, WRITE | NEXT)));
+        let first = guest.next_descriptor(QUEUE);
+        for (index, descriptor) in (1..).zip(&mut chain) {
+            descriptor.next = (first + index) % RING;
+        }
+        if let Some(last) = chain.last_mut() {
+            last.flags = WRITE;
+        }
+        let head = guest.send_raw(QUEUE, &chain);
+        assert_eq!(guest.wait(QUEUE), Used { head, length: 3 });
+        assert_eq!(guest.memory(to, 3), [0x17, 0x80, 0], "{cuts:?} {answer:?}");
+    }
+}
+
 #[test]
 fn device_readable_after_device_writable() {
     costs_one_chain(|guest| {

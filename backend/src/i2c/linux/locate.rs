@@ -9,7 +9,9 @@ use crate::sysfs::{Device, Sysfs};
 /// The number of the adapter that `wanted` names: `3`, `i2c-3`, the adapter's name, or the path of a device-tree
 /// node that the adapter, or something it is part of, comes from.
 pub(super) fn find(sysfs: &Sysfs, wanted: &str) -> anyhow::Result<u32> {
-    let devices = sysfs.devices("i2c").context("the kernel has no I2C bus")?;
+    let devices = sysfs
+        .devices("i2c")
+        .context("this kernel shows no I2C adapters (CONFIG_I2C, and CONFIG_I2C_CHARDEV to use them)")?;
     let adapters: Vec<(u32, Device)> =
         devices.into_iter().filter_map(|device| Some((adapter_number(&device)?, device))).collect();
     let mut matching: Vec<(usize, u32)> = adapters

@@ -52,7 +52,8 @@ impl Adapter {
         let way = if functions.contains(Functions::I2C) {
             Way::Plain(bus)
         } else if functions.intersects(Functions::ANY_SMBUS) {
-            Way::Smbus(Smbus::new(node, functions))
+            let opened = Smbus::open(&node, functions).map_err(io::Error::from);
+            Way::Smbus(opened.with_context(|| format!("cannot use {} for SMBus", node.display()))?)
         } else {
             anyhow::bail!("{} can do neither I2C nor SMBus as a controller", node.display());
         };
@@ -180,7 +181,7 @@ mod tests {
         let number =
             locate::find(&Sysfs::default(), &std::env::var("BACKEND_TEST_ADAPTER").unwrap()).unwrap();
         let node = PathBuf::from(format!("/dev/i2c-{number}"));
-        adapter.way = Way::Smbus(Smbus::new(node, adapter.functions));
+        adapter.way = Way::Smbus(Smbus::open(&node, adapter.functions).unwrap());
         works(&mut adapter);
         assert_eq!(read::<64>(&mut adapter, 0), Err(Cause::Unsupported));
     }

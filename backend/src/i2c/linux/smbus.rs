@@ -8,11 +8,10 @@
 //!
 //! [SMBus 3.2]: http://smbus.org/specs/
 
-use std::io;
-use std::path::PathBuf;
+use std::path::Path;
 
 use i2cdev::core::I2CDevice;
-use i2cdev::linux::LinuxI2CDevice;
+use i2cdev::linux::{LinuxI2CDevice, LinuxI2CError};
 
 use super::super::bus::{Address, Cause, Data, Message};
 use super::cause;
@@ -23,11 +22,12 @@ const BLOCK_MAX: usize = 32;
 
 /// An adapter that speaks SMBus.
 pub(super) struct Smbus {
-    node: PathBuf,
     functions: Functions,
-    /// Opened with the first transaction, since the kernel wants to know with whom.
-    device: Option<LinuxI2CDevice>,
+    device: LinuxI2CDevice,
 }
+
+/// The kernel wants to know at once with whom one speaks. The address of the general call is nobody's.
+const NOBODY: u16 = 0;
 
 /// A transaction of SMBus. Data that a command brings back is the transaction's, not the form's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,10 +113,7 @@ impl<'a> Form<'a> {
     }
 
     /// Carries the form out, and gives the bytes as the guest's read message has them.
-    fn run(
-        self,
-        device: &mut impl I2CDevice<Error = i2cdev::linux::LinuxI2CError>,
-    ) -> Result<Vec<u8>, Cause> {
+    fn run(self, device: &mut impl I2CDevice<Error = LinuxI2CError>) -> Result<Vec<u8>, Cause> {
         let nothing = |()| Vec::new();
         match self {
             Self::Quick { read } => device.smbus_write_quick(read).map(nothing),
@@ -157,8 +154,9 @@ fn with_count(block: Vec<u8>) -> Vec<u8> {
 }
 
 impl Smbus {
-    pub(super) fn new(node: PathBuf, functions: Functions) -> Self {
-        Self { node, functions, device: None }
+    /// Opens `node` a second time, in the form that SMBus needs.
+    pub(super) fn open(node: &Path, functions: Functions) -> Result<Self, LinuxI2CError> {
+        Ok(Self { functions, device: LinuxI2CDevice::new(node, NOBODY)? })
     }
 
     pub(super) fn transfer(&mut self, messages: &mut [Message<'_>]) -> Result<(), Cause> {
@@ -186,14 +184,8 @@ impl Smbus {
     fn device_at(&mut self, address: Address) -> Result<&mut LinuxI2CDevice, Cause> {
         // SMBus itself has 7-bit addresses only.
         let Address::SevenBit(address) = address else { return Err(Cause::Unsupported) };
-        match &mut self.device {
-            Some(device) => device.set_slave_address(address).map_err(cause)?,
-            none => {
-                let device = LinuxI2CDevice::new(&self.node, address);
-                *none = Some(device.map_err(cause)?);
-            }
-        }
-        self.device.as_mut().ok_or(Cause::Kernel(io::Error::last_os_error().raw_os_error().unwrap_or(0)))
+        self.device.set_slave_address(address).map_err(cause)?;
+        Ok(&mut self.device)
     }
 }
 

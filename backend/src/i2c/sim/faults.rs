@@ -24,6 +24,8 @@ enum Kind {
     Timeout,
     #[serde(rename = "delay-ms")]
     Delay(u64),
+    #[serde(rename = "late-ms")]
+    Late(u64),
 }
 
 fn once() -> u32 {
@@ -39,6 +41,8 @@ pub(super) enum Fault {
     Timeout,
     /// The target stretches the clock.
     Delay(Duration),
+    /// All is well on the wire, but the adapter takes its time to say so.
+    Late(Duration),
 }
 
 /// The faults that wait to strike.
@@ -61,6 +65,7 @@ impl Faults {
             Kind::Nak => Fault::Nak,
             Kind::Timeout => Fault::Timeout,
             Kind::Delay(milliseconds) => Fault::Delay(Duration::from_millis(milliseconds)),
+            Kind::Late(milliseconds) => Fault::Late(Duration::from_millis(milliseconds)),
         })
     }
 }

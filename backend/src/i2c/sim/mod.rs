@@ -10,6 +10,7 @@ mod wire;
 
 use std::collections::BTreeMap;
 use std::io;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -44,8 +45,11 @@ trait Target: Send {
 
 /// A bus with the targets of a board.
 pub struct SimulatedBus {
+    /// By [`Address::number`].
     targets: BTreeMap<u16, Box<dyn Target>>,
     faults: Faults,
+    /// How long the adapter keeps the end of the present transaction to itself.
+    late: Duration,
     journal: Journal,
     control: Option<Control>,
 }
@@ -68,13 +72,14 @@ impl SimulatedBus {
         let mut targets = BTreeMap::new();
         for Description { address, model } in board.i2c.targets {
             anyhow::ensure!(
-                address <= 0x7f,
-                "the board has a target at {address:#x}: 0x7f is the last address"
+                Address::from_number(address).is_some(),
+                "the board has a target at {address:#x}: 0x7f is the last address, and those of 10 bits are 0xa000 \
+                 to 0xa3ff"
             );
             let twice = targets.insert(address, build(&model)).is_some();
             anyhow::ensure!(!twice, "the board has two targets at {address:#x}");
         }
-        Ok(Self { targets, faults: Faults::default(), journal, control })
+        Ok(Self { targets, faults: Faults::default(), late: Duration::ZERO, journal, control })
     }
 
     fn obey(targets: &mut BTreeMap<u16, Box<dyn Target>>, faults: &mut Faults, command: Command) -> Answer {
@@ -92,18 +97,16 @@ impl SimulatedBus {
 
     /// Carries out one message. Says why it ended, if it did before its time.
     fn message(&mut self, message: &mut Message<'_>, record: &mut Record) -> Result<(), Cause> {
-        let known = match message.address {
-            Address::SevenBit(address) => Some(address),
-            Address::TenBit(_) => None,
-        };
+        let address = message.address.number();
         record.begin(message);
-        match known.and_then(|address| self.faults.strike(address)) {
+        match self.faults.strike(address) {
             Some(Fault::Nak) => return Err(Cause::Nak),
             Some(Fault::Timeout) => return Err(Cause::Timeout),
             Some(Fault::Delay(delay)) => std::thread::sleep(delay),
+            Some(Fault::Late(delay)) => self.late = delay,
             None => {}
         }
-        let target = known.and_then(|address| self.targets.get_mut(&address)).ok_or(Cause::Nak)?;
+        let target = self.targets.get_mut(&address).ok_or(Cause::Nak)?;
         if !target.start() {
             return Err(Cause::Nak);
         }
@@ -154,14 +157,13 @@ impl Bus for SimulatedBus {
             }
         }
         for message in messages.iter() {
-            if let Address::SevenBit(address) = message.address
-                && let Some(target) = self.targets.get_mut(&address)
-            {
+            if let Some(target) = self.targets.get_mut(&message.address.number()) {
                 target.stop();
             }
         }
         record.end(result);
         self.journal.record("i2c", &record);
+        std::thread::sleep(std::mem::take(&mut self.late));
         result
     }
 
@@ -261,6 +263,9 @@ mod tests {
     fn a_board_without_sense_is_refused() {
         let twice = "[[i2c.target]]\naddress = 0x68\nmodel = \"ds1307\"\n".repeat(2);
         let board = toml::from_str(&twice).unwrap();
+        assert!(SimulatedBus::new(Parts { board, ..Parts::default() }).is_err());
+        let nowhere = "[[i2c.target]]\naddress = 0xa400\nmodel = \"ds1307\"\n";
+        let board = toml::from_str(nowhere).unwrap();
         assert!(SimulatedBus::new(Parts { board, ..Parts::default() }).is_err());
     }
 }

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Gives up what the daemon does not need, once its hardware is open and before it answers a frontend.
+//!
+//! What it keeps is said in crate `confinement`, `role::backend`. Here are the options that belong to it.
+
+use std::io::stderr;
+
+use anyhow::Context;
+use clap::Args;
+use confinement::role::backend::{Backend, Hardware, Memory};
+use confinement::{Enforcement, User};
+use rustix::fs::{FileType, fstat};
+
+/// How guests' memory is reached was chosen at compile time.
+const MEMORY: Memory = if cfg!(feature = "xen") { Memory::Granted } else { Memory::Shared };
+
+/// The options of every daemon.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Options {
+    /// Become this user once the hardware is open. Needs root at the start
+    #[arg(long, value_name = "UID:GID")]
+    user: Option<User>,
+    /// What becomes of system calls that the daemon has no reason to make: `on` kills it, `log` writes them to the
+    /// audit log, `off` is for kernels without seccomp
+    #[arg(long, value_name = "MODE", default_value_t)]
+    seccomp: Enforcement,
+}
+
+impl Options {
+    /// Confines the process, which drives `hardware`.
+    ///
+    /// # Errors
+    /// Says what the kernel refuses, and what to do about it.
+    pub fn confine(self, hardware: Hardware) -> anyhow::Result<()> {
+        if self.user.is_none() && rustix::process::geteuid().is_root() {
+            log::warn!("the daemon stays root, though without capabilities: name a user with --user UID:GID");
+        }
+        let backend = Backend { user: self.user, hardware, memory: MEMORY, logs_to_file: logs_to_file() };
+        backend.confine(self.seccomp).context("the daemon cannot be confined")
+    }
+}
+
+/// Whether what is logged makes a file grow.
+fn logs_to_file() -> bool {
+    fstat(stderr()).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
+}
