@@ -13,11 +13,10 @@
 //!  └──────────────────────────────────────┘        └───────────────────────────────────────────┘
 //! ```
 //!
-//! [`frame`] and [`request`] are what host and agent say to each other over the one console that all domains share,
-//! [`agent`] is the end inside a domain, [`host`] the end outside with all that belongs to it. The scenarios are
+//! [`protocol`] is what host and agent say to each other over the one console that all domains share, [`agent`] is the end inside a domain, [`host`] the end outside with all that belongs to it. The scenarios are
 //! the test target `scenarios`, the demo is the program `demo`.
 
 pub mod agent;
-pub mod frame;
 pub mod host;
-pub mod request;
+
+pub use protocol::{frame, request};

@@ -12,7 +12,7 @@ use super::console::{Console, Party};
 
 const LIMIT: Duration = Duration::from_secs(30);
 const DOMAIN: &str = "grant-table for remote d";
-const END: &str = "gnttab_usage_print_all ] done";
+pub(super) const END: &str = "gnttab_usage_print_all ] done";
 
 /// How many grants of each domain are mapped at present.
 ///

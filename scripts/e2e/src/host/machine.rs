@@ -19,17 +19,28 @@ use super::process::Process;
 use super::qmp::Qmp;
 use crate::frame::Frame;
 
-/// The domains of the demo's manifest, by their domids.
+/// The domains, by their domids.
 pub const DRIVER_DOMAIN: u16 = 1;
 /// The first guest.
 pub const GUEST_A: u16 = 2;
 /// The second guest.
 pub const GUEST_B: u16 = 3;
 
+/// Arguments by which QEMU counts instructions in place of time: the same run gives the same figures.
+pub const ICOUNT: [&str; 2] = ["-icount", "shift=1"];
+/// How long an instruction takes then.
+pub const NANOSECONDS_PER_INSTRUCTION: u64 = 2;
+
 /// Where a machine is made from, and where it leaves its logs.
 #[derive(Clone, Debug)]
 pub struct Place {
-    /// What `images build` has made.
+    /// The manifest.
+    pub manifest: PathBuf,
+    /// The program `images`, which builds an image of it.
+    pub builder: PathBuf,
+    /// What images are built from.
+    pub files: PathBuf,
+    /// What the builder has made of the manifest.
     pub image: PathBuf,
     /// The program `backend` of the host.
     pub backend: PathBuf,
@@ -37,20 +48,60 @@ pub struct Place {
     pub board: PathBuf,
     /// The directory of the run: sockets, logs, journals.
     pub run: PathBuf,
+    /// What QEMU is told besides what the image says.
+    pub arguments: Vec<String>,
+    /// The guests of the manifest, in its order.
+    pub guests: [Guest; 2],
+}
+
+/// What an agent on Linux always can do.
+const ON_LINUX: &[&str] = &["sh", "-c", "true"];
+
+/// A guest of the manifest.
+#[derive(Clone, Copy, Debug)]
+pub struct Guest {
+    /// Its name.
+    pub name: &'static str,
+    /// What its agent always can do, to find out whether it is there.
+    pub greeting: &'static [&'static str],
+}
+
+impl Guest {
+    const fn linux(name: &'static str) -> Self {
+        Self { name, greeting: ON_LINUX }
+    }
 }
 
 impl Place {
-    /// The places in a checkout, `run` being the name of the run.
+    /// The places in a checkout, `run` being the name of the run: of the image with a guest that has no operating system
+    /// (scripts/e2e/hostile.toml). That is the first one of [`Machine`], a well-behaved one is the second.
+    #[must_use]
+    pub fn hostile(run: &str) -> Self {
+        let demo = Self::in_checkout(run);
+        Self {
+            manifest: Path::new(env!("CARGO_MANIFEST_DIR")).join("hostile.toml"),
+            image: demo.image.with_file_name("hostile"),
+            guests: [Guest { name: "bare", greeting: &["machine"] }, Guest::linux("good")],
+            ..demo
+        }
+    }
+
+    /// The places in a checkout, `run` being the name of the run: of the demo's image.
     #[must_use]
     pub fn in_checkout(run: &str) -> Self {
         let package = Path::new(env!("CARGO_MANIFEST_DIR"));
         let root = package.parent().and_then(Path::parent).unwrap_or(package);
         let target = root.join("target");
         Self {
+            manifest: root.join("images/examples/demo.toml"),
+            builder: target.join("host/bin/images"),
+            files: target.join("files"),
             image: target.join("demo"),
             backend: target.join("host/bin/backend"),
             board: package.join("board.toml"),
             run: target.join("e2e").join(run),
+            arguments: Vec::new(),
+            guests: [Guest::linux("guest-a"), Guest::linux("guest-b")],
         }
     }
 }
@@ -68,9 +119,9 @@ pub struct Machine {
     pub console: Arc<Console>,
     /// The agent in the driver domain.
     pub driver_domain: Channel,
-    /// The agent in guest-a.
+    /// The agent in the first guest.
     pub guest_a: Channel,
-    /// The agent in guest-b.
+    /// The agent in the second guest.
     pub guest_b: Channel,
     /// The I2C bus of the board.
     pub i2c: Hardware,
@@ -80,6 +131,7 @@ pub struct Machine {
     pub started: Instant,
     /// Where the logs are.
     pub directory: PathBuf,
+    guests: [Guest; 2],
     qmp: Mutex<Qmp>,
     qemu: Process,
 }
@@ -95,7 +147,7 @@ impl Machine {
             |kind: &str, name: &str| Hardware::start(&place.backend, kind, name, &place.board, &directory);
         let (i2c, gpio) = (hardware("i2c", "i2c0")?, hardware("gpio", "gpio0")?);
         let started = Instant::now();
-        let (mut qemu, console) = start_qemu(&place.image, &directory)?;
+        let (mut qemu, console) = start_qemu(place, &directory)?;
         let qmp = Qmp::connect(&directory.join("qmp.sock")).or_else(|error| {
             qemu.alive().with_context(|| format!("see {}/qemu.log", directory.display()))?;
             Err(error)
@@ -110,6 +162,7 @@ impl Machine {
             gpio,
             started,
             directory,
+            guests: place.guests,
             qmp: Mutex::new(qmp),
             qemu,
         })
@@ -124,14 +177,16 @@ impl Machine {
     }
 
     fn wait_for_guests_or_reason(&self) -> Result<()> {
-        for guest in ["guest-a", "guest-b"] {
-            let unpaused = format!("{guest}: unpaused");
+        for guest in self.guests {
+            let unpaused = format!("{}: unpaused", guest.name);
             let seen = self.console.wait(0, PATIENCE, |line| line.text.contains(&unpaused).then_some(()))?;
             seen.with_context(|| format!("the shim does not report `{unpaused}`"))?;
         }
-        for channel in [&self.driver_domain, &self.guest_a, &self.guest_b] {
+        let channels = [&self.driver_domain, &self.guest_a, &self.guest_b];
+        let [first, second] = self.guests.map(|guest| guest.greeting);
+        for (channel, greeting) in channels.into_iter().zip([ON_LINUX, first, second]) {
             // An agent that has been spoken to stops saying that it is there.
-            channel.check(&["sh", "-c", "true"], PATIENCE)?;
+            channel.check(greeting, PATIENCE)?;
         }
         Ok(())
     }
@@ -204,12 +259,12 @@ fn fresh_directory(path: &Path) -> Result<PathBuf> {
     Ok(path.canonicalize()?)
 }
 
-fn start_qemu(image: &Path, directory: &Path) -> Result<(Process, Arc<Console>)> {
-    let path = image.join("qemu.json");
+fn start_qemu(place: &Place, directory: &Path) -> Result<(Process, Arc<Console>)> {
+    let path = place.image.join("qemu.json");
     let file = File::open(&path).with_context(|| format!("no image at {}", path.display()))?;
     let line: CommandLine = serde_json::from_reader(file).with_context(|| path.display().to_string())?;
     let mut qemu = Process::start("qemu", directory, &line.program, |command| {
-        command.args(&line.args).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.args(&line.args).args(&place.arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
         Ok(())
     })?;
     let output = qemu.child().stdout.take().context("QEMU's output")?;

@@ -3,8 +3,10 @@
 //! The end outside: QEMU, what is behind its devices, and the console that all domains share.
 
 pub mod board;
+pub mod census;
 pub mod channel;
 pub mod console;
+pub mod event_channels;
 pub mod grants;
 pub mod machine;
 pub mod process;

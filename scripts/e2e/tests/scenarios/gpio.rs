@@ -59,6 +59,18 @@ pub(crate) fn an_edge_arrives(machine: &Machine) -> Result<()> {
     machine.gpio.release(BUTTON)
 }
 
+/// As [`an_edge_arrives`], but something else happens while the guest waits.
+pub(crate) fn expect_edges_after(machine: &Machine, event: impl Fn(&Machine) -> Result<()>) -> Result<()> {
+    machine.gpio.drive(BUTTON, 0)?;
+    expect_edges(&machine.guest_a, &BUTTON.to_string(), &["rising", "falling"], |place| {
+        if place == 0 {
+            event(machine)?;
+        }
+        machine.gpio.drive(BUTTON, u8::from(place == 0))
+    })?;
+    machine.gpio.release(BUTTON)
+}
+
 pub(crate) fn the_power_button_arrives(machine: &Machine) -> Result<()> {
     let pressed = |_| machine.press_power_button();
     // QEMU lets the button go 100 ms later.

@@ -2,12 +2,18 @@
 
 //! The scenarios: each a test with a name, all on one machine that boots once. `scripts/test e2e [NAME]` runs them.
 
+mod backend_loss;
 mod both;
+mod confined;
 mod gpio;
+mod guest_loss;
 mod i2c;
 mod isolation;
+mod life;
+mod outputs;
 mod quiet;
 mod rebind;
+mod shim_loss;
 mod size;
 
 use std::process::ExitCode;
@@ -56,9 +62,37 @@ const SCENARIOS: &[Scenario] = &[
         ],
     },
     scenario("both-guests-at-once", both::both_guests_at_once),
+    scenario("a-driver-that-goes-leaves-a-line-safe", outputs::a_driver_that_goes_leaves_a_line_safe),
+    scenario("a-line-that-shall-stay-stays", outputs::a_line_that_shall_stay_stays),
+    scenario("an-output-outlives-its-daemon", outputs::an_output_outlives_its_daemon),
+    scenario("a-backend-killed-with-a-request-costs-nothing", backend_loss::killed_with_a_request),
+    scenario("a-backend-that-hangs-costs-nothing", backend_loss::hangs),
+    scenario("a-gpio-backend-killed-costs-nothing", backend_loss::gpio_backend_killed),
+    scenario("backends-killed-again-and-again", backend_loss::killed_again_and_again),
     scenario("rebinding-leaves-no-grant-mapped", rebind::rebinding_leaves_no_grant_mapped),
+    scenario("every-process-has-given-up-its-rights", confined::every_process_has_given_up_its_rights),
+    scenario("a-worker-reaches-its-own-guest-only", confined::a_worker_reaches_its_own_guest_only),
+    scenario("a-guests-user-opens-no-device", confined::a_guests_user_opens_no_device),
+    scenario("a-check-finds-nothing-missing", confined::a_check_finds_nothing_missing),
+    scenario("a-check-says-what-is-missing", confined::a_check_says_what_is_missing),
+    scenario("a-worker-is-killed", shim_loss::worker_killed),
+    scenario("the-supervisor-is-killed", shim_loss::supervisor_killed),
+    scenario("the-supervisor-is-terminated", shim_loss::supervisor_terminated),
+    scenario("lifecycle-loop", shim_loss::lifecycle_loop),
     scenario("driver-domain-is-small", size::driver_domain_is_small),
     scenario("kernels-did-not-complain", quiet::kernels_did_not_complain),
+    // After these, the guests are not what they were.
+    Scenario {
+        name: "the-configuration-is-reloaded",
+        run: shim_loss::configuration_reloaded,
+        expected: &["Xen grant DMA data is already created"],
+    },
+    scenario("guest-b-powers-off", guest_loss::guest_b_powers_off),
+    Scenario {
+        name: "guest-a-panics",
+        run: guest_loss::guest_a_panics,
+        expected: &["Kernel panic", "Call trace"],
+    },
 ];
 
 /// The machine, booted when the first scenario needs it.

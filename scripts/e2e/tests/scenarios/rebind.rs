@@ -14,17 +14,19 @@ const TIMES: usize = 10;
 const DRIVERS: &str = "/sys/bus/virtio/drivers";
 
 /// The guests' virtio devices, with the drivers that have them: `i2c_virtio/virtio0`.
-fn devices(guest: &Channel) -> Result<Vec<(String, String)>> {
+pub(crate) fn devices(guest: &Channel) -> Result<Vec<(String, String)>> {
     let listed = guest.check(&["sh", "-c", &format!("cd {DRIVERS} && ls -d */virtio*")], LIMIT)?;
     let pairs = listed.lines().filter_map(|line| line.split_once('/'));
     Ok(pairs.map(|(driver, device)| (driver.to_owned(), device.to_owned())).collect())
 }
 
-fn mapped(console: &Console, domain: u16) -> Result<usize> {
+/// How many grants of a domain are mapped.
+pub(crate) fn mapped(console: &Console, domain: u16) -> Result<usize> {
     Ok(grants::mapped(console)?.get(&domain).copied().unwrap_or(0))
 }
 
-fn tell(guest: &Channel, devices: &[(String, String)], what: &str) -> Result<()> {
+/// Tells the drivers of `devices` to `bind` or `unbind`.
+pub(crate) fn tell(guest: &Channel, devices: &[(String, String)], what: &str) -> Result<()> {
     for (driver, device) in devices {
         guest.check(&["sh", "-c", &format!("echo {device} >{DRIVERS}/{driver}/{what}")], LIMIT)?;
     }

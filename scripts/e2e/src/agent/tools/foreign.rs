@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Attempts of the driver domain on memory of a guest. What Xen does not refuse here, it should have.
+//! Attempts of the driver domain on memory of a guest: what Xen does not refuse here, it should have. And what the driver
+//! domain has of a guest in Xen.
 
 use std::fmt::Display;
 
-use xen_bindings::{Access, DomId, Gfn, Gntdev, GrantRef, Privcmd};
+use xen_bindings::{Access, DomId, Gfn, Gntdev, GrantRef, IoreqServer, Privcmd};
 
 use super::Failure;
 
@@ -20,6 +21,13 @@ pub(super) fn map_grants(domain: u16, first: u32, count: u32) -> Result<(), Fail
     let gntdev = Gntdev::open()?;
     let grants = first..first + count;
     summarise(grants.map(|grant| gntdev.map(DomId::new(domain), &[GrantRef::new(grant)], Access::Read)))
+}
+
+/// Which ioreq servers of a guest this domain has, in one line.
+pub(super) fn ioreq_servers(domain: u16) -> Result<(), Failure> {
+    let servers = IoreqServer::list(&Privcmd::open()?, DomId::new(domain))?;
+    println!("{:?}", servers.into_iter().map(xen_bindings::IoreqServerId::get).collect::<Vec<_>>());
+    Ok(())
 }
 
 fn summarise<T, E: Display>(attempts: impl Iterator<Item = Result<T, E>>) -> Result<(), Failure> {

@@ -13,7 +13,7 @@ use super::Failure;
 const CONSUMER: &str = "agent";
 
 /// A chip by the name of its device, or by its label.
-fn chip(name: &str) -> Result<Chip, Failure> {
+pub(super) fn chip(name: &str) -> Result<Chip, Failure> {
     for path in Chip::list_devices()? {
         let chip = Chip::new(&path)?;
         if chip.name() == name || chip.label() == name {
@@ -23,11 +23,11 @@ fn chip(name: &str) -> Result<Chip, Failure> {
     Err(format!("no GPIO chip is called {name}").into())
 }
 
-fn input(chip: &Chip, line: u32) -> Result<Lines<Input>, Failure> {
+pub(super) fn input(chip: &Chip, line: u32) -> Result<Lines<Input>, Failure> {
     Ok(chip.request_lines(Options::input([line]).consumer(CONSUMER))?)
 }
 
-fn output(chip: &Chip, line: u32, value: bool) -> Result<Lines<Output>, Failure> {
+pub(super) fn output(chip: &Chip, line: u32, value: bool) -> Result<Lines<Output>, Failure> {
     Ok(chip.request_lines(Options::output([line]).values([value]).consumer(CONSUMER))?)
 }
 

@@ -11,7 +11,7 @@ use i2cdev::linux::{LinuxI2CBus, LinuxI2CMessage};
 
 use super::{Failure, number};
 
-fn open(bus: u32) -> Result<LinuxI2CBus, Failure> {
+pub(super) fn open(bus: u32) -> Result<LinuxI2CBus, Failure> {
     Ok(LinuxI2CBus::new(PathBuf::from(format!("/dev/i2c-{bus}")))?)
 }
 
@@ -113,10 +113,20 @@ fn check(bus: &mut LinuxI2CBus, place: &Place, pattern: &[u8]) -> Result<bool, F
     bytes.extend(pattern);
     transfer(bus, &mut [LinuxI2CMessage::write(&bytes).with_address(place.address)])?;
     let mut back = vec![0; pattern.len()];
-    let pointer = [place.offset];
-    let (write, read) = (LinuxI2CMessage::write(&pointer), LinuxI2CMessage::read(&mut back));
-    transfer(bus, &mut [write.with_address(place.address), read.with_address(place.address)])?;
+    read_register(bus, place.address, place.offset, &mut back)?;
     Ok(back == pattern)
+}
+
+/// Sets the register pointer and reads from there on, with a repeated start between.
+pub(super) fn read_register(
+    bus: &mut LinuxI2CBus,
+    address: u16,
+    register: u8,
+    bytes: &mut [u8],
+) -> Result<(), Failure> {
+    let pointer = [register];
+    let (write, read) = (LinuxI2CMessage::write(&pointer), LinuxI2CMessage::read(bytes));
+    transfer(bus, &mut [write.with_address(address), read.with_address(address)])
 }
 
 #[cfg(test)]

@@ -3,9 +3,12 @@
 //! What plain Linux tools do not do: thousands of transfers that are checked, GPIO lines, attempts on foreign
 //! memory. Each is a command of the agent's binary, also by hand in a guest's shell.
 
+mod census;
+mod confined;
 mod foreign;
 mod gpio;
 mod i2c;
+mod timing;
 
 use std::error::Error;
 use std::str::FromStr;
@@ -24,8 +27,15 @@ agent gpio-hold CHIP LINE VALUE                 drive an output until killed
 agent gpio-blink CHIP LINE N MILLISECONDS       N times: drive 1, then 0
 agent gpio-watch CHIP LINE EDGE N               wait for N edges (rising, falling, both)
 agent gpio-stress CHIP OUT IN N                 N times: drive OUT, read IN, compare
+agent time-i2c BUS ADDRESS REGISTER LENGTH N    N times: read a register; how long that took
+agent time-gpio-get CHIP LINE N                 N times: read an input; how long that took
+agent time-gpio-set CHIP LINE N                 N times: drive an output; how long that took
+agent census                                    the processes of the shim and the backends, and what each holds
 agent map-foreign DOMID GFN COUNT               try to map pages of a domain by the right of this one
 agent map-grant DOMID FIRST COUNT               try to map pages that a domain may have granted
+agent ioreq-servers DOMID                       which ioreq servers of a guest this domain has
+agent open-as UID PATH...                       try to open files as a user
+agent borrow-privcmd PID DOMID...               try to use the privcmd of a process for each domain
 CHIP is a name like gpiochip0, or the label of a chip";
 
 /// Runs the tool that `arguments` name and prints its result to standard output.
@@ -55,11 +65,27 @@ pub fn run(arguments: &[String]) -> Result<(), Failure> {
         ["gpio-stress", chip, output, input, count] => {
             gpio::stress(chip, number(output)?, number(input)?, number(count)?)
         }
+        ["time-i2c", bus, address, register, length, count] => timing::i2c_read(
+            number(bus)?,
+            number(address)?,
+            number(register)?,
+            number(length)?,
+            number(count)?,
+        ),
+        ["time-gpio-get", chip, line, count] => timing::gpio_get(chip, number(line)?, number(count)?),
+        ["time-gpio-set", chip, line, count] => timing::gpio_set(chip, number(line)?, number(count)?),
+        ["census"] => census::census(),
         ["map-foreign", domain, first, count] => {
             foreign::map_foreign(number(domain)?, number(first)?, number(count)?)
         }
+        ["ioreq-servers", domain] => foreign::ioreq_servers(number(domain)?),
         ["map-grant", domain, first, count] => {
             foreign::map_grants(number(domain)?, number(first)?, number(count)?)
+        }
+        ["open-as", user, ref paths @ ..] => confined::open_as(number(user)?, paths),
+        ["borrow-privcmd", process, ref domains @ ..] => {
+            let domains: Result<Vec<u16>, Failure> = domains.iter().map(|domain| number(domain)).collect();
+            confined::borrow_privcmd(number(process)?, &domains?)
         }
         _ => Err(format!("unknown command\n{USAGE}").into()),
     }

@@ -4,7 +4,9 @@
 //! in steps of a few bytes.
 //!
 //! There is only one thing to ask for: run a program. Everything that plain Linux tools do not do is a tool of the
-//! agent's binary (see [`crate::agent::tools`]) and is run as a program too.
+//! agent's binary and is run as a program too.
+
+use alloc::{borrow::ToOwned, string::String, vec::Vec};
 
 use serde::{Deserialize, Serialize};
 

@@ -14,6 +14,8 @@
 //! kernel, Xen, another domain) either stands on a line of its own or damages the checksum. Xen may lose its mark
 //! of who printed a line, so a frame names the agent that it comes from or goes to.
 
+use alloc::{format, string::String, vec, vec::Vec};
+
 use base64::{Engine, prelude::BASE64_STANDARD_NO_PAD};
 
 /// What opens a frame: a character that base64 does not know.

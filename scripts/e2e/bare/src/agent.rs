@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Serves the console: does what the host asks for, as the agent on Linux does, with commands instead of programs.
+
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use core::time::Duration;
+
+use protocol::exchange::Exchange;
+use protocol::frame::Frame;
+use protocol::request::{Answer, Request};
+
+use crate::clock::Moment;
+use crate::console::{self, Reader};
+use crate::jobs::Job;
+use crate::machine;
+
+/// How often the agent says that it is there, until somebody answers.
+const HELLO_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a command has to stop when it is told to.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
+
+/// Serves for ever.
+pub fn serve() -> ! {
+    // The counter runs on through a restart of the guest: no two agents are alike.
+    let [low, high, ..] = machine::counter().to_le_bytes();
+    let mut exchange = Exchange::new(u16::from_le_bytes([low, high]));
+    let mut reader = Reader::default();
+    let mut jobs = Jobs::default();
+    send(&[exchange.hello()]);
+    loop {
+        let end = exchange.is_fresh().then(|| Moment::after(HELLO_INTERVAL));
+        let Some(line) = reader.line(end) else {
+            send(&[exchange.hello()]);
+            continue;
+        };
+        let reaction = exchange.receive(&line);
+        send(&reaction.send);
+        let answer = match reaction.request {
+            Some(Ok(request)) => jobs.perform(request),
+            Some(Err(error)) => Answer::Failed(format!("no request: {error}")),
+            None => continue,
+        };
+        send(&exchange.answer(&answer));
+    }
+}
+
+fn send(frames: &[Frame]) {
+    for frame in frames {
+        console::print(format_args!("{}", frame.to_line()));
+    }
+}
+
+/// The commands that were started and not yet stopped, by number.
+#[derive(Default)]
+struct Jobs {
+    last: u32,
+    running: BTreeMap<u32, Arc<Job>>,
+}
+
+impl Jobs {
+    fn perform(&mut self, request: Request) -> Answer {
+        match request {
+            // A command ends by itself: there is nobody here who could kill it.
+            Request::Run(command, _) => {
+                let job = Job::default();
+                job.run(&command);
+                Answer::Output(job.look())
+            }
+            Request::Start(command) => match Job::start(command) {
+                Ok(job) => {
+                    self.last += 1;
+                    self.running.insert(self.last, job);
+                    Answer::Started(self.last)
+                }
+                Err(error) => failed(&error),
+            },
+            Request::Look(number) => match self.running.get(&number) {
+                Some(job) => Answer::Output(job.look()),
+                None => unknown(number),
+            },
+            Request::Stop(number) => match self.running.remove(&number).map(|job| job.stop(STOP_LIMIT)) {
+                Some(Ok(output)) => Answer::Output(output),
+                Some(Err(error)) => failed(&error),
+                None => unknown(number),
+            },
+            Request::Interactive(_) => Answer::Failed(String::from("nothing here is interactive")),
+        }
+    }
+}
+
+fn failed(error: &anyhow::Error) -> Answer {
+    Answer::Failed(error.to_string())
+}
+
+fn unknown(number: u32) -> Answer {
+    Answer::Failed(format!("no command has the number {number}"))
+}

@@ -1,0 +1,377 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The GPIO controller's requests (virtio 1.3, 5.18). It has four lines; the board wires the first to the second.
+
+use alloc::vec;
+use alloc::vec::Vec;
+
+use anyhow::{Context, Result, ensure};
+
+use super::{Chain, Test, test};
+use crate::grants::Granted;
+use crate::machine::Width;
+use crate::virtio::device::{Device, Kind, REQUIRED};
+use crate::virtio::queue::Buffer;
+use crate::virtio::window::CONFIG;
+
+/// See the names.
+pub(super) const TESTS: &[Test] = &[
+    test("5.18.4-configuration", configuration),
+    test("5.18.4-configuration-cannot-be-written", configuration_is_read_only),
+    test("5.18.6.1-line-names", line_names),
+    test("5.18.6.1-line-names-without-room", line_names_without_room),
+    test("5.18.6.2-direction", direction),
+    test("5.18.6.4-value-of-an-input", value_of_an_input),
+    test("5.18.6.5-value-set-before-the-direction", value_before_direction),
+    test("5.18.6.5-value-of-an-output", value_of_an_output),
+    test("5.18.6.9-no-direction-discards-the-value", discard),
+    test("5.18.6.9-lines-that-do-not-exist", no_line),
+    test("5.18.6.9-messages-that-do-not-exist", no_message),
+    test("5.18.6.9-values-without-a-meaning", no_meaning),
+    test("5.18.6.9-all-fields-are-set", all_fields),
+    test("5.18.6.8-two-requests-for-a-line", two_for_a_line),
+    test("5.18.6-requests-for-all-lines-at-once", all_at_once),
+    test("5.18.6-structures-of-another-size", other_sizes),
+    test("5.18.6-no-room-for-an-answer", no_answer),
+    test("2.7.4.1-gpio-any-framing", any_framing),
+];
+
+pub(super) const LINES: u16 = 4;
+/// The board wires these two to each other.
+pub(super) const OUT: u16 = 0;
+pub(super) const IN: u16 = 1;
+/// Connected to nothing.
+const SPARE: u16 = 2;
+/// With a zero after each.
+const NAMES: &[u8] = b"loop-out\0loop-in\0spare\0relay\0";
+
+const GET_LINE_NAMES: u16 = 1;
+const GET_DIRECTION: u16 = 2;
+pub(super) const SET_DIRECTION: u16 = 3;
+pub(super) const GET_VALUE: u16 = 4;
+pub(super) const SET_VALUE: u16 = 5;
+pub(super) const SET_IRQ_TYPE: u16 = 6;
+
+pub(super) const DIRECTION_NONE: u32 = 0;
+pub(super) const DIRECTION_OUT: u32 = 1;
+pub(super) const DIRECTION_IN: u32 = 2;
+
+const OK: u8 = 0;
+const ERR: u8 = 1;
+/// What an answer is before the device has written one.
+const NONE: u8 = 0xaa;
+
+/// Where in its page a request has its answer.
+const ANSWER: usize = 64;
+
+pub(super) fn buffer(page: &Granted, offset: usize, length: usize, is_written: bool) -> Result<Buffer> {
+    Ok(Buffer { address: page.address(u64::try_from(offset)?), length: u32::try_from(length)?, is_written })
+}
+
+fn structure(message: u16, line: u16, value: u32) -> [u8; 8] {
+    let ([a, b], [c, d], [e, f, g, h]) = (message.to_le_bytes(), line.to_le_bytes(), value.to_le_bytes());
+    [a, b, c, d, e, f, g, h]
+}
+
+/// Sends any bytes, with room for an answer of `room`; returns the answer's bytes.
+fn send(device: &mut Device, request: &[u8], room: usize) -> Result<Vec<u8>> {
+    let page = Granted::new()?;
+    page.page().fill(NONE);
+    page.page().write(0, request);
+    let mut chain = Vec::new();
+    if !request.is_empty() {
+        chain.push(buffer(&page, 0, request.len(), false)?);
+    }
+    if room > 0 {
+        chain.push(buffer(&page, ANSWER, room, true)?);
+    }
+    let written = device.queue(0)?.transfer(&chain)?;
+    ensure!(usize::try_from(written)? <= room, "{written} bytes written, where there is room for {room}");
+    let mut answer = vec![0; room];
+    page.page().read(ANSWER, &mut answer);
+    Ok(answer)
+}
+
+/// Sends a request; returns status and value.
+pub(super) fn ask(device: &mut Device, message: u16, line: u16, value: u32) -> Result<[u8; 2]> {
+    let answer = send(device, &structure(message, line, value), 2)?;
+    <[u8; 2]>::try_from(answer).ok().context("an answer of another size")
+}
+
+/// Sends a request that has to succeed; returns the value.
+pub(super) fn request(device: &mut Device, message: u16, line: u16, value: u32) -> Result<u8> {
+    let [status, answer] = ask(device, message, line, value)?;
+    ensure!(status == OK, "message {message} about line {line}, value {value}: status {status}");
+    Ok(answer)
+}
+
+/// Fails unless the request fails, and the answer has no value.
+pub(super) fn refused(device: &mut Device, message: u16, line: u16, value: u32) -> Result<()> {
+    let answer = ask(device, message, line, value)?;
+    ensure!(answer == [ERR, 0], "message {message} about line {line}, value {value:#x}: {answer:?}");
+    Ok(())
+}
+
+fn expect(device: &mut Device, message: u16, line: u16, expected: u8) -> Result<()> {
+    let seen = request(device, message, line, 0)?;
+    ensure!(seen == expected, "message {message} about line {line}: {seen}, not {expected}");
+    Ok(())
+}
+
+/// The controller, driven, with all lines unused.
+pub(super) fn controller() -> Result<Device> {
+    let mut device = Device::find(Kind::Gpio)?;
+    device.start(REQUIRED | 1, 64)?;
+    for line in 0..LINES {
+        request(&mut device, SET_DIRECTION, line, DIRECTION_NONE)?;
+    }
+    Ok(device)
+}
+
+/// A chain of one request that changes nothing.
+pub(super) fn harmless(page: Granted) -> Result<Chain> {
+    page.page().write(0, &structure(GET_DIRECTION, 0, 0));
+    let buffers = vec![buffer(&page, 0, 8, false)?, buffer(&page, ANSWER, 2, true)?];
+    Ok(Chain { page, buffers })
+}
+
+/// Drives the controller as a driver does.
+pub(super) fn works(device: &mut Device) -> Result<()> {
+    device.start(REQUIRED | 1, 16)?;
+    reads_a_line(device)
+}
+
+/// One request that every driver sends.
+pub(super) fn reads_a_line(device: &mut Device) -> Result<()> {
+    request(device, GET_VALUE, SPARE, 0).map(drop)
+}
+
+fn load(device: &Device, offset: u64, width: Width) -> Result<u64> {
+    device.window.load(CONFIG + offset, width).ok().context("abort")
+}
+
+fn configuration() -> Result<()> {
+    let device = Device::find(Kind::Gpio)?;
+    ensure!(load(&device, 0, Width::Half)? == u64::from(LINES), "ngpio");
+    ensure!(load(&device, 2, Width::Half)? == 0, "padding");
+    ensure!(load(&device, 4, Width::Word)? == u64::try_from(NAMES.len())?, "gpio_names_size");
+    Ok(())
+}
+
+fn configuration_is_read_only() -> Result<()> {
+    let device = Device::find(Kind::Gpio)?;
+    for width in [Width::Byte, Width::Half, Width::Word] {
+        for offset in (0..8).filter(|offset| u64::is_multiple_of(*offset, width.bytes())) {
+            // An abort writes nothing either.
+            let _ = device.window.store(CONFIG + offset, width, u64::MAX);
+        }
+    }
+    configuration()
+}
+
+fn line_names() -> Result<()> {
+    let mut device = controller()?;
+    let answer = send(&mut device, &structure(GET_LINE_NAMES, 0, 0), 1 + NAMES.len())?;
+    ensure!(answer.split_first() == Some((&OK, NAMES)), "{answer:?}");
+    Ok(())
+}
+
+fn line_names_without_room() -> Result<()> {
+    let mut device = controller()?;
+    for room in [1, 2, NAMES.len()] {
+        let answer = send(&mut device, &structure(GET_LINE_NAMES, 0, 0), room)?;
+        ensure!(answer.first() == Some(&ERR), "with room for {room}: {answer:?}");
+    }
+    Ok(())
+}
+
+fn direction() -> Result<()> {
+    let mut device = controller()?;
+    expect(&mut device, GET_DIRECTION, SPARE, 0)?;
+    for (direction, expected) in
+        [(DIRECTION_IN, 2), (DIRECTION_OUT, 1), (DIRECTION_IN, 2), (DIRECTION_NONE, 0)]
+    {
+        request(&mut device, SET_DIRECTION, SPARE, direction)?;
+        expect(&mut device, GET_DIRECTION, SPARE, expected)?;
+        // That of another line is its own.
+        expect(&mut device, GET_DIRECTION, SPARE + 1, 0)?;
+    }
+    Ok(())
+}
+
+fn value_of_an_input() -> Result<()> {
+    let mut device = controller()?;
+    request(&mut device, SET_DIRECTION, IN, DIRECTION_IN)?;
+    request(&mut device, SET_DIRECTION, OUT, DIRECTION_OUT)?;
+    for value in [1, 0, 1, 1, 0] {
+        request(&mut device, SET_VALUE, OUT, value)?;
+        expect(&mut device, GET_VALUE, IN, u8::try_from(value)?)?;
+    }
+    Ok(())
+}
+
+/// The value counts from the moment at which the line becomes an output.
+fn value_before_direction() -> Result<()> {
+    let mut device = controller()?;
+    request(&mut device, SET_DIRECTION, IN, DIRECTION_IN)?;
+    for value in [1, 0] {
+        request(&mut device, SET_VALUE, OUT, value)?;
+        request(&mut device, SET_DIRECTION, OUT, DIRECTION_OUT)?;
+        expect(&mut device, GET_VALUE, IN, u8::try_from(value)?)?;
+        request(&mut device, SET_DIRECTION, OUT, DIRECTION_NONE)?;
+    }
+    Ok(())
+}
+
+fn value_of_an_output() -> Result<()> {
+    let mut device = controller()?;
+    request(&mut device, SET_DIRECTION, OUT, DIRECTION_OUT)?;
+    for value in [1, 0] {
+        request(&mut device, SET_VALUE, OUT, value)?;
+        expect(&mut device, GET_VALUE, OUT, u8::try_from(value)?)?;
+    }
+    Ok(())
+}
+
+fn discard() -> Result<()> {
+    let mut device = controller()?;
+    request(&mut device, SET_DIRECTION, IN, DIRECTION_IN)?;
+    request(&mut device, SET_VALUE, OUT, 1)?;
+    request(&mut device, SET_DIRECTION, OUT, DIRECTION_OUT)?;
+    expect(&mut device, GET_VALUE, IN, 1)?;
+    request(&mut device, SET_DIRECTION, OUT, DIRECTION_NONE)?;
+    expect(&mut device, GET_DIRECTION, OUT, 0)?;
+    request(&mut device, SET_DIRECTION, OUT, DIRECTION_OUT)?;
+    expect(&mut device, GET_VALUE, IN, 0)
+}
+
+fn no_line() -> Result<()> {
+    let mut device = controller()?;
+    for line in [LINES, LINES + 1, 15, 255, 256, 0x7fff, u16::MAX] {
+        for message in [GET_DIRECTION, SET_DIRECTION, GET_VALUE, SET_VALUE, SET_IRQ_TYPE] {
+            refused(&mut device, message, line, 1)?;
+        }
+    }
+    Ok(())
+}
+
+fn no_message() -> Result<()> {
+    let mut device = controller()?;
+    for message in [0, 7, 8, 0x101, 0x400, u16::MAX] {
+        refused(&mut device, message, SPARE, 0)?;
+    }
+    Ok(())
+}
+
+fn no_meaning() -> Result<()> {
+    let mut device = controller()?;
+    let values = [
+        (SET_DIRECTION, 3),
+        (SET_DIRECTION, 0x101),
+        (SET_VALUE, 2),
+        (SET_VALUE, 0x1_0001),
+        (SET_VALUE, u32::MAX),
+    ];
+    for (message, value) in values {
+        refused(&mut device, message, SPARE, value)?;
+    }
+    for value in [5, 6, 7, 9, 0x10, 0x100, u32::MAX] {
+        refused(&mut device, SET_IRQ_TYPE, SPARE, value)?;
+    }
+    expect(&mut device, GET_DIRECTION, SPARE, 0)
+}
+
+/// Both bytes of an answer are written, whatever the message.
+fn all_fields() -> Result<()> {
+    let mut device = controller()?;
+    for (message, value) in [(SET_DIRECTION, 2), (SET_VALUE, 0), (SET_IRQ_TYPE, 1), (SET_IRQ_TYPE, 0)] {
+        let answer = ask(&mut device, message, SPARE, value)?;
+        ensure!(answer == [OK, 0], "message {message}: {answer:?}");
+    }
+    Ok(())
+}
+
+/// Offers requests in one go; returns the answers by request, in whatever order the chains come back.
+fn at_once(device: &mut Device, requests: &[[u8; 8]]) -> Result<Vec<[u8; 2]>> {
+    let queue = device.queue(0)?;
+    let mut sent = Vec::new();
+    for request in requests {
+        let page = Granted::new()?;
+        page.page().fill(NONE);
+        page.page().write(0, request);
+        let head = queue.offer(&[buffer(&page, 0, 8, false)?, buffer(&page, ANSWER, 2, true)?])?;
+        sent.push((u32::from(head), page, false));
+    }
+    queue.kick()?;
+    for _ in requests {
+        let used = queue.wait()?;
+        let chain =
+            sent.iter_mut().find(|(head, ..)| *head == used.head).context("an unknown chain came back")?;
+        ensure!(!chain.2, "chain {} came back twice", used.head);
+        chain.2 = true;
+    }
+    let answer =
+        |(_, page, _): &(u32, Granted, bool)| [page.page().read_u8(ANSWER), page.page().read_u8(ANSWER + 1)];
+    Ok(sent.iter().map(answer).collect())
+}
+
+/// A driver must not. Each is answered all the same, and the line is what the last one said.
+fn two_for_a_line() -> Result<()> {
+    let mut device = controller()?;
+    let set = |value| structure(SET_DIRECTION, SPARE, value);
+    let answers = at_once(&mut device, &[set(DIRECTION_IN), set(DIRECTION_OUT), set(DIRECTION_IN)])?;
+    ensure!(answers.iter().all(|[status, _]| [OK, ERR].contains(status)), "{answers:?}");
+    request(&mut device, SET_DIRECTION, SPARE, DIRECTION_OUT)?;
+    expect(&mut device, GET_DIRECTION, SPARE, 1)
+}
+
+/// One for each line, which may come back in any order (5.18.6).
+fn all_at_once() -> Result<()> {
+    let mut device = controller()?;
+    let requests: Vec<[u8; 8]> =
+        (0..LINES).map(|line| structure(SET_DIRECTION, line, DIRECTION_IN)).collect();
+    let answers = at_once(&mut device, &requests)?;
+    ensure!(answers.iter().all(|answer| *answer == [OK, 0]), "{answers:?}");
+    for line in 0..LINES {
+        expect(&mut device, GET_DIRECTION, line, 2)?;
+    }
+    Ok(())
+}
+
+fn other_sizes() -> Result<()> {
+    let mut device = controller()?;
+    let request = [structure(SET_DIRECTION, SPARE, DIRECTION_IN), [0; 8]].concat();
+    for length in [0, 1, 2, 4, 7, 9, 16] {
+        let answer = send(&mut device, request.get(..length).unwrap_or_default(), 2)?;
+        ensure!(answer == [ERR, 0], "a request of {length} bytes: {answer:?}");
+    }
+    expect(&mut device, GET_DIRECTION, SPARE, 0)
+}
+
+/// There is nowhere to say how it went: the chain comes back, and the queue goes on.
+fn no_answer() -> Result<()> {
+    let mut device = controller()?;
+    for room in [0, 1] {
+        send(&mut device, &structure(GET_DIRECTION, SPARE, 0), room)?;
+        expect(&mut device, GET_DIRECTION, SPARE, 0)?;
+    }
+    Ok(())
+}
+
+fn any_framing() -> Result<()> {
+    let mut device = controller()?;
+    request(&mut device, SET_DIRECTION, SPARE, DIRECTION_IN)?;
+    let page = Granted::new()?;
+    page.page().write(0, &structure(GET_DIRECTION, SPARE, 0));
+    let chain = [
+        buffer(&page, 0, 1, false)?,
+        buffer(&page, 1, 5, false)?,
+        buffer(&page, 6, 2, false)?,
+        buffer(&page, 100, 1, true)?,
+        buffer(&page, 200, 1, true)?,
+    ];
+    device.queue(0)?.transfer(&chain)?;
+    let answer = [page.page().read_u8(100), page.page().read_u8(200)];
+    ensure!(answer == [OK, 2], "{answer:?}");
+    Ok(())
+}

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Chance, and what it likes: the numbers and addresses at which programs go wrong.
+
+use alloc::vec::Vec;
+
+use anyhow::Result;
+use fastrand::Rng;
+
+use crate::grants::{self, Granted, PERMIT, READ_ONLY};
+
+/// Lengths, indices and values: the smallest, those around a page and a ring, and where a sign or a carry is.
+const NUMBERS: [u32; 22] = [
+    0,
+    1,
+    2,
+    3,
+    4,
+    7,
+    8,
+    12,
+    16,
+    255,
+    256,
+    257,
+    4095,
+    4096,
+    4097,
+    0x7fff,
+    0x8000,
+    0xffff,
+    0x7fff_ffff,
+    0x8000_0000,
+    0xffff_fff8,
+    0xffff_ffff,
+];
+
+/// A source of chance.
+#[derive(Debug)]
+pub(super) struct Dice(Rng);
+
+impl Dice {
+    /// The one of a CPU.
+    pub(super) fn new(seed: u64, cpu: usize) -> Self {
+        let cpu = u64::try_from(cpu).unwrap_or(0);
+        Self(Rng::with_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ cpu))
+    }
+
+    /// Whether something happens that happens in one of `of` cases.
+    pub(super) fn one_in(&mut self, of: u32) -> bool {
+        self.0.u32(0..of) == 0
+    }
+
+    /// Less than `end`, which is not 0.
+    pub(super) fn below(&mut self, end: usize) -> usize {
+        self.0.usize(0..end)
+    }
+
+    /// One of them; [`Default`] if there is none.
+    pub(super) fn pick<T: Copy + Default>(&mut self, from: &[T]) -> T {
+        if from.is_empty() {
+            T::default()
+        } else {
+            from.get(self.below(from.len())).copied().unwrap_or_default()
+        }
+    }
+
+    /// Any bits.
+    pub(super) fn word(&mut self) -> u32 {
+        self.0.u32(..)
+    }
+
+    /// Any bits.
+    pub(super) fn half(&mut self) -> u16 {
+        self.0.u16(..)
+    }
+
+    /// A number of those that hurt, or any.
+    pub(super) fn number(&mut self) -> u32 {
+        if self.one_in(4) { self.word() } else { self.pick(&NUMBERS) }
+    }
+
+    /// A number of those that hurt, or any; cut off.
+    pub(super) fn small(&mut self) -> u16 {
+        let [low, high, ..] = self.number().to_le_bytes();
+        u16::from_le_bytes([low, high])
+    }
+
+    /// An address without any sense in it.
+    fn wild(&mut self) -> u64 {
+        let any = u64::from(self.word()) << 32 | u64::from(self.word());
+        let unaligned = u64::from(self.small());
+        match self.below(6) {
+            0 => u64::MAX - u64::from(self.number()),
+            // Grants from the last one on.
+            1 => grants::address(u32::MAX, 0xff0 + unaligned),
+            // No grant at all: the guest's own memory, as it sees it.
+            2 => 0x4000_0000 + unaligned,
+            3 => u64::from(self.number()),
+            4 => grants::address(self.word() % 4096, unaligned),
+            _ => any,
+        }
+    }
+}
+
+/// Pages that are granted, well and badly.
+#[derive(Debug)]
+pub(super) struct Pool {
+    good: Vec<Granted>,
+    bad: Vec<Granted>,
+}
+
+impl Pool {
+    /// Grants them.
+    pub(super) fn new() -> Result<Self> {
+        let good = (0..4).map(|_| Granted::new()).collect::<Result<_>>()?;
+        let mut bad = Vec::new();
+        for flags in [PERMIT | READ_ONLY, 0, 2, 3, 0x8000 | PERMIT] {
+            bad.push(Granted::with_flags(flags)?);
+        }
+        // To another domain; frames that are none, the console's registers, and the grant table itself.
+        for (domain, frame) in [(3, 0x4_0000), (1, u32::MAX), (1, 0x2_2000), (1, 0x3_8000)] {
+            let granted = Granted::with_flags(0)?;
+            if let Some(entry) = grants::entry(granted.reference()) {
+                use core::sync::atomic::Ordering::{Relaxed, Release};
+                entry.domain.store(domain, Relaxed);
+                entry.frame.store(frame, Relaxed);
+                entry.flags.store(PERMIT, Release);
+            }
+            bad.push(granted);
+        }
+        Ok(Self { good, bad })
+    }
+
+    /// A page that is granted as it should be.
+    pub(super) fn page(&self, dice: &mut Dice) -> Option<&Granted> {
+        self.good.get(dice.below(self.good.len().max(1)))
+    }
+
+    /// An address that serves as a buffer's.
+    pub(super) fn good(&self, dice: &mut Dice) -> u64 {
+        self.page(dice).map_or(0, |page| page.address(0))
+    }
+
+    /// Any address: a good one, one that is not aligned, one near the end of its page, one of a page that is granted
+    /// badly, one that is nowhere.
+    pub(super) fn any(&self, dice: &mut Dice) -> u64 {
+        let good = self.good(dice);
+        match dice.below(8) {
+            0 | 1 => good,
+            2 => good + u64::from(dice.small() % 4096),
+            3 => good + 4096 - u64::from(dice.pick(&[1_u16, 2, 4, 8, 16])),
+            4 | 5 => self.bad.get(dice.below(self.bad.len().max(1))).map_or(0, |page| page.address(0)),
+            _ => dice.wild(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_seed_gives_the_same_attack_and_each_cpu_another() {
+        let throw = |seed, cpu| {
+            let mut dice = Dice::new(seed, cpu);
+            [dice.word(), dice.number(), u32::from(dice.small()), dice.word()]
+        };
+        assert_eq!(throw(1, 0), throw(1, 0));
+        assert_ne!(throw(1, 0), throw(1, 1));
+        assert_ne!(throw(1, 0), throw(2, 0));
+    }
+
+    #[test]
+    fn nothing_to_pick_from_is_no_panic() {
+        assert_eq!(Dice::new(0, 0).pick::<u8>(&[]), 0);
+    }
+}

@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! What there is when the guest runs. All `unsafe` of the guest is in this file: the rest says what it wants by the
+//! functions below, none of which can break what Rust assumes, but for a store to memory that Rust uses. Those are
+//! refused.
+
+#![allow(unsafe_code)]
+
+use alloc::alloc::{Layout, alloc};
+use core::arch::{asm, global_asm};
+use core::ops::Range;
+use core::slice;
+
+use dtoolkit::fdt::Fdt;
+use linked_list_allocator::LockedHeap;
+use spin::Mutex;
+
+use super::{Abort, GRANT_ENTRIES, GrantEntry, Width};
+use crate::interrupts;
+
+global_asm!(include_str!("start.s"));
+
+/// The memory that is neither image nor device tree.
+#[global_allocator]
+static HEAP: LockedHeap = LockedHeap::empty();
+
+static DEVICE_TREE: Mutex<&[u8]> = Mutex::new(&[]);
+
+/// Where a guest's RAM begins, and this image (Xen's public header arch-arm.h: GUEST_RAM0_BASE).
+const RAM: u64 = 0x4000_0000;
+/// The stack of a CPU that [`start_cpu`] starts.
+const STACK: usize = 128 << 10;
+/// The firmware's function that starts a CPU (Arm's PSCI, 5.1.4), for callers of 64 bits.
+const CPU_ON: u64 = 0xc400_0003;
+
+unsafe extern "C" {
+    static image_end: u8;
+    static attempt_start: u8;
+    static attempt_end: u8;
+    static attempt_failed: u8;
+    fn another_cpu() -> !;
+}
+
+/// The first CPU comes here from start.s.
+#[unsafe(no_mangle)]
+extern "C" fn first_main(device_tree: u64) -> ! {
+    // SAFETY: the boot protocol has the address of a device tree in x0, mapped by start.s and written by nobody now.
+    let size = unsafe { (device_tree as *const [u8; 8]).read_unaligned() };
+    let [.., a, b, c, d] = size;
+    let size = u64::from(u32::from_be_bytes([a, b, c, d]));
+    // SAFETY: as above; the size is the second word of its header, and the heap is kept away from it.
+    let bytes = unsafe { slice::from_raw_parts(device_tree as *const u8, size as usize) };
+    *DEVICE_TREE.lock() = bytes;
+    let room = free_memory(bytes, device_tree..device_tree + size);
+    // SAFETY: RAM that nothing else is in: it begins behind the image and leaves the device tree out.
+    unsafe { HEAP.lock().init(room.start as *mut u8, (room.end - room.start) as usize) };
+    crate::first_cpu()
+}
+
+/// Further CPUs come here from start.s.
+#[unsafe(no_mangle)]
+extern "C" fn another_main() -> ! {
+    crate::jobs::another_cpu()
+}
+
+/// The larger part of the RAM, below or above the device tree.
+fn free_memory(tree: &[u8], taken: Range<u64>) -> Range<u64> {
+    let size = Fdt::new(tree).ok().and_then(|tree| {
+        let memory = tree.memory().ok()?;
+        let first = memory.reg().ok()??.next()?;
+        first.size::<u64>().ok()
+    });
+    let start = (&raw const image_end) as u64;
+    let end = RAM + size.unwrap_or(0);
+    let (below, above) = (start..taken.start.min(end), taken.end.next_multiple_of(4096)..end);
+    if below.end.saturating_sub(below.start) >= above.end.saturating_sub(above.start) { below } else { above }
+}
+
+/// The device tree that Xen made for the guest.
+pub fn device_tree() -> &'static [u8] {
+    *DEVICE_TREE.lock()
+}
+
+// ---- Exceptions ----
+
+/// The registers as start.s has saved them.
+#[repr(C)]
+struct Saved {
+    x: [u64; 31],
+    elr: u64,
+    spsr: u64,
+    padding: u64,
+    q: [u128; 32],
+}
+
+/// Synchronous, from the present exception level on its own stack: the fifth entry of the table.
+const SYNCHRONOUS: u64 = 4;
+/// An interrupt, likewise.
+const INTERRUPT: u64 = 5;
+
+/// Every exception comes here from start.s.
+#[unsafe(no_mangle)]
+extern "C" fn trapped(kind: u64, saved: &mut Saved) {
+    if kind == INTERRUPT {
+        return interrupts::handle();
+    }
+    let (syndrome, address): (u64, u64);
+    // SAFETY: reads two registers that exist at this exception level.
+    unsafe {
+        asm!("mrs {}, esr_el1", "mrs {}, far_el1", out(reg) syndrome, out(reg) address, options(nomem, nostack));
+    }
+    let attempts = (&raw const attempt_start) as u64..(&raw const attempt_end) as u64;
+    if kind == SYNCHRONOUS && attempts.contains(&saved.elr) {
+        saved.elr = (&raw const attempt_failed) as u64;
+        [saved.x[1], saved.x[2]] = [syndrome, address];
+        return;
+    }
+    panic!("exception {kind} at {:#x}: syndrome {syndrome:#x}, address {address:#x}", saved.elr);
+}
+
+// ---- Memory and devices ----
+
+/// Loads from any address; a fault is a result.
+///
+/// # Errors
+/// The access faulted.
+pub fn load(address: u64, width: Width) -> Result<u64, Abort> {
+    let (value, syndrome, fault);
+    // SAFETY: one load, which has no effect on what Rust knows; if it faults, `trapped` makes it return.
+    unsafe {
+        asm!("bl attempt_load",
+            inlateout("x0") address => value, inlateout("x1") width.bytes() => syndrome, lateout("x2") fault,
+            out("x30") _, options(nostack));
+    }
+    if syndrome == 0 { Ok(value) } else { Err(Abort { syndrome, address: fault }) }
+}
+
+/// Stores to any address but the guest's own memory; a fault is a result.
+///
+/// # Errors
+/// The access faulted.
+///
+/// # Panics
+/// If the address is that of memory. Pages that are shared are written by their owner.
+pub fn store(address: u64, width: Width, value: u64) -> Result<(), Abort> {
+    assert!(address < RAM || address >= RAM << 2, "{address:#x} is memory");
+    let (syndrome, fault);
+    // SAFETY: one store, not to memory that Rust uses; if it faults, `trapped` makes it return.
+    unsafe {
+        asm!("bl attempt_store",
+            inlateout("x0") address => _, inlateout("x1") width.bytes() => syndrome, inlateout("x2") value => fault,
+            out("x30") _, options(nostack));
+    }
+    if syndrome == 0 { Ok(()) } else { Err(Abort { syndrome, address: fault }) }
+}
+
+/// What was written before is seen by others before what is written after.
+pub fn barrier() {
+    // SAFETY: orders accesses, nothing else.
+    unsafe { asm!("dsb sy", options(nostack)) };
+}
+
+// ---- CPU ----
+
+/// A function that reads a system register.
+macro_rules! reads {
+    ($(#[$doc:meta])* $name:ident, $register:literal) => {
+        $(#[$doc])*
+        pub fn $name() -> u64 {
+            let value;
+            // SAFETY: reads a register that exists at this exception level.
+            unsafe { asm!("isb", concat!("mrs {}, ", $register), out(reg) value, options(nomem, nostack)) };
+            value
+        }
+    };
+}
+
+/// A function that writes a system register, or executes an instruction without operands.
+macro_rules! executes {
+    ($(#[$doc:meta])* $name:ident, $($instruction:literal),+) => {
+        $(#[$doc])*
+        pub fn $name() {
+            // SAFETY: has no effect on memory, registers that Rust uses, or where execution goes on.
+            unsafe { asm!($($instruction),+, options(nostack)) };
+        }
+    };
+}
+
+reads!(
+    /// The virtual counter.
+    counter,
+    "cntvct_el0"
+);
+reads!(
+    /// How much [`counter`] counts in a second.
+    frequency,
+    "cntfrq_el0"
+);
+reads!(
+    /// Takes the interrupt that is most urgent: its number, or one from 1020 on if there is none.
+    acknowledge_interrupt,
+    "icc_iar1_el1"
+);
+executes!(
+    /// Waits until an interrupt is pending, masked or not.
+    wait_for_interrupt,
+    "dsb sy",
+    "wfi"
+);
+executes!(
+    /// Interrupts wait from now on.
+    mask_interrupts,
+    "msr daifset, #2"
+);
+executes!(
+    /// Interrupts are taken from now on.
+    unmask_interrupts,
+    "msr daifclr, #2",
+    "isb"
+);
+
+/// The number of this CPU.
+pub fn cpu() -> usize {
+    let value: u64;
+    // SAFETY: reads a register that exists at this exception level.
+    unsafe { asm!("mrs {}, mpidr_el1", out(reg) value, options(nomem, nostack, pure)) };
+    (value & 0xff) as usize
+}
+
+/// An interrupt that was taken has been handled.
+pub fn end_of_interrupt(number: u64) {
+    // SAFETY: writes a register of the interrupt controller, which has no effect on memory.
+    unsafe { asm!("msr icc_eoir1_el1, {}", in(reg) number, options(nostack)) };
+}
+
+/// Sends software interrupt 0 to another CPU.
+pub fn send_interrupt(cpu: usize) {
+    // SAFETY: as above.
+    unsafe { asm!("dsb sy", "msr icc_sgi1r_el1, {}", "isb", in(reg) 1u64 << cpu, options(nostack)) };
+}
+
+/// Lets this CPU have interrupts of any priority.
+pub fn enable_cpu_interface() {
+    // SAFETY: as above.
+    unsafe {
+        asm!("msr icc_sre_el1, {one}", "isb", "msr icc_pmr_el1, {all}", "msr icc_igrpen1_el1, {one}", "isb",
+            one = in(reg) 1u64, all = in(reg) 0xf0u64, options(nostack));
+    }
+}
+
+/// Lets the virtual timer interrupt when the counter is there, or never.
+pub fn set_timer(at: Option<u64>) {
+    // SAFETY: writes registers of the timer, which has no effect on memory.
+    unsafe {
+        asm!("msr cntv_cval_el0, {}", "msr cntv_ctl_el0, {}", "isb",
+            in(reg) at.unwrap_or(u64::MAX), in(reg) u64::from(at.is_some()), options(nostack));
+    }
+}
+
+// ---- Xen ----
+
+/// Where Xen lets a guest put its grant table (Xen's public header arch-arm.h: GUEST_GNTTAB_BASE).
+const GRANT_TABLE: u64 = 0x3800_0000;
+
+/// The grant table. There is nothing there until Xen was told to put it there.
+pub fn grant_table() -> (u64, &'static [GrantEntry; GRANT_ENTRIES]) {
+    // SAFETY: start.s maps it as memory. It is never taken away again, and all of it are atomics.
+    (GRANT_TABLE, unsafe { &*(GRANT_TABLE as *const [GrantEntry; GRANT_ENTRIES]) })
+}
+
+/// A hypercall. `arguments` may be addresses of what Xen reads or writes, which is then up to the caller.
+pub fn hypercall(number: u64, arguments: [u64; 4]) -> i64 {
+    let [a, b, c, d] = arguments;
+    let result;
+    // SAFETY: Xen changes x0 to x4, x16, and what the arguments point to: callers pass addresses of atomics.
+    unsafe {
+        asm!("hvc #0xea1",
+            inlateout("x0") a => result, inlateout("x1") b => _, inlateout("x2") c => _, inlateout("x3") d => _,
+            out("x4") _, inlateout("x16") number => _, options(nostack));
+    }
+    result
+}
+
+/// Starts a CPU; returns what PSCI says, 0 if it runs.
+pub fn start_cpu(cpu: usize) -> i64 {
+    let Ok(layout) = Layout::from_size_align(STACK, 4096) else { return -1 };
+    // SAFETY: the layout is not empty. The memory is that CPU's for ever.
+    let stack = unsafe { alloc(layout) };
+    if stack.is_null() {
+        return -1;
+    }
+    let end = stack as u64 + STACK as u64;
+    let result;
+    // SAFETY: Xen, which plays the firmware, starts the CPU at start.s, with a stack of its own. The calling convention
+    // (SMCCC) lets it change x0 to x17.
+    unsafe {
+        asm!("hvc #0",
+            inlateout("x0") CPU_ON => result, inlateout("x1") cpu as u64 => _,
+            inlateout("x2") another_cpu as *const () as u64 => _, inlateout("x3") end => _,
+            clobber_abi("C"), options(nostack));
+    }
+    result
+}

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The same functions on the machine that builds the guest: nothing is there, and every access finds that out.
+
+use super::{Abort, GRANT_ENTRIES, GrantEntry, Width};
+
+/// What Xen says of a hypercall that it does not have.
+const NO_SUCH_CALL: i64 = -38;
+
+/// There is none.
+#[must_use]
+pub fn device_tree() -> &'static [u8] {
+    &[]
+}
+
+/// # Errors
+/// Always.
+pub fn load(address: u64, _: Width) -> Result<u64, Abort> {
+    Err(Abort { syndrome: Abort::EXTERNAL, address })
+}
+
+/// # Errors
+/// Always.
+pub fn store(address: u64, _: Width, _: u64) -> Result<(), Abort> {
+    Err(Abort { syndrome: Abort::EXTERNAL, address })
+}
+
+/// Nothing to order.
+pub fn barrier() {}
+
+/// Time stands still.
+#[must_use]
+pub fn counter() -> u64 {
+    0
+}
+
+/// Something to divide by.
+#[must_use]
+pub fn frequency() -> u64 {
+    1
+}
+
+/// None is pending.
+#[must_use]
+pub fn acknowledge_interrupt() -> u64 {
+    1023
+}
+
+/// None will come.
+pub fn wait_for_interrupt() {}
+
+/// There are none.
+pub fn mask_interrupts() {}
+
+/// There are none.
+pub fn unmask_interrupts() {}
+
+/// The only one.
+#[must_use]
+pub fn cpu() -> usize {
+    0
+}
+
+/// There was none.
+pub fn end_of_interrupt(_: u64) {}
+
+/// Nobody gets it.
+pub fn send_interrupt(_: usize) {}
+
+/// There is none.
+pub fn enable_cpu_interface() {}
+
+/// There is none.
+pub fn set_timer(_: Option<u64>) {}
+
+/// Xen is not there.
+#[must_use]
+pub fn hypercall(_: u64, _: [u64; 4]) -> i64 {
+    NO_SUCH_CALL
+}
+
+/// There is no other.
+#[must_use]
+pub fn start_cpu(_: usize) -> i64 {
+    NO_SUCH_CALL
+}
+
+/// One that nobody reads.
+#[must_use]
+pub fn grant_table() -> (u64, &'static [GrantEntry; GRANT_ENTRIES]) {
+    static TABLE: [GrantEntry; GRANT_ENTRIES] = [const { GrantEntry::new() }; GRANT_ENTRIES];
+    (0, &TABLE)
+}

@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The way of a device from reset to DRIVER_OK (virtio 1.3, 3.1.1), step by step.
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::queue::Queue;
+use super::window::{
+    DEVICE_FEATURES, DEVICE_FEATURES_SEL, DEVICE_ID, DRIVER_FEATURES, DRIVER_FEATURES_SEL, INTERRUPT_ACK,
+    QUEUE_SEL, QUEUE_SIZE_MAX, STATUS, Window,
+};
+use crate::clock::Moment;
+use crate::platform;
+
+/// The driver has seen the device (virtio 1.3, 2.1).
+pub const ACKNOWLEDGE: u32 = 1;
+/// It knows how to drive it.
+pub const DRIVER: u32 = 2;
+/// It drives it.
+pub const DRIVER_OK: u32 = 4;
+/// The features are agreed on.
+pub const FEATURES_OK: u32 = 8;
+/// The device cannot go on.
+pub const DEVICE_NEEDS_RESET: u32 = 64;
+/// The driver has given up.
+pub const FAILED: u32 = 128;
+
+/// VIRTIO_F_VERSION_1 (virtio 1.3, 6).
+pub const VERSION_1: u64 = 1 << 32;
+/// VIRTIO_F_ACCESS_PLATFORM: addresses are grants.
+pub const ACCESS_PLATFORM: u64 = 1 << 33;
+/// VIRTIO_F_RING_RESET.
+pub const RING_RESET: u64 = 1 << 40;
+/// What no device of ours can be driven without.
+pub const REQUIRED: u64 = VERSION_1 | ACCESS_PLATFORM;
+
+/// A reset takes no longer.
+const RESET_LIMIT: Duration = Duration::from_secs(10);
+
+/// What a device is (virtio 1.3, 5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// An I2C adapter.
+    I2c,
+    /// A GPIO controller.
+    Gpio,
+}
+
+impl Kind {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::I2c, Self::Gpio];
+
+    /// The device ID.
+    #[must_use]
+    pub const fn id(self) -> u32 {
+        match self {
+            Self::I2c => 34,
+            Self::Gpio => 41,
+        }
+    }
+
+    /// How many queues it has (5.16.2 and 5.18.2).
+    #[must_use]
+    pub const fn queues(self) -> u32 {
+        match self {
+            Self::I2c => 1,
+            Self::Gpio => 2,
+        }
+    }
+
+    /// The feature of its own that a driver is to take: zero-length requests (5.16.3), interrupts (5.18.3).
+    #[must_use]
+    pub const fn feature(self) -> u64 {
+        1
+    }
+}
+
+/// A device. Whatever state it was in when this goes, it is reset, and then its rings go.
+#[derive(Debug)]
+pub struct Device {
+    /// Its registers.
+    pub window: Window,
+    /// Its queues, since [`Device::start`].
+    pub queues: Vec<Queue>,
+}
+
+impl Device {
+    /// The device of a kind, reset.
+    ///
+    /// # Errors
+    /// There is none, or it does not answer.
+    pub fn find(kind: Kind) -> Result<Self> {
+        for window in platform::windows()? {
+            if window.read(DEVICE_ID)? == kind.id() {
+                let mut device = Self { window, queues: Vec::new() };
+                device.reset()?;
+                return Ok(device);
+            }
+        }
+        None.with_context(|| alloc::format!("no device {kind:?}"))
+    }
+
+    /// Resets it, and waits until it says so (virtio 1.3, 4.2.3.1).
+    ///
+    /// # Errors
+    /// It does not in time.
+    pub fn reset(&mut self) -> Result<()> {
+        self.window.write(STATUS, 0)?;
+        let end = Moment::after(RESET_LIMIT);
+        while self.window.read(STATUS)? != 0 {
+            ensure!(!end.has_come(), "Status is {:#x} after a reset", self.status()?);
+        }
+        self.queues.clear();
+        Ok(())
+    }
+
+    /// Reads Status.
+    ///
+    /// # Errors
+    /// The access faulted.
+    pub fn status(&self) -> Result<u32> {
+        self.window.read(STATUS)
+    }
+
+    /// Adds to Status; returns what it is then.
+    ///
+    /// # Errors
+    /// An access faulted.
+    pub fn advance(&self, bits: u32) -> Result<u32> {
+        self.window.write(STATUS, self.status()? | bits)?;
+        self.status()
+    }
+
+    /// What the device offers.
+    ///
+    /// # Errors
+    /// An access faulted.
+    pub fn offered(&self) -> Result<u64> {
+        let word = |number| {
+            self.window.write(DEVICE_FEATURES_SEL, number)?;
+            self.window.read(DEVICE_FEATURES).map(u64::from)
+        };
+        Ok(word(0)? | word(1)? << 32)
+    }
+
+    /// Says what the driver takes.
+    ///
+    /// # Errors
+    /// An access faulted.
+    pub fn take(&self, features: u64) -> Result<()> {
+        let [a, b, c, d, e, f, g, h] = features.to_le_bytes();
+        for (number, word) in [(0, [a, b, c, d]), (1, [e, f, g, h])] {
+            self.window.write(DRIVER_FEATURES_SEL, number)?;
+            self.window.write(DRIVER_FEATURES, u32::from_le_bytes(word))?;
+        }
+        Ok(())
+    }
+
+    /// Resets the device, and goes with `features` as far as FEATURES_OK; returns whether the device agrees.
+    ///
+    /// # Errors
+    /// An access faulted.
+    pub fn agree(&mut self, features: u64) -> Result<bool> {
+        self.reset()?;
+        self.advance(ACKNOWLEDGE)?;
+        self.advance(DRIVER)?;
+        self.take(features)?;
+        Ok(self.advance(FEATURES_OK)? & FEATURES_OK != 0)
+    }
+
+    /// Drives the device with these features, all queues having `size` entries.
+    ///
+    /// # Errors
+    /// The device does not agree, or something faulted.
+    pub fn start(&mut self, features: u64, size: u16) -> Result<()> {
+        ensure!(self.agree(features)?, "the device does not agree with features {features:#x}");
+        for number in 0.. {
+            if self.queue_size_max(number)? == 0 {
+                break;
+            }
+            self.queues.push(Queue::attach(self.window, number, size)?);
+        }
+        let status = self.advance(DRIVER_OK)?;
+        ensure!(
+            status == ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK,
+            "Status is {status:#x} at DRIVER_OK"
+        );
+        Ok(())
+    }
+
+    /// A queue of a device that was started.
+    ///
+    /// # Errors
+    /// There is none of that number.
+    pub fn queue(&mut self, number: usize) -> Result<&mut Queue> {
+        self.queues.get_mut(number).context("no such queue")
+    }
+
+    /// The most entries that a queue may have; 0 if there is no such queue.
+    ///
+    /// # Errors
+    /// An access faulted.
+    pub fn queue_size_max(&self, queue: u32) -> Result<u32> {
+        self.window.write(QUEUE_SEL, queue)?;
+        self.window.read(QUEUE_SIZE_MAX)
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        // If it cannot be reset, the next test says so.
+        let _ = self.reset();
+        let _ = self.window.write(INTERRUPT_ACK, 3);
+    }
+}

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! A queue of a device: a ring that the device knows, chains, kicks, and waiting for what was used.
+
+use core::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::ring::{Descriptor, NEXT, Ring, Used, WRITE};
+use super::window::{
+    INTERRUPT_ACK, INTERRUPT_STATUS, QUEUE_DESC, QUEUE_DEVICE, QUEUE_DRIVER, QUEUE_NOTIFY, QUEUE_READY,
+    QUEUE_SEL, QUEUE_SIZE, QUEUE_SIZE_MAX, Window,
+};
+use crate::clock::Moment;
+use crate::interrupts;
+
+/// What a device has to do takes no longer, however busy the machine is.
+pub const LIMIT: Duration = Duration::from_secs(20);
+
+/// A part of a chain.
+#[derive(Clone, Copy, Debug)]
+pub struct Buffer {
+    /// Where it is.
+    pub address: u64,
+    /// How long it is.
+    pub length: u32,
+    /// Whether the device writes it.
+    pub is_written: bool,
+}
+
+/// A queue.
+#[derive(Debug)]
+pub struct Queue {
+    /// The device's registers.
+    pub window: Window,
+    /// Its number.
+    pub number: u32,
+    /// Its ring.
+    pub ring: Ring,
+    /// The descriptor that the next chain begins with.
+    next: u16,
+}
+
+impl Queue {
+    /// Tells the device of a new ring, and that it is ready.
+    ///
+    /// # Errors
+    /// The device has no such queue, or not so large, or an access faulted.
+    pub fn attach(window: Window, number: u32, size: u16) -> Result<Self> {
+        let ring = Ring::new(size)?;
+        let queue = Self { window, number, ring, next: 0 };
+        queue.enable()?;
+        Ok(queue)
+    }
+
+    /// Tells the device of the ring, and that it is ready.
+    ///
+    /// # Errors
+    /// The device has no such queue, or not so large, or an access faulted.
+    pub fn enable(&self) -> Result<()> {
+        let (window, ring) = (self.window, &self.ring);
+        window.write(QUEUE_SEL, self.number)?;
+        let most = window.read(QUEUE_SIZE_MAX)?;
+        ensure!(u32::from(ring.size) <= most, "queue {} has at most {most} entries", self.number);
+        ensure!(window.read(QUEUE_READY)? == 0, "queue {} is in use", self.number);
+        window.write(QUEUE_SIZE, ring.size.into())?;
+        window.write_wide(QUEUE_DESC, ring.descriptors.address(0))?;
+        window.write_wide(QUEUE_DRIVER, ring.available.address(0))?;
+        window.write_wide(QUEUE_DEVICE, ring.used.address(0))?;
+        window.write(QUEUE_READY, 1)?;
+        ensure!(window.read(QUEUE_READY)? == 1, "queue {} does not get ready", self.number);
+        Ok(())
+    }
+
+    /// Writes a chain and makes it available, without a kick; returns its head. Descriptors are taken in turn: those of
+    /// chains that are not used yet must not come round again.
+    ///
+    /// # Errors
+    /// The chain is longer than the ring.
+    pub fn offer(&mut self, chain: &[Buffer]) -> Result<u16> {
+        let size = self.ring.size;
+        ensure!(!chain.is_empty() && chain.len() <= usize::from(size), "a chain of {}", chain.len());
+        let head = self.next;
+        for (place, buffer) in chain.iter().enumerate() {
+            let index = self.next;
+            self.next = (self.next + 1) % size;
+            let goes_on = if place + 1 < chain.len() { NEXT } else { 0 };
+            let flags = goes_on | if buffer.is_written { WRITE } else { 0 };
+            let Buffer { address, length, .. } = *buffer;
+            self.ring.set(index, Descriptor { address, length, flags, next: self.next });
+        }
+        self.ring.offer(head);
+        Ok(head)
+    }
+
+    /// Tells the device that there are chains.
+    ///
+    /// # Errors
+    /// The access faulted.
+    pub fn kick(&self) -> Result<()> {
+        self.window.write(QUEUE_NOTIFY, self.number)
+    }
+
+    /// Waits until the device has used a chain, by its interrupt, and acknowledges that.
+    ///
+    /// # Errors
+    /// It does not in time.
+    pub fn wait(&mut self) -> Result<Used> {
+        let end = Moment::after(LIMIT);
+        let is_used = interrupts::wait(Some(end), || self.ring.has_used());
+        ensure!(is_used, "queue {}: nothing was used", self.number);
+        let status = self.window.read(INTERRUPT_STATUS)?;
+        self.window.write(INTERRUPT_ACK, status)?;
+        self.ring.take().context("nothing was used")
+    }
+
+    /// Sends a chain and waits for it.
+    ///
+    /// # Errors
+    /// The device does not use it in time, or uses another.
+    pub fn transfer(&mut self, chain: &[Buffer]) -> Result<u32> {
+        let head = self.offer(chain)?;
+        self.kick()?;
+        let used = self.wait()?;
+        ensure!(used.head == u32::from(head), "chain {head} was sent, {} came back", used.head);
+        Ok(used.written)
+    }
+}

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The register window of a virtio-mmio device (virtio 1.3, 4.2.2).
+
+use core::time::Duration;
+
+use anyhow::{Context, Result};
+
+use crate::clock::Moment;
+use crate::interrupts;
+use crate::machine::{self, Abort, Width};
+
+/// Magic value, read only.
+pub const MAGIC_VALUE: u64 = 0x000;
+/// Version, read only.
+pub const VERSION: u64 = 0x004;
+/// Device ID, read only.
+pub const DEVICE_ID: u64 = 0x008;
+/// Vendor ID, read only.
+pub const VENDOR_ID: u64 = 0x00c;
+/// Features that the device offers, read only.
+pub const DEVICE_FEATURES: u64 = 0x010;
+/// Which word of them, write only.
+pub const DEVICE_FEATURES_SEL: u64 = 0x014;
+/// Features that the driver takes, write only.
+pub const DRIVER_FEATURES: u64 = 0x020;
+/// Which word of them, write only.
+pub const DRIVER_FEATURES_SEL: u64 = 0x024;
+/// Which queue the queue's registers are about, write only.
+pub const QUEUE_SEL: u64 = 0x030;
+/// The most entries, read only.
+pub const QUEUE_SIZE_MAX: u64 = 0x034;
+/// How many entries, write only.
+pub const QUEUE_SIZE: u64 = 0x038;
+/// Whether the queue may be used, read and write.
+pub const QUEUE_READY: u64 = 0x044;
+/// There are buffers in a queue, write only.
+pub const QUEUE_NOTIFY: u64 = 0x050;
+/// Why there was an interrupt, read only.
+pub const INTERRUPT_STATUS: u64 = 0x060;
+/// It has been handled, write only.
+pub const INTERRUPT_ACK: u64 = 0x064;
+/// How far the driver is, read and write; 0 is a reset.
+pub const STATUS: u64 = 0x070;
+/// The descriptors' address, two words, write only.
+pub const QUEUE_DESC: u64 = 0x080;
+/// The available ring's, likewise.
+pub const QUEUE_DRIVER: u64 = 0x090;
+/// The used ring's, likewise.
+pub const QUEUE_DEVICE: u64 = 0x0a0;
+/// Which shared memory region, write only.
+pub const SHM_SEL: u64 = 0x0ac;
+/// Its length, two words, read only.
+pub const SHM_LEN: u64 = 0x0b0;
+/// Its address, two words, read only.
+pub const SHM_BASE: u64 = 0x0b8;
+/// Resets one queue, read and write.
+pub const QUEUE_RESET: u64 = 0x0c0;
+/// Changes with the configuration, read only.
+pub const CONFIG_GENERATION: u64 = 0x0fc;
+/// The configuration, in accesses of any width.
+pub const CONFIG: u64 = 0x100;
+/// The window's size.
+pub const SIZE: u64 = 0x200;
+
+/// The guest's lowest GiB a second time, mapped as memory: there the CPU lets accesses through that are not aligned
+/// (machine/start.s).
+const SECOND_VIEW: u64 = 4 << 30;
+
+/// The window of one device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Its address.
+    pub base: u64,
+    /// The number of its interrupt.
+    pub interrupt: usize,
+}
+
+impl Window {
+    /// Reads a register.
+    ///
+    /// # Errors
+    /// The access faulted.
+    pub fn read(self, register: u64) -> Result<u32> {
+        let value = self.load(register, Width::Word).map_err(fault).context("read")?;
+        Ok(u32::try_from(value)?)
+    }
+
+    /// Writes a register.
+    ///
+    /// # Errors
+    /// The access faulted.
+    pub fn write(self, register: u64, value: u32) -> Result<()> {
+        self.store(register, Width::Word, value.into()).map_err(fault).context("write")
+    }
+
+    /// Writes a register of 64 bits as a driver has to: two words.
+    ///
+    /// # Errors
+    /// An access faulted.
+    pub fn write_wide(self, register: u64, value: u64) -> Result<()> {
+        let [a, b, c, d, e, f, g, h] = value.to_le_bytes();
+        self.write(register, u32::from_le_bytes([a, b, c, d]))?;
+        self.write(register + 4, u32::from_le_bytes([e, f, g, h]))
+    }
+
+    /// Loads from the window in any way that the CPU can.
+    ///
+    /// # Errors
+    /// The access faulted.
+    pub fn load(self, offset: u64, width: Width) -> Result<u64, Abort> {
+        machine::load(self.place(offset, width), width)
+    }
+
+    /// Stores to the window in any way that the CPU can.
+    ///
+    /// # Errors
+    /// The access faulted.
+    pub fn store(self, offset: u64, width: Width, value: u64) -> Result<(), Abort> {
+        machine::store(self.place(offset, width), width, value)
+    }
+
+    fn place(self, offset: u64, width: Width) -> u64 {
+        let address = self.base.wrapping_add(offset);
+        if address.is_multiple_of(width.bytes()) { address } else { address + SECOND_VIEW }
+    }
+
+    /// How many interrupts it has sent.
+    #[must_use]
+    pub fn interrupts(self) -> u32 {
+        interrupts::count(self.interrupt)
+    }
+
+    /// Waits until it has sent more than `before` interrupts.
+    #[must_use]
+    pub fn wait_for_interrupt(self, before: u32, limit: Duration) -> bool {
+        interrupts::wait(Some(Moment::after(limit)), || self.interrupts() != before)
+    }
+}
+
+fn fault(abort: Abort) -> anyhow::Error {
+    anyhow::anyhow!("abort at {:#x}, status {:#x}", abort.address, abort.status())
+}

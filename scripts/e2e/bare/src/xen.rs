@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The hypercalls that the guest needs, with the numbers and structures of Xen's public headers.
+
+use anyhow::{Result, ensure};
+
+use crate::machine;
+
+/// `__HYPERVISOR_memory_op`.
+const MEMORY_OP: u64 = 12;
+/// `XENMEM_add_to_physmap`.
+const ADD_TO_PHYSMAP: u64 = 7;
+/// `XENMAPSPACE_grant_table`.
+const GRANT_TABLE: u64 = 1;
+/// `DOMID_SELF`.
+const SELF: u64 = 0x7ff0;
+/// `__HYPERVISOR_sched_op`.
+const SCHED_OP: u64 = 29;
+/// `SCHEDOP_shutdown`.
+const SHUTDOWN: u64 = 2;
+/// `SHUTDOWN_poweroff` and `SHUTDOWN_crash`.
+const POWER_OFF: u32 = 0;
+const CRASH: u32 = 3;
+
+/// Puts frame `index` of the grant table at `address`.
+///
+/// # Errors
+/// Xen refuses.
+pub fn map_grant_table(index: u64, address: u64) -> Result<()> {
+    // struct xen_add_to_physmap: domid (16 bits), size (16), space (32), idx (64), gpfn (64).
+    let argument = [SELF | GRANT_TABLE << 32, index, address >> 12];
+    let pointer = argument.as_ptr().addr();
+    let result = machine::hypercall(MEMORY_OP, [ADD_TO_PHYSMAP, u64::try_from(pointer)?, 0, 0]);
+    ensure!(result == 0, "Xen does not give frame {index} of the grant table: {result}");
+    Ok(())
+}
+
+/// Takes this guest off the machine as one that has crashed.
+pub fn crash() -> ! {
+    shutdown(CRASH)
+}
+
+/// Takes this guest off the machine.
+pub fn power_off() -> ! {
+    shutdown(POWER_OFF)
+}
+
+fn shutdown(reason: u32) -> ! {
+    let pointer = u64::try_from((&raw const reason).addr()).unwrap_or(0);
+    loop {
+        let _ = machine::hypercall(SCHED_OP, [SHUTDOWN, pointer, 0, 0]);
+    }
+}

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The agent's side of the exchange: which frames it answers with which, and when a request is complete.
+//!
+//! It has no input and no output of its own. The last answer is kept, hence a request or an answer that was damaged
+//! on its way can be repeated without doing anything twice.
+
+use alloc::vec::Vec;
+use core::mem;
+
+use serde::Serialize;
+
+use crate::frame::{Assembly, Frame, Kind, PAYLOAD_TO_HOST};
+use crate::request::{Answer, Request};
+
+/// Where the present exchange stands.
+#[derive(Debug)]
+enum Stage {
+    /// No request has arrived since the agent started.
+    Fresh,
+    /// Parts of the request have arrived.
+    Receiving(u8, Assembly),
+    /// The request is being executed.
+    Executing(u8),
+    /// The answer, kept until the next request begins.
+    Answered(u8, Vec<Frame>),
+}
+
+/// What a frame of the host leads to.
+#[derive(Debug, Default)]
+pub struct Reaction {
+    /// To be sent at once.
+    pub send: Vec<Frame>,
+    /// A request that is complete now; [`Exchange::answer`] is to follow.
+    pub request: Option<Result<Request, postcard::Error>>,
+}
+
+/// The exchange of one agent.
+#[derive(Debug)]
+pub struct Exchange {
+    number: u16,
+    stage: Stage,
+}
+
+impl Exchange {
+    /// The exchange of an agent that has just started; `number` tells it from any other, also from itself before a
+    /// restart.
+    #[must_use]
+    pub fn new(number: u16) -> Self {
+        Self { number, stage: Stage::Fresh }
+    }
+
+    /// Whether nobody has asked for anything yet: then the agent says [`Exchange::hello`] every now and then.
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        matches!(self.stage, Stage::Fresh)
+    }
+
+    /// Says that the agent is there.
+    #[must_use]
+    pub fn hello(&self) -> Frame {
+        self.signal(Kind::Hello, 0, 0)
+    }
+
+    /// Takes in one line of the console.
+    pub fn receive(&mut self, line: &str) -> Reaction {
+        let frame = Frame::from_line(line).filter(|frame| frame.agent == self.number);
+        frame.map(|frame| self.receive_frame(frame)).unwrap_or_default()
+    }
+
+    fn receive_frame(&mut self, frame: Frame) -> Reaction {
+        let sequence = frame.sequence;
+        let send = match (frame.kind, &self.stage) {
+            (Kind::Request, Stage::Executing(present) | Stage::Answered(present, _))
+                if *present == sequence =>
+            {
+                self.signal(Kind::Accepted, sequence, frame.index + 1)
+            }
+            // Programs that somebody waits for are not interrupted by a request that comes too early.
+            (_, Stage::Executing(present)) => self.signal(Kind::Busy, *present, 0),
+            (Kind::Request, _) => return self.receive_request(frame),
+            (Kind::Fetch, Stage::Answered(present, frames)) if *present == sequence => {
+                let send = frames.iter().skip(usize::from(frame.index)).cloned().collect();
+                return Reaction { send, request: None };
+            }
+            (Kind::Fetch, Stage::Receiving(present, assembly)) if *present == sequence => {
+                self.signal(Kind::Accepted, sequence, assembly.first_missing())
+            }
+            _ => return Reaction::default(),
+        };
+        Reaction { send: Vec::from([send]), request: None }
+    }
+
+    fn receive_request(&mut self, frame: Frame) -> Reaction {
+        let sequence = frame.sequence;
+        let mut assembly = match mem::replace(&mut self.stage, Stage::Fresh) {
+            Stage::Receiving(present, assembly) if present == sequence => assembly,
+            _ => Assembly::default(),
+        };
+        assembly.add(frame);
+        let send = Vec::from([self.signal(Kind::Accepted, sequence, assembly.first_missing())]);
+        let Some(message) = assembly.message() else {
+            self.stage = Stage::Receiving(sequence, assembly);
+            return Reaction { send, request: None };
+        };
+        self.stage = Stage::Executing(sequence);
+        Reaction { send, request: Some(postcard::from_bytes(&message)) }
+    }
+
+    /// The answer to the request that is being executed; returns the frames that carry it.
+    pub fn answer(&mut self, answer: &Answer) -> Vec<Frame> {
+        let Stage::Executing(sequence) = self.stage else {
+            return Vec::new();
+        };
+        let frames = Frame::split(Kind::Answer, self.number, sequence, &encode(answer), PAYLOAD_TO_HOST);
+        self.stage = Stage::Answered(sequence, frames.clone());
+        frames
+    }
+
+    fn signal(&self, kind: Kind, sequence: u8, index: u16) -> Frame {
+        Frame::signal(kind, self.number, sequence, index)
+    }
+}
+
+fn encode(message: &impl Serialize) -> Vec<u8> {
+    // Plain data always has an encoding; an empty message is one that the host does not understand and reports.
+    postcard::to_allocvec(message).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::{String, ToString};
+    use alloc::vec;
+
+    use super::*;
+    use crate::frame::PAYLOAD_TO_AGENT;
+
+    const NUMBER: u16 = 7;
+
+    fn request(sequence: u8) -> (Request, Vec<String>) {
+        let request = Request::Run(vec!["registers".to_string(), "i2c".to_string()], 60_000);
+        let message = postcard::to_allocvec(&request).unwrap();
+        let frames = Frame::split(Kind::Request, NUMBER, sequence, &message, PAYLOAD_TO_AGENT);
+        (request, frames.iter().map(Frame::to_line).collect())
+    }
+
+    #[test]
+    fn a_request_is_executed_once_and_its_answer_repeated() {
+        let mut exchange = Exchange::new(NUMBER);
+        let (request, lines) = request(1);
+        let (last, first) = lines.split_last().unwrap();
+        for line in first {
+            let reaction = exchange.receive(line);
+            assert_eq!((reaction.send[0].kind, reaction.request), (Kind::Accepted, None));
+        }
+        assert_eq!(exchange.receive(last).request, Some(Ok(request)));
+        assert_eq!(exchange.receive(last).request, None, "it is being executed");
+
+        let frames = exchange.answer(&Answer::Started(3));
+        assert_eq!(exchange.receive(last).request, None, "it was executed");
+        let fetch = Frame::signal(Kind::Fetch, NUMBER, 1, 0);
+        assert_eq!(exchange.receive(&fetch.to_line()).send, frames);
+    }
+
+    #[test]
+    fn a_request_that_comes_too_early_is_told_so() {
+        let mut exchange = Exchange::new(NUMBER);
+        request(1).1.iter().for_each(|line| drop(exchange.receive(line)));
+        let reaction = exchange.receive(&request(2).1[0]);
+        assert_eq!((reaction.send[0].kind, reaction.send[0].sequence), (Kind::Busy, 1));
+    }
+
+    #[test]
+    fn what_goes_to_another_agent_is_passed_over() {
+        let mut exchange = Exchange::new(NUMBER + 1);
+        let reaction = exchange.receive(&request(1).1[0]);
+        assert!(reaction.send.is_empty() && reaction.request.is_none() && exchange.is_fresh());
+    }
+}

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The attacks: which command of the bare guest, how often, and what has to have happened for it to count.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use e2e::host::machine::Machine;
+use serde_json::json;
+
+/// How long the guest may take for one command. Only failures take as long as this.
+const LIMIT: Duration = Duration::from_secs(600);
+
+/// An attack.
+pub(crate) struct Attack {
+    pub(crate) name: &'static str,
+    /// The command of the guest, which gets a seed and a number.
+    command: &'static str,
+    /// How many attempts a command makes.
+    size: u64,
+    /// How many commands there are, and in the long run.
+    commands: [u64; 2],
+    /// What of its report must not be nothing: that something got through which is not refused at once.
+    reached: &'static str,
+    /// How many of the guest's messages the bus takes its time for, in each command.
+    delays: u64,
+}
+
+/// How long the bus takes then.
+const DELAY_MILLISECONDS: u64 = 100;
+/// The target that the guest has.
+const EEPROM: u16 = 0x50;
+
+/// In this order.
+pub(crate) const ATTACKS: &[Attack] = &[
+    Attack {
+        name: "hostile-register-accesses",
+        command: "registers",
+        size: 5000,
+        commands: [4, 210],
+        reached: "accesses",
+        delays: 0,
+    },
+    Attack {
+        name: "hostile-rings-of-the-i2c-device",
+        command: "rings i2c",
+        size: 100,
+        commands: [1, 50],
+        reached: "rings",
+        delays: 0,
+    },
+    Attack {
+        name: "hostile-rings-of-the-gpio-device",
+        command: "rings gpio",
+        size: 100,
+        commands: [1, 50],
+        reached: "rings",
+        delays: 0,
+    },
+    Attack {
+        name: "hostile-chains-for-the-i2c-device",
+        command: "chains i2c",
+        size: 250,
+        commands: [2, 205],
+        reached: "used",
+        delays: 0,
+    },
+    Attack {
+        name: "hostile-chains-for-the-gpio-device",
+        command: "chains gpio",
+        size: 250,
+        commands: [6, 205],
+        reached: "used",
+        delays: 0,
+    },
+    Attack {
+        name: "kick-storm",
+        command: "storm",
+        size: 2000,
+        commands: [1, 50],
+        reached: "kicks",
+        delays: 0,
+    },
+    Attack {
+        name: "grants-revoked-while-in-use",
+        command: "revoked",
+        size: 14,
+        commands: [1, 10],
+        reached: "in-use",
+        delays: 14,
+    },
+];
+
+impl Attack {
+    /// Carries it out to its end.
+    pub(crate) fn run(&self, machine: &Machine) -> Result<()> {
+        let [short, long] = self.commands;
+        let commands = if is_long() { long } else { short };
+        let seed: u64 = env::var("XBA_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+        let start = Instant::now();
+        let mut total = Totals::default();
+        for number in 0..commands {
+            let (seed, size) = (seed.wrapping_add(number).to_string(), self.size.to_string());
+            let mut command = vec!["hostile"];
+            command.extend(self.command.split(' ').chain([seed.as_str(), size.as_str()]));
+            if self.delays > 0 {
+                let fault = json!({ "delay-ms": DELAY_MILLISECONDS });
+                let injection = json!({ "address": EEPROM, "fault": fault, "count": self.delays });
+                machine.i2c.control(&json!({ "inject": injection }))?;
+            }
+            let text = machine.guest_a.check(&command, LIMIT).with_context(|| command.join(" "))?;
+            total.add(&text).with_context(|| format!("{}: {text}", command.join(" ")))?;
+        }
+        eprintln!("{}: {} in {:.0} s", self.name, total.text(), start.elapsed().as_secs_f64());
+        ensure!(total.of(self.reached) > 0, "the attack has not reached anything: {}", total.text());
+        ensure!(total.of("aborts") == 0, "{} accesses were aborted", total.of("aborts"));
+        Ok(())
+    }
+}
+
+/// Whether time does not matter.
+pub(crate) fn is_long() -> bool {
+    env::var_os("XBA_LONG").is_some()
+}
+
+/// What the guest reports, `name=number` with spaces between, added up.
+#[derive(Default)]
+struct Totals(BTreeMap<String, u64>);
+
+impl Totals {
+    fn add(&mut self, report: &str) -> Result<()> {
+        for pair in report.split_whitespace() {
+            let (name, number) = pair.split_once('=').context("no report")?;
+            *self.0.entry(name.to_owned()).or_default() += number.parse::<u64>()?;
+        }
+        Ok(())
+    }
+
+    fn of(&self, name: &str) -> u64 {
+        self.0.get(name).copied().unwrap_or(0)
+    }
+
+    fn text(&self) -> String {
+        let pairs: Vec<String> = self.0.iter().map(|(name, number)| format!("{name}={number}")).collect();
+        pairs.join(" ")
+    }
+}

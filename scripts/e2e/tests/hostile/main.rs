@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! A guest that means harm: what it does is in scripts/e2e/bare/src/hostile, each attack a test here, all on one machine
+//! that boots once. `scripts/test e2e [NAME]` runs them.
+//!
+//! An attack passes if the guest got an answer to every access, its devices work afterwards, the driver domain has the
+//! processes that it had and holds what it held, nobody complains, and the guest beside it, which was at work all the
+//! while, saw no error.
+//!
+//! `XBA_LONG=1` runs more than a million register accesses and a hundred thousand chains, and compares latencies;
+//! `XBA_SEED=N` makes other attacks.
+
+mod attack;
+mod latency;
+mod neighbour;
+mod quiet;
+
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use attack::{ATTACKS, Attack};
+use e2e::host::census::Census;
+use e2e::host::machine::{ICOUNT, Machine, Place};
+use libtest_mimic::{Arguments, Failed, Trial};
+
+/// How long anything may take that is no attack.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// The machine, booted when the first test needs it, or why it did not boot.
+type Shared = Mutex<OnceLock<Result<Machine, String>>>;
+
+fn boot() -> Result<Machine> {
+    // With a clock that counts instructions QEMU changes between the processors when something happens, and not
+    // every 100 ms: an attack on both of them takes a tenth of the time, and is the same again.
+    let arguments = ICOUNT.map(str::to_owned).to_vec();
+    let machine = Machine::start(&Place { arguments, ..Place::hostile("hostile") })?;
+    machine.wait_for_guests()?;
+    // What the first use of a device leaves behind is no leak.
+    works(&machine)?;
+    Ok(machine)
+}
+
+/// All CPUs of the bare guest answer, and its devices do what they are to do.
+fn works(machine: &Machine) -> Result<()> {
+    let done = machine.guest_a.check(&["hostile", "works"], LIMIT);
+    done.map(drop).context("the devices of the hostile guest do not work any more")
+}
+
+fn perform(machine: &Machine, attack: &Attack) -> Result<()> {
+    let mark = machine.console.mark();
+    let before = Census::take(&machine.driver_domain, &machine.console)?;
+    neighbour::beside(&machine.guest_b, || attack.run(machine))?;
+    works(machine)?;
+    let after = Census::take(&machine.driver_domain, &machine.console)?;
+    before.require_unchanged(&after)?;
+    quiet::check(machine, mark)
+}
+
+fn trial(shared: &Shared, attack: &Attack) -> Result<(), Failed> {
+    let shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
+    let machine = shared.get_or_init(|| boot().map_err(|error| format!("{error:#}")));
+    let machine = machine.as_ref().map_err(Failed::from)?;
+    let done = perform(machine, attack);
+    machine.split_log()?;
+    done.map_err(|error| Failed::from(format!("{error:#}\nlogs in {}", machine.directory.display())))
+}
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // They share one machine.
+    arguments.test_threads = Some(1);
+    let shared = Arc::new(Shared::default());
+    let attacks = ATTACKS.iter().map(|attack| {
+        let shared = Arc::clone(&shared);
+        Trial::test(attack.name, move || trial(&shared, attack))
+    });
+    // On a machine of its own, which is gone when the other one boots.
+    let latency = Trial::test("latency-beside-a-hostile-guest", || {
+        latency::compare().map_err(|error| Failed::from(format!("{error:#}")))
+    });
+    let latency = latency.with_ignored_flag(!attack::is_long());
+    let conclusion = libtest_mimic::run(&arguments, [latency].into_iter().chain(attacks).collect());
+    // `exit` would leave QEMU and the hardware running.
+    drop(shared.lock().unwrap_or_else(PoisonError::into_inner).take());
+    conclusion.exit_code()
+}

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! A backend that dies or hangs costs what it had in hand, and nothing else: no driver is bound again in any of these.
+//!
+//! None is killed while the bus is at work. On this board the driver domain's own adapter is i2c-virtio, and that of Linux
+//! 6.12.117 waits for a transfer by `wait_for_completion_interruptible`: a signal makes it forget the request, whose
+//! completion then comes to memory that has been freed, and the kernel panics. What a daemon had taken when it died is tested
+//! where it is decided, in `backend/tests/daemon/inflight.rs` and in the shim's `device/tests.rs`.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use e2e::host::board::Hardware;
+use e2e::host::channel::Background;
+use e2e::host::machine::Machine;
+use e2e::host::process::wait_until;
+use serde_json::{Value, json};
+
+use crate::i2c::is_about;
+use crate::{LIMIT, gpio, i2c};
+
+/// As `ps` shows them in the driver domain.
+const I2C_OF_GUEST_A: &str = "guest-a/i2c0:";
+const GPIO_OF_GUEST_A: &str = "guest-a/gpio:";
+const EEPROM: u16 = 0x50;
+/// After so long a guest must know what has become of a transfer: two seconds of standstill, five for an answer, five for
+/// another backend, and time for an emulated machine.
+const BOUND: Duration = Duration::from_secs(30);
+/// How often backends are killed one after the other.
+const TIMES: usize = 10;
+
+/// The process whose command line begins with `title`, if there is exactly one.
+fn find(machine: &Machine, title: &str) -> Result<Option<String>> {
+    let script = format!("grep -l '^{title}' /proc/[0-9]*/cmdline 2>/dev/null | cut -d/ -f3");
+    let found = machine.driver_domain.check(&["sh", "-c", &script], LIMIT)?;
+    let mut lines = found.lines();
+    Ok(lines.next().filter(|_| lines.next().is_none()).map(str::to_owned))
+}
+
+fn signal(machine: &Machine, signal: &str, pid: &str) -> Result<()> {
+    machine.driver_domain.check(&["sh", "-c", &format!("kill -{signal} {pid}")], LIMIT).map(drop)
+}
+
+/// Waits until another process than `former` serves, and has been told to go on.
+fn wait_for_another(machine: &Machine, title: &str, former: &str, mark: usize) -> Result<String> {
+    wait_until("another backend goes on", BOUND, || {
+        let went_on =
+            machine.console.since(mark).iter().any(|line| line.text.contains("a new backend goes on"));
+        let found = if went_on { find(machine, title)? } else { None };
+        Ok(found.filter(|pid| pid != former))
+    })
+}
+
+/// The writes of `bytes` that the EEPROM has seen since `mark`.
+fn writes(bus: &Hardware, mark: usize, bytes: &str) -> Result<usize> {
+    let wrote = |entry: &Value| entry.get("messages") == Some(&json!([{"address": EEPROM, "write": bytes}]));
+    Ok(bus.since(mark)?.iter().filter(|entry| is_about(entry, EEPROM) && wrote(entry)).count())
+}
+
+/// guest-b works all the time, and counts its errors.
+fn guest_b_at_work(machine: &Machine) -> Result<Background<'_>> {
+    machine.guest_b.start(&["agent", "i2c-stress", "0", "0x68", "0x10", "4", "100"])
+}
+
+fn saw_no_error(work: &Background<'_>) -> Result<()> {
+    let output = work.look_until(Duration::from_secs(240), |_| false)?;
+    let text = output.text();
+    ensure!(text.contains("errors=0 differences=0"), "guest-b: {text} {}", output.error_text());
+    Ok(())
+}
+
+/// Stops the backend, has guest-a write `byte`, and lets `end` happen to the backend: the write is carried out by the next
+/// one, once, and all that comes later works.
+fn write_to_a_stopped_backend(
+    machine: &Machine,
+    byte: &str,
+    end: impl Fn(&Machine, &str) -> Result<()>,
+) -> Result<()> {
+    let others = guest_b_at_work(machine)?;
+    let pid = find(machine, I2C_OF_GUEST_A)?.context("guest-a has no I2C backend")?;
+    let (mark, line) = (machine.i2c.mark()?, machine.console.mark());
+    signal(machine, "STOP", &pid)?;
+    let write = machine.guest_a.start(&["agent", "i2c", "0", &format!("w0x50:20{byte}")])?;
+    end(machine, &pid)?;
+    let output = write.look_until(BOUND, |_| false)?;
+    ensure!(output.succeeded(), "{:?}: {}", output.end, output.error_text());
+    wait_for_another(machine, I2C_OF_GUEST_A, &pid, line)?;
+    i2c::guest_a_sees_temperature_change(machine)?;
+    saw_no_error(&others)?;
+    // This one wants the bus for itself.
+    i2c::guest_a_writes_eeprom_page(machine)?;
+    let seen = writes(&machine.i2c, mark, &format!("20{byte}"))?;
+    ensure!(seen == 1, "the write was on the bus {seen} times");
+    Ok(())
+}
+
+pub(crate) fn killed_with_a_request(machine: &Machine) -> Result<()> {
+    write_to_a_stopped_backend(machine, "a1", |machine, pid| signal(machine, "KILL", pid))
+}
+
+pub(crate) fn hangs(machine: &Machine) -> Result<()> {
+    let mark = machine.console.mark();
+    write_to_a_stopped_backend(machine, "a2", |_, _| Ok(()))?;
+    let noticed = machine.console.since(mark).iter().any(|line| line.text.contains("its backend hangs"));
+    ensure!(noticed, "nobody has noticed that the backend hangs");
+    Ok(())
+}
+
+pub(crate) fn gpio_backend_killed(machine: &Machine) -> Result<()> {
+    let others = guest_b_at_work(machine)?;
+    let pid = find(machine, GPIO_OF_GUEST_A)?.context("guest-a has no GPIO backend")?;
+    // The event buffers of this wait are with the backend when it dies.
+    gpio::expect_edges_after(machine, |machine| {
+        let line = machine.console.mark();
+        signal(machine, "KILL", &pid)?;
+        wait_for_another(machine, GPIO_OF_GUEST_A, &pid, line).map(drop)
+    })?;
+    gpio::guest_a_drives_a_line(machine)?;
+    gpio::an_edge_arrives(machine)?;
+    saw_no_error(&others)
+}
+
+pub(crate) fn killed_again_and_again(machine: &Machine) -> Result<()> {
+    for _ in 0..TIMES {
+        let line = machine.console.mark();
+        let pid = find(machine, I2C_OF_GUEST_A)?.context("guest-a has no I2C backend")?;
+        signal(machine, "KILL", &pid)?;
+        // Not even this one, which may come before the next backend, fails.
+        i2c::guest_a_reads_temperature(machine)?;
+        wait_for_another(machine, I2C_OF_GUEST_A, &pid, line)?;
+    }
+    Ok(())
+}

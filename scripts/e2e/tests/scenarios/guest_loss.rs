@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Guests end, each in its own manner, and do not come back: nobody makes a domain anew here. Their drivers do not say
+//! goodbye to the devices, so Xen has to.
+
+use anyhow::{Context, Result, ensure};
+use e2e::host::channel::Channel;
+use e2e::host::machine::{GUEST_A, GUEST_B, Machine};
+
+use crate::LIMIT;
+use crate::life::{Order, Transfers};
+use crate::rebind::mapped;
+
+pub(crate) fn guest_b_powers_off(machine: &Machine) -> Result<()> {
+    // The other guest's transfers go on, none of which may fail.
+    let transfers = Transfers::begin(machine, &machine.guest_a, "0x50", 100)?;
+    ends(machine, &machine.guest_b, GUEST_B, "guest-b", "sleep 1; poweroff -f", "powered off")?;
+    let errors = transfers.finish(LIMIT)?;
+    ensure!(errors == 0, "{errors} transfers of the other guest failed");
+    Ok(())
+}
+
+pub(crate) fn guest_a_panics(machine: &Machine) -> Result<()> {
+    // Its kernel panics when there is no memory left, and is told to reboot then.
+    let eat = "echo 1 >/proc/sys/vm/panic_on_oom; tail /dev/zero";
+    ends(machine, &machine.guest_a, GUEST_A, "guest-a", eat, "asked for a reboot")
+}
+
+/// Has a guest end, by a command in it. What it had mapped is unmapped, and nobody else is concerned.
+fn ends(machine: &Machine, guest: &Channel, domain: u16, name: &str, command: &str, how: &str) -> Result<()> {
+    let before = Order::of(machine)?;
+    ensure!(mapped(&machine.console, domain)? > 0, "no ring of {name} is mapped");
+    let mark = machine.console.mark();
+    // It cannot be stopped when its agent is gone.
+    std::mem::forget(guest.start(&["sh", "-c", command])?);
+    for said in [format!("{name}: has {how}; its devices are reset"), "all devices are reset".to_owned()] {
+        let seen = machine.console.wait(mark, LIMIT, |line| line.text.contains(&said).then_some(()))?;
+        seen.with_context(|| format!("the shim does not say: {said}"))?;
+    }
+    ensure!(mapped(&machine.console, domain)? == 0, "grants of {name} are still mapped");
+    let after = Order::of(machine)?;
+    ensure!(before.has_not_grown(&after), "it was {before:#?}, it is {after:#?}");
+    Ok(())
+}

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Processes of the shim die, in the middle of transfers: the guest goes on with the drivers that it has, the other guest
+//! notices nothing, and nothing is left over.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use e2e::host::machine::Machine;
+
+use crate::LIMIT;
+use crate::life::{Order, Transfers, Victim, devices_work};
+use crate::rebind::{devices, rebinding_leaves_no_grant_mapped, tell};
+
+const ROUNDS: u32 = 150;
+/// How long the transfers may take, with all that happens meanwhile.
+const TRANSFERS: Duration = Duration::from_secs(300);
+/// The request that is in flight when a backend dies with its worker ends with an error; the next one may as well,
+/// if the guest's driver was just about to send it.
+const ERRORS: u32 = 2;
+
+const PLATFORM_DRIVER: &str = "/sys/bus/platform/drivers/virtio-mmio";
+/// By the registers that it has as the second device of its guest.
+const GPIO_OF_GUEST_B: &str = "2000200.virtio";
+const CONFIG: &str = "/etc/xen-frontend-shim.toml";
+
+pub(crate) fn worker_killed(machine: &Machine) -> Result<()> {
+    let order = Order::of(machine)?;
+    let a = Transfers::begin(machine, &machine.guest_a, "0x50", ROUNDS)?;
+    let b = Transfers::begin(machine, &machine.guest_b, "0x68", ROUNDS)?;
+    Victim::Worker("guest-a").end(machine, "KILL")?;
+    let errors = a.finish(TRANSFERS)?;
+    ensure!(errors <= ERRORS, "{errors} transfers of the guest whose worker was killed failed");
+    let errors = b.finish(TRANSFERS)?;
+    ensure!(errors == 0, "{errors} transfers of the other guest failed");
+    devices_work(machine)?;
+    order.restored(machine)
+}
+
+pub(crate) fn supervisor_killed(machine: &Machine) -> Result<()> {
+    supervisor_ends(machine, "KILL")?;
+    rebinding_leaves_no_grant_mapped(machine)
+}
+
+pub(crate) fn supervisor_terminated(machine: &Machine) -> Result<()> {
+    supervisor_ends(machine, "TERM")
+}
+
+fn supervisor_ends(machine: &Machine, signal: &str) -> Result<()> {
+    let order = Order::of(machine)?;
+    let a = Transfers::begin(machine, &machine.guest_a, "0x50", ROUNDS)?;
+    let b = Transfers::begin(machine, &machine.guest_b, "0x68", ROUNDS)?;
+    Victim::Supervisor.end(machine, signal)?;
+    for transfers in [a, b] {
+        let errors = transfers.finish(TRANSFERS)?;
+        ensure!(errors <= ERRORS, "{errors} transfers failed");
+    }
+    devices_work(machine)?;
+    order.restored(machine)
+}
+
+/// Tells the supervisor to read its configuration again, and waits until it says `what`.
+fn reload(machine: &Machine, what: &str) -> Result<()> {
+    let mark = machine.console.mark();
+    Victim::Supervisor.signal(machine, "HUP")?;
+    let said = machine.console.wait(mark, LIMIT, |line| line.text.contains(what).then_some(()))?;
+    said.with_context(|| format!("the supervisor does not say that it {what}"))?;
+    Ok(())
+}
+
+fn edit(machine: &Machine, command: &[&str]) -> Result<String> {
+    machine.driver_domain.check(&[&["/bin/busybox"], command].concat(), LIMIT)
+}
+
+pub(crate) fn configuration_reloaded(machine: &Machine) -> Result<()> {
+    const KEPT: &str = "/tmp/kept.toml";
+    let order = Order::of(machine)?;
+    edit(machine, &["cp", CONFIG, KEPT])?;
+    let places = edit(machine, &["sed", "-n", "/guest.device]]/=", CONFIG])?;
+    let last = places.lines().last().context("no device is configured")?;
+    edit(machine, &["sed", "-i", &format!("{last},$d"), CONFIG])?;
+
+    // The last device is the GPIO controller of guest-b, and in use.
+    reload(machine, "gpio stays as it is")?;
+    devices_work(machine)?;
+    let gpio: Vec<_> =
+        devices(&machine.guest_b)?.into_iter().filter(|(driver, _)| driver.contains("gpio")).collect();
+    ensure!(gpio.len() == 1, "guest-b has {gpio:?}");
+    tell(&machine.guest_b, &gpio, "unbind")?;
+    reload(machine, "has 1 devices from now on")?;
+    machine.guest_b.check(&["agent", "i2c", "0", "w0x68:08", "r0x68:1"], LIMIT)?;
+    ensure!(tell(&machine.guest_b, &gpio, "bind").is_err(), "a driver has found a device that was removed");
+
+    edit(machine, &["cp", KEPT, CONFIG])?;
+    reload(machine, "has 2 devices from now on")?;
+    // It is a new device, which nobody has acknowledged: the guest has to find it again, not only to bind a driver. Nothing
+    // is transferred then, as Linux 6.12 goes on with what it has freed of the former device (drivers/xen/grant-dma-ops.c:
+    // "Xen grant DMA data is already created").
+    let found =
+        format!("cd {PLATFORM_DRIVER} && echo {GPIO_OF_GUEST_B} >unbind && echo {GPIO_OF_GUEST_B} >bind");
+    machine.guest_b.check(&["sh", "-c", &found], LIMIT)?;
+    let gpio: Vec<_> =
+        devices(&machine.guest_b)?.into_iter().filter(|(driver, _)| driver.contains("gpio")).collect();
+    ensure!(gpio.len() == 1, "guest-b has {gpio:?}");
+    machine.guest_b.check(&["agent", "i2c", "0", "w0x68:08", "r0x68:1"], LIMIT)?;
+    machine.guest_a.check(&["agent", "i2c", "0", "w0x50:00", "r0x50:1"], LIMIT)?;
+    order.restored(machine)
+}
+
+/// How often [`lifecycle_loop`] does something, if it is not told otherwise.
+const LIFE_ROUNDS: u64 = 10;
+
+/// Kills and re-binds in an arbitrary order, which is the same each time. XBA_ROUNDS says how often.
+pub(crate) fn lifecycle_loop(machine: &Machine) -> Result<()> {
+    let rounds =
+        std::env::var("XBA_ROUNDS").ok().map(|text| text.parse()).transpose()?.unwrap_or(LIFE_ROUNDS);
+    let order = Order::of(machine)?;
+    // xorshift64
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    for round in 1..=rounds {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        let what = || format!("round {round} of {rounds}, {:#x}", state % 8);
+        one_life(machine, state % 8).with_context(what)?;
+        order.restored(machine).with_context(what)?;
+    }
+    Ok(())
+}
+
+fn one_life(machine: &Machine, choice: u64) -> Result<()> {
+    let (guest, address) =
+        if choice.is_multiple_of(2) { (&machine.guest_a, "0x50") } else { (&machine.guest_b, "0x68") };
+    let name = if choice.is_multiple_of(2) { "guest-a" } else { "guest-b" };
+    let transfers = Transfers::begin(machine, guest, address, 40)?;
+    match choice / 2 {
+        0 => Victim::Supervisor.end(machine, "KILL")?,
+        1 => Victim::Worker(name).end(machine, "KILL")?,
+        2 => Victim::Backend(name, "i2c0").end(machine, "KILL")?,
+        _ => {
+            let errors = transfers.finish(TRANSFERS)?;
+            ensure!(errors == 0, "{errors} transfers failed, though nobody was killed");
+            let devices = devices(guest)?;
+            tell(guest, &devices, "unbind")?;
+            tell(guest, &devices, "bind")?;
+            return devices_work(machine);
+        }
+    }
+    let errors = transfers.finish(TRANSFERS)?;
+    ensure!(errors <= ERRORS, "{errors} transfers failed");
+    devices_work(machine)
+}
