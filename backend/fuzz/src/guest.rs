@@ -46,6 +46,16 @@ struct Ring {
     offered: Vec<u16>,
     /// Heads that came back.
     returned: Vec<u16>,
+    /// A head was made available again before it had come back.
+    repeats: bool,
+}
+
+impl Ring {
+    fn offer(&mut self, head: u16) {
+        let count = |heads: &[u16]| heads.iter().filter(|known| **known == head).count();
+        self.repeats |= count(&self.offered) > count(&self.returned);
+        self.offered.push(head);
+    }
 }
 
 /// The guest.
@@ -230,7 +240,9 @@ impl<'a> Guest<'a> {
             Step::Reset => self.reset(),
             Step::Die => {
                 self.trust_only_good_heads();
-                self.is_owed &= self.record.is_some();
+                // The record has a place for each head, and so knows a head once.
+                let repeats = self.rings.iter().any(|ring| ring.repeats);
+                self.is_owed &= self.record.is_some() && !repeats;
                 self.backend = self.kind.start();
                 self.connect();
                 self.start_all();
@@ -302,7 +314,7 @@ impl<'a> Guest<'a> {
     fn offer(&mut self, queue: u16, head: u16) {
         let state = &mut self.rings[usize::from(queue)];
         let index = u16::try_from(state.offered.len()).expect("few");
-        state.offered.push(head);
+        state.offer(head);
         self.memory.write(ring(queue) + AVAILABLE + 4 + 2 * u64::from(index % SIZE), &head.to_le_bytes());
         self.set_index(queue, index.wrapping_add(1));
     }
@@ -317,7 +329,7 @@ impl<'a> Guest<'a> {
         } else {
             for place in offered..index {
                 let at = ring(queue) + AVAILABLE + 4 + 2 * u64::from(place % SIZE);
-                state.offered.push(self.memory.load(at));
+                state.offer(self.memory.load(at));
             }
         }
         self.set_index(queue, index);
