@@ -66,6 +66,7 @@ const SCENARIOS: &[Scenario] = &[
     scenario("a-line-that-shall-stay-stays", outputs::a_line_that_shall_stay_stays),
     scenario("an-output-outlives-its-daemon", outputs::an_output_outlives_its_daemon),
     scenario("a-backend-killed-with-a-request-costs-nothing", backend_loss::killed_with_a_request),
+    scenario("a-backend-killed-in-a-transfer-costs-that", backend_loss::killed_in_the_middle_of_a_transfer),
     scenario("a-backend-that-hangs-costs-nothing", backend_loss::hangs),
     scenario("a-gpio-backend-killed-costs-nothing", backend_loss::gpio_backend_killed),
     scenario("backends-killed-again-and-again", backend_loss::killed_again_and_again),
