@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 
 use log::{debug, error, info, warn};
 
-use crate::hypervisor::Hypervisor;
+use crate::hypervisor::{Hypervisor, Mapping};
 use crate::memory::Ring;
 use crate::vhost_user::{Heard, Inflight, Notifier, Offer, Process, Session, SessionError, Start};
 use crate::virtio_mmio::{Device, Lost, Transport, features};
@@ -180,15 +180,23 @@ impl<H: Hypervisor> BackedDevice<H> {
         }
     }
 
-    /// Looks how far the backend is with each queue. To be called whenever the driver may have kicked.
-    pub fn observe(&mut self) {
-        if self.link.session().is_none() {
-            return;
+    /// Whether [`Self::kicked`] has to be told when the driver kicks next, if the kernel lets it be seen.
+    #[must_use]
+    pub fn awaits_kick(&self) -> bool {
+        self.link.session().is_some() && self.wanted.is_some() && self.pace.is_at_rest()
+    }
+
+    /// From now on [`Self::kicked`] will be told.
+    pub fn armed(&mut self) {
+        if self.awaits_kick() {
+            self.pace.armed(Instant::now(), progress(&self.views));
         }
-        for (queue, view) in self.views.iter().enumerate() {
-            if let Some(progress) = view.as_ref().and_then(RingView::progress) {
-                self.pace.observe(queue, progress);
-            }
+    }
+
+    /// The driver has kicked a queue.
+    pub fn kicked(&mut self) {
+        if self.awaits_kick() {
+            self.pace.kicked(Instant::now(), progress(&self.views));
         }
     }
 
@@ -205,8 +213,7 @@ impl<H: Hypervisor> BackedDevice<H> {
             let limit = AWAY_LIMIT.as_secs();
             return Err(self.refuse(&format!("no backend serves it within {limit} s")));
         }
-        let progress = |queue: usize| self.views.get(queue)?.as_ref()?.progress();
-        match self.pace.check(now, progress) {
+        match self.pace.check(now, progress(&self.views)) {
             Verdict::Fine => {}
             Verdict::Hangs => self.miss("its backend hangs", true),
             Verdict::Ask => {
@@ -314,6 +321,7 @@ impl<H: Hypervisor> BackedDevice<H> {
             self.prompt(&rings);
         }
         self.wanted = Some(Wanted { is_fresh: false, ..wanted.clone() });
+        self.pace.begin(Instant::now());
         Ok(())
     }
 
@@ -368,6 +376,11 @@ impl<H: Hypervisor> BackedDevice<H> {
         self.wanted = Some(Wanted { features, rings: rings.to_vec(), is_fresh });
         self.run()
     }
+}
+
+/// How far each queue is, where one is in use.
+fn progress<M: Mapping>(views: &[Option<RingView<M>>]) -> impl Fn(usize) -> Option<Progress> {
+    |queue| views.get(queue)?.as_ref()?.progress()
 }
 
 impl<H: Hypervisor> Transport<BackedDevice<H>> {

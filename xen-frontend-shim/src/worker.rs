@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!   handoff ──▶ windows ──▶ event loop: control socket ──▶ a backend for each window ──▶ "ready"
-//!                                       event channels │ backends │ (calls) │ early kicks
+//!                                       event channels │ backends │ (calls) │ (kicks)
 //! ```
 //!
 //! What drivers say is written down before they get an answer, so that another worker can go on from it.
@@ -104,7 +104,7 @@ impl Worker {
         loop {
             self.settle()?;
             self.bus.keep();
-            self.event_loop.arm_early_kicks(&mut self.bus)?;
+            self.event_loop.arm_kicks(&mut self.bus)?;
             let deadline = self.look_around()?;
             self.event_loop.wait(deadline, &mut ready)?;
             for source in ready.drain(..) {
@@ -119,7 +119,7 @@ impl Worker {
                     Source::Backend(index) => self.hear(index)?,
                     Source::Requests(index) => self.requested(index),
                     Source::Call(index, queue) => self.called(index, queue),
-                    Source::EarlyKick(index, queue) => self.kicked_early(index, queue),
+                    Source::Kick(index, queue) => self.kicked(index, queue),
                 }
             }
         }
@@ -132,7 +132,6 @@ impl Worker {
             let mut due = seat.deadline();
             if let Occupant::Device(transport) = &mut window.occupant {
                 let device = transport.device_mut();
-                device.observe();
                 due = due.into_iter().chain(device.deadline()).min();
                 if device.take_news() {
                     self.control.report(Report::Lost(index))?;
@@ -283,11 +282,12 @@ impl Worker {
         self.control.report(Report::Lost(u16::try_from(index).map_err(io::Error::other)?))
     }
 
-    fn kicked_early(&mut self, index: u16, queue: u16) {
+    fn kicked(&mut self, index: u16, queue: u16) {
         self.event_loop.disarm(index, queue);
         let window = self.bus.windows_mut().get_mut(usize::from(index));
         if let Some(Occupant::Device(transport)) = window.map(|window| &mut window.occupant) {
             transport.kicked_early(queue);
+            transport.device_mut().kicked();
         }
     }
 

@@ -3,17 +3,23 @@
 //! Whether a backend still does its work, judged by the rings that it serves.
 //!
 //! ```text
+//!   at rest ── a kick ──▶ looked at every second ── nothing came, and nothing is left to do ──▶ at rest
+//!
+//!   of each queue:
 //!   Quiet ── buffers available ──▶ Waiting ── 2 s without a used one ──▶ Excused, and the backend is asked
 //!     ▲                              │ ▲                                     │    ── 5 s without an answer ──▶ hangs
 //!     └──────── all used ────────────┘ └──────── more available ─────────────┘
 //! ```
 //!
-//! Rings are looked at when the worker is awake anyway, which it is for each kick. That takes loads from memory, and no
-//! clock unless a wait begins. A queue may well hold buffers for ever, as GPIO's event queue does (virtio 1.3, 5.18.7): so a
-//! backend that answers is excused for what it had been given by then, and there is no timer until it is given more.
+//! None of this is on the path of a request. The first kick after a rest wakes the worker; after that it looks at the
+//! rings when the time has come, and not at all when nobody uses the device. A queue may well hold buffers for ever, as
+//! GPIO's event queue does (virtio 1.3, 5.18.7): so a backend that answers is excused for what it had been given by
+//! then, and rests until it is given more.
 
 use std::time::{Duration, Instant};
 
+/// How often rings are looked at that are in use.
+const LOOK: Duration = Duration::from_secs(1);
 /// How long a queue may stand still before its backend is asked.
 const STANDSTILL: Duration = Duration::from_secs(2);
 /// How long the backend may take to answer.
@@ -28,16 +34,34 @@ pub(super) struct Progress {
     pub(super) used: u16,
 }
 
-/// The state of one queue.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Queue {
+/// What is known of one queue.
+#[derive(Clone, Copy, Debug, Default)]
+struct Queue {
+    state: State,
+    /// The available index at the last look.
+    available: Option<u16>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+enum State {
     /// Nothing is to be done.
     #[default]
     Quiet,
     /// Buffers are available since the used index was this.
     Waiting { used: u16, until: Instant },
-    /// Up to this available index, the backend may take its time.
-    Excused { available: u16 },
+    /// The backend may take its time for what it has.
+    Excused,
+}
+
+/// What a look at a queue has shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seen {
+    /// Nobody needs to look again before the driver kicks.
+    Rest,
+    /// It is in use.
+    Work,
+    /// It has stood still for too long.
+    Standstill,
 }
 
 /// What to do about the backend.
@@ -56,33 +80,43 @@ pub(super) enum Verdict {
 pub(super) struct Pace {
     queues: Vec<Queue>,
     answer_by: Option<Instant>,
+    /// When the rings are looked at next, unless the backend is at rest.
+    look_at: Option<Instant>,
 }
 
 impl Pace {
     pub(super) fn new(queues: usize) -> Self {
-        Self { queues: vec![Queue::Quiet; queues], answer_by: None }
+        Self { queues: vec![Queue::default(); queues], answer_by: None, look_at: None }
     }
 
-    /// Takes note of how far a queue is. This is on the path of each kick.
-    pub(super) fn observe(&mut self, queue: usize, progress: Progress) {
-        let Some(queue) = self.queues.get_mut(queue) else { return };
-        let is_done = progress.available == progress.used;
-        match *queue {
-            Queue::Waiting { .. } if !is_done => {}
-            Queue::Excused { available } if available == progress.available => {}
-            _ if is_done => *queue = Queue::Quiet,
-            _ => *queue = Queue::waiting(progress, Instant::now()),
+    /// A backend begins to serve.
+    pub(super) fn begin(&mut self, now: Instant) {
+        self.look_at = Some(now + LOOK);
+    }
+
+    /// Whether the next kick has to be told, by [`Self::kicked`].
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.look_at.is_none() && self.answer_by.is_none()
+    }
+
+    /// The driver has kicked.
+    pub(super) fn kicked(&mut self, now: Instant, progress: impl Fn(usize) -> Option<Progress>) {
+        if self.is_at_rest() {
+            self.look(now, progress);
+            self.begin(now);
+        }
+    }
+
+    /// From now on the next kick will be told. One that came just before was not, and may have been taken up already.
+    pub(super) fn armed(&mut self, now: Instant, progress: impl Fn(usize) -> Option<Progress>) {
+        if self.is_at_rest() && self.look(now, progress) != Seen::Rest {
+            self.begin(now);
         }
     }
 
     /// When [`Self::check`] may have something to say.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let until = |queue: &Queue| match queue {
-            Queue::Waiting { until, .. } => Some(*until),
-            _ => None,
-        };
-        let asks = if self.answer_by.is_none() { self.queues.iter().filter_map(until).min() } else { None };
-        self.answer_by.or(asks)
+        self.answer_by.or(self.look_at)
     }
 
     /// Judges. A backend that has to be asked is expected to answer from now on.
@@ -90,21 +124,30 @@ impl Pace {
         if let Some(answer_by) = self.answer_by {
             return if answer_by <= now { Verdict::Hangs } else { Verdict::Fine };
         }
+        if self.look_at.is_none_or(|look_at| look_at > now) {
+            return Verdict::Fine;
+        }
+        let seen = self.look(now, progress);
+        self.look_at = (seen != Seen::Rest).then(|| now + LOOK);
+        if seen == Seen::Standstill {
+            self.answer_by = Some(now + ANSWER);
+            return Verdict::Ask;
+        }
+        Verdict::Fine
+    }
+
+    /// Looks at all queues: what is seen of the one that is worst off.
+    fn look(&mut self, now: Instant, progress: impl Fn(usize) -> Option<Progress>) -> Seen {
+        let mut worst = Seen::Rest;
         for (index, queue) in self.queues.iter_mut().enumerate() {
-            let Queue::Waiting { used, until } = *queue else { continue };
-            if until > now {
-                continue;
-            }
-            match progress(index) {
-                None => *queue = Queue::Quiet,
-                Some(progress) if progress.used != used => *queue = Queue::waiting(progress, now),
-                Some(progress) => {
-                    *queue = Queue::Excused { available: progress.available };
-                    self.answer_by = Some(now + ANSWER);
-                }
+            match (progress(index).map(|progress| queue.look(progress, now)), worst) {
+                (None, _) => *queue = Queue::default(),
+                (Some(Seen::Standstill), _) => worst = Seen::Standstill,
+                (Some(Seen::Work), Seen::Rest) => worst = Seen::Work,
+                (Some(_), _) => {}
             }
         }
-        if self.answer_by.is_some() { Verdict::Ask } else { Verdict::Fine }
+        worst
     }
 
     /// The backend has answered.
@@ -114,14 +157,32 @@ impl Pace {
 
     /// There is no backend to judge, or a new one.
     pub(super) fn forget(&mut self) {
-        self.queues.fill(Queue::Quiet);
-        self.answer_by = None;
+        *self = Self::new(self.queues.len());
     }
 }
 
 impl Queue {
-    fn waiting(progress: Progress, now: Instant) -> Self {
-        Self::Waiting { used: progress.used, until: now + STANDSTILL }
+    fn look(&mut self, progress: Progress, now: Instant) -> Seen {
+        let Progress { available, used } = progress;
+        let has_moved = self.available.replace(available) != Some(available);
+        match self.state {
+            _ if available == used => {
+                self.state = State::Quiet;
+                if has_moved { Seen::Work } else { Seen::Rest }
+            }
+            State::Excused if !has_moved => Seen::Rest,
+            State::Waiting { used: before, until } if used == before => {
+                if until > now {
+                    return Seen::Work;
+                }
+                self.state = State::Excused;
+                Seen::Standstill
+            }
+            _ => {
+                self.state = State::Waiting { used, until: now + STANDSTILL };
+                Seen::Work
+            }
+        }
     }
 }
 
@@ -132,71 +193,113 @@ mod tests {
     const DONE: Progress = Progress { available: 7, used: 7 };
     const GIVEN: Progress = Progress { available: 8, used: 7 };
 
+    /// A backend of one queue that is watched from now on.
+    struct Watched {
+        pace: Pace,
+        now: Instant,
+    }
+
+    impl Watched {
+        fn begin() -> Self {
+            let (mut pace, now) = (Pace::new(1), Instant::now());
+            pace.begin(now);
+            Self { pace, now }
+        }
+
+        /// Waits for the next look, at a ring that is so far then.
+        fn look(&mut self, progress: Progress) -> Verdict {
+            self.now = self.pace.deadline().unwrap();
+            self.pace.check(self.now, |_| Some(progress))
+        }
+
+        /// Looks at a ring that does not move until there is something to do about it, or nothing more to look at: how
+        /// long that took.
+        fn wait(&mut self, progress: Progress) -> (Verdict, Duration) {
+            let begin = self.now;
+            loop {
+                let verdict = self.look(progress);
+                if verdict != Verdict::Fine || self.pace.is_at_rest() {
+                    return (verdict, self.now - begin);
+                }
+            }
+        }
+    }
+
     #[test]
-    fn an_idle_backend_needs_no_timer() {
-        let mut pace = Pace::new(2);
-        pace.observe(0, DONE);
-        pace.observe(1, DONE);
-        assert_eq!(pace.deadline(), None);
-        pace.observe(1, GIVEN);
-        assert!(pace.deadline().is_some());
-        pace.observe(1, Progress { available: 8, used: 8 });
-        assert_eq!(pace.deadline(), None);
-        // A queue that does not exist is nobody's concern.
-        pace.observe(2, GIVEN);
-        assert_eq!(pace.deadline(), None);
+    fn an_idle_backend_comes_to_rest_until_it_is_kicked() {
+        let mut watched = Watched::begin();
+        assert_eq!(watched.wait(DONE), (Verdict::Fine, 2 * LOOK));
+        assert_eq!(watched.pace.deadline(), None);
+        watched.pace.kicked(watched.now, |_| Some(GIVEN));
+        assert_eq!(watched.pace.deadline(), Some(watched.now + LOOK));
+        assert_eq!(watched.look(Progress { available: 8, used: 8 }), Verdict::Fine);
+        assert!(watched.pace.is_at_rest(), "all that was given is used, and no more has come");
+    }
+
+    #[test]
+    fn a_kick_that_came_before_anybody_waited_for_it_is_not_missed() {
+        let mut watched = Watched::begin();
+        watched.wait(DONE);
+        watched.pace.armed(watched.now, |_| Some(DONE));
+        assert!(watched.pace.is_at_rest());
+        watched.pace.armed(watched.now, |_| Some(GIVEN));
+        assert_eq!(watched.wait(GIVEN), (Verdict::Ask, STANDSTILL));
+    }
+
+    #[test]
+    fn a_backend_in_use_is_looked_at_and_not_asked() {
+        let mut watched = Watched::begin();
+        for index in 0..20 {
+            assert_eq!(watched.look(Progress { available: index + 1, used: index }), Verdict::Fine);
+            assert!(!watched.pace.is_at_rest());
+        }
+        // Much is left to do, and one after the other gets done.
+        for index in 0..20 {
+            assert_eq!(watched.look(Progress { available: 100, used: 20 + index }), Verdict::Fine);
+        }
     }
 
     #[test]
     fn a_backend_that_stands_still_is_asked_and_one_that_does_not_answer_hangs() {
-        let mut pace = Pace::new(1);
-        pace.observe(0, GIVEN);
-        let due = pace.deadline().unwrap();
-        assert_eq!(pace.check(due - STANDSTILL, |_| Some(GIVEN)), Verdict::Fine);
-        assert_eq!(pace.check(due, |_| Some(GIVEN)), Verdict::Ask);
-        assert_eq!(pace.deadline(), Some(due + ANSWER));
-        pace.observe(0, GIVEN);
-        assert_eq!(pace.check(due, |_| Some(GIVEN)), Verdict::Fine);
-        assert_eq!(pace.check(due + ANSWER, |_| Some(GIVEN)), Verdict::Hangs);
-        pace.forget();
-        assert_eq!(pace.deadline(), None);
+        let mut watched = Watched::begin();
+        watched.wait(DONE);
+        watched.pace.kicked(watched.now, |_| Some(GIVEN));
+        assert_eq!(watched.wait(GIVEN), (Verdict::Ask, STANDSTILL));
+        let due = watched.now + ANSWER;
+        assert_eq!(watched.pace.deadline(), Some(due));
+        watched.pace.kicked(watched.now, |_| Some(GIVEN));
+        assert_eq!(watched.pace.check(due - LOOK, |_| Some(GIVEN)), Verdict::Fine);
+        assert_eq!(watched.pace.check(due, |_| Some(GIVEN)), Verdict::Hangs);
+        watched.pace.forget();
+        assert_eq!(watched.pace.deadline(), None);
     }
 
     #[test]
     fn a_backend_that_answers_is_excused_until_it_is_given_more() {
-        let mut pace = Pace::new(1);
-        pace.observe(0, GIVEN);
-        let due = pace.deadline().unwrap();
-        assert_eq!(pace.check(due, |_| Some(GIVEN)), Verdict::Ask);
-        pace.answered();
-        for _ in 0..3 {
-            pace.observe(0, GIVEN);
-            assert_eq!(pace.deadline(), None);
-        }
-        pace.observe(0, Progress { available: 9, used: 7 });
-        assert!(pace.deadline().is_some());
-    }
-
-    #[test]
-    fn a_backend_that_makes_progress_is_not_asked() {
-        let mut pace = Pace::new(1);
-        pace.observe(0, GIVEN);
-        let due = pace.deadline().unwrap();
-        let later = Progress { available: 20, used: 8 };
-        pace.observe(0, later);
-        assert_eq!(pace.deadline(), Some(due));
-        assert_eq!(pace.check(due, |_| Some(later)), Verdict::Fine);
-        assert_eq!(pace.deadline(), Some(due + STANDSTILL));
-        assert_eq!(pace.check(due + STANDSTILL, |_| Some(later)), Verdict::Ask);
+        let mut watched = Watched::begin();
+        let (verdict, after) = watched.wait(GIVEN);
+        assert_eq!(verdict, Verdict::Ask);
+        assert!(after <= STANDSTILL + LOOK, "{after:?}");
+        watched.pace.answered();
+        assert_eq!(watched.wait(GIVEN), (Verdict::Fine, LOOK));
+        let more = Progress { available: 9, used: 7 };
+        watched.pace.kicked(watched.now, |_| Some(more));
+        assert_eq!(watched.wait(more), (Verdict::Ask, STANDSTILL));
     }
 
     #[test]
     fn indices_that_wrap_are_as_good_as_others() {
-        let mut pace = Pace::new(1);
-        pace.observe(0, Progress { available: 0, used: u16::MAX });
-        let due = pace.deadline().unwrap();
-        assert_eq!(pace.check(due, |_| Some(Progress { available: 0, used: 0 })), Verdict::Fine);
-        pace.observe(0, Progress { available: 0, used: 0 });
-        assert_eq!(pace.deadline(), None);
+        let mut watched = Watched::begin();
+        assert_eq!(watched.look(Progress { available: 0, used: u16::MAX }), Verdict::Fine);
+        assert_eq!(watched.wait(Progress { available: 0, used: 0 }), (Verdict::Fine, LOOK));
+    }
+
+    #[test]
+    fn a_queue_that_is_not_in_use_needs_no_look() {
+        let mut watched = Watched::begin();
+        watched.look(GIVEN);
+        let due = watched.pace.deadline().unwrap();
+        assert_eq!(watched.pace.check(due, |_| None), Verdict::Fine);
+        assert!(watched.pace.is_at_rest());
     }
 }

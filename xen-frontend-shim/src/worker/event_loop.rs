@@ -26,8 +26,8 @@ pub(super) enum Source {
     Requests(u16),
     /// A backend has used buffers of a queue, and the kernel does not see to the interrupt.
     Call(u16, u16),
-    /// A queue has been kicked that may not be in use yet.
-    EarlyKick(u16, u16),
+    /// A queue has been kicked, and somebody here waits for that.
+    Kick(u16, u16),
     /// A deadline has passed that somebody had when the alarm was set.
     Alarm,
 }
@@ -41,7 +41,7 @@ impl Source {
             Self::Control => token(1, 0, 0),
             Self::Backend(window) => token(2, window, 0),
             Self::Call(window, queue) => token(3, window, queue),
-            Self::EarlyKick(window, queue) => token(4, window, queue),
+            Self::Kick(window, queue) => token(4, window, queue),
             Self::Requests(window) => token(5, window, 0),
             Self::Alarm => token(6, 0, 0),
         }
@@ -55,7 +55,7 @@ impl Source {
             0 => Self::Traps,
             2 => Self::Backend(window),
             3 => Self::Call(window, queue),
-            4 => Self::EarlyKick(window, queue),
+            4 => Self::Kick(window, queue),
             5 => Self::Requests(window),
             6 => Self::Alarm,
             _ => Self::Control,
@@ -63,9 +63,9 @@ impl Source {
     }
 }
 
-/// The kick of a queue that starts its device. It is watched only while it would: an event of it comes once and has to
-/// be asked for again.
-struct EarlyKick {
+/// The kick of a queue, which is the backend's to read. It is watched only while somebody here waits for it: an event of it
+/// comes once and has to be asked for again.
+struct Kick {
     window: u16,
     queue: u16,
     fd: RawFd,
@@ -75,7 +75,7 @@ struct EarlyKick {
 /// The loop of one worker.
 pub(super) struct EventLoop {
     epoll: Epoll,
-    early_kicks: Vec<EarlyKick>,
+    kicks: Vec<Kick>,
     alarm: Alarm,
 }
 
@@ -115,7 +115,7 @@ impl Alarm {
 
 impl EventLoop {
     pub(super) fn new(control: &impl AsFd) -> io::Result<Self> {
-        let event_loop = Self { epoll: Epoll::new()?, early_kicks: Vec::new(), alarm: Alarm::new()? };
+        let event_loop = Self { epoll: Epoll::new()?, kicks: Vec::new(), alarm: Alarm::new()? };
         event_loop.watch(control, EventSet::IN, Source::Control)?;
         event_loop.watch_raw(event_loop.alarm.timer.as_raw_fd(), EventSet::IN, Source::Alarm)?;
         Ok(event_loop)
@@ -140,8 +140,8 @@ impl EventLoop {
         }
     }
 
-    /// Watches the event descriptors of a window in which there is a device now: those of its calls that are `polled`, and
-    /// its kicks, if they start it.
+    /// Watches the event descriptors of a window in which there is a device now: those of its calls that are `polled`, and its
+    /// kicks, when somebody waits for them.
     pub(super) fn watch_queues(
         &mut self,
         index: u16,
@@ -153,26 +153,27 @@ impl EventLoop {
         for ((queue, notifier), _) in notifiers().zip(polled).filter(|(_, polled)| **polled) {
             self.watch_raw(notifier.call.as_raw_fd(), EventSet::IN, Source::Call(index, queue))?;
         }
-        if transport.starts_by_kick() {
-            for (queue, notifier) in notifiers() {
-                let fd = notifier.kick.as_raw_fd();
-                self.watch_raw(fd, EventSet::ONE_SHOT, Source::EarlyKick(index, queue))?;
-                self.early_kicks.push(EarlyKick { window: index, queue, fd, is_armed: false });
-            }
+        for (queue, notifier) in notifiers() {
+            let fd = notifier.kick.as_raw_fd();
+            self.watch_raw(fd, EventSet::ONE_SHOT, Source::Kick(index, queue))?;
+            self.kicks.push(Kick { window: index, queue, fd, is_armed: false });
         }
         Ok(())
     }
 
-    /// Watches for the kicks that would start a device now.
-    pub(super) fn arm_early_kicks(&mut self, bus: &mut Bus<Served>) -> io::Result<()> {
+    /// Watches for the kicks that would start a device now, or would be the first after a rest.
+    pub(super) fn arm_kicks(&mut self, bus: &mut Bus<Served>) -> io::Result<()> {
         let windows = bus.windows_mut();
-        for kick in self.early_kicks.iter_mut().filter(|kick| !kick.is_armed) {
-            let occupant = windows.get(usize::from(kick.window)).map(|window| &window.occupant);
-            if matches!(occupant, Some(Occupant::Device(transport)) if transport.awaits_early_kick()) {
-                let token = Source::EarlyKick(kick.window, kick.queue).token();
+        for kick in self.kicks.iter_mut().filter(|kick| !kick.is_armed) {
+            let occupant = windows.get_mut(usize::from(kick.window)).map(|window| &mut window.occupant);
+            if let Some(Occupant::Device(transport)) = occupant
+                && (transport.awaits_early_kick() || transport.device().awaits_kick())
+            {
+                let token = Source::Kick(kick.window, kick.queue).token();
                 let event = EpollEvent::new(EventSet::IN | EventSet::ONE_SHOT, token);
                 self.epoll.ctl(ControlOperation::Modify, kick.fd, event)?;
                 kick.is_armed = true;
+                transport.device_mut().armed();
             }
         }
         Ok(())
@@ -180,7 +181,7 @@ impl EventLoop {
 
     /// A kick has come that is not watched any more.
     pub(super) fn disarm(&mut self, window: u16, queue: u16) {
-        let mut kicks = self.early_kicks.iter_mut();
+        let mut kicks = self.kicks.iter_mut();
         if let Some(kick) = kicks.find(|kick| (kick.window, kick.queue) == (window, queue)) {
             kick.is_armed = false;
         }
@@ -226,7 +227,7 @@ mod tests {
             Source::Requests(0x102),
             Source::Call(1, 0),
             Source::Call(0, 1),
-            Source::EarlyKick(0x304, 0x506),
+            Source::Kick(0x304, 0x506),
         ] {
             assert_eq!(Source::of(source.token()), source);
         }
