@@ -25,6 +25,8 @@ pub struct Memory {
     map: GuestMemoryMmap,
     #[cfg(feature = "xen")]
     gntdev: Option<xen_bindings::Gntdev>,
+    #[cfg(feature = "xen")]
+    scratch: std::cell::RefCell<granted::Scratch>,
 }
 
 impl Memory {
@@ -39,6 +41,8 @@ impl Memory {
             map,
             #[cfg(feature = "xen")]
             gntdev,
+            #[cfg(feature = "xen")]
+            scratch: std::cell::RefCell::default(),
         })
     }
 

@@ -32,6 +32,8 @@ pub struct Backend {
     session: Session,
     requests: Vec<Chain>,
     finished: Vec<Chain>,
+    /// Those of one queue.
+    returning: Vec<Chain>,
 }
 
 /// Everything that ends with the connection.
@@ -97,7 +99,14 @@ impl Backend {
     pub fn new(mut device: Box<dyn Device>, watcher: Watcher) -> io::Result<Self> {
         device.watch(&watcher)?;
         let session = Session::new(&*device)?;
-        Ok(Self { device, watcher, session, requests: Vec::new(), finished: Vec::new() })
+        Ok(Self {
+            device,
+            watcher,
+            session,
+            requests: Vec::new(),
+            finished: Vec::new(),
+            returning: Vec::new(),
+        })
     }
 
     /// The frontend is gone, and with it all that it set up. One that keeps a record does so in order to come back.
@@ -143,7 +152,7 @@ impl Backend {
 
     /// One turn of every queue that has something: take all, work, complete all.
     pub fn work(&mut self) {
-        let Self { device, session, requests, finished, watcher: _ } = self;
+        let Self { device, session, requests, finished, returning: _, watcher: _ } = self;
         for (index, ring) in session.rings.iter_mut().enumerate() {
             if session.accepted && ring.pending {
                 ring.take(&session.memory, requests);
@@ -163,8 +172,8 @@ impl Backend {
     /// Returns what the device finished, each to the queue that it came from.
     fn complete(&mut self) {
         for (index, ring) in self.session.rings.iter_mut().enumerate() {
-            let mut mine: Vec<Chain> = self.finished.extract_if(.., |chain| chain.queue() == index).collect();
-            ring.complete(&self.session.memory, &mut mine);
+            self.returning.extend(self.finished.extract_if(.., |chain| chain.queue() == index));
+            ring.complete(&self.session.memory, &mut self.returning);
         }
         self.finished.clear();
     }
@@ -199,3 +208,8 @@ fn refused(why: std::fmt::Arguments<'_>) -> Error {
 fn unanswered(_: Error) -> Error {
     Error::InvalidParam
 }
+
+// With the feature, guest memory is Xen's.
+#[cfg(all(test, not(feature = "xen")))]
+#[allow(clippy::unwrap_used)]
+mod allocations;

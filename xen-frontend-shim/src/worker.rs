@@ -174,7 +174,7 @@ impl Worker {
         self.settled_by = None;
         self.take_over()?;
         self.event_loop.watch_traps(&*self.guest)?;
-        self.guest.rearm(self.guest.ports())?;
+        self.guest.rearm_all()?;
         self.control.report(Report::Ready)
     }
 
@@ -208,13 +208,13 @@ impl Worker {
     /// Serves the vCPUs that have trapped. Their channels stay masked until the kernel is told, also when it was the
     /// kernel that answered.
     fn serve_traps(&mut self) -> io::Result<()> {
-        let ports = self.guest.fired()?;
-        for port in &ports {
-            if let Some(vcpu) = self.guest.vcpu(*port) {
+        let fired = self.guest.fired()?;
+        for port in fired.ports() {
+            if let Some(vcpu) = self.guest.vcpu(port) {
                 self.bus.serve(&*self.guest, vcpu);
             }
         }
-        self.guest.rearm(&ports)
+        self.guest.rearm(&fired)
     }
 
     /// The supervisor has started a backend.

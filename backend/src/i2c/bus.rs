@@ -57,6 +57,9 @@ pub enum Data<'a> {
     Read(&'a mut [u8]),
 }
 
+/// Transactions of no more messages than this need no memory of their own: nearly all have one or two.
+pub(super) const FEW: usize = 4;
+
 /// A bus, used by one transaction at a time.
 pub trait Bus: Send {
     /// How many messages one transaction can have.

@@ -37,8 +37,9 @@ use rustix::io::read;
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
+use smallvec::SmallVec;
 
-use super::bus::{Address, Bus, Cause, Data, Failure, Message};
+use super::bus::{Address, Bus, Cause, Data, FEW, Failure, Message};
 use super::policy::AllowList;
 use super::request::{DATA, Direction, parse};
 use super::spec::{F_ZERO_LENGTH_REQUEST, MSG_ERR, MSG_OK};
@@ -139,7 +140,7 @@ impl I2c {
     /// Carries out the group as one transaction, and says how many messages were done.
     fn transfer(&mut self) -> usize {
         let count = self.group.len();
-        let messages: Option<Vec<_>> = self.group.iter_mut().map(Member::message).collect();
+        let messages: Option<SmallVec<[_; FEW]>> = self.group.iter_mut().map(Member::message).collect();
         let Some(mut messages) = messages else { return 0 };
         match self.bus.transfer(&mut messages) {
             Ok(()) => count,

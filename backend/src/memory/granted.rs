@@ -57,6 +57,13 @@ impl Place {
     }
 }
 
+/// What a batch is made in, kept from one to the next.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    batch: CopyBatch<'static>,
+    owners: Vec<usize>,
+}
+
 /// A batch, and to whom its segments belong.
 struct Copies<'a> {
     memory: &'a Memory,
@@ -67,7 +74,8 @@ struct Copies<'a> {
 
 impl<'a> Copies<'a> {
     fn new(memory: &'a Memory) -> Self {
-        Self { memory, batch: CopyBatch::new(), owners: Vec::new(), failed: Vec::new() }
+        let Scratch { batch, owners } = memory.scratch.take();
+        Self { memory, batch, owners, failed: Vec::new() }
     }
 
     /// Notes what was added for `owner`, or that its address is in no page.
@@ -76,29 +84,29 @@ impl<'a> Copies<'a> {
     }
 
     fn run(mut self) -> Vec<usize> {
-        if self.batch.is_empty() {
-            return self.failed;
+        if !self.batch.is_empty() {
+            self.copy();
         }
-        let outcome = self.memory.gntdev.as_ref().map(|gntdev| gntdev.copy(self.batch));
-        match outcome {
-            Some(Ok(statuses)) => {
-                for (owner, status) in self.owners.into_iter().zip(statuses) {
-                    if let Err(why) = status.ok() {
-                        log::debug!("a buffer cannot be copied: {why}");
-                        self.failed.push(owner);
-                    }
-                }
-            }
-            outcome => {
-                if let Some(Err(error)) = outcome {
-                    log::error!("{error}");
-                }
-                self.failed.append(&mut self.owners);
+        let Self { memory, batch, mut owners, mut failed } = self;
+        owners.clear();
+        memory.scratch.replace(Scratch { batch: batch.recycle(), owners });
+        failed.sort_unstable();
+        failed.dedup();
+        failed
+    }
+
+    fn copy(&mut self) {
+        let copied = self.memory.gntdev.as_ref().map(|gntdev| gntdev.copy(&mut self.batch));
+        if let Some(Err(error)) = copied {
+            log::error!("{error}");
+        }
+        // Where nothing was copied, all of them say so.
+        for (owner, status) in self.owners.iter().zip(self.batch.statuses()) {
+            if let Err(why) = status.ok() {
+                log::debug!("a buffer cannot be copied: {why}");
+                self.failed.push(*owner);
             }
         }
-        self.failed.sort_unstable();
-        self.failed.dedup();
-        self.failed
     }
 }
 

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use log::error;
 use xen_bindings::{
-    Access, DomId, Evtchn, Gntdev, GrantMapping, GrantRef, IoreqPage, IoreqServer, IoreqServerId, Irq, Port,
-    Privcmd, Request as RawRequest, Slot, State,
+    Access, DomId, Evtchn, Fired, Gntdev, GrantMapping, GrantRef, IoreqPage, IoreqServer, IoreqServerId, Irq,
+    Port, Privcmd, Request as RawRequest, Slot, State,
 };
 
 use super::{Hypervisor, Mapping};
@@ -47,8 +47,8 @@ impl XenGuest {
         Ok(guest)
     }
 
-    /// The vCPUs whose channels have fired, which [`Self::rearm`] has to be told of when they are served.
-    pub fn fired(&self) -> io::Result<Vec<Port>> {
+    /// The channels that have fired, which [`Self::rearm`] has to be told of when their vCPUs are served.
+    pub fn fired(&self) -> io::Result<Fired> {
         self.evtchn.pending().map_err(io::Error::other)
     }
 
@@ -58,15 +58,14 @@ impl XenGuest {
         u32::try_from(self.ports.iter().position(|&known| known == port)?).ok()
     }
 
-    /// All channels.
-    #[must_use]
-    pub fn ports(&self) -> &[Port] {
-        &self.ports
+    /// Lets channels fire again that have.
+    pub fn rearm(&self, fired: &Fired) -> io::Result<()> {
+        self.evtchn.unmask(fired).map_err(io::Error::other)
     }
 
-    /// Lets channels fire again.
-    pub fn rearm(&self, ports: &[Port]) -> io::Result<()> {
-        self.evtchn.unmask(ports).map_err(io::Error::other)
+    /// Lets all channels fire again.
+    pub fn rearm_all(&self) -> io::Result<()> {
+        self.evtchn.unmask_all(&self.ports).map_err(io::Error::other)
     }
 
     /// Tells Xen again of what is answered, in case another worker died before it could.

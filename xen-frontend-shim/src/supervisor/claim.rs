@@ -120,7 +120,7 @@ fn settle(evtchn: &Evtchn, ports: &[Port]) -> Result<(), SupervisorError> {
             break;
         }
         let fired = evtchn.pending()?;
-        silent.retain(|port| !fired.contains(port));
+        silent.retain(|port| !fired.ports().any(|fired| fired == *port));
     }
     Ok(())
 }

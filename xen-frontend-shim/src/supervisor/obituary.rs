@@ -24,8 +24,7 @@ impl Obituary {
 
     /// Takes note of the event, so that the next one comes. What ends from now on is not overlooked.
     pub(super) fn acknowledge(&self) -> Result<()> {
-        let ports = self.evtchn.pending()?;
-        self.evtchn.unmask(&ports)
+        self.evtchn.unmask(&self.evtchn.pending()?)
     }
 }
 

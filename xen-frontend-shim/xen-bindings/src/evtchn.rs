@@ -30,7 +30,7 @@ use crate::privcmd::fail;
 use crate::sys::evtchn as sys;
 
 /// How many ports one read takes. What is left over keeps the descriptor readable.
-const BATCH: usize = 64;
+const BATCH: usize = 16;
 const PORT_SIZE: usize = size_of::<u32>();
 
 /// A descriptor of `/dev/xen/evtchn`, which does not block. Clones share it.
@@ -80,31 +80,57 @@ impl Evtchn {
         Ok(Channel::adopt(self, Port::new(port)))
     }
 
-    /// The ports that have fired since they were unmasked, each masked now. Empty if none has.
-    pub fn pending(&self) -> Result<Vec<Port>> {
+    /// The ports that have fired since they were unmasked, each masked now. None if nothing has.
+    pub fn pending(&self) -> Result<Fired> {
         let mut bytes = [0; BATCH * PORT_SIZE];
         let len = match retry_on_intr(|| read(self.as_fd(), &mut bytes)) {
             Ok(len) => len,
             Err(Errno::AGAIN) => 0,
             Err(other) => return Err(Error::new(Call::ReadPending, None, other)),
         };
-        let (ports, _) = bytes.get(..len).unwrap_or_default().as_chunks::<PORT_SIZE>();
-        Ok(ports.iter().map(|port| Port::new(u32::from_ne_bytes(*port))).collect())
+        Ok(Fired { bytes, len })
     }
 
-    /// Lets ports fire again.
-    pub fn unmask(&self, ports: &[Port]) -> Result<()> {
+    /// Lets ports fire again that have.
+    pub fn unmask(&self, fired: &Fired) -> Result<()> {
+        self.write_back(fired.bytes())
+    }
+
+    /// Lets ports fire again, of which nobody knows whether they have.
+    pub fn unmask_all(&self, ports: &[Port]) -> Result<()> {
         let bytes: Vec<u8> = ports.iter().flat_map(|port| port.get().to_ne_bytes()).collect();
         // The driver takes at most a page of ports, far more than a guest has vCPUs.
-        for bytes in bytes.chunks(crate::PAGE_SIZE) {
-            retry_on_intr(|| write(self.as_fd(), bytes)).map_err(|e| Error::new(Call::Unmask, None, e))?;
-        }
+        bytes.chunks(crate::PAGE_SIZE).try_for_each(|bytes| self.write_back(bytes))
+    }
+
+    fn write_back(&self, bytes: &[u8]) -> Result<()> {
+        retry_on_intr(|| write(self.as_fd(), bytes)).map_err(|e| Error::new(Call::Unmask, None, e))?;
         Ok(())
     }
 
     /// Sends an event to the other end of a channel.
     pub fn notify(&self, port: Port) -> Result<()> {
         sys::notify(self.as_fd(), port.get()).map_err(|e| Error::new(Call::Notify, None, e))
+    }
+}
+
+/// Ports that have fired, and are masked until [`Evtchn::unmask`] gets them back. As the kernel wrote them: this is on the
+/// path of every trap.
+#[derive(Clone, Debug)]
+pub struct Fired {
+    bytes: [u8; BATCH * PORT_SIZE],
+    len: usize,
+}
+
+impl Fired {
+    /// The ports.
+    pub fn ports(&self) -> impl Iterator<Item = Port> {
+        let (ports, _) = self.bytes().as_chunks::<PORT_SIZE>();
+        ports.iter().map(|port| Port::new(u32::from_ne_bytes(*port)))
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
     }
 }
 
@@ -175,14 +201,15 @@ mod tests {
     #[test]
     fn ports_are_read_and_written_back() {
         let (evtchn, mut driver) = fake();
-        assert_eq!(evtchn.pending().unwrap(), []);
+        assert_eq!(evtchn.pending().unwrap().ports().count(), 0);
         driver.write_all(&[7, 0, 0, 0, 0, 1, 0, 0]).unwrap();
-        let ports = evtchn.pending().unwrap();
-        assert_eq!(ports, [Port::new(7), Port::new(256)]);
-        evtchn.unmask(&ports).unwrap();
-        let mut written = [0; 8];
+        let fired = evtchn.pending().unwrap();
+        assert!(fired.ports().eq([Port::new(7), Port::new(256)]));
+        evtchn.unmask(&fired).unwrap();
+        evtchn.unmask_all(&[Port::new(2)]).unwrap();
+        let mut written = [0; 12];
         driver.read_exact(&mut written).unwrap();
-        assert_eq!(written, [7, 0, 0, 0, 0, 1, 0, 0]);
+        assert_eq!(written, [7, 0, 0, 0, 0, 1, 0, 0, 2, 0, 0, 0]);
     }
 
     #[test]

@@ -21,7 +21,7 @@ use rustix::io::Errno;
 use crate::PAGE_SIZE;
 use crate::abi::gntdev as abi;
 use crate::error::{Call, Error, Result};
-use crate::grant_copy::{CopyBatch, GrantStatus};
+use crate::grant_copy::CopyBatch;
 use crate::ids::{DomId, GrantRef};
 use crate::privcmd::fail;
 use crate::sys::gntdev as sys;
@@ -76,10 +76,9 @@ impl Gntdev {
         Ok(GrantMapping { mapping, _entry: entry })
     }
 
-    /// Does all copies of a batch, and says how each fared, in the order in which they were added.
-    pub fn copy(&self, mut batch: CopyBatch<'_>) -> Result<Vec<GrantStatus>> {
-        batch.run(self.as_fd()).map_err(|e| Error::new(Call::GrantCopy, None, e))?;
-        Ok(batch.statuses().map(GrantStatus::from_wire).collect())
+    /// Does all copies of a batch. How each fared is in its [statuses](CopyBatch::statuses).
+    pub fn copy(&self, batch: &mut CopyBatch<'_>) -> Result<()> {
+        batch.run(self.as_fd()).map_err(|e| Error::new(Call::GrantCopy, None, e))
     }
 }
 
@@ -210,6 +209,8 @@ mod tests {
     fn a_batch_that_cannot_run_is_an_error() {
         let mut batch = CopyBatch::new();
         batch.to_guest(DomId::new(2), GrantRef::new(1), 0, b"x").unwrap();
-        assert_eq!(wrong().copy(batch).unwrap_err().call(), Call::GrantCopy);
+        assert_eq!(wrong().copy(&mut batch).unwrap_err().call(), Call::GrantCopy);
+        assert!(batch.statuses().all(|status| status.ok().is_err()));
+        assert!(batch.recycle().is_empty());
     }
 }

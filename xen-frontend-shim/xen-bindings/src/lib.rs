@@ -49,7 +49,7 @@ mod sys;
 pub use domain::{DomainState, Reason, Unpaused};
 pub use error::{Call, Error, Result};
 pub use eventfd::{Doorbell, IoEventFd, IrqFd, eventfd_from};
-pub use evtchn::{Channel, Evtchn};
+pub use evtchn::{Channel, Evtchn, Fired};
 pub use gntdev::{Access, Gntdev, GrantMapping};
 pub use grant_copy::{CopyBatch, GrantStatus};
 pub use ids::{DomId, Gfn, GrantRef, IoreqServerId, Irq, Port, RemotePort};

@@ -16,10 +16,11 @@ use anyhow::Context;
 use i2cdev::core::{I2CMessage, I2CTransfer};
 use i2cdev::linux::{I2CMessageFlags, LinuxI2CBus, LinuxI2CError, LinuxI2CMessage};
 use rustix::io::Errno;
+use smallvec::SmallVec;
 
 use self::functions::Functions;
 use self::smbus::Smbus;
-use super::bus::{Address, Bus, Cause, Data, Failure, Message};
+use super::bus::{Address, Bus, Cause, Data, FEW, Failure, Message};
 use crate::sysfs::Sysfs;
 use crate::watch::Watcher;
 
@@ -87,7 +88,7 @@ impl Bus for Adapter {
 }
 
 fn plain(bus: &mut LinuxI2CBus, messages: &mut [Message<'_>]) -> Result<(), Failure> {
-    let mut calls: Vec<LinuxI2CMessage<'_>> = messages.iter_mut().map(call).collect();
+    let mut calls: SmallVec<[LinuxI2CMessage<'_>; FEW]> = messages.iter_mut().map(call).collect();
     match bus.transfer(&mut calls) {
         Ok(done) => {
             let done = usize::try_from(done).unwrap_or(0);

@@ -10,6 +10,7 @@ use rustix::io::{Errno, Result};
 use super::exchange;
 use crate::PAGE_SIZE;
 use crate::abi::gntdev::{self as abi, CopyEnd, Foreign, GrantCopySegment};
+use crate::grant_copy::GrantStatus;
 use crate::ids::{DomId, GrantRef};
 
 /// Copies between pages that a guest has granted and buffers of this process, done all in one call.
@@ -92,9 +93,19 @@ impl<'b> CopyBatch<'b> {
         unsafe { exchange(fd, abi::IOCTL_GNTDEV_GRANT_COPY, &mut call) }.map(drop)
     }
 
-    /// What Xen says of each segment, in the order of adding.
-    pub(crate) fn statuses(&self) -> impl Iterator<Item = i16> {
-        self.segments.iter().map(|segment| segment.status)
+    /// What Xen said of each segment when the batch was [copied], in the order of adding. All have failed before that.
+    ///
+    /// [copied]: crate::Gntdev::copy
+    pub fn statuses(&self) -> impl Iterator<Item = GrantStatus> {
+        self.segments.iter().map(|segment| GrantStatus::from_wire(segment.status))
+    }
+
+    /// An empty batch with the memory of this one, for other buffers.
+    #[must_use]
+    pub fn recycle(self) -> CopyBatch<'static> {
+        let Self { mut segments, buffers: PhantomData } = self;
+        segments.clear();
+        CopyBatch { segments, buffers: PhantomData }
     }
 }
 

@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! A request takes no memory of its own: once a guest has sent the first, nothing is allocated for those that follow.
+
+use std::fs::File;
+use std::sync::atomic::Ordering;
+
+use allocation_counter::{AllocationInfo, measure};
+use rustix::event::{EventfdFlags, eventfd};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+
+use super::*;
+use crate::gpio::device::Gpio;
+use crate::gpio::safe::Safe;
+use crate::gpio::sim::{Board, SimLines};
+use crate::i2c::bus::{Bus, Data, Failure, Message};
+use crate::i2c::device::I2c;
+use crate::i2c::policy::AllowList;
+use crate::sim::board::GpioChip;
+use crate::sim::journal::Journal;
+
+const SIZE: u16 = 64;
+const DESCRIPTORS: u64 = 0x1000;
+const AVAILABLE: u64 = 0x2000;
+const USED: u64 = 0x3000;
+const BUFFERS: u64 = 0x4000;
+/// Bytes between buffers.
+const APART: u64 = 0x100;
+
+const NEXT: u16 = 1;
+const WRITE: u16 = 2;
+
+/// A backend with its first queue in use.
+struct Served {
+    backend: Backend,
+    available: u16,
+}
+
+impl Served {
+    fn new(device: impl Device + 'static) -> Self {
+        let mut backend = Backend::new(Box::new(device), Watcher::new().unwrap()).unwrap();
+        let map = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x1_0000)]).unwrap();
+        let session = &mut backend.session;
+        (session.accepted, session.memory) = (true, Memory::new(map).unwrap());
+        let ring = session.rings.first_mut().unwrap();
+        ring.set_size(SIZE.into()).unwrap();
+        let parts = [DESCRIPTORS, AVAILABLE, USED].map(GuestAddress);
+        ring.set_addresses(&session.memory, parts).unwrap();
+        let call = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
+        (ring.enabled, ring.call) = (true, Some(File::from(call)));
+        ring.start(&session.memory).unwrap();
+        Self { backend, available: 0 }
+    }
+
+    fn write(&self, at: u64, bytes: &[u8]) {
+        self.backend.session.memory.map().write_slice(bytes, GuestAddress(at)).unwrap();
+    }
+
+    /// Makes requests available all at once, each with room for an answer, and has the backend work.
+    fn send(&mut self, requests: &[(&[u8], u32)]) {
+        for (request, room) in requests {
+            let head = 2 * self.available % SIZE;
+            let buffer = |index: u16| BUFFERS + APART * u64::from(index);
+            self.write(buffer(head), request);
+            self.describe(head, buffer(head), u32::try_from(request.len()).unwrap(), NEXT);
+            self.describe(head + 1, buffer(head + 1), *room, WRITE);
+            self.write(AVAILABLE + 4 + 2 * u64::from(self.available % SIZE), &head.to_le_bytes());
+            self.available += 1;
+        }
+        self.write(AVAILABLE + 2, &self.available.to_le_bytes());
+        self.backend.session.rings.first_mut().unwrap().pending = true;
+        self.backend.work();
+        let used = self.backend.session.memory.map().load(GuestAddress(USED + 2), Ordering::SeqCst);
+        assert_eq!(u16::from_le(used.unwrap()), self.available, "all have come back");
+    }
+
+    fn describe(&self, index: u16, at: u64, length: u32, flags: u16) {
+        let place = DESCRIPTORS + 16 * u64::from(index);
+        self.write(place, &at.to_le_bytes());
+        self.write(place + 8, &length.to_le_bytes());
+        self.write(place + 12, &flags.to_le_bytes());
+        self.write(place + 14, &(index + 1).to_le_bytes());
+    }
+
+    /// The first byte of the answer to the latest request.
+    fn answer(&self) -> u8 {
+        let index = 2 * (self.available - 1) % SIZE + 1;
+        let at = GuestAddress(BUFFERS + APART * u64::from(index));
+        self.backend.session.memory.map().read_obj(at).unwrap()
+    }
+
+    /// What is allocated for ten rounds of `requests`, when some have gone before.
+    fn steady(&mut self, requests: &[(&[u8], u32)]) -> AllocationInfo {
+        (0..3).for_each(|_| self.send(requests));
+        measure(|| (0..10).for_each(|_| self.send(requests)))
+    }
+}
+
+/// A bus on which everybody reads sevens.
+struct Sevens;
+
+impl Bus for Sevens {
+    fn longest_transaction(&self) -> usize {
+        42
+    }
+    fn transfer(&mut self, messages: &mut [Message<'_>]) -> std::result::Result<(), Failure> {
+        for message in messages {
+            if let Data::Read(bytes) = &mut message.data {
+                bytes.fill(7);
+            }
+        }
+        Ok(())
+    }
+    fn watch(&mut self, _: &Watcher, _: u32) -> io::Result<()> {
+        Ok(())
+    }
+    fn event(&mut self, _: u32) {}
+}
+
+#[test]
+fn a_steady_flow_of_i2c_requests_allocates_nothing() {
+    let device = I2c::new(Box::new(Sevens), "0x50".parse::<AllowList>().unwrap()).unwrap();
+    let mut served = Served::new(device);
+    // A register read: the register's number, FAIL_NEXT; then two bytes with a repeated start.
+    let requests: [(&[u8], u32); 2] =
+        [(&[0xa0, 0, 0, 0, 1, 0, 0, 0, 0x10], 1), (&[0xa0, 0, 0, 0, 2, 0, 0, 0], 3)];
+    let allocated = served.steady(&requests);
+    assert_eq!((served.answer(), allocated.count_total), (7, 0));
+    // Eight of them in flight.
+    let allocated = served.steady(&requests.repeat(8));
+    assert_eq!((served.answer(), allocated.count_total), (7, 0));
+}
+
+#[test]
+fn a_steady_flow_of_gpio_requests_allocates_nothing() {
+    let chip = GpioChip { lines: vec![String::new()], ..GpioChip::default() };
+    let lines = SimLines::new(Board::new(&chip, Journal::default()).unwrap(), None);
+    let device = Gpio::new(lines, &[None], &[Safe::default()]).unwrap();
+    let mut served = Served::new(device);
+    // SET_DIRECTION to input, then GET_VALUE again and again.
+    served.send(&[(&[3, 0, 0, 0, 2, 0, 0, 0], 2)]);
+    let allocated = served.steady(&[(&[4, 0, 0, 0, 0, 0, 0, 0], 2)]);
+    assert_eq!((served.answer(), allocated.count_total), (0, 0));
+}
