@@ -11,6 +11,7 @@ use std::ffi::OsString;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser};
@@ -44,6 +45,19 @@ pub struct Connection {
     #[arg(long)]
     print_capabilities: bool,
 }
+
+/// What is good for one guest and bad for another.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Tuning {
+    /// Look for another request for so long after each, before sleeping: quicker for a guest that sends one after the
+    /// other, at the price of processor time
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = 0)]
+    #[arg(value_parser = clap::value_parser!(u32).range(0..=LONGEST_BUSY_POLL))]
+    busy_poll: u32,
+}
+
+/// In microseconds. Who has not sent the next request by then is not waiting for the answer to the last.
+const LONGEST_BUSY_POLL: i64 = 1000;
 
 impl Connection {
     /// Where frontends come from, or nothing where only the capabilities are wanted.
@@ -99,11 +113,11 @@ impl Command {
         match self {
             Self::I2c(arguments) => {
                 let confine = || arguments.confinement().confine(arguments.hardware());
-                start("i2c", arguments.connection(), || arguments.open(), confine)
+                start("i2c", arguments.connection(), arguments.tuning(), || arguments.open(), confine)
             }
             Self::Gpio(arguments) => {
                 let confine = || arguments.confinement().confine(arguments.hardware());
-                start("gpio", arguments.connection(), || arguments.open(), confine)
+                start("gpio", arguments.connection(), arguments.tuning(), || arguments.open(), confine)
             }
         }
     }
@@ -113,12 +127,14 @@ impl Command {
 fn start(
     kind: &str,
     connection: &Connection,
+    tuning: Tuning,
     open: impl FnOnce() -> anyhow::Result<Box<dyn Device>>,
     confine: impl FnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let Some(source) = connection.source()? else { return print_capabilities(kind) };
     let daemon = Daemon::new(open()?, source).context("the daemon cannot start")?;
     confine()?;
+    let daemon = daemon.busy_poll(Duration::from_micros(tuning.busy_poll.into()));
     daemon.run().context("the daemon cannot go on")
 }
 
@@ -155,6 +171,8 @@ mod tests {
         assert!(i2c(&["--fd=3", "--allow=any"]).is_err(), "no bus");
         assert!(i2c(&["--fd=3", "--sim=board", "--adapter=1", "--allow=any"]).is_err(), "two buses");
         assert!(i2c(&["--fd=3", "--adapter=1"]).is_err(), "no addresses");
+        assert!(i2c(&["--fd=3", "--adapter=1", "--allow=0x48", "--busy-poll=50"]).is_ok());
+        assert!(i2c(&["--fd=3", "--adapter=1", "--allow=0x48", "--busy-poll=1001"]).is_err(), "for ever");
         assert!(i2c(&["--fd=3", "--adapter=1", "--allow=48"]).is_err(), "an address that is none");
     }
 }

@@ -31,6 +31,8 @@ pub(crate) struct Ring {
     pub(crate) call: Option<File>,
     /// There may be something to take.
     pub(crate) pending: bool,
+    /// Somebody looks at the ring all the time: the driver need not kick.
+    polled: bool,
     /// The guest wrote an index that cannot be: nothing more is taken until the ring is set up anew.
     unusable: bool,
     /// Chains that were completed, kept for their buffers.
@@ -52,6 +54,7 @@ impl Ring {
             kick: None,
             call: None,
             pending: false,
+            polled: false,
             unusable: false,
             spare: Vec::new(),
             tracker: None,
@@ -172,6 +175,23 @@ impl Ring {
         self.interrupted.clear();
     }
 
+    /// From now on somebody calls [`look`](Self::look) again and again, or not any more.
+    pub(crate) fn set_polled(&mut self, memory: &Memory, polled: bool) {
+        self.polled = polled;
+        if !polled && self.is_running() && !self.unusable {
+            // What came since the last look has not been kicked.
+            self.pending |= self.queue.enable_notification(memory.map()).unwrap_or(true);
+        }
+    }
+
+    /// Looks whether the driver has made something available that is not taken yet.
+    pub(crate) fn look(&mut self, memory: &Memory) {
+        if self.is_running() && !self.unusable {
+            let available = self.queue.avail_idx(memory.map(), Ordering::Acquire);
+            self.pending |= available.map_or(true, |index| index.0 != self.queue.next_avail());
+        }
+    }
+
     /// The guest kicked: resets the event, so that the next kick is seen.
     pub(crate) fn kicked(&mut self) {
         let mut count = [0; 8];
@@ -221,7 +241,7 @@ impl Ring {
                 self.pending = true;
                 return Ok(());
             }
-            if !self.queue.enable_notification(memory.map())? {
+            if self.polled || !self.queue.enable_notification(memory.map())? {
                 return Ok(());
             }
             let _ = self.queue.disable_notification(memory.map());

@@ -163,6 +163,18 @@ impl Backend {
         self.complete();
     }
 
+    /// From now on somebody calls [`look`](Self::look) again and again, so the driver need not kick; or not any more.
+    pub fn set_polled(&mut self, polled: bool) {
+        let Session { memory, rings, .. } = &mut self.session;
+        rings.iter_mut().for_each(|ring| ring.set_polled(memory, polled));
+    }
+
+    /// Looks for requests that nobody kicked for.
+    pub fn look(&mut self) {
+        let Session { memory, rings, .. } = &mut self.session;
+        rings.iter_mut().for_each(|ring| ring.look(memory));
+    }
+
     /// Something happened on a descriptor that the device watches as `token`.
     pub fn device_event(&mut self, token: u32) {
         self.device.event(token, &mut self.finished);
@@ -212,4 +224,4 @@ fn unanswered(_: Error) -> Error {
 // With the feature, guest memory is Xen's.
 #[cfg(all(test, not(feature = "xen")))]
 #[allow(clippy::unwrap_used)]
-mod allocations;
+mod tests;

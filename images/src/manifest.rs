@@ -84,6 +84,8 @@ pub struct I2c {
     pub adapter: Spanned<String>,
     /// What the guest may reach on it.
     pub targets: Vec<Target>,
+    /// For so many microseconds after each request its backend looks for the next, before it sleeps.
+    pub busy_poll: Option<Spanned<i64>>,
     /// Where it must be in the guest, if the guest cannot be told.
     pub placement: Placement,
     /// The device's place in the file.
@@ -111,6 +113,8 @@ pub struct Gpio {
     pub name: Spanned<String>,
     /// Its lines, in the guest's order.
     pub lines: Vec<Line>,
+    /// For so many microseconds after each request its backend looks for the next, before it sleeps.
+    pub busy_poll: Option<Spanned<i64>>,
     /// Where it must be in the guest, if the guest cannot be told.
     pub placement: Placement,
     /// The device's place in the file.

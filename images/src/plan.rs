@@ -81,6 +81,8 @@ pub struct DevicePlan<'a> {
     pub irq: u32,
     /// What it is.
     pub function: Function<'a>,
+    /// For how many microseconds after a request its backend looks for the next, if it does.
+    pub busy_poll: Option<i64>,
 }
 
 /// What a device is, and what of the driver domain's hardware it stands for.
@@ -116,25 +118,42 @@ impl<'a> Plan<'a> {
     }
 }
 
+/// A device as the manifest has it, before it has its place.
+struct Wanted<'a> {
+    name: &'a str,
+    placement: &'a Placement,
+    function: Option<Function<'a>>,
+    busy_poll: Option<&'a Spanned<i64>>,
+}
+
 impl<'a> GuestPlan<'a> {
     fn new(guest: &'a Guest, domid: u16, board: &'a Board) -> Option<Self> {
-        let i2c =
-            guest.i2c.iter().map(|device| (&device.name, &device.placement, Function::i2c(device, board)));
-        let gpio =
-            guest.gpio.iter().map(|device| (&device.name, &device.placement, Function::gpio(device, board)));
+        let i2c = guest.i2c.iter().map(|device| Wanted {
+            name: &device.name.value,
+            placement: &device.placement,
+            function: Function::i2c(device, board),
+            busy_poll: device.busy_poll.as_ref(),
+        });
+        let gpio = guest.gpio.iter().map(|device| Wanted {
+            name: &device.name.value,
+            placement: &device.placement,
+            function: Function::gpio(device, board),
+            busy_poll: device.busy_poll.as_ref(),
+        });
         let wanted: Vec<_> = i2c.chain(gpio).collect();
-        let mut bases = Free::new(wanted.iter().filter_map(|(_, placement, _)| placement.base.as_ref()));
-        let mut irqs = Free::new(wanted.iter().filter_map(|(_, placement, _)| placement.irq.as_ref()));
+        let mut bases = Free::new(wanted.iter().filter_map(|wanted| wanted.placement.base.as_ref()));
+        let mut irqs = Free::new(wanted.iter().filter_map(|wanted| wanted.placement.irq.as_ref()));
         let mut devices = Vec::new();
-        for (name, Placement { base, irq }, function) in wanted {
+        for Wanted { name, placement: Placement { base, irq }, function, busy_poll } in wanted {
             let windows = (WINDOWS.base..WINDOWS.end()).step_by(usize::try_from(WINDOW_SIZE).ok()?);
             let base = bases.place(base.as_ref(), windows)?;
             let irq = irqs.place(irq.as_ref(), u64::from(INTERRUPTS.first)..=u64::from(INTERRUPTS.last))?;
             devices.push(DevicePlan {
-                name: &name.value,
+                name,
                 base,
                 irq: u32::try_from(irq).ok()?,
                 function: function?,
+                busy_poll: busy_poll.map(|busy_poll| busy_poll.value),
             });
         }
         let number = FIRST_USER + u32::from(domid);

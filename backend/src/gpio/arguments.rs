@@ -14,7 +14,7 @@ use super::device::Gpio;
 use super::linux::LinuxLines;
 use super::safe::Safe;
 use super::sim::{Board, SimLines};
-use crate::cli::Connection;
+use crate::cli::{Connection, Tuning};
 use crate::confine;
 use crate::device::Device;
 use crate::sim::{Parts, Simulation};
@@ -27,6 +27,8 @@ pub struct Arguments {
     connection: Connection,
     #[command(flatten)]
     confinement: confine::Options,
+    #[command(flatten)]
+    tuning: Tuning,
     /// A line for the guest, which numbers them from 0 in the order given. CHIP is a name (gpiochip0),
     /// a label, or a device-tree path; NAME is what the guest sees; with safe=, the line is driven to 0 or 1
     /// while no driver uses it, or held as the driver left it (stay), instead of released
@@ -48,6 +50,12 @@ impl Arguments {
     #[must_use]
     pub fn confinement(&self) -> confine::Options {
         self.confinement
+    }
+
+    /// How it is to trade processor time for latency.
+    #[must_use]
+    pub fn tuning(&self) -> Tuning {
+        self.tuning
     }
 
     /// What the daemon drives.

@@ -24,7 +24,7 @@ use self::device::I2c;
 use self::linux::Adapter;
 use self::policy::AllowList;
 use self::sim::SimulatedBus;
-use crate::cli::Connection;
+use crate::cli::{Connection, Tuning};
 use crate::confine;
 use crate::device::Device;
 use crate::sim::Simulation;
@@ -36,6 +36,8 @@ pub struct Arguments {
     connection: Connection,
     #[command(flatten)]
     confinement: confine::Options,
+    #[command(flatten)]
+    tuning: Tuning,
     /// The adapter: its number, its name, or the device-tree path of the adapter or of what it is part of
     #[arg(long, value_name = "ADAPTER", conflicts_with = "board")]
     #[arg(required_unless_present_any = ["board", "print_capabilities"])]
@@ -58,6 +60,12 @@ impl Arguments {
     #[must_use]
     pub fn confinement(&self) -> confine::Options {
         self.confinement
+    }
+
+    /// How it is to trade processor time for latency.
+    #[must_use]
+    pub fn tuning(&self) -> Tuning {
+        self.tuning
     }
 
     /// What the daemon drives.

@@ -30,16 +30,17 @@ fn device(device: &DevicePlan<'_>, user: User) -> Device {
         queues: device.function.queues(),
         // Our backends open their hardware as root and then change by themselves.
         user: None,
-        backend: Backend::Command(command(&device.function, user)),
+        backend: Backend::Command(command(device, user)),
     }
 }
 
-fn command(function: &Function<'_>, user: User) -> Vec<String> {
-    let mut words = match function {
+fn command(device: &DevicePlan<'_>, user: User) -> Vec<String> {
+    let mut words = match &device.function {
         Function::I2c { adapter, targets } => i2c(adapter, targets),
         Function::Gpio { lines } => gpio(lines),
     };
     words.extend(["--user".to_owned(), user.to_string()]);
+    words.extend(device.busy_poll.map(|microseconds| format!("--busy-poll={microseconds}")));
     words
 }
 

@@ -65,11 +65,12 @@ impl<'de> Deserialize<'de> for I2c {
         let name = table.optional("name");
         let adapter: Result<Spanned<String>, _> = table.required("adapter");
         let targets = table.required("targets");
+        let busy_poll = table.optional("busy-poll-us");
         let placement = Placement::take(&mut table);
         finish!(table, {
             let adapter = adapter?;
             let name = name.unwrap_or_else(|| adapter.clone());
-            Self { name, adapter, targets: targets?, placement, span }
+            Self { name, adapter, targets: targets?, busy_poll, placement, span }
         })
     }
 }
@@ -91,8 +92,9 @@ impl<'de> Deserialize<'de> for Gpio {
         let mut table = TableHelper::new(value)?;
         let name = table.optional("name").unwrap_or_else(|| Spanned::with_span("gpio".to_owned(), span));
         let lines = table.required("lines");
+        let busy_poll = table.optional("busy-poll-us");
         let placement = Placement::take(&mut table);
-        finish!(table, Self { name, lines: lines?, placement, span })
+        finish!(table, Self { name, lines: lines?, busy_poll, placement, span })
     }
 }
 

@@ -14,6 +14,9 @@ use crate::manifest::{I2c, Line, Manifest, Target};
 /// The 7-bit addresses that are not reserved (I2C-bus specification, UM10204, table 4).
 const ADDRESSES: std::ops::RangeInclusive<i64> = 0x08..=0x77;
 
+/// For how many microseconds a backend may look for the next request: it takes no more.
+const BUSY_POLL: std::ops::RangeInclusive<i64> = 0..=1000;
+
 /// What the builder writes itself into the node of a target.
 const OWN_PROPERTIES: [&str; 2] = ["compatible", "reg"];
 
@@ -24,6 +27,7 @@ pub(super) fn check(manifest: &Manifest, board: &Board, found: &mut Vec<Diagnost
         let guest_name = guest.name.value.as_str();
         for device in &guest.i2c {
             owned(&device.adapter, Kind::I2c, manifest, board, found);
+            busy_poll(device.busy_poll.as_ref(), found);
             if device.targets.is_empty() {
                 found.push(
                     Diagnostic::new(
@@ -40,6 +44,7 @@ pub(super) fn check(manifest: &Manifest, board: &Board, found: &mut Vec<Diagnost
             }
         }
         for device in &guest.gpio {
+            busy_poll(device.busy_poll.as_ref(), found);
             if device.lines.is_empty() {
                 found.push(
                     Diagnostic::new(
@@ -55,6 +60,18 @@ pub(super) fn check(manifest: &Manifest, board: &Board, found: &mut Vec<Diagnost
                 line_owner(guest_name, line, &mut lines, found);
             }
         }
+    }
+}
+
+fn busy_poll(microseconds: Option<&Spanned<i64>>, found: &mut Vec<Diagnostic>) {
+    let Some(Spanned { value, span }) = microseconds else { return };
+    if !BUSY_POLL.contains(value) {
+        let title = format!("a backend does not look for requests for {value} microseconds");
+        let help = format!(
+            "write up to {}, or leave `busy-poll-us` out: then the guest's kick wakes the backend",
+            BUSY_POLL.end()
+        );
+        found.push(Diagnostic::new(*span, title, "this time").help(help));
     }
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A request takes no memory of its own: once a guest has sent the first, nothing is allocated for those that follow.
+//! What a steady flow of requests costs: no memory, once a guest has sent the first; and no kicks, if the rings are polled.
 
 use std::fs::File;
 use std::sync::atomic::Ordering;
@@ -56,8 +56,16 @@ impl Served {
         self.backend.session.memory.map().write_slice(bytes, GuestAddress(at)).unwrap();
     }
 
-    /// Makes requests available all at once, each with room for an answer, and has the backend work.
+    /// Makes requests available all at once, each with room for an answer, kicks, and has the backend work.
     fn send(&mut self, requests: &[(&[u8], u32)]) {
+        self.offer(requests);
+        self.backend.session.rings.first_mut().unwrap().pending = true;
+        self.backend.work();
+        assert_eq!(self.used(), self.available, "all have come back");
+    }
+
+    /// Makes requests available, and tells nobody.
+    fn offer(&mut self, requests: &[(&[u8], u32)]) {
         for (request, room) in requests {
             let head = 2 * self.available % SIZE;
             let buffer = |index: u16| BUFFERS + APART * u64::from(index);
@@ -68,10 +76,20 @@ impl Served {
             self.available += 1;
         }
         self.write(AVAILABLE + 2, &self.available.to_le_bytes());
-        self.backend.session.rings.first_mut().unwrap().pending = true;
-        self.backend.work();
-        let used = self.backend.session.memory.map().load(GuestAddress(USED + 2), Ordering::SeqCst);
-        assert_eq!(u16::from_le(used.unwrap()), self.available, "all have come back");
+    }
+
+    fn load(&self, at: u64) -> u16 {
+        u16::from_le(self.backend.session.memory.map().load(GuestAddress(at), Ordering::SeqCst).unwrap())
+    }
+
+    /// The used index.
+    fn used(&self) -> u16 {
+        self.load(USED + 2)
+    }
+
+    /// Whether the driver is to kick (`VIRTQ_USED_F_NO_NOTIFY`, virtio 1.3, 2.7.10).
+    fn wants_kicks(&self) -> bool {
+        self.load(USED) & 1 == 0
     }
 
     fn describe(&self, index: u16, at: u64, length: u32, flags: u16) {
@@ -141,4 +159,31 @@ fn a_steady_flow_of_gpio_requests_allocates_nothing() {
     served.send(&[(&[3, 0, 0, 0, 2, 0, 0, 0], 2)]);
     let allocated = served.steady(&[(&[4, 0, 0, 0, 0, 0, 0, 0], 2)]);
     assert_eq!((served.answer(), allocated.count_total), (0, 0));
+}
+
+#[test]
+fn while_its_rings_are_polled_a_driver_need_not_kick() {
+    let request: [(&[u8], u32); 1] = [(&[0xa0, 0, 0, 0, 2, 0, 0, 0], 3)];
+    let device = I2c::new(Box::new(Sevens), "0x50".parse::<AllowList>().unwrap()).unwrap();
+    let mut served = Served::new(device);
+    served.send(&request);
+    assert!(served.wants_kicks());
+    served.backend.set_polled(true);
+    served.send(&request);
+    assert!(!served.wants_kicks());
+    served.backend.look();
+    assert!(!served.backend.is_pending());
+    served.offer(&request);
+    served.backend.look();
+    assert!(served.backend.is_pending());
+    served.backend.work();
+    assert_eq!((served.used(), served.wants_kicks()), (3, false));
+    // What comes between the last look and the end of polling is not kicked, and not lost.
+    served.offer(&request);
+    served.backend.set_polled(false);
+    assert!(served.backend.is_pending() && served.wants_kicks());
+    served.backend.work();
+    assert_eq!(served.used(), 4);
+    served.backend.set_polled(false);
+    assert!(!served.backend.is_pending());
 }
