@@ -25,8 +25,8 @@ pub enum Source {
     Path(PathBuf),
 }
 
-/// While requests keep coming, the daemon looks at its other descriptors after so many turns of polling.
-const POLLED_TURNS: usize = 64;
+/// While requests keep coming, the daemon looks at its other descriptors after so long.
+const POLLED_AT_MOST: Duration = Duration::from_millis(10);
 
 /// A daemon with its device and its frontend.
 pub struct Daemon {
@@ -108,14 +108,15 @@ impl Daemon {
     fn poll(&self) {
         let mut backend = self.backend();
         backend.set_polled(true);
-        for _ in 0..POLLED_TURNS {
+        let end = Instant::now() + POLLED_AT_MOST;
+        loop {
             backend.work();
-            let until = Instant::now() + self.busy_poll;
+            let until = end.min(Instant::now() + self.busy_poll);
             while !backend.is_pending() && Instant::now() < until {
                 std::hint::spin_loop();
                 backend.look();
             }
-            if !backend.is_pending() {
+            if !backend.is_pending() || Instant::now() >= end {
                 break;
             }
         }
