@@ -6,6 +6,7 @@
 //! say at any time that it is busy. What is said when is [`Exchange`]'s business.
 
 pub mod job;
+pub mod mark;
 pub mod tools;
 
 use std::io::{self, Read, Write};
@@ -55,6 +56,7 @@ impl<C: Read + Write + AsFd> Agent<C> {
     /// # Errors
     /// If the console fails.
     pub fn serve(&mut self) -> io::Result<()> {
+        mark::mark(ledger::Mark::Ready);
         self.send(&[self.exchange.hello()])?;
         loop {
             match self.wait()? {

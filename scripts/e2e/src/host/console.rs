@@ -21,6 +21,8 @@ const SWITCH: &[u8] = b"\x01\x01\x01";
 const FOCUS_MESSAGE: &str = "*** Serial input to ";
 const FROM_DOMAIN: &str = "(XEN) DOM";
 const FROM_XEN: &str = "(XEN) ";
+/// More domains than any machine here has, with Xen counted as one.
+const MOST_DOMAINS: usize = 16;
 /// How long Xen has to say where the focus went.
 const FOCUS_LIMIT: Duration = Duration::from_secs(20);
 
@@ -250,7 +252,7 @@ impl Console {
     /// Moves the focus on until it has come to Xen twice, and notes the domains between.
     fn learn_cycle(&self, keyboard: &mut Keyboard) -> Result<()> {
         let mut cycle = None;
-        for _ in 0..16 {
+        for _ in 0..2 * MOST_DOMAINS {
             match (self.switch(keyboard)?, &mut cycle) {
                 (Party::Xen, None) => cycle = Some(Vec::new()),
                 (Party::Xen, Some(_)) => {

@@ -8,7 +8,7 @@ use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use super::PATIENCE;
@@ -51,7 +51,7 @@ pub struct Place {
     /// What QEMU is told besides what the image says.
     pub arguments: Vec<String>,
     /// The guests of the manifest, in its order.
-    pub guests: [Guest; 2],
+    pub guests: Vec<Guest>,
 }
 
 /// What an agent on Linux always can do.
@@ -67,7 +67,9 @@ pub struct Guest {
 }
 
 impl Guest {
-    const fn linux(name: &'static str) -> Self {
+    /// A guest that runs Linux.
+    #[must_use]
+    pub const fn linux(name: &'static str) -> Self {
         Self { name, greeting: ON_LINUX }
     }
 }
@@ -81,7 +83,7 @@ impl Place {
         Self {
             manifest: Path::new(env!("CARGO_MANIFEST_DIR")).join("hostile.toml"),
             image: demo.image.with_file_name("hostile"),
-            guests: [Guest { name: "bare", greeting: &["machine"] }, Guest::linux("good")],
+            guests: vec![Guest { name: "bare", greeting: &["machine"] }, Guest::linux("good")],
             ..demo
         }
     }
@@ -101,7 +103,7 @@ impl Place {
             board: package.join("board.toml"),
             run: target.join("e2e").join(run),
             arguments: Vec::new(),
-            guests: [Guest::linux("guest-a"), Guest::linux("guest-b")],
+            guests: vec![Guest::linux("guest-a"), Guest::linux("guest-b")],
         }
     }
 }
@@ -119,10 +121,12 @@ pub struct Machine {
     pub console: Arc<Console>,
     /// The agent in the driver domain.
     pub driver_domain: Channel,
-    /// The agent in the first guest.
-    pub guest_a: Channel,
-    /// The agent in the second guest.
-    pub guest_b: Channel,
+    /// The agents in the guests, in the manifest's order.
+    pub guests: Vec<Arc<Channel>>,
+    /// The first of them.
+    pub guest_a: Arc<Channel>,
+    /// The second of them; of a manifest with one guest, nobody is there.
+    pub guest_b: Arc<Channel>,
     /// The I2C bus of the board.
     pub i2c: Hardware,
     /// The GPIO controller of the board.
@@ -131,7 +135,7 @@ pub struct Machine {
     pub started: Instant,
     /// Where the logs are.
     pub directory: PathBuf,
-    guests: [Guest; 2],
+    expected: Vec<Guest>,
     qmp: Mutex<Qmp>,
     qemu: Process,
 }
@@ -153,22 +157,26 @@ impl Machine {
             Err(error)
         })?;
         let channel = |domain| Channel::new(Arc::clone(&console), domain);
+        let guests: Vec<_> =
+            (GUEST_A..).take(place.guests.len().max(2)).map(|domain| Arc::new(channel(domain))).collect();
+        let [guest_a, guest_b, ..] = guests.as_slice() else { bail!("a machine has guests") };
         Ok(Self {
             driver_domain: channel(DRIVER_DOMAIN),
-            guest_a: channel(GUEST_A),
-            guest_b: channel(GUEST_B),
+            guest_a: Arc::clone(guest_a),
+            guest_b: Arc::clone(guest_b),
+            guests,
             console,
             i2c,
             gpio,
             started,
             directory,
-            guests: place.guests,
+            expected: place.guests.clone(),
             qmp: Mutex::new(qmp),
             qemu,
         })
     }
 
-    /// Waits until the shim has unpaused both guests and all agents report.
+    /// Waits until the shim has unpaused all guests and all agents report.
     ///
     /// # Errors
     /// If one of them does not, with the last lines of the console.
@@ -177,16 +185,15 @@ impl Machine {
     }
 
     fn wait_for_guests_or_reason(&self) -> Result<()> {
-        for guest in self.guests {
+        for guest in &self.expected {
             let unpaused = format!("{}: unpaused", guest.name);
             let seen = self.console.wait(0, PATIENCE, |line| line.text.contains(&unpaused).then_some(()))?;
             seen.with_context(|| format!("the shim does not report `{unpaused}`"))?;
         }
-        let channels = [&self.driver_domain, &self.guest_a, &self.guest_b];
-        let [first, second] = self.guests.map(|guest| guest.greeting);
-        for (channel, greeting) in channels.into_iter().zip([ON_LINUX, first, second]) {
-            // An agent that has been spoken to stops saying that it is there.
-            channel.check(greeting, PATIENCE)?;
+        // An agent that has been spoken to stops saying that it is there.
+        self.driver_domain.check(ON_LINUX, PATIENCE)?;
+        for (channel, guest) in self.guests.iter().zip(&self.expected) {
+            channel.check(guest.greeting, PATIENCE)?;
         }
         Ok(())
     }
@@ -230,14 +237,10 @@ impl Machine {
     /// # Errors
     /// If that cannot be written.
     pub fn split_log(&self) -> Result<()> {
-        let parties = [
-            ("xen.log", Party::Xen),
-            ("dom1.log", Party::Domain(DRIVER_DOMAIN)),
-            ("dom2.log", Party::Domain(GUEST_A)),
-            ("dom3.log", Party::Domain(GUEST_B)),
-        ];
-        for (name, party) in parties {
-            fs::write(self.directory.join(name), self.console.lines_of(party).join("\n"))?;
+        fs::write(self.directory.join("xen.log"), self.console.lines_of(Party::Xen).join("\n"))?;
+        for domain in (DRIVER_DOMAIN..).take(1 + self.guests.len()) {
+            let lines = self.console.lines_of(Party::Domain(domain));
+            fs::write(self.directory.join(format!("dom{domain}.log")), lines.join("\n"))?;
         }
         Ok(())
     }

@@ -51,3 +51,20 @@ fn process(pid: i32) -> Option<String> {
         command.trim_end()
     ))
 }
+
+/// A line for each thread of each program: its number, that of its process, the program and its arguments.
+pub(super) fn threads() -> Result<(), Failure> {
+    for entry in read_dir("/proc")? {
+        let place = entry?.path();
+        // A process may just have ended; what is no process has no program.
+        let Ok(program) = read_link(place.join("exe")) else { continue };
+        let program = program.file_name().and_then(|name| name.to_str()).unwrap_or("?");
+        let command = read_to_string(place.join("cmdline")).unwrap_or_default().replace('\0', " ");
+        let Ok(threads) = read_dir(place.join("task")) else { continue };
+        for thread in threads {
+            let thread = thread?.file_name();
+            println!("thread={} program={program} command={}", thread.display(), command.trim_end());
+        }
+    }
+    Ok(())
+}

@@ -129,6 +129,13 @@ pub(super) fn read_register(
     transfer(bus, &mut [write.with_address(address), read.with_address(address)])
 }
 
+/// Reads two bytes again and again in one request.
+pub(super) fn read_often(bus: &mut LinuxI2CBus, address: u16, messages: usize) -> Result<(), Failure> {
+    let mut bytes = vec![[0; 2]; messages];
+    let read = |bytes| LinuxI2CMessage::read(bytes).with_address(address);
+    transfer(bus, &mut bytes.iter_mut().map(|bytes| read(bytes.as_mut_slice())).collect::<Vec<_>>())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

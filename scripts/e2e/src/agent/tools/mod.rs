@@ -28,8 +28,13 @@ agent gpio-blink CHIP LINE N MILLISECONDS       N times: drive 1, then 0
 agent gpio-watch CHIP LINE EDGE N               wait for N edges (rising, falling, both)
 agent gpio-stress CHIP OUT IN N                 N times: drive OUT, read IN, compare
 agent time-i2c BUS ADDRESS REGISTER LENGTH N    N times: read a register; how long that took
+agent time-i2c-flight BUS ADDRESS MESSAGES N    N times: read two bytes, so many times in one request
 agent time-gpio-get CHIP LINE N                 N times: read an input; how long that took
 agent time-gpio-set CHIP LINE N                 N times: drive an output; how long that took
+agent time-edges CHIP LINE N                    wait for N rising edges; marks for the benchmark's plugin
+agent make-edges FILE N MILLISECONDS            N times: a rising edge by the file `pull` of a line of gpio-sim
+agent idle MILLISECONDS                         do nothing
+agent threads                                   the threads of all programs
 agent census                                    the processes of the shim and the backends, and what each holds
 agent map-foreign DOMID GFN COUNT               try to map pages of a domain by the right of this one
 agent map-grant DOMID FIRST COUNT               try to map pages that a domain may have granted
@@ -72,6 +77,18 @@ pub fn run(arguments: &[String]) -> Result<(), Failure> {
             number(length)?,
             number(count)?,
         ),
+        ["time-i2c-flight", bus, address, messages, count] => {
+            timing::i2c_flight(number(bus)?, number(address)?, number(messages)?, number(count)?)
+        }
+        ["time-edges", chip, line, count] => timing::edges(chip, number(line)?, number(count)?),
+        ["make-edges", pull, count, milliseconds] => {
+            timing::make_edges(pull, number(count)?, number(milliseconds)?)
+        }
+        ["idle", milliseconds] => {
+            timing::idle(number(milliseconds)?);
+            Ok(())
+        }
+        ["threads"] => census::threads(),
         ["time-gpio-get", chip, line, count] => timing::gpio_get(chip, number(line)?, number(count)?),
         ["time-gpio-set", chip, line, count] => timing::gpio_set(chip, number(line)?, number(count)?),
         ["census"] => census::census(),

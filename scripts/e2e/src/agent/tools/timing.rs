@@ -5,9 +5,19 @@
 //! The board is not looked at and nothing is compared; that is what the stress tools are for. A transfer that fails
 //! is counted, since it costs something else than one that succeeds.
 
-use std::time::Instant;
+use std::fs::write;
+use std::io::{Write, stdout};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use gpiod::{EdgeDetect, Options};
+use ledger::Mark;
 
 use super::{Failure, gpio, i2c};
+use crate::agent::mark::mark;
+
+/// So many transfers go before those that are measured.
+const WARM_UP: u32 = 8;
 
 /// One transfer, which says whether it succeeded.
 type Transfer<'a> = Box<dyn FnMut() -> bool + 'a>;
@@ -17,6 +27,12 @@ pub(super) fn i2c_read(bus: u32, address: u16, register: u8, length: u8, count: 
     let mut bus = i2c::open(bus)?;
     let mut bytes = vec![0; length.into()];
     report(count, Box::new(|| i2c::read_register(&mut bus, address, register, &mut bytes).is_ok()))
+}
+
+/// Reads two bytes in each of so many messages of one request, which a virtio driver has in flight all at once.
+pub(super) fn i2c_flight(bus: u32, address: u16, messages: usize, count: u32) -> Result<(), Failure> {
+    let mut bus = i2c::open(bus)?;
+    report(count, Box::new(|| i2c::read_often(&mut bus, address, messages).is_ok()))
 }
 
 /// Reads an input.
@@ -38,15 +54,63 @@ pub(super) fn gpio_set(chip: &str, line: u32, count: u32) -> Result<(), Failure>
     )
 }
 
+/// Waits for rising edges.
+pub(super) fn edges(chip: &str, line: u32, count: u32) -> Result<(), Failure> {
+    let options = Options::input([line]).edge(EdgeDetect::Rising).consumer("agent");
+    let mut lines = gpio::chip(chip)?.request_lines(options)?;
+    mark(Mark::Begin);
+    println!("watching");
+    stdout().flush()?;
+    for _ in 0..count {
+        lines.read_event()?;
+        mark(Mark::Event);
+    }
+    mark(Mark::Finish);
+    println!("transfers={count} errors=0");
+    Ok(())
+}
+
+/// Makes edges on a line of Linux's gpio-sim, whose file `pull` is named; so far apart that each finds everybody asleep.
+pub(super) fn make_edges(pull: &str, count: u32, milliseconds: u64) -> Result<(), Failure> {
+    let pause = Duration::from_millis(milliseconds);
+    for _ in 0..count {
+        write(pull, "pull-down")?;
+        thread::sleep(pause);
+        mark(Mark::Edge);
+        write(pull, "pull-up")?;
+        thread::sleep(pause);
+    }
+    println!("transfers={count} errors=0");
+    Ok(())
+}
+
+/// Does nothing.
+pub(super) fn idle(milliseconds: u64) {
+    // What is before is of the program's start.
+    thread::sleep(Duration::from_millis(50));
+    mark(Mark::Begin);
+    thread::sleep(Duration::from_millis(milliseconds));
+    mark(Mark::Finish);
+    println!("transfers=1 errors=0");
+}
+
 fn report(count: u32, mut transfer: Transfer<'_>) -> Result<(), Failure> {
     let mut latencies = Vec::with_capacity(count.try_into()?);
     let mut errors = 0_u32;
+    // The first ones meet pages that nobody has touched. What fails here fails again below.
+    for _ in 0..WARM_UP {
+        transfer();
+    }
     let start = Instant::now();
+    mark(Mark::Begin);
     for _ in 0..count {
         let begin = Instant::now();
+        mark(Mark::Start);
         errors += u32::from(!transfer());
+        mark(Mark::End);
         latencies.push(begin.elapsed());
     }
+    mark(Mark::Finish);
     let nanoseconds = start.elapsed().as_nanos();
     latencies.sort_unstable();
     let at = |share: usize| latencies.get(latencies.len().saturating_sub(1) * share / 1000);

@@ -26,8 +26,8 @@ pub(crate) fn offer(machine: &Machine) -> Result<()> {
         let mut answer = String::new();
         stdin().lock().read_line(&mut answer)?;
         let channel = match answer.trim() {
-            "a" => &machine.guest_a,
-            "b" => &machine.guest_b,
+            "a" => machine.guest_a.as_ref(),
+            "b" => machine.guest_b.as_ref(),
             "d" => &machine.driver_domain,
             "" => return Ok(()),
             _ => continue,

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Instructions that say something about who runs, or that are counted (Arm ARM, C4.1 and C5).
+
+use crate::counts::Kind;
+use crate::mark::HINT;
+
+/// What an instruction is besides one more instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Special {
+    /// `MSR VTTBR_EL2, Xt`: Xen's switch to a domain.
+    Domain(u8),
+    /// `MSR CONTEXTIDR_EL1, Xt`: Linux's switch to a thread, or Xen's to what a domain had there.
+    Thread(u8),
+    /// `HVC`: the number is in X16 (Xen's public header arch-arm.h).
+    Hypercall,
+    /// `SVC`: the number is in X8 (Linux).
+    SystemCall,
+    /// A program's mark.
+    Mark,
+    /// Something that is counted, and no more.
+    Counted(Kind),
+}
+
+impl Special {
+    /// What the instruction `word` is, if it is more than one more instruction.
+    #[must_use]
+    pub fn of(word: u32) -> Option<Self> {
+        let register = word.to_le_bytes()[0] & 0x1f;
+        Some(match word {
+            _ if word & !0x1f == 0xd51c_2100 => Self::Domain(register),
+            _ if word & !0x1f == 0xd518_d020 => Self::Thread(register),
+            _ if word & 0xffe0_001f == 0xd400_0002 => Self::Hypercall,
+            _ if word & 0xffe0_001f == 0xd400_0001 => Self::SystemCall,
+            _ if word == 0xd503_201f | HINT << 5 => Self::Mark,
+            _ if word & 0xfff8_f000 == 0xd508_8000 => Self::Counted(Kind::Invalidations),
+            _ if word & !0x1f == 0xd538_6000 => Self::Counted(Kind::Faults),
+            0xd69f_03e0 => Self::Counted(Kind::Returns),
+            0xd503_207f => Self::Counted(Kind::Waits),
+            _ => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As `aarch64-linux-gnu-as` encodes them.
+    #[test]
+    fn instructions_are_recognised() {
+        for (word, special) in [
+            (0xd51c_2103, Some(Special::Domain(3))),
+            (0xd518_d035, Some(Special::Thread(21))),
+            (0xd401_d422, Some(Special::Hypercall)), // hvc #0xea1
+            (0xd400_0001, Some(Special::SystemCall)), // svc #0
+            (0xd503_2eff, Some(Special::Mark)), // hint #119
+            (0xd503_201f, None), // nop
+            (0xd50c_83df, Some(Special::Counted(Kind::Invalidations))), // tlbi vmalls12e1is
+            (0xd508_8323, Some(Special::Counted(Kind::Invalidations))), // tlbi vae1is, x3
+            (0xd538_6001, Some(Special::Counted(Kind::Faults))), // mrs x1, far_el1
+            (0xd69f_03e0, Some(Special::Counted(Kind::Returns))), // eret
+            (0xd503_207f, Some(Special::Counted(Kind::Waits))), // wfi
+            (0xd65f_03c0, None), // ret
+        ] {
+            assert_eq!(Special::of(word), special, "{word:#x}");
+        }
+    }
+}

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! A QEMU plugin that counts the instructions of each thread of each Xen domain:
+//! `qemu-system-aarch64 -plugin libplugin.so,out=FILE`.
+//!
+//! ```text
+//!  QEMU ─▶ translated: what is this instruction? ─┬─▶ all: add 1 to a counter of the processor, inline
+//!                                                 └─▶ some: a call ─▶ Ledger ─▶ a line of JSON in FILE
+//! ```
+//!
+//! [`qemu`] is QEMU's interface, [`counting`] what is done with it. What an instruction means and whose account it goes to
+//! is the crate `ledger`'s to say, where it can be tested.
+
+mod counting;
+mod qemu;
