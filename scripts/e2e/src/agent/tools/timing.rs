@@ -54,13 +54,14 @@ pub(super) fn gpio_set(chip: &str, line: u32, count: u32) -> Result<(), Failure>
     )
 }
 
-/// Waits for rising edges.
+/// Waits for rising edges: one that is not measured, then so many that are.
 pub(super) fn edges(chip: &str, line: u32, count: u32) -> Result<(), Failure> {
     let options = Options::input([line]).edge(EdgeDetect::Rising).consumer("agent");
     let mut lines = gpio::chip(chip)?.request_lines(options)?;
-    mark(Mark::Begin);
     println!("watching");
     stdout().flush()?;
+    lines.read_event()?;
+    mark(Mark::Begin);
     for _ in 0..count {
         lines.read_event()?;
         mark(Mark::Event);

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The images that are measured: manifests as a user writes them, with somebody else's daemons in the shim's configuration
+//! where those are compared with ours.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use e2e::host::machine::{Guest, Place};
+use images::build::Job;
+use images::emit::ramdisk::SHIM_CONFIG;
+use images::emit::shim::shim;
+use images::load::load;
+use xen_frontend_shim::config::{Backend, Config, Device};
+
+/// Below this path in the driver domain somebody else's daemons make their sockets.
+pub const SOCKETS: &str = "/run/upstream-";
+/// The chip whose edges a program makes: Linux's gpio-sim, by its label.
+pub const EDGES: &str = "edges";
+/// The line of the PL061 and of the chip of edges that each contender has.
+pub const OURS: u32 = 0;
+/// Likewise.
+pub const UPSTREAM: u32 = 1;
+/// Likewise.
+pub const IOCTL: u32 = 2;
+
+/// Most guests that share the board.
+pub const MOST_GUESTS: usize = 8;
+const NAMES: [&str; MOST_GUESTS] = ["g1", "g2", "g3", "g4", "g5", "g6", "g7", "g8"];
+
+/// An image.
+#[derive(Clone, Copy, Debug)]
+pub enum Image {
+    /// One guest of ours, one of upstream's daemons, and one that makes load.
+    Contenders,
+    /// So many guests, each with an I2C adapter and a GPIO chip.
+    Guests(usize),
+}
+
+impl Image {
+    /// Its name, in paths.
+    #[must_use]
+    pub fn name(self) -> String {
+        match self {
+            Self::Contenders => "contenders".to_owned(),
+            Self::Guests(count) => format!("guests-{count}"),
+        }
+    }
+
+    /// Its guests.
+    #[must_use]
+    pub fn guests(self) -> Vec<Guest> {
+        match self {
+            Self::Contenders => ["ours", "upstream", "load"].map(Guest::linux).to_vec(),
+            Self::Guests(count) => NAMES.into_iter().take(count).map(Guest::linux).collect(),
+        }
+    }
+
+    fn manifest(self) -> String {
+        let files = [
+            ("/usr/bin/agent", "bin/agent"),
+            ("/usr/bin/vhost-device-i2c", "upstream/vhost-device-i2c"),
+            ("/usr/bin/vhost-device-gpio", "upstream/vhost-device-gpio"),
+            (SHIM_CONFIG, "shim.toml"),
+        ]
+        .map(|(destination, source)| format!("\"{destination}\" = \"{source}\""))
+        .join(", ");
+        let head = format!(
+            "board = \"qemu-virt\"\n[driver-domain]\nmemory = \"64 MiB\"\nhardware = [\"i2c0\", \"pl061\"]\n\
+             console = [\"/usr/bin/agent\"]\nfiles = {{ {files} }}\n"
+        );
+        let guests = match self {
+            Self::Contenders => [("ours", OURS, 4), ("upstream", UPSTREAM, 5), ("load", 6, 7)]
+                .map(|(name, line, edge)| guest(name, line) + &chip("edges", edge))
+                .concat(),
+            Self::Guests(count) => {
+                NAMES.into_iter().take(count).zip(0..).map(|(name, line)| guest(name, line)).collect()
+            }
+        };
+        head + &guests
+    }
+
+    /// Builds it from `files`, below `target`. Returns where it is and what it is made of.
+    ///
+    /// # Errors
+    /// If the builder refuses it, or lacks something.
+    pub fn build(self, checkout: &Path, run: &str, arguments: Vec<String>) -> Result<Place> {
+        let target = checkout.join("target/benchmark");
+        let files = target.join("files");
+        let manifest = target.join(format!("{}.toml", self.name()));
+        let image = target.join(self.name());
+        fs::write(&manifest, self.manifest())?;
+        let loaded = load(&manifest)?;
+        let plan = loaded.plan()?;
+        let config = self.with_others(shim(&plan));
+        fs::write(files.join("shim.toml"), toml::to_string(&config)?)?;
+        loaded.require_files(&files)?;
+        let job = Job {
+            loaded: &loaded,
+            plan: &plan,
+            files: files.clone(),
+            output: image.clone(),
+            host_dtb: None,
+        };
+        job.run().with_context(|| format!("the image {}", self.name()))?;
+        Ok(Place {
+            manifest,
+            files,
+            image,
+            run: target.join("runs").join(run),
+            arguments,
+            guests: self.guests(),
+            ..Place::in_checkout("")
+        })
+    }
+
+    /// The shim's configuration, with what the manifest cannot say: who else serves a device, and the chip of edges, which
+    /// is no hardware.
+    fn with_others(self, mut config: Config) -> Config {
+        if !matches!(self, Self::Contenders) {
+            return config;
+        }
+        for guest in &mut config.guest {
+            for device in &mut guest.device {
+                match guest.name.as_str() {
+                    "upstream" => device.backend = Backend::Socket(socket(&device.name)),
+                    "ours" if device.name == "edges" => put_line(device, OURS),
+                    "load" if device.name == "edges" => put_line(device, 3),
+                    _ => {}
+                }
+            }
+        }
+        config
+    }
+}
+
+/// Where somebody else's daemon serves this device.
+#[must_use]
+pub fn socket(device: &str) -> PathBuf {
+    // Upstream's daemons append the number of the connection.
+    format!("{SOCKETS}{device}0").into()
+}
+
+fn put_line(device: &mut Device, line: u32) {
+    let Backend::Command(words) = &mut device.backend else { return };
+    let options = words.iter().position(|word| word == "--line");
+    if let Some(word) = options.and_then(|place| words.get_mut(place + 1)) {
+        *word = format!("{EDGES}:{line}=edge");
+    }
+}
+
+fn guest(name: &str, line: u32) -> String {
+    format!(
+        "[[guest]]\nname = \"{name}\"\nmemory = \"64 MiB\"\nramdisk = \"guest.cpio.gz\"\nbootargs = \"quiet panic=1\"\n\
+         [[guest.i2c]]\nname = \"i2c\"\nadapter = \"i2c0\"\n\
+         targets = [{{ address = 0x48, shared = true }}, {{ address = 0x50, shared = true }}]\n"
+    ) + &chip("gpio", line)
+}
+
+fn chip(name: &str, line: u32) -> String {
+    format!(
+        "[[guest.gpio]]\nname = \"{name}\"\nlines = [{{ chip = \"pl061\", line = {line}, name = \"{name}\" }}]\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(image: Image) -> Config {
+        let directory = std::env::temp_dir();
+        let path = directory.join(format!("benchmark-{}-{}.toml", image.name(), std::process::id()));
+        fs::write(&path, image.manifest()).unwrap();
+        let loaded = load(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        image.with_others(shim(&loaded.plan().unwrap()))
+    }
+
+    #[test]
+    fn upstream_serves_all_devices_of_its_guest_and_no_other() {
+        for guest in config(Image::Contenders).guest {
+            for device in guest.device {
+                let elsewhere = matches!(device.backend, Backend::Socket(_));
+                assert_eq!(elsewhere, guest.name == "upstream", "{} {}", guest.name, device.name);
+            }
+        }
+    }
+
+    #[test]
+    fn our_edges_come_from_the_chip_that_makes_them() {
+        let config = config(Image::Contenders);
+        let device = config.guest[0].device.iter().find(|device| device.name == "edges").unwrap();
+        let Backend::Command(words) = &device.backend else { panic!("served elsewhere") };
+        assert!(words.contains(&"edges:0=edge".to_owned()), "{words:?}");
+    }
+
+    #[test]
+    fn each_of_eight_guests_has_two_devices() {
+        let config = config(Image::Guests(MOST_GUESTS));
+        assert_eq!(config.guest.len(), MOST_GUESTS);
+        assert!(config.guest.iter().all(|guest| guest.device.len() == 2));
+    }
+}

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The measurements, in three boots: contenders, one guest, eight guests.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+use ledger::{Mark, Record};
+
+use crate::figures::{Figures, Idle, Report, Scale, Start};
+use crate::image::{Image, MOST_GUESTS};
+use crate::spent::{DRIVER_DOMAIN, Spent};
+use crate::stack::{Clock, Host, Run, Stack, Where};
+use crate::statistics::{Distribution, as_f64, per, rank};
+use crate::workload::{Contender, Workload, edges};
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Amount {
+    /// How often each contender has its turn.
+    pub rounds: usize,
+    /// How many requests it does then.
+    pub requests: u32,
+    /// How many edges.
+    pub edges: u32,
+    /// How many requests each of eight guests does.
+    pub each: u32,
+}
+
+impl Amount {
+    /// For figures to publish.
+    pub const FULL: Self = Self { rounds: 5, requests: 1000, edges: 200, each: 600 };
+    /// For a look: [`Amount::FULL`] takes too long for that.
+    pub const QUICK: Self = Self { rounds: 3, requests: 200, edges: 30, each: 150 };
+}
+
+/// What the guest of load does, until it is stopped.
+const LOAD: &str = "gpio-blink gpiochip0 0 1000000000 0";
+const LOAD_GUEST: Where = Where::Guest(2);
+const UNDER_LOAD: &str = "ours_under_load";
+
+/// All runs of a workload of a contender.
+#[derive(Debug, Default)]
+struct Turns {
+    costs: Vec<u64>,
+    rounds: Vec<u64>,
+    errors: u64,
+    spent: Spent,
+}
+
+impl Turns {
+    fn add(&mut self, run: &Run, stack: &Stack, clock: Clock) -> Result<()> {
+        let costs = match clock {
+            Clock::Instructions => &run.finish.costs,
+            Clock::Wall => &run.finish.nanoseconds,
+        };
+        let median = Distribution::of(costs).context("no request was measured")?.median;
+        self.rounds.push(median);
+        self.costs.extend(costs);
+        self.errors += run.errors;
+        self.spent.add(&Spent::between(&run.begin, &run.finish, &stack.threads));
+        Ok(())
+    }
+
+    fn figures(&self) -> Result<Figures> {
+        let requests = u64::try_from(self.costs.len())?;
+        Ok(Figures {
+            requests,
+            errors: self.errors,
+            cost: Distribution::of(&self.costs).context("no request was measured")?,
+            rounds: self.rounds.clone(),
+            places: self.spent.places(requests),
+            counted: self.spent.counted(requests),
+        })
+    }
+}
+
+/// The latencies of every contender, for the plot.
+pub type Latencies = BTreeMap<(&'static str, &'static str), Vec<u64>>;
+
+/// Measures the contenders, interleaved in one boot.
+///
+/// # Errors
+/// If something of it fails.
+pub fn contenders(host: &Host, clock: Clock, amount: Amount, report: &mut Report) -> Result<Latencies> {
+    let mut stack = Stack::boot(host, Image::Contenders, clock)?;
+    let mut turns: BTreeMap<(&'static str, &'static str), Turns> = BTreeMap::new();
+    for round in 1..=amount.rounds {
+        for workload in Workload::ALL {
+            eprintln!("bench: round {round} of {}: {}", amount.rounds, workload.name());
+            for contender in Contender::ALL {
+                let run = turn(&mut stack, workload, contender, amount)
+                    .with_context(|| format!("{} of {}", workload.name(), contender.name()))?;
+                let of = turns.entry((workload.name(), contender.name())).or_default();
+                of.add(&run, &stack, clock)?;
+            }
+        }
+        under_load(&mut stack, clock, amount, &mut turns)?;
+    }
+    report.idle = Some(idle(&mut stack)?);
+    stack.alive()?;
+    for ((workload, contender), of) in &turns {
+        let figures = of.figures()?;
+        ensure!(figures.errors == 0, "{workload} of {contender}: {} transfers failed", figures.errors);
+        report.workloads.entry((*workload).to_owned()).or_default().insert((*contender).to_owned(), figures);
+    }
+    Ok(turns.into_iter().map(|(name, turns)| (name, turns.costs)).collect())
+}
+
+fn turn(stack: &mut Stack, workload: Workload, contender: Contender, amount: Amount) -> Result<Run> {
+    let place = contender.place();
+    let run = match workload.command(contender, amount.requests) {
+        Some(command) => stack.run(place, &command)?,
+        None => {
+            let (chip, line) = edges(contender);
+            stack.edges(place, chip, line, amount.edges)?
+        }
+    };
+    // A daemon may have made a thread for what was asked of it.
+    stack.threads.extend(stack.find_threads()?);
+    Ok(run)
+}
+
+fn under_load(
+    stack: &mut Stack,
+    clock: Clock,
+    amount: Amount,
+    turns: &mut BTreeMap<(&'static str, &'static str), Turns>,
+) -> Result<()> {
+    for workload in [Workload::I2cRead, Workload::GpioGet] {
+        let command = workload.command(Contender::Ours, amount.requests).context("no command")?;
+        let run = stack.run_beside(LOAD_GUEST, LOAD, Contender::Ours.place(), &command)?;
+        turns.entry((workload.name(), UNDER_LOAD)).or_default().add(&run, stack, clock)?;
+    }
+    Ok(())
+}
+
+/// A second of the domain's clock, with all guests there and none of them asking.
+fn idle(stack: &mut Stack) -> Result<Idle> {
+    eprintln!("bench: an idle second");
+    let run = stack.run(Where::Guest(0), "idle 1000")?;
+    let spent = Spent::between(&run.begin, &run.finish, &stack.threads);
+    Ok(Idle { places: spent.places(1), counted: spent.counted(1) })
+}
+
+/// Measures the start of a driver domain with one guest.
+///
+/// # Errors
+/// If something of it fails.
+pub fn start(host: &Host, clock: Clock) -> Result<Start> {
+    let mut stack = Stack::boot(host, Image::Guests(1), clock)?;
+    let guest = Where::Guest(0);
+    let ready = crate::records::of(&stack.boot, guest.domain()?, Mark::Ready).cloned();
+    let ready = ready.context("the plugin has not seen the guest's agent")?;
+    let run = stack.run(guest, "time-i2c 0 0x48 0 2 1")?;
+    let began = |domain: u16| ready.first.get(&domain).copied().context("a domain has not run");
+    let driver = began(DRIVER_DOMAIN)?;
+    let answer = run.finish.costs.first().copied().context("no transfer")?;
+    Ok(Start {
+        to_guest: began(guest.domain()?)?.saturating_sub(driver),
+        to_guest_program: ready.instructions.saturating_sub(driver),
+        to_first_answer: (ready.instructions + answer).saturating_sub(driver),
+    })
+}
+
+/// Measures the same request by one guest and by eight at the same time.
+///
+/// # Errors
+/// If something of it fails.
+pub fn scale(host: &Host, clock: Clock, amount: Amount) -> Result<BTreeMap<String, Scale>> {
+    let mut stack = Stack::boot(host, Image::Guests(MOST_GUESTS), clock)?;
+    let mut scales = BTreeMap::new();
+    for workload in [Workload::I2cRead, Workload::GpioGet] {
+        let most = u64::try_from(MOST_GUESTS)?;
+        let mut scale = Scale { guests: most, devices: 2, ..Scale::default() };
+        for guests in [1, 2, 4, MOST_GUESTS] {
+            eprintln!("bench: {} by {guests} of {MOST_GUESTS} guests", workload.name());
+            let command = match workload {
+                Workload::GpioGet => format!("time-gpio-get gpiochip0 0 {}", amount.each),
+                _ => format!("time-i2c 0 0x48 0 2 {}", amount.each),
+            };
+            let asking: Vec<_> = (0..guests).map(|guest| (Where::Guest(guest), command.clone())).collect();
+            let runs = stack.run_together(&asking)?;
+            let (from, to) = common(&runs)?;
+            let requests = to.requests.saturating_sub(from.requests);
+            ensure!(requests > 0, "{guests} guests did not ask at the same time: let them ask more often");
+            let spent = Spent::between(from, to, &stack.threads);
+            let guests = u64::try_from(guests)?;
+            scale.cost.insert(guests, per(to.instructions.saturating_sub(from.instructions), requests));
+            scale.places.insert(guests, spent.places(requests));
+        }
+        scales.insert(workload.name().to_owned(), scale);
+    }
+    stack.alive()?;
+    Ok(scales)
+}
+
+/// The time in which all of them run: from the last one's beginning to the first one's end.
+fn common(runs: &[Run]) -> Result<(&Record, &Record)> {
+    let from = runs.iter().map(|run| &run.begin).max_by_key(|record| record.instructions);
+    let to = runs.iter().map(|run| &run.finish).min_by_key(|record| record.instructions);
+    let (from, to) = from.zip(to).context("nobody runs")?;
+    ensure!(from.instructions < to.instructions, "one had ended before another began: let them ask more often");
+    Ok((from, to))
+}
+
+/// How far apart the rounds of a workload are, in parts of their median.
+#[must_use]
+pub fn spread(rounds: &[u64]) -> f64 {
+    let mut sorted = rounds.to_vec();
+    sorted.sort_unstable();
+    let (Some(least), Some(middle), Some(most)) = (sorted.first(), rank(&sorted, 500), sorted.last()) else {
+        return 0.0;
+    };
+    as_f64(most - least) / as_f64(middle.max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(begin: u64, finish: u64) -> Run {
+        let record = |instructions| Record { instructions, ..Record::default() };
+        Run { begin: record(begin), finish: record(finish), errors: 0 }
+    }
+
+    #[test]
+    fn what_only_some_do_is_left_out() {
+        let runs = [run(10, 90), run(20, 100), run(15, 95)];
+        let (from, to) = common(&runs).unwrap();
+        assert_eq!((from.instructions, to.instructions), (20, 90));
+        assert!(common(&[run(10, 20), run(30, 40)]).is_err());
+    }
+
+    #[test]
+    fn rounds_that_agree_have_no_spread() {
+        assert_eq!(spread(&[100, 100, 100]), 0.0);
+        assert_eq!(spread(&[100, 110, 90]), 0.2);
+        assert_eq!(spread(&[]), 0.0);
+    }
+}

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! What the plugin has written.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use ledger::{Mark, Record};
+
+/// The plugin's file, which grows.
+#[derive(Debug)]
+pub struct Records {
+    path: PathBuf,
+    read: u64,
+}
+
+impl Records {
+    /// Those in this file.
+    #[must_use]
+    pub fn new(path: PathBuf) -> Self {
+        Self { path, read: 0 }
+    }
+
+    /// What came since the last time.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or has something else in it.
+    pub fn new_ones(&mut self) -> Result<Vec<Record>> {
+        let mut file = File::open(&self.path).context("the plugin's records")?;
+        file.seek(SeekFrom::Start(self.read))?;
+        let mut text = String::new();
+        file.read_to_string(&mut text)?;
+        // The plugin may be at writing the last one.
+        let complete = text.rfind('\n').map_or(0, |end| end + 1);
+        self.read += u64::try_from(complete)?;
+        let lines = text.get(..complete).unwrap_or_default().lines();
+        lines.map(|line| serde_json::from_str(line).context("a record of the plugin")).collect()
+    }
+}
+
+/// The record that a domain has made with this mark.
+#[must_use]
+pub fn of(records: &[Record], domain: u16, mark: Mark) -> Option<&Record> {
+    records.iter().rev().find(|record| record.party.domain == domain && record.mark == mark.number())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+
+    #[test]
+    fn half_a_line_is_read_when_it_is_whole() {
+        let path = std::env::temp_dir().join(format!("records-{}", std::process::id()));
+        let mut file = File::create(&path).unwrap();
+        let mut records = Records::new(path.clone());
+        let line = serde_json::to_string(&Record { requests: 5, ..Record::default() }).unwrap();
+        let (first, second) = line.split_at(10);
+        write!(file, "{line}\n{first}").unwrap();
+        assert_eq!(records.new_ones().unwrap().len(), 1);
+        writeln!(file, "{second}").unwrap();
+        assert_eq!(records.new_ones().unwrap()[0].requests, 5);
+        assert!(records.new_ones().unwrap().is_empty());
+        std::fs::remove_file(path).unwrap();
+    }
+}

@@ -1,0 +1,323 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! A machine that runs with the plugin in it, and what is done in its domains.
+
+use std::mem;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use e2e::host::PATIENCE;
+use e2e::host::channel::{Background, Channel};
+use e2e::host::machine::{DRIVER_DOMAIN, GUEST_A, ICOUNT, Machine};
+use e2e::request::End;
+use ledger::{Mark, Record};
+
+use crate::image::{EDGES, Image, SOCKETS};
+use crate::records::{Records, of};
+use crate::spent::{Program, Threads};
+
+/// How long a workload may take.
+const LIMIT: Duration = Duration::from_secs(600);
+/// How often to see whether the last one has ended: each look disturbs what is measured.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// How the machine's clock runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clock {
+    /// By the instructions that are executed.
+    Instructions,
+    /// By the host's.
+    Wall,
+}
+
+/// Files outside of the machine.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// The checkout.
+    pub checkout: PathBuf,
+    /// The plugin.
+    pub plugin: PathBuf,
+}
+
+/// The two ends of one workload, as the plugin has recorded them.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// Where it began.
+    pub begin: Record,
+    /// Where it was over.
+    pub finish: Record,
+    /// How many transfers have failed, by the agent.
+    pub errors: u64,
+}
+
+/// Where a command runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Where {
+    /// In the driver domain.
+    Driver,
+    /// In the guest with this place in the manifest.
+    Guest(usize),
+}
+
+impl Where {
+    /// Its domid, which is its VMID.
+    ///
+    /// # Errors
+    /// If there are not so many domains.
+    pub fn domain(self) -> Result<u16> {
+        match self {
+            Self::Driver => Ok(DRIVER_DOMAIN),
+            Self::Guest(place) => Ok(GUEST_A + u16::try_from(place)?),
+        }
+    }
+}
+
+/// The machine.
+pub struct Stack {
+    machine: Machine,
+    records: Records,
+    /// What the threads of the driver domain are.
+    pub threads: Threads,
+    /// What has been recorded until all agents were there.
+    pub boot: Vec<Record>,
+}
+
+impl Stack {
+    /// Builds the image and boots it, until all agents are there.
+    ///
+    /// # Errors
+    /// If something of it fails.
+    pub fn boot(host: &Host, image: Image, clock: Clock) -> Result<Self> {
+        let name = image.name();
+        eprintln!("bench: booting {name}");
+        let place = image.build(&host.checkout, &name, Vec::new())?;
+        std::fs::create_dir_all(&place.run)?;
+        let output = place.run.with_extension("records");
+        let mut place = place;
+        place.arguments = arguments(&host.plugin, &output, clock);
+        let machine = Machine::start(&place)?;
+        machine.driver_domain.check(&["/bin/busybox", "true"], PATIENCE)?;
+        if let Image::Contenders = image {
+            make_edges_chip(&machine.driver_domain)?;
+            start_upstream(&machine.driver_domain)?;
+        }
+        machine.wait_for_guests()?;
+        let mut records = Records::new(output);
+        let boot = records.new_ones()?;
+        let mut stack = Self { machine, records, threads: Threads::new(), boot };
+        stack.threads = stack.find_threads()?;
+        Ok(stack)
+    }
+
+    /// Asks anew which threads there are: backends make some when they are asked for something.
+    ///
+    /// # Errors
+    /// If the agent does not say.
+    pub fn find_threads(&self) -> Result<Threads> {
+        let text = self.machine.driver_domain.check(&["/usr/bin/agent", "threads"], PATIENCE)?;
+        Ok(text.lines().filter_map(thread).collect())
+    }
+
+    fn channel(&self, place: Where) -> Result<&Channel> {
+        match place {
+            Where::Driver => Ok(&self.machine.driver_domain),
+            Where::Guest(place) => {
+                Ok(self.machine.guests.get(place).with_context(|| format!("there is no guest {place}"))?)
+            }
+        }
+    }
+
+    /// Runs one workload to its end.
+    ///
+    /// # Errors
+    /// If it fails, or the plugin has not seen it.
+    pub fn run(&mut self, place: Where, command: &str) -> Result<Run> {
+        self.records.new_ones()?;
+        let words = words(command);
+        let text = self.channel(place)?.check(&words, LIMIT)?;
+        let records = self.records.new_ones()?;
+        ends(&records, place, &text).with_context(|| command.to_owned())
+    }
+
+    /// Starts a program that goes on until what is returned goes.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start(&self, place: Where, command: &str) -> Result<Background<'_>> {
+        self.channel(place)?.start(&words(command))
+    }
+
+    /// Runs one workload to its end while something else runs beside it.
+    ///
+    /// # Errors
+    /// As [`Stack::run`].
+    pub fn run_beside(&mut self, other: Where, load: &str, place: Where, command: &str) -> Result<Run> {
+        self.records.new_ones()?;
+        let load = self.start(other, load)?;
+        let text = self.channel(place)?.check(&words(command), LIMIT)?;
+        let end = load.look()?;
+        ensure!(end.end == End::Running, "the load has ended: {} {}", end.text(), end.error_text());
+        drop(load);
+        ends(&self.records.new_ones()?, place, &text).with_context(|| command.to_owned())
+    }
+
+    /// Runs workloads at the same time, each to its end.
+    ///
+    /// # Errors
+    /// If one of them fails.
+    pub fn run_together(&mut self, workloads: &[(Where, String)]) -> Result<Vec<Run>> {
+        self.records.new_ones()?;
+        let started =
+            workloads.iter().map(|(place, command)| self.start(*place, command)).collect::<Result<Vec<_>>>()?;
+        let mut outputs = Vec::new();
+        for background in &started {
+            outputs.push(wait_for(background)?);
+        }
+        drop(started);
+        let records = self.records.new_ones()?;
+        let runs = workloads.iter().zip(&outputs);
+        runs.map(|((place, command), text)| ends(&records, *place, text).with_context(|| command.clone()))
+            .collect()
+    }
+
+    /// Runs a watcher of edges, and makes them.
+    ///
+    /// # Errors
+    /// If one of them fails.
+    pub fn edges(&mut self, place: Where, chip: &str, line: (u32, u32), count: u32) -> Result<Run> {
+        self.records.new_ones()?;
+        let (seen, driven) = line;
+        let watcher = self.start(place, &format!("time-edges {chip} {seen} {count}"))?;
+        let watching = watcher.look_until(LIMIT, |output| output.text().contains("watching"))?;
+        ensure!(watching.end == End::Running, "the watcher: {} {}", watching.text(), watching.error_text());
+        let make = format!("make-edges {} {} 5", pull(&self.machine.driver_domain, driven)?, count + 1);
+        self.machine.driver_domain.check(&words(&make), LIMIT)?;
+        let text = wait_for(&watcher)?;
+        drop(watcher);
+        ends(&self.records.new_ones()?, place, &text)
+    }
+
+    /// Whether all of it still runs.
+    ///
+    /// # Errors
+    /// If something has ended.
+    pub fn alive(&mut self) -> Result<()> {
+        self.machine.alive()
+    }
+}
+
+fn arguments(plugin: &Path, output: &Path, clock: Clock) -> Vec<String> {
+    let own = format!("{},out={}", plugin.display(), output.display());
+    let mut arguments = vec!["-plugin".to_owned(), own];
+    if clock == Clock::Instructions {
+        arguments.extend(ICOUNT.map(str::to_owned));
+    }
+    arguments
+}
+
+fn words(command: &str) -> Vec<&str> {
+    ["/usr/bin/agent"].into_iter().chain(command.split(' ')).collect()
+}
+
+fn wait_for(background: &Background<'_>) -> Result<String> {
+    loop {
+        let output = background.look()?;
+        match output.end {
+            End::Running => sleep(LOOK),
+            _ if output.succeeded() => return Ok(output.text()),
+            _ => bail!("it failed: {} {}", output.text(), output.error_text()),
+        }
+    }
+}
+
+/// A workload's records, and what its agent has printed.
+fn ends(records: &[Record], place: Where, text: &str) -> Result<Run> {
+    let domain = place.domain()?;
+    let find = |mark| of(records, domain, mark).cloned();
+    let errors = text.split_whitespace().find_map(|pair| pair.strip_prefix("errors=")?.parse().ok());
+    Ok(Run {
+        begin: find(Mark::Begin).context("the plugin has not seen its beginning")?,
+        finish: find(Mark::Finish).context("the plugin has not seen its end")?,
+        errors: errors.with_context(|| format!("the agent says {text:?}"))?,
+    })
+}
+
+/// A line of `agent threads`.
+fn thread(line: &str) -> Option<(u32, Program)> {
+    let mut values = line.split(' ');
+    let number = values.next()?.strip_prefix("thread=")?.parse().ok()?;
+    Some((number, Program::named(values.next()?.strip_prefix("program=")?)))
+}
+
+/// A script for the driver domain's shell.
+fn script(driver_domain: &Channel, text: &str) -> Result<String> {
+    driver_domain.check(&["/bin/busybox", "sh", "-c", text], PATIENCE)
+}
+
+/// Makes the chip of edges: Linux's gpio-sim by configfs (Documentation/admin-guide/gpio/gpio-sim.rst).
+fn make_edges_chip(driver_domain: &Channel) -> Result<()> {
+    let text = format!(
+        "b=/bin/busybox; $b mount -t configfs none /sys/kernel/config && \
+         $b mkdir -p /sys/kernel/config/gpio-sim/bench/bank && cd /sys/kernel/config/gpio-sim/bench && \
+         echo 8 >bank/num_lines && echo {EDGES} >bank/label && echo 1 >live"
+    );
+    script(driver_domain, &text).map(drop).context("the chip that makes edges")
+}
+
+/// The file that pulls a line of the chip of edges.
+fn pull(driver_domain: &Channel, line: u32) -> Result<String> {
+    script(driver_domain, &format!("echo /sys/devices/platform/gpio-sim.*/gpiochip*/sim_gpio{line}/pull"))
+}
+
+/// Starts the upstream daemons, which go on for as long as the domain does.
+fn start_upstream(driver_domain: &Channel) -> Result<()> {
+    let chip = "cd /sys/bus/gpio/devices; for c in gpiochip*; do [ -e $c/of_node ] && echo ${c#gpiochip} own || echo ${c#gpiochip} sim; done";
+    let chips = script(driver_domain, chip)?;
+    let number = |kind: &str| {
+        let found = chips.lines().find_map(|line| line.strip_suffix(kind));
+        found.map(str::trim).with_context(|| format!("no {kind} chip among {chips:?}"))
+    };
+    for (program, device, list) in [
+        ("vhost-device-i2c", "i2c", "0:72:80".to_owned()),
+        ("vhost-device-gpio", "gpio", number("own")?.to_owned()),
+        ("vhost-device-gpio", "edges", number("sim")?.to_owned()),
+    ] {
+        let path = format!("{SOCKETS}{device}");
+        let program = format!("/usr/bin/{program}");
+        let daemon = [program.as_str(), "-s", &path, "-c", "1", "-l", &list];
+        // What is dropped is stopped.
+        mem::forget(driver_domain.start(&daemon)?);
+        let wait = format!("for i in 1 2 3 4 5 6 7 8; do [ -S {path}0 ] && exit; /bin/busybox sleep 1; done; exit 1");
+        script(driver_domain, &wait).with_context(|| format!("{} does not start", daemon.join(" ")))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_are_known_by_their_programs() {
+        let known = |line| thread(line).map(|(number, program)| (number, program));
+        assert_eq!(known("thread=41 program=backend command=/usr/bin/backend i2c"), Some((41, Program::Daemon)));
+        assert_eq!(known("thread=42 program=vhost-device-i2c command="), Some((42, Program::Daemon)));
+        assert_eq!(known("thread=7 program=xen-frontend-shim command=x"), Some((7, Program::Shim)));
+        assert_eq!(known("thread=8 program=agent command=x"), Some((8, Program::Other)));
+        assert_eq!(known("agent: no such tool"), None);
+    }
+
+    #[test]
+    fn a_workload_has_two_ends() {
+        let record = |mark: Mark| {
+            let party = ledger::Party { domain: 2, thread: 1 };
+            Record { mark: mark.number(), party, ..Record::default() }
+        };
+        let records = [record(Mark::Begin), record(Mark::Finish)];
+        assert_eq!(ends(&records, Where::Guest(0), "transfers=5 errors=2").unwrap().errors, 2);
+        assert!(ends(&records, Where::Guest(1), "transfers=5 errors=2").is_err());
+        assert!(ends(&records, Where::Guest(0), "killed").is_err());
+    }
+}

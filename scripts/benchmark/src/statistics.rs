@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Medians and what is above them.
+
+use serde::{Deserialize, Serialize};
+
+/// What a request costs, as it is distributed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Distribution {
+    /// The least.
+    pub least: u64,
+    /// Half of the requests cost no more.
+    pub median: u64,
+    /// 99 of 100 requests cost no more.
+    pub p99: u64,
+    /// 999 of 1000 requests cost no more. With fewer requests than that, it is the most.
+    pub p999: u64,
+    /// The most.
+    pub most: u64,
+}
+
+impl Distribution {
+    /// Of these costs, in any order; nothing, if there are none.
+    #[must_use]
+    pub fn of(costs: &[u64]) -> Option<Self> {
+        let mut sorted = costs.to_vec();
+        sorted.sort_unstable();
+        let at = |per_mille| rank(&sorted, per_mille);
+        Some(Self { least: at(0)?, median: at(500)?, p99: at(990)?, p999: at(999)?, most: at(1000)? })
+    }
+}
+
+/// The smallest of `sorted` that at least so many of a thousand do not exceed (the nearest rank).
+#[must_use]
+pub fn rank(sorted: &[u64], per_mille: usize) -> Option<u64> {
+    let place = (sorted.len() * per_mille).div_ceil(1000).saturating_sub(1);
+    sorted.get(place).copied()
+}
+
+/// One figure over another, to four digits after the point; nothing over nothing is none.
+#[must_use]
+pub fn ratio(one: f64, other: f64) -> Option<f64> {
+    let ratio = one / other;
+    ratio.is_finite().then(|| (ratio * 10_000.0).round() / 10_000.0)
+}
+
+/// So much of each of so many, as a number with a fraction.
+#[must_use]
+pub fn per(sum: u64, count: u64) -> f64 {
+    let each = as_f64(sum) / as_f64(count.max(1));
+    (each * 100.0).round() / 100.0
+}
+
+/// What is counted here is far below 2^53, from where on a number with a fraction is not exact.
+#[must_use]
+pub fn as_f64(count: u64) -> f64 {
+    let [high, low] = [count >> 32, count & u64::from(u32::MAX)].map(|half| u32::try_from(half).unwrap_or_default());
+    f64::from(high) * 4_294_967_296.0 + f64::from(low)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranks_are_the_nearest() {
+        let costs: Vec<u64> = (1..=1000).rev().collect();
+        let distribution = Distribution::of(&costs).unwrap();
+        assert_eq!(
+            distribution,
+            Distribution { least: 1, median: 500, p99: 990, p999: 999, most: 1000 }
+        );
+        assert_eq!(Distribution::of(&[7]).unwrap().p99, 7);
+        assert_eq!(Distribution::of(&[1, 2, 3, 4]).unwrap().median, 2);
+        assert_eq!(Distribution::of(&[]), None);
+    }
+
+    #[test]
+    fn nothing_is_divided_by_nothing() {
+        assert_eq!(ratio(1.0, 3.0), Some(0.3333));
+        assert_eq!(ratio(0.0, 0.0), None);
+        assert_eq!(ratio(1.0, 0.0), None);
+    }
+
+    #[test]
+    fn large_counts_keep_their_value() {
+        assert_eq!(as_f64(0x1_0000_0003), 4_294_967_299.0);
+        assert_eq!(per(7, 2), 3.5);
+        assert_eq!(per(7, 0), 7.0);
+    }
+}
