@@ -2,7 +2,7 @@
 
 //! Names of calls. Those without one here are told by their number.
 
-/// A hypercall by its number (Xen's public header xen.h).
+/// A hypercall by its number (Xen's public header xen.h), or a call of firmware (Arm DEN0028, DEN0022).
 #[must_use]
 pub fn hypercall(number: u64) -> String {
     let name = match number {
@@ -15,6 +15,10 @@ pub fn hypercall(number: u64) -> String {
         34 => "hvm_op",
         36 => "domctl",
         41 => "dm_op",
+        // What Linux does against speculation when it is entered from a program.
+        0x8000_8000 => "firmware: ARCH_WORKAROUND_1",
+        0x8000_3fff => "firmware: ARCH_WORKAROUND_3",
+        0x8000_7fff => "firmware: ARCH_WORKAROUND_2",
         _ => return format!("hypercall {number}"),
     };
     name.to_owned()

@@ -5,11 +5,12 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
+use ledger::record::DRIVER_DOMAIN;
 use ledger::{Mark, Record};
 
 use crate::figures::{Figures, Idle, Report, Scale, Start};
 use crate::image::{Image, MOST_GUESTS};
-use crate::spent::{DRIVER_DOMAIN, Spent};
+use crate::spent::Spent;
 use crate::stack::{Clock, Host, Run, Stack, Where};
 use crate::statistics::{Distribution, as_f64, per, rank};
 use crate::workload::{Contender, Workload, edges};

@@ -43,7 +43,7 @@ impl Records {
 /// The record that a domain has made with this mark.
 #[must_use]
 pub fn of(records: &[Record], domain: u16, mark: Mark) -> Option<&Record> {
-    records.iter().rev().find(|record| record.party.domain == domain && record.mark == mark.number())
+    records.iter().rev().find(|record| record.domain == domain && record.mark == mark.number())
 }
 
 #[cfg(test)]

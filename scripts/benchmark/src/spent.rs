@@ -4,14 +4,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use ledger::{Account, Class, Kind, Party, Record};
+use ledger::record::DRIVER_DOMAIN;
+use ledger::{Account, Kind, Party, Record};
 use serde::{Deserialize, Serialize};
 
 use crate::calls;
 use crate::statistics::per;
-
-/// The driver domain's VMID, which is its domid as long as no domain ends.
-pub const DRIVER_DOMAIN: u16 = 1;
 
 /// The programs of the driver domain, by the numbers of their threads.
 pub type Threads = HashMap<u32, Program>;
@@ -83,8 +81,10 @@ impl Places {
 pub struct Counted {
     /// Entries of Xen: traps and interrupts.
     pub xen_entries: f64,
-    /// TLB invalidations by Xen and the driver domain's kernel.
-    pub tlb_invalidations: f64,
+    /// TLB invalidations by Xen: of what domains map of each other.
+    pub tlb_invalidations_xen: f64,
+    /// TLB invalidations by the driver domain's kernel: of its programs' mappings.
+    pub tlb_invalidations_kernel: f64,
     /// Switches of threads in the driver domain.
     pub context_switches: f64,
     /// Page faults in the driver domain.
@@ -101,7 +101,8 @@ pub struct Counted {
 #[derive(Clone, Debug, Default)]
 pub struct Spent {
     guest: Account,
-    driver: Account,
+    xen: Account,
+    kernel: Account,
     shim: Account,
     daemon: Account,
     other: Account,
@@ -116,27 +117,29 @@ impl Spent {
         let mut spent = Self::default();
         for (party, account) in &to.accounts {
             let new = before.get(party).map_or_else(|| account.clone(), |earlier| account.since(earlier));
-            spent.book(*party, &new, threads);
+            spent.of(*party, threads).add(&new);
         }
         spent
     }
 
-    fn book(&mut self, party: Party, account: &Account, threads: &Threads) {
-        if party.domain != DRIVER_DOMAIN {
-            return self.guest.add(account);
-        }
-        self.driver.add(account);
-        match threads.get(&party.thread) {
-            Some(Program::Shim) => self.shim.add(account),
-            Some(Program::Daemon) => self.daemon.add(account),
-            Some(Program::Other) | None => self.other.add(account),
+    fn of(&mut self, party: Party, threads: &Threads) -> &mut Account {
+        match party {
+            Party::Xen => &mut self.xen,
+            Party::Kernel(DRIVER_DOMAIN) => &mut self.kernel,
+            Party::Kernel(_) | Party::Programs(_) => &mut self.guest,
+            Party::Thread(thread) => match threads.get(&thread) {
+                Some(Program::Shim) => &mut self.shim,
+                Some(Program::Daemon) => &mut self.daemon,
+                Some(Program::Other) | None => &mut self.other,
+            },
         }
     }
 
     /// Adds another.
     pub fn add(&mut self, other: &Self) {
         self.guest.add(&other.guest);
-        self.driver.add(&other.driver);
+        self.xen.add(&other.xen);
+        self.kernel.add(&other.kernel);
         self.shim.add(&other.shim);
         self.daemon.add(&other.daemon);
         self.other.add(&other.other);
@@ -145,39 +148,35 @@ impl Spent {
     /// Where the instructions went, for each of so many requests.
     #[must_use]
     pub fn places(&self, requests: u64) -> Places {
-        let of = |account: &Account, classes: &[Class]| {
-            let counts = account.counts();
-            per(classes.iter().map(|class| counts.get(*class, Kind::Instructions)).sum(), requests)
-        };
+        let of = |account: &Account| per(Kind::Instructions.of(&account.counts), requests);
         Places {
-            guest: of(&self.guest, &[Class::Kernel, Class::User]),
-            xen: of(&self.guest, &[Class::Hypervisor]) + of(&self.driver, &[Class::Hypervisor]),
-            kernel: of(&self.driver, &[Class::Kernel]),
-            shim: of(&self.shim, &[Class::User]),
-            daemon: of(&self.daemon, &[Class::User]),
-            other: of(&self.other, &[Class::User]),
+            guest: of(&self.guest),
+            xen: of(&self.xen),
+            kernel: of(&self.kernel),
+            shim: of(&self.shim),
+            daemon: of(&self.daemon),
+            other: of(&self.other),
         }
     }
 
     /// What was counted beside them, for each of so many requests.
     #[must_use]
     pub fn counted(&self, requests: u64) -> Counted {
-        let (guest, driver) = (self.guest.counts(), self.driver.counts());
-        let xen = |kind| guest.get(Class::Hypervisor, kind) + driver.get(Class::Hypervisor, kind);
+        let each = |account: &Account, kind: Kind| per(kind.of(&account.counts), requests);
         let named = |calls: &BTreeMap<u64, u64>, name: fn(u64) -> String| {
             calls.iter().map(|(number, count)| (name(*number), per(*count, requests))).collect()
         };
-        let mut system_calls = self.shim.clone();
-        system_calls.add(&self.daemon);
-        let kernel = |kind| driver.get(Class::Kernel, kind);
+        let mut programs = self.shim.clone();
+        programs.add(&self.daemon);
         Counted {
-            xen_entries: per(xen(Kind::Returns), requests),
-            tlb_invalidations: per(xen(Kind::Invalidations) + kernel(Kind::Invalidations), requests),
-            context_switches: per(self.driver.switches, requests),
-            page_faults: per(kernel(Kind::Faults), requests),
-            idle_waits: per(kernel(Kind::Waits), requests),
-            hypercalls: named(&self.driver.hypercalls, calls::hypercall),
-            system_calls: named(&system_calls.system_calls, calls::system_call),
+            xen_entries: each(&self.xen, Kind::Returns),
+            tlb_invalidations_xen: each(&self.xen, Kind::Invalidations),
+            tlb_invalidations_kernel: each(&self.kernel, Kind::Invalidations),
+            context_switches: each(&self.kernel, Kind::Switches),
+            page_faults: each(&self.kernel, Kind::Faults),
+            idle_waits: each(&self.kernel, Kind::Waits),
+            hypercalls: named(&self.kernel.calls, calls::hypercall),
+            system_calls: named(&programs.calls, calls::system_call),
         }
     }
 }
@@ -185,31 +184,24 @@ impl Spent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ledger::Counts;
 
-    fn account(class: Class, instructions: u64) -> Account {
-        let mut counts = Counts::default();
-        counts.0[Counts::place(class, Kind::Instructions)] = instructions;
-        Account { counts: counts.0, ..Account::default() }
-    }
-
-    fn record(accounts: &[(u16, u32, Class, u64)]) -> Record {
-        let accounts = accounts.iter().map(|(domain, thread, class, instructions)| {
-            (Party { domain: *domain, thread: *thread }, account(*class, *instructions))
-        });
+    fn record(accounts: &[(Party, u64)]) -> Record {
+        let account = |instructions| Account { counts: [instructions, 0, 0, 0, 0, 0], ..Account::default() };
+        let accounts = accounts.iter().map(|(party, instructions)| (*party, account(*instructions)));
         Record { accounts: accounts.collect(), ..Record::default() }
     }
 
     #[test]
     fn instructions_go_where_they_were_executed() {
         let threads = Threads::from([(10, Program::Shim), (11, Program::Daemon)]);
-        let from = record(&[(1, 11, Class::User, 100)]);
+        let from = record(&[(Party::Thread(11), 100)]);
         let to = record(&[
-            (1, 0, Class::Kernel, 40),
-            (1, 10, Class::User, 20),
-            (1, 11, Class::User, 110),
-            (2, 9, Class::User, 8),
-            (2, 0, Class::Hypervisor, 6),
+            (Party::Kernel(1), 40),
+            (Party::Thread(10), 20),
+            (Party::Thread(11), 110),
+            (Party::Programs(2), 6),
+            (Party::Kernel(3), 2),
+            (Party::Xen, 6),
         ]);
         let places = Spent::between(&from, &to, &threads).places(2);
         let expected =

@@ -209,12 +209,13 @@ impl Stack {
 }
 
 fn arguments(plugin: &Path, output: &Path, clock: Clock) -> Vec<String> {
-    let own = format!("{},out={}", plugin.display(), output.display());
-    let mut arguments = vec!["-plugin".to_owned(), own];
+    let mut own = format!("{},out={}", plugin.display(), output.display());
+    let mut rest = Vec::new();
     if clock == Clock::Instructions {
-        arguments.extend(ICOUNT.map(str::to_owned));
+        own += ",turns=on";
+        rest.extend(ICOUNT.map(str::to_owned));
     }
-    arguments
+    ["-plugin".to_owned(), own].into_iter().chain(rest).collect()
 }
 
 fn words(command: &str) -> Vec<&str> {
@@ -279,18 +280,24 @@ fn start_upstream(driver_domain: &Channel) -> Result<()> {
         let found = chips.lines().find_map(|line| line.strip_suffix(kind));
         found.map(str::trim).with_context(|| format!("no {kind} chip among {chips:?}"))
     };
+    // It finds an adapter by its name only, and takes addresses in decimal.
+    let adapter = script(driver_domain, "/bin/busybox cat /sys/bus/i2c/devices/i2c-0/name")?;
     for (program, device, list) in [
-        ("vhost-device-i2c", "i2c", "0:72:80".to_owned()),
+        ("vhost-device-i2c", "i2c", format!("{adapter}:72:80")),
         ("vhost-device-gpio", "gpio", number("own")?.to_owned()),
         ("vhost-device-gpio", "edges", number("sim")?.to_owned()),
     ] {
         let path = format!("{SOCKETS}{device}");
         let program = format!("/usr/bin/{program}");
         let daemon = [program.as_str(), "-s", &path, "-c", "1", "-l", &list];
-        // What is dropped is stopped.
-        mem::forget(driver_domain.start(&daemon)?);
+        let daemon = driver_domain.start(&daemon)?;
         let wait = format!("for i in 1 2 3 4 5 6 7 8; do [ -S {path}0 ] && exit; /bin/busybox sleep 1; done; exit 1");
-        script(driver_domain, &wait).with_context(|| format!("{} does not start", daemon.join(" ")))?;
+        if script(driver_domain, &wait).is_err() {
+            let said = daemon.look()?;
+            bail!("{program} does not start: {} {}", said.text(), said.error_text());
+        }
+        // What is dropped is stopped.
+        mem::forget(daemon);
     }
     Ok(())
 }
@@ -312,8 +319,7 @@ mod tests {
     #[test]
     fn a_workload_has_two_ends() {
         let record = |mark: Mark| {
-            let party = ledger::Party { domain: 2, thread: 1 };
-            Record { mark: mark.number(), party, ..Record::default() }
+            Record { mark: mark.number(), domain: 2, ..Record::default() }
         };
         let records = [record(Mark::Begin), record(Mark::Finish)];
         assert_eq!(ends(&records, Where::Guest(0), "transfers=5 errors=2").unwrap().errors, 2);

@@ -63,7 +63,7 @@ fn places(report: &Report) -> String {
 
 fn counted(report: &Report) -> String {
     let head =
-        ["", "Xen entries", "hypercalls", "system calls", "context switches", "TLB invalidations", "page faults"];
+        ["", "Xen entries", "hypercalls", "system calls", "context switches", "TLB invalidations (Xen + kernel)", "page faults"];
     let row = |(workload, contender, figures): (&str, &str, &Figures)| {
         let counted = &figures.counted;
         [
@@ -72,7 +72,7 @@ fn counted(report: &Report) -> String {
             calls(&counted.hypercalls),
             calls(&counted.system_calls),
             format!("{:.1}", counted.context_switches),
-            format!("{:.1}", counted.tlb_invalidations),
+            format!("{:.1} + {:.1}", counted.tlb_invalidations_xen, counted.tlb_invalidations_kernel),
             format!("{:.2}", counted.page_faults),
         ]
     };

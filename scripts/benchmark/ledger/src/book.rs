@@ -1,31 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The accounts, which are settled at each switch and before each record.
+//! The accounts, and the workloads that are measured with them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::mem;
 
-use crate::counts::{Class, Counts};
+use crate::counts::{Counts, Kind};
 use crate::mark::Mark;
 use crate::record::{Account, Party, Record};
+
+/// How many accounts there can be. All parties beyond share the last one: threads come and go.
+pub const ACCOUNTS: usize = 1024;
 
 /// Where the VMID begins in VTTBR_EL2 (Arm ARM, D24.2).
 const VMID_SHIFT: u32 = 48;
 
-/// A moment, by both clocks.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Moment {
-    /// Instructions of all processors.
-    pub instructions: u64,
-    /// Nanoseconds of the host's clock.
-    pub nanoseconds: u64,
+/// The domain that VTTBR_EL2 names.
+#[must_use]
+pub fn domain(vttbr: u64) -> u16 {
+    let [low, high, ..] = (vttbr >> VMID_SHIFT).to_le_bytes();
+    u16::from_le_bytes([low, high])
 }
 
-/// A processor.
-#[derive(Clone, Debug, Default)]
-struct Processor {
-    party: Party,
-    settled: Counts,
+/// A moment, by both clocks.
+#[derive(Clone, Copy, Debug, Default)]
+struct Moment {
+    instructions: u64,
+    nanoseconds: u64,
 }
 
 /// The workload that a domain runs.
@@ -44,11 +45,12 @@ impl Workload {
     }
 }
 
-/// All accounts.
+/// All accounts. What is counted of them is elsewhere, where it is cheap to count; it is handed in when it is needed.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    processors: Vec<Processor>,
-    accounts: HashMap<Party, Account>,
+    parties: Vec<Party>,
+    numbers: HashMap<Party, usize>,
+    calls: HashMap<usize, BTreeMap<u64, u64>>,
     workloads: HashMap<u16, Workload>,
     first: BTreeMap<u16, u64>,
     edge: Option<Moment>,
@@ -56,77 +58,43 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// The accounts of a machine with so many processors.
+    /// The number of a party's account.
+    pub fn account(&mut self, party: Party) -> usize {
+        let next = self.parties.len().min(ACCOUNTS - 1);
+        let number = *self.numbers.entry(party).or_insert(next);
+        if number == self.parties.len() {
+            self.parties.push(party);
+        }
+        number
+    }
+
+    /// How many accounts there are.
     #[must_use]
-    pub fn new(processors: usize) -> Self {
-        Self { processors: vec![Processor::default(); processors], ..Self::default() }
+    pub fn accounts(&self) -> usize {
+        self.parties.len()
     }
 
-    fn party(&self, processor: usize) -> Party {
-        self.processors.get(processor).map(|processor| processor.party).unwrap_or_default()
+    /// Xen lets a domain run. True if it is the first time; then [`Ledger::began`] is to be told when.
+    #[must_use]
+    pub fn is_new(&self, domain: u16) -> bool {
+        !self.first.contains_key(&domain)
     }
 
-    fn account(&mut self, processor: usize) -> &mut Account {
-        self.accounts.entry(self.party(processor)).or_default()
+    /// The domain runs for the first time.
+    pub fn began(&mut self, domain: u16, counts: &[Counts]) {
+        self.first.entry(domain).or_insert(instructions(counts));
     }
 
-    /// What `processor` has counted until now is the present party's.
-    fn settle(&mut self, processor: usize, counts: &Counts) {
-        let Some(of) = self.processors.get_mut(processor) else { return };
-        let new = counts.since(&of.settled);
-        of.settled = *counts;
-        let party = of.party;
-        let account = self.accounts.entry(party).or_default();
-        let mut sum = account.counts();
-        sum.add(&new);
-        account.counts = sum.0;
+    /// A kernel calls Xen, or a program its kernel.
+    pub fn call(&mut self, account: usize, number: u64) {
+        *self.calls.entry(account).or_default().entry(number).or_default() += 1;
     }
 
-    /// Xen writes `vttbr`; `now` are the instructions of all processors.
-    pub fn switch_domain(&mut self, processor: usize, counts: &Counts, vttbr: u64, now: u64) {
-        self.settle(processor, counts);
-        let [low, high, ..] = (vttbr >> VMID_SHIFT).to_le_bytes();
-        let domain = u16::from_le_bytes([low, high]);
-        self.first.entry(domain).or_insert(now);
-        if let Some(processor) = self.processors.get_mut(processor) {
-            processor.party.domain = domain;
-        }
-    }
-
-    /// CONTEXTIDR_EL1 is written: by Linux, which switches to another thread, or by Xen, which gives a domain its own.
-    pub fn switch_thread(&mut self, processor: usize, counts: &Counts, value: u64, by: Class) {
-        self.settle(processor, counts);
-        let thread = u32::try_from(value & u64::from(u32::MAX)).unwrap_or_default();
-        let switched = by == Class::Kernel && self.party(processor).thread != thread;
-        if let Some(processor) = self.processors.get_mut(processor) {
-            processor.party.thread = thread;
-        }
-        self.account(processor).switches += u64::from(switched);
-    }
-
-    /// The present party calls Xen.
-    pub fn hypercall(&mut self, processor: usize, number: u64) {
-        *self.account(processor).hypercalls.entry(number).or_default() += 1;
-    }
-
-    /// The present party calls its kernel.
-    pub fn system_call(&mut self, processor: usize, number: u64) {
-        *self.account(processor).system_calls.entry(number).or_default() += 1;
-    }
-
-    /// The present party makes a mark; `counts` are those of all processors. Returns a record if the mark asks for one.
-    pub fn mark(
-        &mut self,
-        processor: usize,
-        mark: Mark,
-        counts: &[Counts],
-        nanoseconds: u64,
-    ) -> Option<Record> {
-        let instructions = counts.iter().map(Counts::instructions).sum();
-        let now = Moment { instructions, nanoseconds };
-        let party = self.party(processor);
-        let edge = self.edge;
-        let workload = self.workloads.entry(party.domain).or_default();
+    /// A program makes a mark; `counts` are those of all accounts. Returns a record if the mark asks for one.
+    pub fn mark(&mut self, account: usize, mark: Mark, counts: &[Counts], nanoseconds: u64) -> Option<Record> {
+        let now = Moment { instructions: instructions(counts), nanoseconds };
+        let domain = self.parties.get(account)?.domain()?;
+        let workload = self.workloads.entry(domain).or_default();
         match mark {
             Mark::Begin => *workload = Workload::default(),
             Mark::Start => workload.start = Some(now),
@@ -137,104 +105,109 @@ impl Ledger {
             }
             Mark::Edge => self.edge = Some(now),
             Mark::Event => {
-                workload.end(edge, now);
-                self.edge = None;
+                workload.end(self.edge.take(), now);
                 self.requests += 1;
             }
             Mark::Finish | Mark::Ready => {}
         }
         matches!(mark, Mark::Begin | Mark::Finish | Mark::Ready)
-            .then(|| self.record(mark, party, counts, instructions))
+            .then(|| self.record(mark, domain, counts, now.instructions))
     }
 
-    fn record(&mut self, mark: Mark, party: Party, counts: &[Counts], instructions: u64) -> Record {
-        for (processor, counts) in counts.iter().enumerate() {
-            self.settle(processor, counts);
-        }
+    fn record(&mut self, mark: Mark, domain: u16, counts: &[Counts], instructions: u64) -> Record {
         let workload = match mark {
-            Mark::Finish => self.workloads.get_mut(&party.domain).map(mem::take).unwrap_or_default(),
+            Mark::Finish => self.workloads.get_mut(&domain).map(mem::take).unwrap_or_default(),
             _ => Workload::default(),
         };
-        let mut accounts: Vec<_> =
-            self.accounts.iter().map(|(party, account)| (*party, account.clone())).collect();
-        accounts.sort_by_key(|(party, _)| *party);
+        let account = |(number, (party, counts)): (usize, (&Party, &Counts))| {
+            let calls = self.calls.get(&number).cloned().unwrap_or_default();
+            (*party, Account { counts: *counts, calls })
+        };
         Record {
             mark: mark.number(),
-            party,
+            domain,
             instructions,
             requests: self.requests,
             costs: workload.costs,
             nanoseconds: workload.nanoseconds,
             first: self.first.clone(),
-            accounts,
+            accounts: self.parties.iter().zip(counts).enumerate().map(account).collect(),
         }
     }
+}
+
+fn instructions(counts: &[Counts]) -> u64 {
+    counts.iter().map(|counts| Kind::Instructions.of(counts)).sum()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::counts::Kind;
 
-    fn counts(class: Class, instructions: u64) -> Counts {
-        let mut counts = Counts::default();
-        counts.0[Counts::place(class, Kind::Instructions)] = instructions;
-        counts
+    fn counts(instructions: &[u64]) -> Vec<Counts> {
+        instructions.iter().map(|count| [*count, 0, 0, 0, 0, 0]).collect()
     }
 
-    fn vttbr(domain: u64) -> u64 {
-        domain << VMID_SHIFT | 0x7f00_0000
-    }
-
-    #[test]
-    fn instructions_are_whose_who_ran() {
-        let mut ledger = Ledger::new(1);
-        ledger.switch_domain(0, &counts(Class::Kernel, 100), vttbr(2), 100);
-        ledger.switch_thread(0, &counts(Class::Kernel, 110), 7, Class::Kernel);
-        let record = ledger.mark(0, Mark::Begin, &[counts(Class::Kernel, 140)], 0).unwrap();
-        let of = |domain, thread| {
-            let party = Party { domain, thread };
-            let found = record.accounts.iter().find(|(other, _)| *other == party);
-            found.map(|(_, account)| (account.counts().instructions(), account.switches))
-        };
-        assert_eq!(of(0, 0), Some((100, 0)));
-        assert_eq!(of(2, 0), Some((10, 0)));
-        assert_eq!(of(2, 7), Some((30, 1)));
-        assert_eq!(record.first, [(2, 100)].into());
+    /// A ledger with a guest's account and Xen's.
+    fn ledger() -> (Ledger, usize) {
+        let mut ledger = Ledger::default();
+        let guest = ledger.account(Party::Programs(2));
+        ledger.account(Party::Xen);
+        (ledger, guest)
     }
 
     #[test]
-    fn what_xen_restores_is_no_switch() {
-        let mut ledger = Ledger::new(1);
-        ledger.switch_thread(0, &Counts::default(), 7, Class::Hypervisor);
-        assert_eq!(ledger.account(0).switches, 0);
-        assert_eq!(ledger.party(0).thread, 7);
+    fn a_domain_is_in_the_upper_bits() {
+        assert_eq!(domain(0x0002_0000_7f00_0001), 2);
     }
 
     #[test]
-    fn a_request_costs_what_all_processors_execute_meanwhile() {
-        let mut ledger = Ledger::new(2);
-        let at = |first, second| [counts(Class::User, first), counts(Class::Hypervisor, second)];
-        ledger.mark(0, Mark::Begin, &at(0, 0), 0);
-        ledger.mark(0, Mark::Start, &at(10, 5), 100);
-        ledger.mark(0, Mark::End, &at(20, 30), 700);
+    fn a_party_has_one_account_and_too_many_share_the_last() {
+        let mut ledger = Ledger::default();
+        let first = ledger.account(Party::Xen);
+        assert_eq!(ledger.account(Party::Xen), first);
+        for thread in 0..2000 {
+            assert!(ledger.account(Party::Thread(thread)) < ACCOUNTS);
+        }
+        assert_eq!(ledger.accounts(), ACCOUNTS);
+        assert_eq!(ledger.account(Party::Thread(1999)), ACCOUNTS - 1);
+    }
+
+    #[test]
+    fn a_request_costs_what_all_execute_meanwhile() {
+        let (mut ledger, guest) = ledger();
+        ledger.mark(guest, Mark::Begin, &counts(&[0, 0]), 0);
+        ledger.mark(guest, Mark::Start, &counts(&[10, 5]), 100);
+        ledger.mark(guest, Mark::End, &counts(&[20, 30]), 700);
         // One that was never started costs nothing, and is no panic.
-        ledger.mark(0, Mark::End, &at(21, 30), 700);
-        let record = ledger.mark(0, Mark::Finish, &at(40, 30), 800).unwrap();
+        ledger.mark(guest, Mark::End, &counts(&[21, 30]), 700);
+        ledger.call(guest, 29);
+        let record = ledger.mark(guest, Mark::Finish, &counts(&[40, 30]), 800).unwrap();
         assert_eq!((record.costs, record.nanoseconds), (vec![35], vec![600]));
+        assert_eq!((record.instructions, record.requests), (70, 2));
+        assert_eq!(record.accounts[0].1, Account { counts: [40, 0, 0, 0, 0, 0], calls: [(29, 1)].into() });
     }
 
     #[test]
     fn an_event_is_measured_from_the_edge_in_another_domain() {
-        let mut ledger = Ledger::new(2);
-        let at = |first| [counts(Class::User, first), Counts::default()];
-        ledger.switch_domain(0, &Counts::default(), vttbr(1), 0);
-        ledger.switch_domain(1, &Counts::default(), vttbr(2), 0);
-        ledger.mark(1, Mark::Begin, &at(0), 0);
-        ledger.mark(0, Mark::Edge, &at(1000), 0);
-        ledger.mark(1, Mark::Event, &at(1500), 0);
+        let (mut ledger, guest) = ledger();
+        let maker = ledger.account(Party::Thread(9));
+        let at = |instructions| counts(&[instructions, 0, 0]);
+        ledger.mark(guest, Mark::Begin, &at(0), 0);
+        ledger.mark(maker, Mark::Edge, &at(1000), 0);
+        ledger.mark(guest, Mark::Event, &at(1500), 0);
         // An edge is told once.
-        ledger.mark(1, Mark::Event, &at(1600), 0);
-        assert_eq!(ledger.mark(1, Mark::Finish, &at(1700), 0).unwrap().costs, [500]);
+        ledger.mark(guest, Mark::Event, &at(1600), 0);
+        assert_eq!(ledger.mark(guest, Mark::Finish, &at(1700), 0).unwrap().costs, [500]);
+    }
+
+    #[test]
+    fn the_first_time_is_kept() {
+        let (mut ledger, guest) = ledger();
+        assert!(ledger.is_new(2));
+        ledger.began(2, &counts(&[3, 4]));
+        assert!(!ledger.is_new(2));
+        ledger.began(2, &counts(&[30, 4]));
+        assert_eq!(ledger.mark(guest, Mark::Ready, &counts(&[50, 4]), 0).unwrap().first, [(2, 7)].into());
     }
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What is counted of each processor.
+//! What is counted.
 
 /// Where an instruction lies, and so at which exception level it runs: Xen, a kernel and programs use parts of the address
 /// space of their own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
     /// Xen, at EL2.
     Hypervisor,
@@ -29,17 +29,9 @@ impl Class {
             _ => Self::User,
         }
     }
-
-    fn place(self) -> usize {
-        match self {
-            Self::Hypervisor => 0,
-            Self::Kernel => 1,
-            Self::User => 2,
-        }
-    }
 }
 
-/// What is counted of each class.
+/// What is counted of each account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Instructions.
@@ -52,60 +44,37 @@ pub enum Kind {
     Returns,
     /// Waits for an interrupt (WFI): nothing to do.
     Waits,
+    /// Writes of CONTEXTIDR_EL1: in a kernel, switches to another thread.
+    Switches,
 }
 
-const CLASSES: usize = 3;
-const KINDS: usize = 5;
+/// How many kinds there are.
+pub const KINDS: usize = 6;
 
-/// How many counters there are.
-pub const COUNTERS: usize = CLASSES * KINDS;
+/// The counters of an account.
+pub type Counts = [u64; KINDS];
 
-/// The counters of a processor, or of a party.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts(pub [u64; COUNTERS]);
+impl Kind {
+    /// All of them, each at its place.
+    pub const ALL: [Self; KINDS] = [
+        Self::Instructions,
+        Self::Invalidations,
+        Self::Faults,
+        Self::Returns,
+        Self::Waits,
+        Self::Switches,
+    ];
 
-impl Counts {
-    /// Which counter it is.
+    /// Where it is among the counters of an account.
     #[must_use]
-    pub fn place(class: Class, kind: Kind) -> usize {
-        let kind = match kind {
-            Kind::Instructions => 0,
-            Kind::Invalidations => 1,
-            Kind::Faults => 2,
-            Kind::Returns => 3,
-            Kind::Waits => 4,
-        };
-        class.place() * KINDS + kind
+    pub fn place(self) -> usize {
+        Self::ALL.iter().position(|kind| *kind == self).unwrap_or_default()
     }
 
-    /// A counter's value.
+    /// Its value.
     #[must_use]
-    pub fn get(&self, class: Class, kind: Kind) -> u64 {
-        self.0.get(Self::place(class, kind)).copied().unwrap_or_default()
-    }
-
-    /// The instructions of all classes.
-    #[must_use]
-    pub fn instructions(&self) -> u64 {
-        let classes = [Class::Hypervisor, Class::Kernel, Class::User];
-        classes.into_iter().map(|class| self.get(class, Kind::Instructions)).sum()
-    }
-
-    /// What was counted since `earlier`.
-    #[must_use]
-    pub fn since(&self, earlier: &Self) -> Self {
-        let mut difference = *self;
-        for (value, earlier) in difference.0.iter_mut().zip(earlier.0) {
-            *value = value.saturating_sub(earlier);
-        }
-        difference
-    }
-
-    /// Adds what another has.
-    pub fn add(&mut self, other: &Self) {
-        for (value, other) in self.0.iter_mut().zip(other.0) {
-            *value += other;
-        }
+    pub fn of(self, counts: &Counts) -> u64 {
+        counts.get(self.place()).copied().unwrap_or_default()
     }
 }
 
@@ -122,14 +91,9 @@ mod tests {
     }
 
     #[test]
-    fn every_counter_has_a_place_of_its_own() {
-        let mut places = Vec::new();
-        for class in [Class::Hypervisor, Class::Kernel, Class::User] {
-            for kind in [Kind::Instructions, Kind::Invalidations, Kind::Faults, Kind::Returns, Kind::Waits] {
-                places.push(Counts::place(class, kind));
-            }
-        }
-        places.sort_unstable();
-        assert_eq!(places, (0..COUNTERS).collect::<Vec<_>>());
+    fn every_kind_has_a_place_of_its_own() {
+        let places = Kind::ALL.map(Kind::place);
+        assert_eq!(places, [0, 1, 2, 3, 4, 5]);
+        assert_eq!(Kind::Waits.of(&[1, 2, 3, 4, 5, 6]), 5);
     }
 }

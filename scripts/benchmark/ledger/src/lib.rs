@@ -3,15 +3,17 @@
 //! Whose instruction it was.
 //!
 //! ```text
-//!  QEMU translates an instruction ─▶ Class (by its address) + Special (by its opcode)
-//!  QEMU executes it ───────────────▶ Counts of that processor: one addition, no call
-//!  … which switches to another ────▶ Ledger: what was counted goes to the party that ran until then
+//!  QEMU translates an instruction ─▶ Class (by its address) + who runs now ─▶ its account
+//!                                    Special (by its opcode)
+//!  QEMU executes it ───────────────▶ Counts of that account: an addition, no call
 //!  … which is a program's mark ────▶ Ledger: a Record, of all accounts at that moment
 //! ```
 //!
-//! A party is a thread of a domain. Xen says which domain runs by writing VTTBR_EL2, Linux which thread by writing
-//! CONTEXTIDR_EL1 (if it is built with CONFIG_PID_IN_CONTEXTIDR). [`opcode`] recognises these instructions, [`counts`] has
-//! what is counted, [`book`] the accounts, [`record`] what is written of them, [`mark`] what a program can say.
+//! Code belongs to who executes it first: Xen to itself, a kernel and a program to the domain in whose memory they are. So
+//! the account is known when an instruction is translated, and nobody has to follow who runs afterwards. Who runs is in
+//! two registers at that time: the domain in VTTBR_EL2 (its VMID), the thread in CONTEXTIDR_EL1 (if Linux is built with
+//! CONFIG_PID_IN_CONTEXTIDR). [`counts`] has what is counted, [`opcode`] recognises instructions that are more than one
+//! more instruction, [`book`] has the accounts, [`record`] what is written of them, [`mark`] what a program can say.
 
 pub mod book;
 pub mod counts;

@@ -10,10 +10,10 @@ use crate::mark::HINT;
 pub enum Special {
     /// `MSR VTTBR_EL2, Xt`: Xen's switch to a domain.
     Domain(u8),
-    /// `MSR CONTEXTIDR_EL1, Xt`: Linux's switch to a thread, or Xen's to what a domain had there.
-    Thread(u8),
-    /// `HVC`: the number is in X16 (Xen's public header arch-arm.h).
+    /// `HVC #0xea1`: a hypercall, its number is in X16 (Xen's public header arch-arm.h).
     Hypercall,
+    /// Another `HVC`: a call of firmware, which Xen plays for domains; its number is in W0 (SMCCC).
+    Firmware,
     /// `SVC`: the number is in X8 (Linux).
     SystemCall,
     /// A program's mark.
@@ -29,8 +29,9 @@ impl Special {
         let register = word.to_le_bytes()[0] & 0x1f;
         Some(match word {
             _ if word & !0x1f == 0xd51c_2100 => Self::Domain(register),
-            _ if word & !0x1f == 0xd518_d020 => Self::Thread(register),
-            _ if word & 0xffe0_001f == 0xd400_0002 => Self::Hypercall,
+            _ if word & !0x1f == 0xd518_d020 => Self::Counted(Kind::Switches),
+            0xd401_d422 => Self::Hypercall,
+            _ if word & 0xffe0_001f == 0xd400_0002 => Self::Firmware,
             _ if word & 0xffe0_001f == 0xd400_0001 => Self::SystemCall,
             _ if word == 0xd503_201f | HINT << 5 => Self::Mark,
             _ if word & 0xfff8_f000 == 0xd508_8000 => Self::Counted(Kind::Invalidations),
@@ -51,8 +52,9 @@ mod tests {
     fn instructions_are_recognised() {
         for (word, special) in [
             (0xd51c_2103, Some(Special::Domain(3))),
-            (0xd518_d035, Some(Special::Thread(21))),
+            (0xd518_d035, Some(Special::Counted(Kind::Switches))), // msr contextidr_el1, x21
             (0xd401_d422, Some(Special::Hypercall)), // hvc #0xea1
+            (0xd400_0002, Some(Special::Firmware)), // hvc #0
             (0xd400_0001, Some(Special::SystemCall)), // svc #0
             (0xd503_2eff, Some(Special::Mark)), // hint #119
             (0xd503_201f, None), // nop

@@ -6,71 +6,82 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::counts::{COUNTERS, Counts};
+use crate::counts::{Class, Counts};
 
-/// Who executes: a thread of a domain.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Party {
-    /// The domain, by its VMID. Xen gives them out from 1 in the order in which it makes domains.
-    pub domain: u16,
-    /// The thread, by Linux's number, which is 0 for its idle loop.
-    pub thread: u32,
+/// The VMID of the domain that Xen makes first: the driver domain.
+pub const DRIVER_DOMAIN: u16 = 1;
+
+/// Who executes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Party {
+    /// Xen, for whomever.
+    Xen,
+    /// The kernel of the domain with this VMID. Xen gives them out from 1, in the order in which it makes domains.
+    Kernel(u16),
+    /// A program of the driver domain, by Linux's number of a thread of it.
+    Thread(u32),
+    /// The programs of a guest.
+    Programs(u16),
+}
+
+impl Party {
+    /// Who executes code of this class, when this domain and this thread run.
+    #[must_use]
+    pub fn new(class: Class, domain: u16, thread: u32) -> Self {
+        match class {
+            Class::Hypervisor => Self::Xen,
+            Class::Kernel => Self::Kernel(domain),
+            Class::User if domain == DRIVER_DOMAIN => Self::Thread(thread),
+            Class::User => Self::Programs(domain),
+        }
+    }
+
+    /// Its domain; none is Xen's.
+    #[must_use]
+    pub fn domain(self) -> Option<u16> {
+        match self {
+            Self::Xen => None,
+            Self::Kernel(domain) | Self::Programs(domain) => Some(domain),
+            Self::Thread(_) => Some(DRIVER_DOMAIN),
+        }
+    }
 }
 
 /// What a party has executed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
-    /// What was counted. Xen's is on the account of the party that it ran for, or that ran before.
-    pub counts: [u64; COUNTERS],
-    /// How often Linux has switched to the thread.
-    pub switches: u64,
-    /// Hypercalls, by their numbers.
-    pub hypercalls: BTreeMap<u64, u64>,
-    /// System calls, by their numbers.
-    pub system_calls: BTreeMap<u64, u64>,
+    /// What was counted.
+    pub counts: Counts,
+    /// Calls, by their numbers: a kernel's to Xen, a program's to its kernel.
+    pub calls: BTreeMap<u64, u64>,
 }
 
 impl Account {
-    /// The counters.
-    #[must_use]
-    pub fn counts(&self) -> Counts {
-        Counts(self.counts)
-    }
-
     /// Adds what another has.
     pub fn add(&mut self, other: &Self) {
-        let mut counts = self.counts();
-        counts.add(&other.counts());
-        self.counts = counts.0;
-        self.switches += other.switches;
-        add_calls(&mut self.hypercalls, &other.hypercalls);
-        add_calls(&mut self.system_calls, &other.system_calls);
+        for (value, other) in self.counts.iter_mut().zip(other.counts) {
+            *value += other;
+        }
+        for (number, count) in &other.calls {
+            *self.calls.entry(*number).or_default() += count;
+        }
     }
 
     /// What came since `earlier`.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
-        Self {
-            counts: self.counts().since(&earlier.counts()).0,
-            switches: self.switches.saturating_sub(earlier.switches),
-            hypercalls: calls_since(&self.hypercalls, &earlier.hypercalls),
-            system_calls: calls_since(&self.system_calls, &earlier.system_calls),
+        let mut new = self.clone();
+        for (value, earlier) in new.counts.iter_mut().zip(earlier.counts) {
+            *value = value.saturating_sub(earlier);
         }
+        for (number, count) in &earlier.calls {
+            let value = new.calls.entry(*number).or_default();
+            *value = value.saturating_sub(*count);
+        }
+        new.calls.retain(|_, count| *count > 0);
+        new
     }
-}
-
-fn add_calls(calls: &mut BTreeMap<u64, u64>, other: &BTreeMap<u64, u64>) {
-    for (number, count) in other {
-        *calls.entry(*number).or_default() += count;
-    }
-}
-
-fn calls_since(calls: &BTreeMap<u64, u64>, earlier: &BTreeMap<u64, u64>) -> BTreeMap<u64, u64> {
-    let since = |(number, count): (&u64, &u64)| {
-        let count = count.saturating_sub(earlier.get(number).copied().unwrap_or_default());
-        (count > 0).then_some((*number, count))
-    };
-    calls.iter().filter_map(since).collect()
 }
 
 /// All accounts at one moment.
@@ -78,8 +89,8 @@ fn calls_since(calls: &BTreeMap<u64, u64>, earlier: &BTreeMap<u64, u64>) -> BTre
 pub struct Record {
     /// The number of the mark that asked for it.
     pub mark: u64,
-    /// Who made the mark.
-    pub party: Party,
+    /// The domain in which it was made.
+    pub domain: u16,
     /// Instructions so far, of all processors.
     pub instructions: u64,
     /// How many requests of all domains have ended so far.
@@ -100,11 +111,11 @@ mod tests {
 
     #[test]
     fn a_record_survives_its_line() {
-        let account = Account { switches: 3, system_calls: [(29, 2)].into(), ..Account::default() };
+        let account = Account { counts: [1, 2, 3, 4, 5, 6], calls: [(29, 2)].into() };
         let record = Record {
-            party: Party { domain: 2, thread: 77 },
+            domain: 2,
             first: [(1, 10)].into(),
-            accounts: vec![(Party::default(), account)],
+            accounts: vec![(Party::Xen, account.clone()), (Party::Thread(77), account)],
             ..Record::default()
         };
         let line = serde_json::to_string(&record).unwrap();
@@ -112,9 +123,18 @@ mod tests {
     }
 
     #[test]
-    fn calls_of_before_are_left_out() {
-        let earlier = Account { hypercalls: [(20, 5), (29, 1)].into(), ..Account::default() };
-        let later = Account { hypercalls: [(20, 7), (29, 1), (41, 1)].into(), ..Account::default() };
-        assert_eq!(later.since(&earlier).hypercalls, [(20, 2), (41, 1)].into());
+    fn what_was_before_is_left_out() {
+        let earlier = Account { counts: [5, 0, 0, 0, 0, 1], calls: [(20, 5), (29, 1)].into() };
+        let later = Account { counts: [9, 0, 0, 0, 0, 1], calls: [(20, 7), (29, 1), (41, 1)].into() };
+        let new = later.since(&earlier);
+        assert_eq!(new, Account { counts: [4, 0, 0, 0, 0, 0], calls: [(20, 2), (41, 1)].into() });
+    }
+
+    #[test]
+    fn only_the_driver_domains_programs_are_told_apart() {
+        assert_eq!(Party::new(Class::User, DRIVER_DOMAIN, 7), Party::Thread(7));
+        assert_eq!(Party::new(Class::User, 2, 7), Party::Programs(2));
+        assert_eq!(Party::new(Class::Kernel, 1, 7), Party::Kernel(1));
+        assert_eq!(Party::new(Class::Hypervisor, 1, 7), Party::Xen);
     }
 }

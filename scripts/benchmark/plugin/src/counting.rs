@@ -7,13 +7,15 @@ use std::io::Write;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
+use ledger::counts::KINDS;
 use ledger::opcode::Special;
-use ledger::{Class, Counts, Kind, Ledger, Mark};
+use ledger::{Class, Kind, Ledger, Mark, Party, book};
 
-use crate::qemu::{self, Instruction};
+use crate::qemu::{self, Instruction, Register, Running};
 
-/// The register that has the number of a hypercall, of a system call, and of a mark.
+/// The registers that have the number of a hypercall, of a call of firmware, of a system call, and of a mark.
 const HYPERCALL: u8 = 16;
+const FIRMWARE: u8 = 0;
 const SYSTEM_CALL: u8 = 8;
 const MARK: u8 = 0;
 
@@ -25,69 +27,97 @@ struct Counting {
 
 static COUNTING: OnceLock<Mutex<Counting>> = OnceLock::new();
 
-/// Begins, with the plugin's arguments.
-pub(crate) fn begin(processors: usize, words: impl Iterator<Item = String>) -> Result<(), String> {
-    let path = words.filter_map(|word| word.strip_prefix("out=").map(str::to_owned)).last();
-    let path = path.ok_or("its argument out=FILE is missing")?;
-    let output = File::create(&path).map_err(|error| format!("{path}: {error}"))?;
-    let counting = Counting { ledger: Ledger::new(processors), output, started: Instant::now() };
-    COUNTING.set(Mutex::new(counting)).map_err(|_| "it is there twice".to_owned())
+/// Begins, with the plugin's arguments. Returns whether processors take turns.
+pub(crate) fn begin(words: impl Iterator<Item = String>) -> Result<bool, String> {
+    let words: Vec<String> = words.collect();
+    let value = |name: &str| words.iter().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+    let path = value("out").ok_or("its argument out=FILE is missing")?;
+    let output = File::create(path).map_err(|error| format!("{path}: {error}"))?;
+    let counting = Counting { ledger: Ledger::default(), output, started: Instant::now() };
+    COUNTING.set(Mutex::new(counting)).map_err(|_| "it is there twice")?;
+    Ok(value("turns") == Some("on"))
 }
 
-/// Which call it is, and where: what [`executed`] gets.
-fn code(special: Special, class: Class) -> Option<usize> {
-    let (kind, register) = match special {
-        Special::Domain(register) => (0, register),
-        Special::Thread(register) if class == Class::Hypervisor => (1, register),
-        Special::Thread(register) => (2, register),
-        Special::Hypercall => (3, HYPERCALL),
-        Special::SystemCall => (4, SYSTEM_CALL),
-        Special::Mark => (5, MARK),
-        Special::Counted(_) => return None,
-    };
-    Some(kind << 8 | usize::from(register))
+/// A call at an instruction: what [`executed`] gets, packed into a number.
+#[derive(Clone, Copy)]
+struct Call {
+    kind: u8,
+    register: u8,
+    account: usize,
 }
 
-/// An instruction is being translated.
-pub(crate) fn translated(instruction: &Instruction) {
-    let class = Class::of(instruction.address);
-    let special = Special::of(instruction.word);
-    if let Some(code) = special.and_then(|special| code(special, class)) {
-        instruction.call(code);
+const DOMAIN: u8 = 0;
+const CALL: u8 = 1;
+const MARKED: u8 = 2;
+const FIRMWARE_CALL: u8 = 3;
+
+impl Call {
+    fn of(special: Special, account: usize) -> Option<Self> {
+        let (kind, register) = match special {
+            Special::Domain(register) => (DOMAIN, register),
+            Special::Hypercall => (CALL, HYPERCALL),
+            Special::Firmware => (FIRMWARE_CALL, FIRMWARE),
+            Special::SystemCall => (CALL, SYSTEM_CALL),
+            Special::Mark => (MARKED, MARK),
+            Special::Counted(_) => return None,
+        };
+        Some(Self { kind, register, account })
     }
-    instruction.count(Counts::place(class, Kind::Instructions));
-    if let Some(Special::Counted(kind)) = special {
-        instruction.count(Counts::place(class, kind));
+
+    fn pack(self) -> usize {
+        self.account << 16 | usize::from(self.kind) << 8 | usize::from(self.register)
+    }
+
+    fn unpack(packed: usize) -> Self {
+        let [register, kind, ..] = packed.to_le_bytes();
+        Self { kind, register, account: packed >> 16 }
     }
 }
 
-/// An instruction with this code is going to be executed.
-pub(crate) fn executed(processor: usize, code: usize) {
+/// An instruction is being translated, while this party runs.
+pub(crate) fn translated(running: &Running, instruction: &Instruction) {
     let Some(counting) = COUNTING.get() else { return };
-    let [register, kind, ..] = code.to_le_bytes();
-    let value = qemu::register(register);
-    let mut counting = counting.lock().unwrap_or_else(PoisonError::into_inner);
-    let own = qemu::counts(processor);
-    let ledger = &mut counting.ledger;
-    match kind {
-        0 => ledger.switch_domain(processor, &own, value, all().iter().map(Counts::instructions).sum()),
-        1 => ledger.switch_thread(processor, &own, value, Class::Hypervisor),
-        2 => ledger.switch_thread(processor, &own, value, Class::Kernel),
-        3 => ledger.hypercall(processor, value),
-        4 => ledger.system_call(processor, value),
-        _ => counting.mark(processor, value),
+    let class = Class::of(instruction.address);
+    let thread = u32::try_from(running.thread & u64::from(u32::MAX)).unwrap_or_default();
+    let party = Party::new(class, book::domain(running.domain), thread);
+    let account = counting.lock().unwrap_or_else(PoisonError::into_inner).ledger.account(party);
+    let special = Special::of(instruction.word);
+    if let Some(call) = special.and_then(|special| Call::of(special, account)) {
+        instruction.call(call.pack());
+    }
+    instruction.count(account * KINDS + Kind::Instructions.place());
+    if let Some(Special::Counted(kind)) = special {
+        instruction.count(account * KINDS + kind.place());
     }
 }
 
-fn all() -> Vec<Counts> {
-    (0..qemu::processors()).map(qemu::counts).collect()
+/// An instruction with this call is going to be executed.
+pub(crate) fn executed(packed: usize) {
+    let Some(counting) = COUNTING.get() else { return };
+    let call = Call::unpack(packed);
+    let value = qemu::register(Register::General(call.register));
+    let mut counting = counting.lock().unwrap_or_else(PoisonError::into_inner);
+    match call.kind {
+        DOMAIN => counting.domain(book::domain(value)),
+        CALL => counting.ledger.call(call.account, value),
+        // The number has 32 bits; what is above it is not defined.
+        FIRMWARE_CALL => counting.ledger.call(call.account, value & u64::from(u32::MAX)),
+        _ => counting.mark(call.account, value),
+    }
 }
 
 impl Counting {
-    fn mark(&mut self, processor: usize, number: u64) {
+    fn domain(&mut self, domain: u16) {
+        if self.ledger.is_new(domain) {
+            self.ledger.began(domain, &qemu::counts(self.ledger.accounts()));
+        }
+    }
+
+    fn mark(&mut self, account: usize, number: u64) {
         let Some(mark) = Mark::from_number(number) else { return };
         let nanoseconds = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or_default();
-        let Some(record) = self.ledger.mark(processor, mark, &all(), nanoseconds) else { return };
+        let counts = qemu::counts(self.ledger.accounts());
+        let Some(record) = self.ledger.mark(account, mark, &counts, nanoseconds) else { return };
         let written = serde_json::to_string(&record).map_err(std::io::Error::from);
         if let Err(error) = written.and_then(|line| writeln!(self.output, "{line}")) {
             eprintln!("plugin: {error}");

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
 //! A QEMU plugin that counts the instructions of each thread of each Xen domain:
-//! `qemu-system-aarch64 -plugin libplugin.so,out=FILE`.
+//! `qemu-system-aarch64 -plugin libplugin.so,out=FILE`, and
+//! `,turns=on` where processors take turns (`-icount`).
 //!
 //! ```text
 //!  QEMU ─▶ translated: what is this instruction? ─┬─▶ all: add 1 to a counter of the processor, inline

@@ -8,6 +8,7 @@ use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::sync::OnceLock;
 
 use ledger::Counts;
+use ledger::book::ACCOUNTS;
 
 use crate::counting;
 
@@ -19,16 +20,6 @@ struct Insn(c_void);
 
 #[repr(C)]
 struct Scoreboard(c_void);
-
-/// `qemu_info_t`, for a system emulator.
-#[repr(C)]
-struct Info {
-    target: *const c_char,
-    version: [c_int; 2],
-    system: bool,
-    processors: c_int,
-    most_processors: c_int,
-}
 
 /// `qemu_plugin_u64`: a counter of each processor.
 #[repr(C)]
@@ -79,6 +70,9 @@ unsafe extern "C" {
     fn qemu_plugin_num_vcpus() -> c_int;
     fn qemu_plugin_get_registers() -> *mut Array;
     fn qemu_plugin_read_register(handle: *mut c_void, to: *mut Array) -> c_int;
+    // Not of the plugin interface, but exported.
+    fn qemu_get_cpu(number: c_int) -> *mut c_void;
+    fn dlsym(library: *mut c_void, name: *const c_char) -> *mut c_void;
     fn g_byte_array_new() -> *mut Array;
     fn g_byte_array_unref(array: *mut Array);
     fn g_array_unref(array: *mut Array);
@@ -89,40 +83,147 @@ unsafe extern "C" {
 #[used]
 static qemu_plugin_version: c_int = 4;
 
-/// The counters of all processors.
-struct Board(*mut Scoreboard);
+/// The counters of a processor, or of all of them.
+type Element = [Counts; ACCOUNTS];
 
-// SAFETY: QEMU allows the calls on a scoreboard from any thread (qemu-plugin.h: "scoreboard").
+/// Where is counted.
+enum Board {
+    /// Each processor has an element of QEMU's scoreboard.
+    Each(*mut Scoreboard),
+    /// All have the same one.
+    ///
+    /// Where processors take turns in one thread (`-icount`), QEMU 10.0 has a mistake in inline additions: the number of the
+    /// processor is taken for a constant, of the one that translates, and that constant is multiplied by the size of an
+    /// element again for each addition in a block, also for all others who use it there (accel/tcg/plugin-gen.c,
+    /// `gen_cpu_index` and `gen_plugin_u64_ptr`). So the size must be 1, and the number is known when the address is made.
+    Same(*mut Scoreboard, *mut Element),
+}
+
+// SAFETY: QEMU allows the calls on a scoreboard from any thread (qemu-plugin.h: "scoreboard"); the element is only read.
 unsafe impl Send for Board {}
 // SAFETY: as above.
 unsafe impl Sync for Board {}
 
-/// QEMU's handles for the registers X0 to X30, which are the same for all processors.
-struct Handles(Vec<usize>);
+impl Board {
+    /// After the installation of the plugin has begun.
+    fn new(in_turns: bool) -> Self {
+        let board = |size| {
+            // SAFETY: may be called at any time.
+            unsafe { qemu_plugin_scoreboard_new(size) }
+        };
+        if in_turns {
+            Self::Same(board(1), Box::into_raw(Box::new([Counts::default(); ACCOUNTS])))
+        } else {
+            Self::Each(board(size_of::<Element>()))
+        }
+    }
+
+    /// The counter with this place in an element, for an instruction that this processor translates.
+    fn entry(&self, place: usize) -> Entry {
+        let offset = place * size_of::<u64>();
+        match *self {
+            Self::Each(board) => Entry { board, offset },
+            Self::Same(board, element) => {
+                // SAFETY: there is at least one processor: it translates.
+                let start = unsafe { qemu_plugin_scoreboard_find(board, 0) }.addr();
+                let from_start = element.addr().wrapping_add(offset).wrapping_sub(start);
+                Entry { board, offset: from_start.wrapping_sub(translator()) }
+            }
+        }
+    }
+
+    /// The elements.
+    fn elements(&self) -> Vec<*const Element> {
+        match *self {
+            Self::Each(board) => {
+                // SAFETY: may be called at any time.
+                let processors = c_uint::try_from(unsafe { qemu_plugin_num_vcpus() }).unwrap_or_default();
+                // SAFETY: the board has an element for each processor.
+                let find = |processor| unsafe { qemu_plugin_scoreboard_find(board, processor) };
+                (0..processors).map(|processor| find(processor).cast_const().cast()).collect()
+            }
+            Self::Same(_, element) => vec![element.cast_const()],
+        }
+    }
+}
+
+/// The number of the processor that translates.
+fn translator() -> usize {
+    let current = CURRENT.with(|current| *current);
+    if current.is_null() {
+        return 0;
+    }
+    // SAFETY: it is QEMU's variable of this thread, `current_cpu`.
+    let current = unsafe { *current };
+    let number = (0..MOST_PROCESSORS).find(|number| {
+        // SAFETY: QEMU returns null for a processor that is not there.
+        unsafe { qemu_get_cpu(*number) == current }
+    });
+    number.and_then(|number| usize::try_from(number).ok()).unwrap_or_default()
+}
+
+const MOST_PROCESSORS: c_int = 64;
+
+thread_local! {
+    /// Where QEMU has the processor that this thread executes or translates for.
+    static CURRENT: *const *mut c_void = {
+        // SAFETY: the name is a string, and no library is named: all that is loaded is looked through.
+        unsafe { dlsym(std::ptr::null_mut(), c"current_cpu".as_ptr()) }.cast_const().cast()
+    };
+}
+
+/// A register that is read.
+#[derive(Clone, Copy)]
+pub(crate) enum Register {
+    /// X0 to X30; 31 is the register of zeros.
+    General(u8),
+    /// VTTBR_EL2.
+    Domain,
+    /// CONTEXTIDR_EL1.
+    Thread,
+}
+
+impl Register {
+    fn named(name: &str) -> Option<Self> {
+        match name {
+            "VTTBR_EL2" => Some(Self::Domain),
+            "CONTEXTIDR_EL1" => Some(Self::Thread),
+            _ => Some(Self::General(name.strip_prefix('x')?.parse().ok()?)),
+        }
+    }
+
+    fn place(self) -> usize {
+        match self {
+            Self::General(number) => usize::from(number),
+            Self::Domain => 32,
+            Self::Thread => 33,
+        }
+    }
+}
+
+/// QEMU's handles for the registers, which are the same for all processors.
+struct Handles([usize; 34]);
 
 static BOARD: OnceLock<Board> = OnceLock::new();
 static HANDLES: OnceLock<Handles> = OnceLock::new();
 
 /// QEMU calls this once.
 #[unsafe(no_mangle)]
-extern "C" fn qemu_plugin_install(id: u64, info: *const Info, count: c_int, words: *const *const c_char) -> c_int {
+extern "C" fn qemu_plugin_install(id: u64, _info: *const c_void, count: c_int, words: *const *const c_char) -> c_int {
     let words = (0..usize::try_from(count).unwrap_or_default()).map(|place| {
         // SAFETY: QEMU passes `count` pointers to strings, which live during this call.
         let word = unsafe { *words.add(place) };
         // SAFETY: as above.
         unsafe { CStr::from_ptr(word) }.to_string_lossy().into_owned()
     });
-    // SAFETY: QEMU passes a pointer to its own structure, which lives during this call.
-    let processors = usize::try_from(unsafe { (*info).most_processors }).unwrap_or_default();
-    if let Err(reason) = counting::begin(processors, words) {
-        eprintln!("plugin: {reason}");
-        return 1;
-    }
-    // SAFETY: may be called from here on.
-    let board = unsafe { qemu_plugin_scoreboard_new(size_of::<Counts>()) };
-    if BOARD.set(Board(board)).is_err() {
-        return 1;
-    }
+    let in_turns = match counting::begin(words) {
+        Ok(in_turns) => in_turns,
+        Err(reason) => {
+            eprintln!("plugin: {reason}");
+            return 1;
+        }
+    };
+    BOARD.get_or_init(|| Board::new(in_turns));
     // SAFETY: the function has the type that QEMU calls.
     unsafe { qemu_plugin_register_vcpu_init_cb(id, processor_is_there) };
     // SAFETY: as above.
@@ -134,10 +235,10 @@ extern "C" fn processor_is_there(_id: u64, _processor: c_uint) {
     HANDLES.get_or_init(|| Handles(find_registers()));
 }
 
-fn find_registers() -> Vec<usize> {
+fn find_registers() -> [usize; 34] {
     // SAFETY: this is a vCPU's initialisation, where QEMU allows the call; the array is ours.
     let array = unsafe { qemu_plugin_get_registers() };
-    let mut handles = vec![0; 31];
+    let mut handles = [0; 34];
     // SAFETY: a GArray has its data and its length.
     let (data, length) = unsafe { ((*array).data.cast::<Descriptor>(), (*array).length) };
     for place in 0..usize::try_from(length).unwrap_or_default() {
@@ -145,8 +246,7 @@ fn find_registers() -> Vec<usize> {
         let descriptor = unsafe { &*data.add(place) };
         // SAFETY: QEMU's names are strings that stay.
         let name = unsafe { CStr::from_ptr(descriptor.name) }.to_string_lossy();
-        let number = name.strip_prefix('x').and_then(|digits| digits.parse::<usize>().ok());
-        if let Some(handle) = number.and_then(|number| handles.get_mut(number)) {
+        if let Some(handle) = Register::named(&name).and_then(|register| handles.get_mut(register.place())) {
             *handle = descriptor.handle.addr();
         }
     }
@@ -165,11 +265,11 @@ pub(crate) struct Instruction {
 }
 
 impl Instruction {
-    /// Adds one to a counter of the processor that executes it, each time.
+    /// Adds one to a counter, each time it is executed.
     pub(crate) fn count(&self, place: usize) {
         let Some(board) = BOARD.get() else { return };
-        let entry = Entry { board: board.0, offset: place * size_of::<u64>() };
-        // SAFETY: the instruction is being translated, and the offset is one of a `Counts`.
+        let entry = board.entry(place);
+        // SAFETY: the instruction is being translated, and the entry is one of an element.
         unsafe { qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(self.insn, ADD, entry, 1) };
     }
 
@@ -188,6 +288,7 @@ impl Instruction {
 }
 
 extern "C" fn translated(_id: u64, tb: *mut Tb) {
+    let running = Running { domain: register(Register::Domain), thread: register(Register::Thread) };
     // SAFETY: QEMU passes the block that it translates.
     let count = unsafe { qemu_plugin_tb_n_insns(tb) };
     for place in 0..count {
@@ -199,40 +300,46 @@ extern "C" fn translated(_id: u64, tb: *mut Tb) {
         // SAFETY: the instruction lives during this call.
         let address = unsafe { qemu_plugin_insn_vaddr(insn) };
         if size == bytes.len() {
-            counting::translated(&Instruction { insn, address, word: u32::from_le_bytes(bytes) });
+            counting::translated(&running, &Instruction { insn, address, word: u32::from_le_bytes(bytes) });
         }
     }
 }
 
-extern "C" fn executed(processor: c_uint, what: *mut c_void) {
-    counting::executed(usize::try_from(processor).unwrap_or_default(), what.addr());
+/// Who runs while a block is translated, by the registers.
+#[derive(Clone, Copy)]
+pub(crate) struct Running {
+    /// VTTBR_EL2.
+    pub(crate) domain: u64,
+    /// CONTEXTIDR_EL1.
+    pub(crate) thread: u64,
 }
 
-/// The counters of one processor.
-pub(crate) fn counts(processor: usize) -> Counts {
-    let (Some(board), Ok(processor)) = (BOARD.get(), c_uint::try_from(processor)) else {
-        return Counts::default();
-    };
-    // SAFETY: the board has an element for each processor.
-    let element = unsafe { qemu_plugin_scoreboard_find(board.0, processor) };
-    // SAFETY: an element is as large as a `Counts`, and aligned for it. It may be counted on meanwhile by another processor;
-    // each counter is read whole.
-    unsafe { element.cast::<Counts>().read_volatile() }
+extern "C" fn executed(_processor: c_uint, what: *mut c_void) {
+    // Which processor it is: see [`Board`]. Registers are those of the one that executes.
+    counting::executed(what.addr());
 }
 
-/// How many processors there are by now.
-pub(crate) fn processors() -> usize {
-    // SAFETY: may be called at any time.
-    usize::try_from(unsafe { qemu_plugin_num_vcpus() }).unwrap_or_default()
+/// The counters of so many accounts, of all processors.
+pub(crate) fn counts(accounts: usize) -> Vec<Counts> {
+    let mut sums = vec![Counts::default(); accounts.min(ACCOUNTS)];
+    for element in BOARD.get().map(Board::elements).unwrap_or_default() {
+        for (account, sums) in sums.iter_mut().enumerate() {
+            // SAFETY: there are so many in an element. They may be counted on meanwhile by another processor; each counter is
+            // read whole.
+            let counts = unsafe { element.cast::<Counts>().add(account).read_volatile() };
+            sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+        }
+    }
+    sums
 }
 
-/// The value of X0 to X30 of the processor that executes; of 31, which is the register of zeros, 0.
-pub(crate) fn register(number: u8) -> u64 {
-    let handle = HANDLES.get().and_then(|handles| handles.0.get(usize::from(number)).copied());
+/// The value of a register of the processor that executes or translates.
+pub(crate) fn register(register: Register) -> u64 {
+    let handle = HANDLES.get().and_then(|handles| handles.0.get(register.place()).copied());
     let Some(handle @ 1..) = handle else { return 0 };
     // SAFETY: makes an array that is ours.
     let array = unsafe { g_byte_array_new() };
-    // SAFETY: this is a callback that reads registers; the handle is QEMU's.
+    // SAFETY: this is a callback of the thread that has the processor's state; the handle is QEMU's.
     let size = unsafe { qemu_plugin_read_register(std::ptr::without_provenance_mut(handle), array) };
     let mut bytes = [0; 8];
     if usize::try_from(size) == Ok(bytes.len()) {
