@@ -16,14 +16,15 @@ use xen_frontend_shim::config::{Backend, Config, Device};
 
 /// Below this path in the driver domain somebody else's daemons make their sockets.
 pub const SOCKETS: &str = "/run/upstream-";
-/// The chip whose edges a program makes: Linux's gpio-sim, by its label.
-pub const EDGES: &str = "edges";
-/// The line of the PL061 and of the chip of edges that each contender has.
+/// The GPIO chip that contenders share: Linux's gpio-sim, by its label. A program makes the edges on it.
+pub const CHIP: &str = "bench";
+/// The line of it that each contender has.
 pub const OURS: u32 = 0;
 /// Likewise.
 pub const UPSTREAM: u32 = 1;
 /// Likewise.
 pub const IOCTL: u32 = 2;
+const LOAD: u32 = 3;
 
 /// Most guests that share the board.
 pub const MOST_GUESTS: usize = 8;
@@ -71,8 +72,8 @@ impl Image {
              console = [\"/usr/bin/agent\"]\nfiles = {{ {files} }}\n"
         );
         let guests = match self {
-            Self::Contenders => [("ours", OURS, 4), ("upstream", UPSTREAM, 5), ("load", 6, 7)]
-                .map(|(name, line, edge)| guest(name, line) + &chip("edges", edge))
+            Self::Contenders => [("ours", OURS), ("upstream", UPSTREAM), ("load", LOAD)]
+                .map(|(name, line)| guest(name, line))
                 .concat(),
             Self::Guests(count) => {
                 NAMES.into_iter().take(count).zip(0..).map(|(name, line)| guest(name, line)).collect()
@@ -96,13 +97,8 @@ impl Image {
         let config = self.with_others(shim(&plan));
         fs::write(files.join("shim.toml"), toml::to_string(&config)?)?;
         loaded.require_files(&files)?;
-        let job = Job {
-            loaded: &loaded,
-            plan: &plan,
-            files: files.clone(),
-            output: image.clone(),
-            host_dtb: None,
-        };
+        let job =
+            Job { loaded: &loaded, plan: &plan, files: files.clone(), output: image.clone(), host_dtb: None };
         job.run().with_context(|| format!("the image {}", self.name()))?;
         Ok(Place {
             manifest,
@@ -115,8 +111,7 @@ impl Image {
         })
     }
 
-    /// The shim's configuration, with what the manifest cannot say: who else serves a device, and the chip of edges, which
-    /// is no hardware.
+    /// The shim's configuration, with what the manifest cannot say: who else serves a device, and a chip that is no hardware.
     fn with_others(self, mut config: Config) -> Config {
         if !matches!(self, Self::Contenders) {
             return config;
@@ -125,9 +120,7 @@ impl Image {
             for device in &mut guest.device {
                 match guest.name.as_str() {
                     "upstream" => device.backend = Backend::Socket(socket(&device.name)),
-                    "ours" if device.name == "edges" => put_line(device, OURS),
-                    "load" if device.name == "edges" => put_line(device, 3),
-                    _ => {}
+                    _ => use_chip(device),
                 }
             }
         }
@@ -142,11 +135,14 @@ pub fn socket(device: &str) -> PathBuf {
     format!("{SOCKETS}{device}0").into()
 }
 
-fn put_line(device: &mut Device, line: u32) {
+/// Replaces the chip of a GPIO device.
+fn use_chip(device: &mut Device) {
     let Backend::Command(words) = &mut device.backend else { return };
     let options = words.iter().position(|word| word == "--line");
-    if let Some(word) = options.and_then(|place| words.get_mut(place + 1)) {
-        *word = format!("{EDGES}:{line}=edge");
+    if let Some(word) = options.and_then(|place| words.get_mut(place + 1))
+        && let Some((_, line)) = word.rsplit_once(':')
+    {
+        *word = format!("{CHIP}:{line}");
     }
 }
 
@@ -154,13 +150,8 @@ fn guest(name: &str, line: u32) -> String {
     format!(
         "[[guest]]\nname = \"{name}\"\nmemory = \"64 MiB\"\nramdisk = \"guest.cpio.gz\"\nbootargs = \"quiet panic=1\"\n\
          [[guest.i2c]]\nname = \"i2c\"\nadapter = \"i2c0\"\n\
-         targets = [{{ address = 0x48, shared = true }}, {{ address = 0x50, shared = true }}]\n"
-    ) + &chip("gpio", line)
-}
-
-fn chip(name: &str, line: u32) -> String {
-    format!(
-        "[[guest.gpio]]\nname = \"{name}\"\nlines = [{{ chip = \"pl061\", line = {line}, name = \"{name}\" }}]\n"
+         targets = [{{ address = 0x48, shared = true }}, {{ address = 0x50, shared = true }}]\n\
+         [[guest.gpio]]\nname = \"gpio\"\nlines = [{{ chip = \"pl061\", line = {line}, name = \"line\" }}]\n"
     )
 }
 
@@ -188,11 +179,11 @@ mod tests {
     }
 
     #[test]
-    fn our_edges_come_from_the_chip_that_makes_them() {
+    fn our_lines_are_of_the_chip_that_makes_edges() {
         let config = config(Image::Contenders);
-        let device = config.guest[0].device.iter().find(|device| device.name == "edges").unwrap();
+        let device = config.guest[0].device.iter().find(|device| device.name == "gpio").unwrap();
         let Backend::Command(words) = &device.backend else { panic!("served elsewhere") };
-        assert!(words.contains(&"edges:0=edge".to_owned()), "{words:?}");
+        assert!(words.contains(&"bench:0=line".to_owned()), "{words:?}");
     }
 
     #[test]

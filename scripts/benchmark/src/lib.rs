@@ -10,10 +10,12 @@
 //!                                          records ─▶ spent: by party ─▶ figures ─▶ table, plot, baseline
 //! ```
 
+pub mod baseline;
 pub mod calls;
 pub mod figures;
 pub mod image;
 pub mod measure;
+pub mod plot;
 pub mod records;
 pub mod spent;
 pub mod stack;

@@ -6,9 +6,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
+use benchmark::baseline::Baseline;
 use benchmark::figures::Report;
-use benchmark::measure::{self, Amount};
+use benchmark::measure::{self, Amount, Latencies};
+use benchmark::plot;
 use benchmark::stack::{Clock, Host};
 use benchmark::table;
 use clap::Parser;
@@ -25,7 +27,16 @@ struct Options {
     /// Let the machine's clock be the host's, instead of counting instructions.
     #[arg(long)]
     wall: bool,
-    /// Leave out some of it.
+    /// Draw the figures into this file.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+    /// Measure quickly, compare with the figures that are kept in the repository, and fail if something got worse.
+    #[arg(long)]
+    check: bool,
+    /// Measure quickly, and keep the figures in the repository.
+    #[arg(long, conflicts_with = "check")]
+    update: bool,
+    /// Only some of it.
     #[arg(long, value_name = "PART", value_enum, value_delimiter = ',')]
     only: Vec<Part>,
     /// QEMU's plugin.
@@ -55,18 +66,41 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> Result<bool> {
     let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
     let host = Host { plugin: options.plugin.canonicalize().context("the plugin")?, checkout };
-    let report = measure(&host, options)?;
+    let (report, latencies) = measure(&host, options)?;
     println!("{}", table::markdown(&report));
+    if let Some(path) = &options.svg {
+        plot::svg(path, &report, &latencies).map_err(|error| anyhow!("{}: {error}", path.display()))?;
+    }
     if let Some(path) = &options.json {
         let text = serde_json::to_string_pretty(&report)? + "\n";
         fs::write(path, text).with_context(|| path.display().to_string())?;
     }
-    Ok(true)
+    compare(&host, options, &report)
 }
 
-fn measure(host: &Host, options: &Options) -> Result<Report> {
+/// Returns whether nothing got worse.
+fn compare(host: &Host, options: &Options, report: &Report) -> Result<bool> {
+    let kept = host.checkout.join("scripts/benchmark/baseline.toml");
+    let now = Baseline::of(report);
+    if options.update {
+        now.write(&kept)?;
+    }
+    if !options.check {
+        return Ok(true);
+    }
+    let before = Baseline::read(&kept)?;
+    let worse = before.worse(&now)?;
+    match worse.as_slice() {
+        [] => println!("Nothing got worse since {}.", before.commit),
+        _ => println!("Worse than at {}:\n  {}", before.commit, worse.join("\n  ")),
+    }
+    Ok(worse.is_empty())
+}
+
+fn measure(host: &Host, options: &Options) -> Result<(Report, Latencies)> {
     let clock = if options.wall { Clock::Wall } else { Clock::Instructions };
-    let amount = if options.quick { Amount::QUICK } else { Amount::FULL };
+    let quick = options.quick || options.check || options.update;
+    let amount = if quick { Amount::QUICK } else { Amount::FULL };
     let (name, unit) = match clock {
         Clock::Instructions => ("icount", "instructions"),
         Clock::Wall => ("wall", "nanoseconds"),
@@ -76,12 +110,13 @@ fn measure(host: &Host, options: &Options) -> Result<Report> {
         commit: commit(&host.checkout)?,
         clock: name.to_owned(),
         unit: unit.to_owned(),
-        quick: options.quick,
+        quick,
         ..Report::default()
     };
     let wanted = |part| options.only.is_empty() || options.only.contains(&part);
+    let mut latencies = Latencies::new();
     if wanted(Part::Contenders) {
-        measure::contenders(host, clock, amount, &mut report)?;
+        latencies = measure::contenders(host, clock, amount, &mut report)?;
     }
     if wanted(Part::Start) {
         report.start = Some(measure::start(host, clock)?);
@@ -90,7 +125,7 @@ fn measure(host: &Host, options: &Options) -> Result<Report> {
         report.scale = measure::scale(host, clock, amount)?;
     }
     report.compare();
-    Ok(report)
+    Ok((report, latencies))
 }
 
 /// The commit that is checked out, with a mark if there is something else than that.

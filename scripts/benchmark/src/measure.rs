@@ -13,7 +13,7 @@ use crate::image::{Image, MOST_GUESTS};
 use crate::spent::Spent;
 use crate::stack::{Clock, Host, Run, Stack, Where};
 use crate::statistics::{Distribution, as_f64, per, rank};
-use crate::workload::{Contender, Workload, edges};
+use crate::workload::{Contender, Workload};
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug)]
@@ -112,10 +112,7 @@ fn turn(stack: &mut Stack, workload: Workload, contender: Contender, amount: Amo
     let place = contender.place();
     let run = match workload.command(contender, amount.requests) {
         Some(command) => stack.run(place, &command)?,
-        None => {
-            let (chip, line) = edges(contender);
-            stack.edges(place, chip, line, amount.edges)?
-        }
+        None => stack.edges(place, contender.chip(), contender.line(), amount.edges)?,
     };
     // A daemon may have made a thread for what was asked of it.
     stack.threads.extend(stack.find_threads()?);
@@ -201,7 +198,10 @@ fn common(runs: &[Run]) -> Result<(&Record, &Record)> {
     let from = runs.iter().map(|run| &run.begin).max_by_key(|record| record.instructions);
     let to = runs.iter().map(|run| &run.finish).min_by_key(|record| record.instructions);
     let (from, to) = from.zip(to).context("nobody runs")?;
-    ensure!(from.instructions < to.instructions, "one had ended before another began: let them ask more often");
+    ensure!(
+        from.instructions < to.instructions,
+        "one had ended before another began: let them ask more often"
+    );
     Ok((from, to))
 }
 

@@ -204,8 +204,7 @@ mod tests {
             (Party::Xen, 6),
         ]);
         let places = Spent::between(&from, &to, &threads).places(2);
-        let expected =
-            Places { guest: 4.0, xen: 3.0, kernel: 20.0, shim: 10.0, daemon: 5.0, other: 0.0 };
+        let expected = Places { guest: 4.0, xen: 3.0, kernel: 20.0, shim: 10.0, daemon: 5.0, other: 0.0 };
         assert_eq!(places, expected);
         assert_eq!(places.outside_guest(), 38.0);
     }

@@ -14,7 +14,7 @@ use e2e::host::machine::{DRIVER_DOMAIN, GUEST_A, ICOUNT, Machine};
 use e2e::request::End;
 use ledger::{Mark, Record};
 
-use crate::image::{EDGES, Image, SOCKETS};
+use crate::image::{CHIP, Image, SOCKETS};
 use crate::records::{Records, of};
 use crate::spent::{Program, Threads};
 
@@ -50,6 +50,15 @@ pub struct Run {
     pub finish: Record,
     /// How many transfers have failed, by the agent.
     pub errors: u64,
+}
+
+/// A line, as who watches it counts, and as the chip does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lines {
+    /// For who watches it.
+    pub seen: u32,
+    /// On the chip.
+    pub driven: u32,
 }
 
 /// Where a command runs.
@@ -100,7 +109,7 @@ impl Stack {
         let machine = Machine::start(&place)?;
         machine.driver_domain.check(&["/bin/busybox", "true"], PATIENCE)?;
         if let Image::Contenders = image {
-            make_edges_chip(&machine.driver_domain)?;
+            make_chip(&machine.driver_domain)?;
             start_upstream(&machine.driver_domain)?;
         }
         machine.wait_for_guests()?;
@@ -169,8 +178,10 @@ impl Stack {
     /// If one of them fails.
     pub fn run_together(&mut self, workloads: &[(Where, String)]) -> Result<Vec<Run>> {
         self.records.new_ones()?;
-        let started =
-            workloads.iter().map(|(place, command)| self.start(*place, command)).collect::<Result<Vec<_>>>()?;
+        let started = workloads
+            .iter()
+            .map(|(place, command)| self.start(*place, command))
+            .collect::<Result<Vec<_>>>()?;
         let mut outputs = Vec::new();
         for background in &started {
             outputs.push(wait_for(background)?);
@@ -186,12 +197,18 @@ impl Stack {
     ///
     /// # Errors
     /// If one of them fails.
-    pub fn edges(&mut self, place: Where, chip: &str, line: (u32, u32), count: u32) -> Result<Run> {
+    pub fn edges(&mut self, place: Where, chip: &str, line: Lines, count: u32) -> Result<Run> {
         self.records.new_ones()?;
-        let (seen, driven) = line;
+        let Lines { seen, driven } = line;
         let watcher = self.start(place, &format!("time-edges {chip} {seen} {count}"))?;
         let watching = watcher.look_until(LIMIT, |output| output.text().contains("watching"))?;
-        ensure!(watching.end == End::Running, "the watcher: {} {}", watching.text(), watching.error_text());
+        ensure!(
+            watching.end == End::Running,
+            "the watcher: {:?} {} {}",
+            watching.end,
+            watching.text(),
+            watching.error_text()
+        );
         let make = format!("make-edges {} {} 5", pull(&self.machine.driver_domain, driven)?, count + 1);
         self.machine.driver_domain.check(&words(&make), LIMIT)?;
         let text = wait_for(&watcher)?;
@@ -257,41 +274,38 @@ fn script(driver_domain: &Channel, text: &str) -> Result<String> {
     driver_domain.check(&["/bin/busybox", "sh", "-c", text], PATIENCE)
 }
 
-/// Makes the chip of edges: Linux's gpio-sim by configfs (Documentation/admin-guide/gpio/gpio-sim.rst).
-fn make_edges_chip(driver_domain: &Channel) -> Result<()> {
+/// Makes the chip that contenders share: Linux's gpio-sim by configfs (Documentation/admin-guide/gpio/gpio-sim.rst).
+fn make_chip(driver_domain: &Channel) -> Result<()> {
     let text = format!(
         "b=/bin/busybox; $b mount -t configfs none /sys/kernel/config && \
          $b mkdir -p /sys/kernel/config/gpio-sim/bench/bank && cd /sys/kernel/config/gpio-sim/bench && \
-         echo 8 >bank/num_lines && echo {EDGES} >bank/label && echo 1 >live"
+         echo 8 >bank/num_lines && echo {CHIP} >bank/label && echo 1 >live"
     );
-    script(driver_domain, &text).map(drop).context("the chip that makes edges")
+    script(driver_domain, &text).map(drop).context("the GPIO chip")
 }
 
-/// The file that pulls a line of the chip of edges.
+/// The file that pulls a line of that chip.
 fn pull(driver_domain: &Channel, line: u32) -> Result<String> {
     script(driver_domain, &format!("echo /sys/devices/platform/gpio-sim.*/gpiochip*/sim_gpio{line}/pull"))
 }
 
 /// Starts the upstream daemons, which go on for as long as the domain does.
 fn start_upstream(driver_domain: &Channel) -> Result<()> {
-    let chip = "cd /sys/bus/gpio/devices; for c in gpiochip*; do [ -e $c/of_node ] && echo ${c#gpiochip} own || echo ${c#gpiochip} sim; done";
-    let chips = script(driver_domain, chip)?;
-    let number = |kind: &str| {
-        let found = chips.lines().find_map(|line| line.strip_suffix(kind));
-        found.map(str::trim).with_context(|| format!("no {kind} chip among {chips:?}"))
-    };
+    // It takes the whole of a chip, which it knows by its number.
+    let chip =
+        script(driver_domain, "cd /sys/devices/platform/gpio-sim.*/gpiochip* && echo ${PWD##*gpiochip}")?;
     // It finds an adapter by its name only, and takes addresses in decimal.
     let adapter = script(driver_domain, "/bin/busybox cat /sys/bus/i2c/devices/i2c-0/name")?;
-    for (program, device, list) in [
-        ("vhost-device-i2c", "i2c", format!("{adapter}:72:80")),
-        ("vhost-device-gpio", "gpio", number("own")?.to_owned()),
-        ("vhost-device-gpio", "edges", number("sim")?.to_owned()),
-    ] {
+    for (program, device, list) in
+        [("vhost-device-i2c", "i2c", format!("{adapter}:72:80")), ("vhost-device-gpio", "gpio", chip)]
+    {
         let path = format!("{SOCKETS}{device}");
         let program = format!("/usr/bin/{program}");
         let daemon = [program.as_str(), "-s", &path, "-c", "1", "-l", &list];
         let daemon = driver_domain.start(&daemon)?;
-        let wait = format!("for i in 1 2 3 4 5 6 7 8; do [ -S {path}0 ] && exit; /bin/busybox sleep 1; done; exit 1");
+        let wait = format!(
+            "for i in 1 2 3 4 5 6 7 8; do [ -S {path}0 ] && exit; /bin/busybox sleep 1; done; exit 1"
+        );
         if script(driver_domain, &wait).is_err() {
             let said = daemon.look()?;
             bail!("{program} does not start: {} {}", said.text(), said.error_text());
@@ -309,7 +323,10 @@ mod tests {
     #[test]
     fn threads_are_known_by_their_programs() {
         let known = |line| thread(line).map(|(number, program)| (number, program));
-        assert_eq!(known("thread=41 program=backend command=/usr/bin/backend i2c"), Some((41, Program::Daemon)));
+        assert_eq!(
+            known("thread=41 program=backend command=/usr/bin/backend i2c"),
+            Some((41, Program::Daemon))
+        );
         assert_eq!(known("thread=42 program=vhost-device-i2c command="), Some((42, Program::Daemon)));
         assert_eq!(known("thread=7 program=xen-frontend-shim command=x"), Some((7, Program::Shim)));
         assert_eq!(known("thread=8 program=agent command=x"), Some((8, Program::Other)));
@@ -318,9 +335,7 @@ mod tests {
 
     #[test]
     fn a_workload_has_two_ends() {
-        let record = |mark: Mark| {
-            Record { mark: mark.number(), domain: 2, ..Record::default() }
-        };
+        let record = |mark: Mark| Record { mark: mark.number(), domain: 2, ..Record::default() };
         let records = [record(Mark::Begin), record(Mark::Finish)];
         assert_eq!(ends(&records, Where::Guest(0), "transfers=5 errors=2").unwrap().errors, 2);
         assert!(ends(&records, Where::Guest(1), "transfers=5 errors=2").is_err());

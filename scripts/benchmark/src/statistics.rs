@@ -54,7 +54,8 @@ pub fn per(sum: u64, count: u64) -> f64 {
 /// What is counted here is far below 2^53, from where on a number with a fraction is not exact.
 #[must_use]
 pub fn as_f64(count: u64) -> f64 {
-    let [high, low] = [count >> 32, count & u64::from(u32::MAX)].map(|half| u32::try_from(half).unwrap_or_default());
+    let [high, low] =
+        [count >> 32, count & u64::from(u32::MAX)].map(|half| u32::try_from(half).unwrap_or_default());
     f64::from(high) * 4_294_967_296.0 + f64::from(low)
 }
 
@@ -66,10 +67,7 @@ mod tests {
     fn ranks_are_the_nearest() {
         let costs: Vec<u64> = (1..=1000).rev().collect();
         let distribution = Distribution::of(&costs).unwrap();
-        assert_eq!(
-            distribution,
-            Distribution { least: 1, median: 500, p99: 990, p999: 999, most: 1000 }
-        );
+        assert_eq!(distribution, Distribution { least: 1, median: 500, p99: 990, p999: 999, most: 1000 });
         assert_eq!(Distribution::of(&[7]).unwrap().p99, 7);
         assert_eq!(Distribution::of(&[1, 2, 3, 4]).unwrap().median, 2);
         assert_eq!(Distribution::of(&[]), None);

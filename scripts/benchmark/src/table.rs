@@ -14,7 +14,8 @@ const CONTENDERS: [&str; 4] = ["ours", "upstream", "ioctl", "ours_under_load"];
 /// The whole report.
 #[must_use]
 pub fn markdown(report: &Report) -> String {
-    [costs(report), places(report), counted(report), start_and_idle(report), scale(report), ratios(report)].concat()
+    [costs(report), places(report), counted(report), start_and_idle(report), scale(report), ratios(report)]
+        .concat()
 }
 
 fn all(report: &Report) -> impl Iterator<Item = (&str, &str, &Figures)> {
@@ -55,15 +56,23 @@ fn costs(report: &Report) -> String {
 fn places(report: &Report) -> String {
     let head = ["", "guest", "Xen", "driver-domain kernel", "shim", "daemon", "caller"];
     let row = |(workload, contender, figures): (&str, &str, &Figures)| {
-        let [guest, xen, kernel, shim, daemon, other] = figures.places.named().map(|(_, value)| format!("{value:.0}"));
+        let [guest, xen, kernel, shim, daemon, other] =
+            figures.places.named().map(|(_, value)| format!("{value:.0}"));
         [format!("{workload}, {contender}"), guest, xen, kernel, shim, daemon, other]
     };
     rows("Where the instructions go (mean of all requests)", head, all(report).map(row))
 }
 
 fn counted(report: &Report) -> String {
-    let head =
-        ["", "Xen entries", "hypercalls", "system calls", "context switches", "TLB invalidations (Xen + kernel)", "page faults"];
+    let head = [
+        "",
+        "Xen entries",
+        "hypercalls",
+        "system calls",
+        "context switches",
+        "TLB invalidations (Xen + kernel)",
+        "page faults",
+    ];
     let row = |(workload, contender, figures): (&str, &str, &Figures)| {
         let counted = &figures.counted;
         [

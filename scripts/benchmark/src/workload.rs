@@ -2,8 +2,8 @@
 
 //! What is measured, and of whom.
 
-use crate::image::{IOCTL, OURS, UPSTREAM};
-use crate::stack::Where;
+use crate::image::{CHIP, IOCTL, OURS, UPSTREAM};
+use crate::stack::{Lines, Where};
 
 /// Who is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,12 +40,22 @@ impl Contender {
         }
     }
 
-    /// Its line of a chip, as it counts: our daemon gives a guest the lines that it has, upstream's the whole chip.
-    fn line(self) -> u32 {
+    /// The chip, where the contender is.
+    #[must_use]
+    pub fn chip(self) -> &'static str {
         match self {
-            Self::Ours => OURS,
-            Self::Upstream => UPSTREAM,
-            Self::Ioctl => IOCTL,
+            Self::Ioctl => CHIP,
+            Self::Ours | Self::Upstream => "gpiochip0",
+        }
+    }
+
+    /// Its line: our daemon gives a guest the lines that are its own, upstream's the whole chip.
+    #[must_use]
+    pub fn line(self) -> Lines {
+        match self {
+            Self::Ours => Lines { seen: 0, driven: OURS },
+            Self::Upstream => Lines { seen: UPSTREAM, driven: UPSTREAM },
+            Self::Ioctl => Lines { seen: IOCTL, driven: IOCTL },
         }
     }
 }
@@ -88,34 +98,15 @@ impl Workload {
     /// The agent's command for `contender`, for so many requests. Edges have none: two programs make them.
     #[must_use]
     pub fn command(self, contender: Contender, count: u32) -> Option<String> {
-        let line = contender.line();
+        let (chip, line) = (contender.chip(), contender.line().seen);
         Some(match self {
             Self::I2cRead => format!("time-i2c 0 0x48 0 2 {count}"),
             Self::EepromRead => format!("time-i2c 0 0x50 0 32 {count}"),
             Self::I2cFlight => format!("time-i2c-flight 0 0x48 8 {count}"),
-            Self::GpioGet => format!("time-gpio-get {} {line} {count}", chip(contender)),
-            Self::GpioSet => format!("time-gpio-set {} {line} {count}", chip(contender)),
+            Self::GpioGet => format!("time-gpio-get {chip} {line} {count}"),
+            Self::GpioSet => format!("time-gpio-set {chip} {line} {count}"),
             Self::GpioEdge => return None,
         })
-    }
-}
-
-/// The chip with the line that is read and driven, where the contender is.
-fn chip(contender: Contender) -> &'static str {
-    match contender {
-        // The label that the kernel gives the PL061 at this address.
-        Contender::Ioctl => "9030000.gpio",
-        Contender::Ours | Contender::Upstream => "gpiochip0",
-    }
-}
-
-/// The chip of edges where the contender is, the line as it counts, and as the chip in the driver domain does.
-#[must_use]
-pub fn edges(contender: Contender) -> (&'static str, (u32, u32)) {
-    let line = contender.line();
-    match contender {
-        Contender::Ioctl => (crate::image::EDGES, (line, line)),
-        Contender::Ours | Contender::Upstream => ("gpiochip1", (line, line)),
     }
 }
 
@@ -125,7 +116,7 @@ mod tests {
 
     #[test]
     fn no_two_contenders_drive_one_line() {
-        let mut lines = Contender::ALL.map(Contender::line).to_vec();
+        let mut lines = Contender::ALL.map(|contender| contender.line().driven).to_vec();
         lines.dedup();
         assert_eq!(lines.len(), Contender::ALL.len());
     }

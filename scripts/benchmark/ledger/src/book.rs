@@ -91,7 +91,13 @@ impl Ledger {
     }
 
     /// A program makes a mark; `counts` are those of all accounts. Returns a record if the mark asks for one.
-    pub fn mark(&mut self, account: usize, mark: Mark, counts: &[Counts], nanoseconds: u64) -> Option<Record> {
+    pub fn mark(
+        &mut self,
+        account: usize,
+        mark: Mark,
+        counts: &[Counts],
+        nanoseconds: u64,
+    ) -> Option<Record> {
         let now = Moment { instructions: instructions(counts), nanoseconds };
         let domain = self.parties.get(account)?.domain()?;
         let workload = self.workloads.entry(domain).or_default();

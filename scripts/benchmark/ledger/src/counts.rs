@@ -56,14 +56,8 @@ pub type Counts = [u64; KINDS];
 
 impl Kind {
     /// All of them, each at its place.
-    pub const ALL: [Self; KINDS] = [
-        Self::Instructions,
-        Self::Invalidations,
-        Self::Faults,
-        Self::Returns,
-        Self::Waits,
-        Self::Switches,
-    ];
+    pub const ALL: [Self; KINDS] =
+        [Self::Instructions, Self::Invalidations, Self::Faults, Self::Returns, Self::Waits, Self::Switches];
 
     /// Where it is among the counters of an account.
     #[must_use]

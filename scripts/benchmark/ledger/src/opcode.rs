@@ -53,17 +53,17 @@ mod tests {
         for (word, special) in [
             (0xd51c_2103, Some(Special::Domain(3))),
             (0xd518_d035, Some(Special::Counted(Kind::Switches))), // msr contextidr_el1, x21
-            (0xd401_d422, Some(Special::Hypercall)), // hvc #0xea1
-            (0xd400_0002, Some(Special::Firmware)), // hvc #0
-            (0xd400_0001, Some(Special::SystemCall)), // svc #0
-            (0xd503_2eff, Some(Special::Mark)), // hint #119
-            (0xd503_201f, None), // nop
+            (0xd401_d422, Some(Special::Hypercall)),               // hvc #0xea1
+            (0xd400_0002, Some(Special::Firmware)),                // hvc #0
+            (0xd400_0001, Some(Special::SystemCall)),              // svc #0
+            (0xd503_2eff, Some(Special::Mark)),                    // hint #119
+            (0xd503_201f, None),                                   // nop
             (0xd50c_83df, Some(Special::Counted(Kind::Invalidations))), // tlbi vmalls12e1is
             (0xd508_8323, Some(Special::Counted(Kind::Invalidations))), // tlbi vae1is, x3
-            (0xd538_6001, Some(Special::Counted(Kind::Faults))), // mrs x1, far_el1
-            (0xd69f_03e0, Some(Special::Counted(Kind::Returns))), // eret
-            (0xd503_207f, Some(Special::Counted(Kind::Waits))), // wfi
-            (0xd65f_03c0, None), // ret
+            (0xd538_6001, Some(Special::Counted(Kind::Faults))),   // mrs x1, far_el1
+            (0xd69f_03e0, Some(Special::Counted(Kind::Returns))),  // eret
+            (0xd503_207f, Some(Special::Counted(Kind::Waits))),    // wfi
+            (0xd65f_03c0, None),                                   // ret
         ] {
             assert_eq!(Special::of(word), special, "{word:#x}");
         }

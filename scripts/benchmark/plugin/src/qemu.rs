@@ -58,7 +58,12 @@ unsafe extern "C" {
     fn qemu_plugin_tb_get_insn(tb: *const Tb, place: usize) -> *mut Insn;
     fn qemu_plugin_insn_data(insn: *const Insn, to: *mut c_void, size: usize) -> usize;
     fn qemu_plugin_insn_vaddr(insn: *const Insn) -> u64;
-    fn qemu_plugin_register_vcpu_insn_exec_cb(insn: *mut Insn, call: Executed, flags: c_int, data: *mut c_void);
+    fn qemu_plugin_register_vcpu_insn_exec_cb(
+        insn: *mut Insn,
+        call: Executed,
+        flags: c_int,
+        data: *mut c_void,
+    );
     fn qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(
         insn: *mut Insn,
         operation: c_int,
@@ -209,7 +214,12 @@ static HANDLES: OnceLock<Handles> = OnceLock::new();
 
 /// QEMU calls this once.
 #[unsafe(no_mangle)]
-extern "C" fn qemu_plugin_install(id: u64, _info: *const c_void, count: c_int, words: *const *const c_char) -> c_int {
+extern "C" fn qemu_plugin_install(
+    id: u64,
+    _info: *const c_void,
+    count: c_int,
+    words: *const *const c_char,
+) -> c_int {
     let words = (0..usize::try_from(count).unwrap_or_default()).map(|place| {
         // SAFETY: QEMU passes `count` pointers to strings, which live during this call.
         let word = unsafe { *words.add(place) };
