@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use e2e::host::machine::{Guest, Place};
 use images::build::Job;
-use images::emit::ramdisk::SHIM_CONFIG;
+use images::emit::ramdisk::{SHELL, SHIM_CONFIG, inittab};
 use images::emit::shim::shim;
 use images::load::load;
 use xen_frontend_shim::config::{Backend, Config, Device};
@@ -18,6 +18,9 @@ use xen_frontend_shim::config::{Backend, Config, Device};
 pub const SOCKETS: &str = "/run/upstream-";
 /// The GPIO chip that contenders share: Linux's gpio-sim, by its label. A program makes the edges on it.
 pub const CHIP: &str = "bench";
+/// The script that makes it.
+const MAKE_CHIP: &str = "/usr/bin/make-chip";
+const AGENT: &str = "/usr/bin/agent";
 /// The line of it that each contender has.
 pub const OURS: u32 = 0;
 /// Likewise.
@@ -60,9 +63,11 @@ impl Image {
 
     fn manifest(self) -> String {
         let files = [
-            ("/usr/bin/agent", "bin/agent"),
+            (AGENT, "bin/agent"),
             ("/usr/bin/vhost-device-i2c", "upstream/vhost-device-i2c"),
             ("/usr/bin/vhost-device-gpio", "upstream/vhost-device-gpio"),
+            (MAKE_CHIP, "make-chip"),
+            ("/etc/inittab", "inittab"),
             (SHIM_CONFIG, "shim.toml"),
         ]
         .map(|(destination, source)| format!("\"{destination}\" = \"{source}\""))
@@ -82,6 +87,15 @@ impl Image {
         head + &guests
     }
 
+    /// What the driver domain's init does: it makes the chip before it starts the shim.
+    fn inittab(self) -> String {
+        let chip = match self {
+            Self::Contenders => format!("::sysinit:{SHELL} {MAKE_CHIP}\n"),
+            Self::Guests(_) => String::new(),
+        };
+        inittab(&[AGENT]) + &chip
+    }
+
     /// Builds it from `files`, below `target`. Returns where it is and what it is made of.
     ///
     /// # Errors
@@ -92,6 +106,8 @@ impl Image {
         let manifest = target.join(format!("{}.toml", self.name()));
         let image = target.join(self.name());
         fs::write(&manifest, self.manifest())?;
+        fs::copy(checkout.join("scripts/benchmark/make-chip"), files.join("make-chip"))?;
+        fs::write(files.join("inittab"), self.inittab())?;
         let loaded = load(&manifest)?;
         let plan = loaded.plan()?;
         let config = self.with_others(shim(&plan));

@@ -24,15 +24,17 @@ pub struct Amount {
     pub requests: u32,
     /// How many edges.
     pub edges: u32,
-    /// How many requests each of eight guests does.
+    /// How many requests each of several guests does: so many that all of them are at it together for a while.
     pub each: u32,
+    /// How many guests do.
+    pub steps: &'static [usize],
 }
 
 impl Amount {
     /// For figures to publish.
-    pub const FULL: Self = Self { rounds: 5, requests: 1000, edges: 200, each: 600 };
+    pub const FULL: Self = Self { rounds: 5, requests: 1000, edges: 200, each: 1000, steps: &[1, 2, 4, MOST_GUESTS] };
     /// For a look: [`Amount::FULL`] takes too long for that.
-    pub const QUICK: Self = Self { rounds: 3, requests: 200, edges: 30, each: 150 };
+    pub const QUICK: Self = Self { rounds: 3, requests: 200, edges: 30, each: 500, steps: &[1, MOST_GUESTS] };
 }
 
 /// What the guest of load does, until it is stopped.
@@ -171,7 +173,7 @@ pub fn scale(host: &Host, clock: Clock, amount: Amount) -> Result<BTreeMap<Strin
     for workload in [Workload::I2cRead, Workload::GpioGet] {
         let most = u64::try_from(MOST_GUESTS)?;
         let mut scale = Scale { guests: most, devices: 2, ..Scale::default() };
-        for guests in [1, 2, 4, MOST_GUESTS] {
+        for &guests in amount.steps {
             eprintln!("bench: {} by {guests} of {MOST_GUESTS} guests", workload.name());
             let command = match workload {
                 Workload::GpioGet => format!("time-gpio-get gpiochip0 0 {}", amount.each),

@@ -5,23 +5,25 @@
 use std::mem;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use e2e::host::PATIENCE;
 use e2e::host::channel::{Background, Channel};
 use e2e::host::machine::{DRIVER_DOMAIN, GUEST_A, ICOUNT, Machine};
 use e2e::request::End;
 use ledger::{Mark, Record};
 
-use crate::image::{CHIP, Image, SOCKETS};
+use crate::image::{Image, SOCKETS};
 use crate::records::{Records, of};
 use crate::spent::{Program, Threads};
 
 /// How long a workload may take.
 const LIMIT: Duration = Duration::from_secs(600);
-/// How often to see whether the last one has ended: each look disturbs what is measured.
-const LOOK: Duration = Duration::from_secs(2);
+/// After so long it is asked whether a workload has failed.
+const LOOK: Duration = Duration::from_secs(60);
+/// How often the plugin's file is looked at.
+const INTERVAL: Duration = Duration::from_millis(50);
 
 /// How the machine's clock runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,9 +85,28 @@ impl Where {
     }
 }
 
+/// The machine, by its domains.
+struct Domains(Machine);
+
+impl Domains {
+    fn channel(&self, place: Where) -> Result<&Channel> {
+        match place {
+            Where::Driver => Ok(&self.0.driver_domain),
+            Where::Guest(place) => {
+                Ok(self.0.guests.get(place).with_context(|| format!("there is no guest {place}"))?)
+            }
+        }
+    }
+
+    /// Starts a program that goes on until what is returned goes.
+    fn start(&self, place: Where, command: &str) -> Result<Background<'_>> {
+        self.channel(place)?.start(&words(command)).with_context(|| command.to_owned())
+    }
+}
+
 /// The machine.
 pub struct Stack {
-    machine: Machine,
+    machine: Domains,
     records: Records,
     /// What the threads of the driver domain are.
     pub threads: Threads,
@@ -109,13 +130,12 @@ impl Stack {
         let machine = Machine::start(&place)?;
         machine.driver_domain.check(&["/bin/busybox", "true"], PATIENCE)?;
         if let Image::Contenders = image {
-            make_chip(&machine.driver_domain)?;
             start_upstream(&machine.driver_domain)?;
         }
         machine.wait_for_guests()?;
         let mut records = Records::new(output);
         let boot = records.new_ones()?;
-        let mut stack = Self { machine, records, threads: Threads::new(), boot };
+        let mut stack = Self { machine: Domains(machine), records, threads: Threads::new(), boot };
         stack.threads = stack.find_threads()?;
         Ok(stack)
     }
@@ -125,17 +145,8 @@ impl Stack {
     /// # Errors
     /// If the agent does not say.
     pub fn find_threads(&self) -> Result<Threads> {
-        let text = self.machine.driver_domain.check(&["/usr/bin/agent", "threads"], PATIENCE)?;
+        let text = self.machine.0.driver_domain.check(&["/usr/bin/agent", "threads"], PATIENCE)?;
         Ok(text.lines().filter_map(thread).collect())
-    }
-
-    fn channel(&self, place: Where) -> Result<&Channel> {
-        match place {
-            Where::Driver => Ok(&self.machine.driver_domain),
-            Where::Guest(place) => {
-                Ok(self.machine.guests.get(place).with_context(|| format!("there is no guest {place}"))?)
-            }
-        }
     }
 
     /// Runs one workload to its end.
@@ -143,19 +154,8 @@ impl Stack {
     /// # Errors
     /// If it fails, or the plugin has not seen it.
     pub fn run(&mut self, place: Where, command: &str) -> Result<Run> {
-        self.records.new_ones()?;
-        let words = words(command);
-        let text = self.channel(place)?.check(&words, LIMIT)?;
-        let records = self.records.new_ones()?;
-        ends(&records, place, &text).with_context(|| command.to_owned())
-    }
-
-    /// Starts a program that goes on until what is returned goes.
-    ///
-    /// # Errors
-    /// If it cannot be started.
-    pub fn start(&self, place: Where, command: &str) -> Result<Background<'_>> {
-        self.channel(place)?.start(&words(command))
+        let mut runs = self.run_together(&[(place, command.to_owned())])?;
+        runs.pop().context("one workload, no run")
     }
 
     /// Runs one workload to its end while something else runs beside it.
@@ -164,12 +164,11 @@ impl Stack {
     /// As [`Stack::run`].
     pub fn run_beside(&mut self, other: Where, load: &str, place: Where, command: &str) -> Result<Run> {
         self.records.new_ones()?;
-        let load = self.start(other, load)?;
-        let text = self.channel(place)?.check(&words(command), LIMIT)?;
+        let load = self.machine.start(other, load)?;
+        let runs = watch(&self.machine, &mut self.records, &[(place, command.to_owned())], |_| Ok(()))?;
         let end = load.look()?;
         ensure!(end.end == End::Running, "the load has ended: {} {}", end.text(), end.error_text());
-        drop(load);
-        ends(&self.records.new_ones()?, place, &text).with_context(|| command.to_owned())
+        runs.into_iter().next().context("one workload, no run")
     }
 
     /// Runs workloads at the same time, each to its end.
@@ -178,19 +177,7 @@ impl Stack {
     /// If one of them fails.
     pub fn run_together(&mut self, workloads: &[(Where, String)]) -> Result<Vec<Run>> {
         self.records.new_ones()?;
-        let started = workloads
-            .iter()
-            .map(|(place, command)| self.start(*place, command))
-            .collect::<Result<Vec<_>>>()?;
-        let mut outputs = Vec::new();
-        for background in &started {
-            outputs.push(wait_for(background)?);
-        }
-        drop(started);
-        let records = self.records.new_ones()?;
-        let runs = workloads.iter().zip(&outputs);
-        runs.map(|((place, command), text)| ends(&records, *place, text).with_context(|| command.clone()))
-            .collect()
+        watch(&self.machine, &mut self.records, workloads, |_| Ok(()))
     }
 
     /// Runs a watcher of edges, and makes them.
@@ -200,20 +187,20 @@ impl Stack {
     pub fn edges(&mut self, place: Where, chip: &str, line: Lines, count: u32) -> Result<Run> {
         self.records.new_ones()?;
         let Lines { seen, driven } = line;
-        let watcher = self.start(place, &format!("time-edges {chip} {seen} {count}"))?;
-        let watching = watcher.look_until(LIMIT, |output| output.text().contains("watching"))?;
-        ensure!(
-            watching.end == End::Running,
-            "the watcher: {:?} {} {}",
-            watching.end,
-            watching.text(),
-            watching.error_text()
-        );
-        let make = format!("make-edges {} {} 5", pull(&self.machine.driver_domain, driven)?, count + 1);
-        self.machine.driver_domain.check(&words(&make), LIMIT)?;
-        let text = wait_for(&watcher)?;
-        drop(watcher);
-        ends(&self.records.new_ones()?, place, &text)
+        let driver_domain = &self.machine.0.driver_domain;
+        let make = format!("make-edges {} {} 5", pull(driver_domain, driven)?, count + 1);
+        let mut maker = None;
+        let workload = [(place, format!("time-edges {chip} {seen} {count}"))];
+        let runs = watch(&self.machine, &mut self.records, &workload, |watchers| {
+            for watcher in watchers {
+                let watching = watcher.look_until(LIMIT, |output| output.text().contains("watching"))?;
+                let said = (watching.end, watching.text(), watching.error_text());
+                ensure!(said.0 == End::Running, "the watcher: {said:?}");
+            }
+            maker = Some(driver_domain.start(&words(&make))?);
+            Ok(())
+        })?;
+        runs.into_iter().next().context("one workload, no run")
     }
 
     /// Whether all of it still runs.
@@ -221,7 +208,7 @@ impl Stack {
     /// # Errors
     /// If something has ended.
     pub fn alive(&mut self) -> Result<()> {
-        self.machine.alive()
+        self.machine.0.alive()
     }
 }
 
@@ -239,15 +226,41 @@ fn words(command: &str) -> Vec<&str> {
     ["/usr/bin/agent"].into_iter().chain(command.split(' ')).collect()
 }
 
-fn wait_for(background: &Background<'_>) -> Result<String> {
-    loop {
-        let output = background.look()?;
-        match output.end {
-            End::Running => sleep(LOOK),
-            _ if output.succeeded() => return Ok(output.text()),
-            _ => bail!("it failed: {} {}", output.text(), output.error_text()),
+/// Starts workloads, does what is to be done beside them, and waits for their ends. It is the plugin's file that is looked
+/// at meanwhile, and not the console: what goes over that would be measured.
+fn watch<'a>(
+    machine: &'a Domains,
+    records: &mut Records,
+    workloads: &[(Where, String)],
+    beside: impl FnOnce(&[Background<'a>]) -> Result<()>,
+) -> Result<Vec<Run>> {
+    let started: Vec<_> =
+        workloads.iter().map(|(place, command)| machine.start(*place, command)).collect::<Result<_>>()?;
+    beside(&started)?;
+    let mut seen = Vec::new();
+    let (end, mut look) = (Instant::now() + LIMIT, Instant::now() + LOOK);
+    let over = |seen: &[Record], place: Where| -> Result<bool> {
+        Ok(of(seen, place.domain()?, Mark::Finish).is_some())
+    };
+    for ((place, command), background) in workloads.iter().zip(&started) {
+        while !over(&seen, *place)? {
+            sleep(INTERVAL);
+            seen.extend(records.new_ones()?);
+            ensure!(Instant::now() < end, "`{command}` does not end");
+            if Instant::now() > look {
+                look = Instant::now() + LOOK;
+                let output = background.look()?;
+                let failed = output.end != End::Running && !output.succeeded();
+                ensure!(!failed, "`{command}`: {} {}", output.text(), output.error_text());
+            }
         }
     }
+    let runs = workloads.iter().zip(&started).map(|((place, command), background)| {
+        let output = background.look_until(LIMIT, |_| false)?;
+        ensure!(output.succeeded(), "`{command}`: {} {}", output.text(), output.error_text());
+        ends(&seen, *place, &output.text()).with_context(|| command.clone())
+    });
+    runs.collect()
 }
 
 /// A workload's records, and what its agent has printed.
@@ -274,16 +287,6 @@ fn script(driver_domain: &Channel, text: &str) -> Result<String> {
     driver_domain.check(&["/bin/busybox", "sh", "-c", text], PATIENCE)
 }
 
-/// Makes the chip that contenders share: Linux's gpio-sim by configfs (Documentation/admin-guide/gpio/gpio-sim.rst).
-fn make_chip(driver_domain: &Channel) -> Result<()> {
-    let text = format!(
-        "b=/bin/busybox; $b mount -t configfs none /sys/kernel/config && \
-         $b mkdir -p /sys/kernel/config/gpio-sim/bench/bank && cd /sys/kernel/config/gpio-sim/bench && \
-         echo 8 >bank/num_lines && echo {CHIP} >bank/label && echo 1 >live"
-    );
-    script(driver_domain, &text).map(drop).context("the GPIO chip")
-}
-
 /// The file that pulls a line of that chip.
 fn pull(driver_domain: &Channel, line: u32) -> Result<String> {
     script(driver_domain, &format!("echo /sys/devices/platform/gpio-sim.*/gpiochip*/sim_gpio{line}/pull"))
@@ -292,8 +295,7 @@ fn pull(driver_domain: &Channel, line: u32) -> Result<String> {
 /// Starts the upstream daemons, which go on for as long as the domain does.
 fn start_upstream(driver_domain: &Channel) -> Result<()> {
     // It takes the whole of a chip, which it knows by its number.
-    let chip =
-        script(driver_domain, "cd /sys/devices/platform/gpio-sim.*/gpiochip* && echo ${PWD##*gpiochip}")?;
+    let chip = script(driver_domain, "cd /sys/devices/platform/gpio-sim.*/gpiochip* && echo ${PWD##*gpiochip}")?;
     // It finds an adapter by its name only, and takes addresses in decimal.
     let adapter = script(driver_domain, "/bin/busybox cat /sys/bus/i2c/devices/i2c-0/name")?;
     for (program, device, list) in
@@ -303,13 +305,9 @@ fn start_upstream(driver_domain: &Channel) -> Result<()> {
         let program = format!("/usr/bin/{program}");
         let daemon = [program.as_str(), "-s", &path, "-c", "1", "-l", &list];
         let daemon = driver_domain.start(&daemon)?;
-        let wait = format!(
-            "for i in 1 2 3 4 5 6 7 8; do [ -S {path}0 ] && exit; /bin/busybox sleep 1; done; exit 1"
-        );
-        if script(driver_domain, &wait).is_err() {
-            let said = daemon.look()?;
-            bail!("{program} does not start: {} {}", said.text(), said.error_text());
-        }
+        // What it lacks it says at once; whether it serves, the guest that waits for it will say.
+        let said = daemon.look()?;
+        ensure!(said.end == End::Running, "{program} does not start: {} {}", said.text(), said.error_text());
         // What is dropped is stopped.
         mem::forget(daemon);
     }
