@@ -4,13 +4,13 @@
 
 use std::mem;
 use std::path::{Path, PathBuf};
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use e2e::host::PATIENCE;
 use e2e::host::channel::{Background, Channel};
 use e2e::host::machine::{DRIVER_DOMAIN, GUEST_A, ICOUNT, Machine};
+use e2e::host::process::wait_until;
 use e2e::request::End;
 use ledger::{Mark, Record};
 
@@ -21,9 +21,7 @@ use crate::spent::{Program, Threads};
 /// How long a workload may take.
 const LIMIT: Duration = Duration::from_secs(600);
 /// After so long it is asked whether a workload has failed.
-const LOOK: Duration = Duration::from_secs(60);
-/// How often the plugin's file is looked at.
-const INTERVAL: Duration = Duration::from_millis(50);
+const LOOK: Duration = Duration::from_secs(30);
 
 /// How the machine's clock runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,30 +152,31 @@ impl Stack {
     /// # Errors
     /// If it fails, or the plugin has not seen it.
     pub fn run(&mut self, place: Where, command: &str) -> Result<Run> {
-        let mut runs = self.run_together(&[(place, command.to_owned())])?;
-        runs.pop().context("one workload, no run")
+        self.run_beside(&[], place, command)
     }
 
-    /// Runs one workload to its end while something else runs beside it.
+    /// Runs one workload to its end while others, which take longer, run beside it.
     ///
     /// # Errors
-    /// As [`Stack::run`].
-    pub fn run_beside(&mut self, other: Where, load: &str, place: Where, command: &str) -> Result<Run> {
+    /// As [`Stack::run`], or if another ends before it.
+    pub fn run_beside(&mut self, others: &[(Where, String)], place: Where, command: &str) -> Result<Run> {
         self.records.new_ones()?;
-        let load = self.machine.start(other, load)?;
-        let runs = watch(&self.machine, &mut self.records, &[(place, command.to_owned())], |_| Ok(()))?;
-        let end = load.look()?;
-        ensure!(end.end == End::Running, "the load has ended: {} {}", end.text(), end.error_text());
-        runs.into_iter().next().context("one workload, no run")
-    }
-
-    /// Runs workloads at the same time, each to its end.
-    ///
-    /// # Errors
-    /// If one of them fails.
-    pub fn run_together(&mut self, workloads: &[(Where, String)]) -> Result<Vec<Run>> {
-        self.records.new_ones()?;
-        watch(&self.machine, &mut self.records, workloads, |_| Ok(()))
+        let started: Vec<_> =
+            others.iter().map(|(place, other)| self.machine.start(*place, other)).collect::<Result<_>>()?;
+        let mut seen = Vec::new();
+        wait_until("the others begin", LIMIT, || {
+            seen.extend(self.records.new_ones()?);
+            let begun = |(place, _): &(Where, String)| {
+                place.domain().is_ok_and(|domain| of(&seen, domain, Mark::Begin).is_some())
+            };
+            Ok(others.iter().all(begun).then_some(()))
+        })?;
+        let run = watch(&self.machine, &mut self.records, place, command, |_| Ok(()))?;
+        for (background, (_, other)) in started.iter().zip(others) {
+            let end = background.look()?;
+            ensure!(end.end == End::Running, "`{other}` has ended: {} {}", end.text(), end.error_text());
+        }
+        Ok(run)
     }
 
     /// Runs a watcher of edges, and makes them.
@@ -190,17 +189,14 @@ impl Stack {
         let driver_domain = &self.machine.0.driver_domain;
         let make = format!("make-edges {} {} 5", pull(driver_domain, driven)?, count + 1);
         let mut maker = None;
-        let workload = [(place, format!("time-edges {chip} {seen} {count}"))];
-        let runs = watch(&self.machine, &mut self.records, &workload, |watchers| {
-            for watcher in watchers {
-                let watching = watcher.look_until(LIMIT, |output| output.text().contains("watching"))?;
-                let said = (watching.end, watching.text(), watching.error_text());
-                ensure!(said.0 == End::Running, "the watcher: {said:?}");
-            }
+        let watcher = format!("time-edges {chip} {seen} {count}");
+        watch(&self.machine, &mut self.records, place, &watcher, |watcher| {
+            let watching = watcher.look_until(LIMIT, |output| output.text().contains("watching"))?;
+            let said = (watching.end, watching.text(), watching.error_text());
+            ensure!(said.0 == End::Running, "the watcher: {said:?}");
             maker = Some(driver_domain.start(&words(&make))?);
             Ok(())
-        })?;
-        runs.into_iter().next().context("one workload, no run")
+        })
     }
 
     /// Whether all of it still runs.
@@ -226,41 +222,32 @@ fn words(command: &str) -> Vec<&str> {
     ["/usr/bin/agent"].into_iter().chain(command.split(' ')).collect()
 }
 
-/// Starts workloads, does what is to be done beside them, and waits for their ends. It is the plugin's file that is looked
-/// at meanwhile, and not the console: what goes over that would be measured.
+/// Starts a workload, does what is to be done beside it, and waits for its end. It is the plugin's file that is looked at
+/// meanwhile, and not the console: what goes over that would be measured.
 fn watch<'a>(
     machine: &'a Domains,
     records: &mut Records,
-    workloads: &[(Where, String)],
-    beside: impl FnOnce(&[Background<'a>]) -> Result<()>,
-) -> Result<Vec<Run>> {
-    let started: Vec<_> =
-        workloads.iter().map(|(place, command)| machine.start(*place, command)).collect::<Result<_>>()?;
+    place: Where,
+    command: &str,
+    beside: impl FnOnce(&Background<'a>) -> Result<()>,
+) -> Result<Run> {
+    let started = machine.start(place, command)?;
     beside(&started)?;
     let mut seen = Vec::new();
-    let (end, mut look) = (Instant::now() + LIMIT, Instant::now() + LOOK);
-    let over = |seen: &[Record], place: Where| -> Result<bool> {
-        Ok(of(seen, place.domain()?, Mark::Finish).is_some())
-    };
-    for ((place, command), background) in workloads.iter().zip(&started) {
-        while !over(&seen, *place)? {
-            sleep(INTERVAL);
-            seen.extend(records.new_ones()?);
-            ensure!(Instant::now() < end, "`{command}` does not end");
-            if Instant::now() > look {
-                look = Instant::now() + LOOK;
-                let output = background.look()?;
-                let failed = output.end != End::Running && !output.succeeded();
-                ensure!(!failed, "`{command}`: {} {}", output.text(), output.error_text());
-            }
+    let mut look = Instant::now() + LOOK;
+    wait_until(command, LIMIT, || {
+        seen.extend(records.new_ones()?);
+        if Instant::now() > look {
+            look = Instant::now() + LOOK;
+            let output = started.look()?;
+            let failed = output.end != End::Running && !output.succeeded();
+            ensure!(!failed, "`{command}`: {} {}", output.text(), output.error_text());
         }
-    }
-    let runs = workloads.iter().zip(&started).map(|((place, command), background)| {
-        let output = background.look_until(LIMIT, |_| false)?;
-        ensure!(output.succeeded(), "`{command}`: {} {}", output.text(), output.error_text());
-        ends(&seen, *place, &output.text()).with_context(|| command.clone())
-    });
-    runs.collect()
+        Ok(of(&seen, place.domain()?, Mark::Finish).is_some().then_some(()))
+    })?;
+    let output = started.look_until(LIMIT, |_| false)?;
+    ensure!(output.succeeded(), "`{command}`: {} {}", output.text(), output.error_text());
+    ends(&seen, place, &output.text()).with_context(|| command.to_owned())
 }
 
 /// A workload's records, and what its agent has printed.
@@ -295,7 +282,8 @@ fn pull(driver_domain: &Channel, line: u32) -> Result<String> {
 /// Starts the upstream daemons, which go on for as long as the domain does.
 fn start_upstream(driver_domain: &Channel) -> Result<()> {
     // It takes the whole of a chip, which it knows by its number.
-    let chip = script(driver_domain, "cd /sys/devices/platform/gpio-sim.*/gpiochip* && echo ${PWD##*gpiochip}")?;
+    let chip =
+        script(driver_domain, "cd /sys/devices/platform/gpio-sim.*/gpiochip* && echo ${PWD##*gpiochip}")?;
     // It finds an adapter by its name only, and takes addresses in decimal.
     let adapter = script(driver_domain, "/bin/busybox cat /sys/bus/i2c/devices/i2c-0/name")?;
     for (program, device, list) in
@@ -320,7 +308,7 @@ mod tests {
 
     #[test]
     fn threads_are_known_by_their_programs() {
-        let known = |line| thread(line).map(|(number, program)| (number, program));
+        let known = thread;
         assert_eq!(
             known("thread=41 program=backend command=/usr/bin/backend i2c"),
             Some((41, Program::Daemon))

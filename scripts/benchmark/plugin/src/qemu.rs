@@ -5,6 +5,7 @@
 #![allow(unsafe_code)] // Foreign functions, and the two symbols that QEMU looks for.
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::slice;
 use std::sync::OnceLock;
 
 use ledger::Counts;
@@ -34,6 +35,15 @@ struct Entry {
 struct Array {
     data: *mut c_void,
     length: c_uint,
+}
+
+impl Array {
+    /// Where its elements are, which is somewhere also if there are none, and how many.
+    fn parts(&self) -> (*const c_void, usize) {
+        let length = usize::try_from(self.length).unwrap_or_default();
+        let data = if length == 0 { std::ptr::NonNull::<u64>::dangling().as_ptr().cast() } else { self.data };
+        (data.cast_const(), length)
+    }
 }
 
 /// `qemu_plugin_reg_descriptor`.
@@ -220,11 +230,11 @@ extern "C" fn qemu_plugin_install(
     count: c_int,
     words: *const *const c_char,
 ) -> c_int {
-    let words = (0..usize::try_from(count).unwrap_or_default()).map(|place| {
-        // SAFETY: QEMU passes `count` pointers to strings, which live during this call.
-        let word = unsafe { *words.add(place) };
-        // SAFETY: as above.
-        unsafe { CStr::from_ptr(word) }.to_string_lossy().into_owned()
+    let count = usize::try_from(count).unwrap_or_default();
+    // SAFETY: QEMU passes so many pointers, which live during this call.
+    let words = unsafe { slice::from_raw_parts(words, count) }.iter().map(|word| {
+        // SAFETY: each is to a string, which lives as long.
+        unsafe { CStr::from_ptr(*word) }.to_string_lossy().into_owned()
     });
     let in_turns = match counting::begin(words) {
         Ok(in_turns) => in_turns,
@@ -249,11 +259,10 @@ fn find_registers() -> [usize; 34] {
     // SAFETY: this is a vCPU's initialisation, where QEMU allows the call; the array is ours.
     let array = unsafe { qemu_plugin_get_registers() };
     let mut handles = [0; 34];
-    // SAFETY: a GArray has its data and its length.
-    let (data, length) = unsafe { ((*array).data.cast::<Descriptor>(), (*array).length) };
-    for place in 0..usize::try_from(length).unwrap_or_default() {
-        // SAFETY: the array has `length` descriptors.
-        let descriptor = unsafe { &*data.add(place) };
+    // SAFETY: it is a GArray, which has its data and its length.
+    let (data, length) = unsafe { &*array }.parts();
+    // SAFETY: the array has so many descriptors.
+    for descriptor in unsafe { slice::from_raw_parts(data.cast::<Descriptor>(), length) } {
         // SAFETY: QEMU's names are strings that stay.
         let name = unsafe { CStr::from_ptr(descriptor.name) }.to_string_lossy();
         if let Some(handle) = Register::named(&name).and_then(|register| handles.get_mut(register.place())) {
@@ -334,9 +343,10 @@ pub(crate) fn counts(accounts: usize) -> Vec<Counts> {
     let mut sums = vec![Counts::default(); accounts.min(ACCOUNTS)];
     for element in BOARD.get().map(Board::elements).unwrap_or_default() {
         for (account, sums) in sums.iter_mut().enumerate() {
+            let counts = element.cast::<Counts>().wrapping_add(account);
             // SAFETY: there are so many in an element. They may be counted on meanwhile by another processor; each counter is
             // read whole.
-            let counts = unsafe { element.cast::<Counts>().add(account).read_volatile() };
+            let counts = unsafe { counts.read_volatile() };
             sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
         }
     }
@@ -351,11 +361,13 @@ pub(crate) fn register(register: Register) -> u64 {
     let array = unsafe { g_byte_array_new() };
     // SAFETY: this is a callback of the thread that has the processor's state; the handle is QEMU's.
     let size = unsafe { qemu_plugin_read_register(std::ptr::without_provenance_mut(handle), array) };
+    // SAFETY: it is a GByteArray, which has its data and its length.
+    let (data, length) = unsafe { &*array }.parts();
+    // SAFETY: the array has so many bytes.
+    let read = unsafe { slice::from_raw_parts(data.cast::<u8>(), if size > 0 { length } else { 0 }) };
     let mut bytes = [0; 8];
-    if usize::try_from(size) == Ok(bytes.len()) {
-        // SAFETY: QEMU has put eight bytes into the array.
-        unsafe { std::ptr::copy_nonoverlapping((*array).data.cast(), bytes.as_mut_ptr(), bytes.len()) };
-    }
+    // In the order of the processor, the least first.
+    bytes.iter_mut().zip(read).for_each(|(byte, read)| *byte = *read);
     // SAFETY: the array is ours.
     unsafe { g_byte_array_unref(array) };
     u64::from_le_bytes(bytes)
