@@ -13,6 +13,7 @@ use e2e::host::machine::{DRIVER_DOMAIN, GUEST_A, ICOUNT, Machine};
 use e2e::host::process::wait_until;
 use e2e::request::End;
 use ledger::{Mark, Record};
+use serde_json::json;
 
 use crate::image::{Image, SOCKETS};
 use crate::records::{Records, of};
@@ -22,6 +23,11 @@ use crate::spent::{Program, Threads};
 const LIMIT: Duration = Duration::from_secs(600);
 /// After so long it is asked whether a workload has failed.
 const LOOK: Duration = Duration::from_secs(30);
+
+/// How long a message takes on the bus: three bytes at 100 kHz take a third of that.
+const MESSAGE: Duration = Duration::from_millis(1);
+/// The targets on the bus, a sensor and an EEPROM.
+const TARGETS: [u16; 2] = [0x48, 0x50];
 
 /// How the machine's clock runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,6 +132,7 @@ impl Stack {
         let mut place = place;
         place.arguments = arguments(&host.plugin, &output, clock);
         let machine = Machine::start(&place)?;
+        slow_down(&machine)?;
         machine.driver_domain.check(&["/bin/busybox", "true"], PATIENCE)?;
         if let Image::Contenders = image {
             start_upstream(&machine.driver_domain)?;
@@ -216,6 +223,17 @@ fn arguments(plugin: &Path, output: &Path, clock: Clock) -> Vec<String> {
         rest.extend(ICOUNT.map(str::to_owned));
     }
     ["-plugin".to_owned(), own].into_iter().chain(rest).collect()
+}
+
+/// Lets each message take a while on the bus. Without that it is up to the host, whether the answer is there before the
+/// driver domain has fallen asleep, and that is some thousand instructions. On a real bus it never is.
+fn slow_down(machine: &Machine) -> Result<()> {
+    for target in TARGETS {
+        let delay =
+            json!({ "address": target, "fault": { "delay-ms": MESSAGE.as_millis() }, "count": u32::MAX });
+        machine.i2c.control(&json!({ "inject": delay }))?;
+    }
+    Ok(())
 }
 
 fn words(command: &str) -> Vec<&str> {
