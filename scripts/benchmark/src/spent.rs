@@ -93,8 +93,18 @@ pub struct Counted {
     pub idle_waits: f64,
     /// Hypercalls of the driver domain, by name.
     pub hypercalls: BTreeMap<String, f64>,
-    /// System calls of daemons and shim, by name.
-    pub system_calls: BTreeMap<String, f64>,
+    /// System calls of the shim, by name.
+    pub shim_calls: BTreeMap<String, f64>,
+    /// System calls of the daemons, by name.
+    pub daemon_calls: BTreeMap<String, f64>,
+}
+
+impl Counted {
+    /// All system calls of shim and daemons.
+    #[must_use]
+    pub fn system_calls(&self) -> f64 {
+        self.shim_calls.values().chain(self.daemon_calls.values()).sum()
+    }
 }
 
 /// All of it, for a number of requests.
@@ -166,8 +176,6 @@ impl Spent {
         let named = |calls: &BTreeMap<u64, u64>, name: fn(u64) -> String| {
             calls.iter().map(|(number, count)| (name(*number), per(*count, requests))).collect()
         };
-        let mut programs = self.shim.clone();
-        programs.add(&self.daemon);
         Counted {
             xen_entries: each(&self.xen, Kind::Returns),
             tlb_invalidations_xen: each(&self.xen, Kind::Invalidations),
@@ -176,7 +184,8 @@ impl Spent {
             page_faults: each(&self.kernel, Kind::Faults),
             idle_waits: each(&self.kernel, Kind::Waits),
             hypercalls: named(&self.kernel.calls, calls::hypercall),
-            system_calls: named(&programs.calls, calls::system_call),
+            shim_calls: named(&self.shim.calls, calls::system_call),
+            daemon_calls: named(&self.daemon.calls, calls::system_call),
         }
     }
 }
