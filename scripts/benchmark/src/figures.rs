@@ -25,6 +25,9 @@ pub struct Figures {
     pub places: Places,
     /// What else was counted for each request.
     pub counted: Counted,
+    /// Instructions for each request by function of Xen and the driver domain's kernel, if that was asked for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub profile: BTreeMap<String, f64>,
 }
 
 /// An idle second.
@@ -136,6 +139,7 @@ mod tests {
             rounds: vec![median],
             places: Places { xen: 10.0, ..Places::default() },
             counted: Counted::default(),
+            profile: BTreeMap::new(),
         }
     }
 

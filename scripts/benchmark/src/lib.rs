@@ -16,6 +16,7 @@ pub mod figures;
 pub mod image;
 pub mod measure;
 pub mod plot;
+pub mod profile;
 pub mod records;
 pub mod spent;
 pub mod stack;

@@ -36,6 +36,9 @@ struct Options {
     /// Measure quickly, and keep the figures in the repository.
     #[arg(long, conflicts_with = "check")]
     update: bool,
+    /// Also say which functions of Xen and of the driver domain's kernel the instructions are in.
+    #[arg(long, conflicts_with = "wall")]
+    profile: bool,
     /// Only some of it.
     #[arg(long, value_name = "PART", value_enum, value_delimiter = ',')]
     only: Vec<Part>,
@@ -65,7 +68,8 @@ fn main() -> ExitCode {
 /// Returns whether nothing got worse.
 fn run(options: &Options) -> Result<bool> {
     let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
-    let host = Host { plugin: options.plugin.canonicalize().context("the plugin")?, checkout };
+    let plugin = options.plugin.canonicalize().context("the plugin")?;
+    let host = Host { plugin, checkout, profile: options.profile };
     let (report, latencies) = measure(&host, options)?;
     println!("{}", table::markdown(&report));
     if let Some(path) = &options.svg {

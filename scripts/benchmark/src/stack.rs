@@ -16,6 +16,7 @@ use ledger::{Mark, Record};
 use serde_json::json;
 
 use crate::image::{Image, SOCKETS};
+use crate::profile::Symbols;
 use crate::records::{Records, of};
 use crate::spent::{Program, Threads};
 
@@ -45,6 +46,8 @@ pub struct Host {
     pub checkout: PathBuf,
     /// The plugin.
     pub plugin: PathBuf,
+    /// Whether instructions are counted by address, too.
+    pub profile: bool,
 }
 
 /// The two ends of one workload, as the plugin has recorded them.
@@ -114,6 +117,8 @@ pub struct Stack {
     records: Records,
     /// What the threads of the driver domain are.
     pub threads: Threads,
+    /// What functions there are, if instructions are counted by address.
+    pub symbols: Symbols,
     /// What has been recorded until all agents were there.
     pub boot: Vec<Record>,
 }
@@ -130,7 +135,7 @@ impl Stack {
         std::fs::create_dir_all(&place.run)?;
         let output = place.run.with_extension("records");
         let mut place = place;
-        place.arguments = arguments(&host.plugin, &output, clock);
+        place.arguments = arguments(host, &output, clock);
         let machine = Machine::start(&place)?;
         slow_down(&machine)?;
         machine.driver_domain.check(&["/bin/busybox", "true"], PATIENCE)?;
@@ -140,7 +145,11 @@ impl Stack {
         machine.wait_for_guests()?;
         let mut records = Records::new(output);
         let boot = records.new_ones()?;
-        let mut stack = Self { machine: Domains(machine), records, threads: Threads::new(), boot };
+        let symbols = match host.profile {
+            true => Symbols::read(&host.checkout.join("target/artefacts/symbols"))?,
+            false => Symbols::default(),
+        };
+        let mut stack = Self { machine: Domains(machine), records, threads: Threads::new(), symbols, boot };
         stack.threads = stack.find_threads()?;
         Ok(stack)
     }
@@ -215,11 +224,12 @@ impl Stack {
     }
 }
 
-fn arguments(plugin: &Path, output: &Path, clock: Clock) -> Vec<String> {
-    let mut own = format!("{},out={}", plugin.display(), output.display());
+fn arguments(host: &Host, output: &Path, clock: Clock) -> Vec<String> {
+    let mut own = format!("{},out={}", host.plugin.display(), output.display());
     let mut rest = Vec::new();
     if clock == Clock::Instructions {
         own += ",turns=on";
+        own += if host.profile { ",profile=on" } else { "" };
         rest.extend(ICOUNT.map(str::to_owned));
     }
     ["-plugin".to_owned(), own].into_iter().chain(rest).collect()

@@ -8,14 +8,25 @@ use crate::figures::{Figures, Report};
 use crate::measure::spread;
 use crate::spent::Counted;
 
+/// So many functions of a profile are shown; all are in the JSON file.
+const MOST_FUNCTIONS: usize = 25;
+
 /// Contenders, in the order in which they are shown.
 const CONTENDERS: [&str; 4] = ["ours", "upstream", "ioctl", "ours_under_load"];
 
 /// The whole report.
 #[must_use]
 pub fn markdown(report: &Report) -> String {
-    [costs(report), places(report), counted(report), start_and_idle(report), scale(report), ratios(report)]
-        .concat()
+    [
+        costs(report),
+        places(report),
+        counted(report),
+        profile(report),
+        start_and_idle(report),
+        scale(report),
+        ratios(report),
+    ]
+    .concat()
 }
 
 fn all(report: &Report) -> impl Iterator<Item = (&str, &str, &Figures)> {
@@ -88,6 +99,19 @@ fn counted(report: &Report) -> String {
         ]
     };
     rows("Counted for each request (calls and switches: in the driver domain)", head, all(report).map(row))
+}
+
+/// The functions that have most of our own requests, if they are known.
+fn profile(report: &Report) -> String {
+    let ours = all(report).filter(|(_, contender, _)| *contender == "ours");
+    ours.map(|(workload, _, figures)| {
+        let mut functions: Vec<_> = figures.profile.iter().collect();
+        functions.sort_by(|(_, one), (_, other)| other.total_cmp(one));
+        let row = |(name, count): (&String, &f64)| [name.clone(), format!("{count:.0}")];
+        let most = functions.into_iter().take(MOST_FUNCTIONS).map(row);
+        rows(&format!("Functions that {workload} is in"), ["", "instructions"], most)
+    })
+    .collect()
 }
 
 /// Calls that are not rare, the most frequent first.

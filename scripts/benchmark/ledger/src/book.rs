@@ -138,6 +138,7 @@ impl Ledger {
             nanoseconds: workload.nanoseconds,
             first: self.first.clone(),
             accounts: self.parties.iter().zip(counts).enumerate().map(account).collect(),
+            profile: Vec::new(),
         }
     }
 }

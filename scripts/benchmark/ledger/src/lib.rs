@@ -19,6 +19,7 @@ pub mod book;
 pub mod counts;
 pub mod mark;
 pub mod opcode;
+pub mod profile;
 pub mod record;
 
 pub use book::Ledger;

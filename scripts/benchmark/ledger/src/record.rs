@@ -103,6 +103,9 @@ pub struct Record {
     pub first: BTreeMap<u16, u64>,
     /// The accounts.
     pub accounts: Vec<(Party, Account)>,
+    /// Instructions of the workload that ends here, by address, if they were counted (see [`crate::profile`]).
+    #[serde(default)]
+    pub profile: Vec<(u64, u64)>,
 }
 
 #[cfg(test)]

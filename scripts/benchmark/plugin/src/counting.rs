@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use ledger::counts::KINDS;
 use ledger::opcode::Special;
-use ledger::{Class, Kind, Ledger, Mark, Party, book};
+use ledger::{Class, Kind, Ledger, Mark, Party, book, profile};
 
 use crate::qemu::{self, Instruction, Register, Running};
 
@@ -35,7 +35,13 @@ pub(crate) fn begin(words: impl Iterator<Item = String>) -> Result<bool, String>
     let output = File::create(path).map_err(|error| format!("{path}: {error}"))?;
     let counting = Counting { ledger: Ledger::default(), output, started: Instant::now() };
     COUNTING.set(Mutex::new(counting)).map_err(|_| "it is there twice")?;
-    Ok(value("turns") == Some("on"))
+    let in_turns = value("turns") == Some("on");
+    match value("profile") {
+        Some("on") if in_turns => qemu::begin_profile(),
+        Some("on") => return Err("there is a profile only where processors take turns: turns=on".to_owned()),
+        _ => {}
+    }
+    Ok(in_turns)
 }
 
 /// A call at an instruction: what [`executed`] gets, packed into a number.
@@ -86,6 +92,9 @@ pub(crate) fn translated(running: &Running, instruction: &Instruction) {
         instruction.call(call.pack());
     }
     instruction.count(account * KINDS + Kind::Instructions.place());
+    if let Some(slot) = profile::slot(party, instruction.address) {
+        instruction.profile(slot);
+    }
     if let Some(Special::Counted(kind)) = special {
         instruction.count(account * KINDS + kind.place());
     }
@@ -117,7 +126,11 @@ impl Counting {
         let Some(mark) = Mark::from_number(number) else { return };
         let nanoseconds = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or_default();
         let counts = qemu::counts(self.ledger.accounts());
-        let Some(record) = self.ledger.mark(account, mark, &counts, nanoseconds) else { return };
+        let Some(mut record) = self.ledger.mark(account, mark, &counts, nanoseconds) else { return };
+        let profile = qemu::take_profile();
+        if mark == Mark::Finish {
+            record.profile = profile;
+        }
         let written = serde_json::to_string(&record).map_err(std::io::Error::from);
         if let Err(error) = written.and_then(|line| writeln!(self.output, "{line}")) {
             eprintln!("plugin: {error}");

@@ -2,7 +2,8 @@
 
 //! A QEMU plugin that counts the instructions of each thread of each Xen domain:
 //! `qemu-system-aarch64 -plugin libplugin.so,out=FILE`, and
-//! `,turns=on` where processors take turns (`-icount`).
+//! `,turns=on` where processors take turns (`-icount`), and
+//! then `,profile=on` to count by address, too.
 //!
 //! ```text
 //!  QEMU ─▶ translated: what is this instruction? ─┬─▶ all: add 1 to a counter of the processor, inline

@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 
 use ledger::Counts;
 use ledger::book::ACCOUNTS;
+use ledger::profile::{self, SLOTS};
 
 use crate::counting;
 
@@ -138,12 +139,7 @@ impl Board {
         let offset = place * size_of::<u64>();
         match *self {
             Self::Each(board) => Entry { board, offset },
-            Self::Same(board, element) => {
-                // SAFETY: there is at least one processor: it translates.
-                let start = unsafe { qemu_plugin_scoreboard_find(board, 0) }.addr();
-                let from_start = element.addr().wrapping_add(offset).wrapping_sub(start);
-                Entry { board, offset: from_start.wrapping_sub(translator()) }
-            }
+            Self::Same(board, element) => same(board, element.addr().wrapping_add(offset)),
         }
     }
 
@@ -160,6 +156,44 @@ impl Board {
             Self::Same(_, element) => vec![element.cast_const()],
         }
     }
+}
+
+/// The counter at this address, for all processors.
+fn same(board: *mut Scoreboard, address: usize) -> Entry {
+    // SAFETY: there is at least one processor: it translates.
+    let start = unsafe { qemu_plugin_scoreboard_find(board, 0) }.addr();
+    Entry { board, offset: address.wrapping_sub(start).wrapping_sub(translator()) }
+}
+
+/// A counter for each instruction of Xen and of the driver domain's kernel.
+struct Profile(*mut u64);
+
+// SAFETY: it is counted on by translated code only, and read and cleared in callbacks, which run between its instructions:
+// there is a profile only where processors take turns.
+unsafe impl Send for Profile {}
+// SAFETY: as above.
+unsafe impl Sync for Profile {}
+
+static PROFILE: OnceLock<Profile> = OnceLock::new();
+
+fn slots() -> usize {
+    usize::try_from(SLOTS).unwrap_or_default()
+}
+
+/// Counts by address from now on.
+pub(crate) fn begin_profile() {
+    PROFILE.get_or_init(|| Profile(Box::into_raw(vec![0_u64; slots()].into_boxed_slice()).cast()));
+}
+
+/// All counters that are not 0, by address; then all are 0.
+pub(crate) fn take_profile() -> Vec<(u64, u64)> {
+    let Some(Profile(counters)) = PROFILE.get() else { return Vec::new() };
+    // SAFETY: there are so many, and nobody counts now (see [`Profile`]).
+    let counters = unsafe { slice::from_raw_parts_mut(*counters, slots()) };
+    let counted = (0_u64..).zip(counters.iter()).filter(|(_, count)| **count > 0);
+    let counted = counted.map(|(slot, count)| (profile::address(slot), *count)).collect();
+    counters.fill(0);
+    counted
 }
 
 /// The number of the processor that translates.
@@ -289,6 +323,17 @@ impl Instruction {
         let Some(board) = BOARD.get() else { return };
         let entry = board.entry(place);
         // SAFETY: the instruction is being translated, and the entry is one of an element.
+        unsafe { qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(self.insn, ADD, entry, 1) };
+    }
+
+    /// Adds one to the counter with this place in the profile, each time it is executed, if there is a profile.
+    pub(crate) fn profile(&self, slot: u64) {
+        let (Some(Board::Same(board, _)), Some(Profile(counters))) = (BOARD.get(), PROFILE.get()) else {
+            return;
+        };
+        let Ok(slot) = usize::try_from(slot) else { return };
+        let entry = same(*board, counters.addr() + slot * size_of::<u64>());
+        // SAFETY: the instruction is being translated, and the entry is one of the profile.
         unsafe { qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(self.insn, ADD, entry, 1) };
     }
 
