@@ -74,15 +74,17 @@ impl Ledger {
         self.parties.len()
     }
 
-    /// Xen lets a domain run. True if it is the first time; then [`Ledger::began`] is to be told when.
+    /// Whether it is the domain's first instruction that this party is about to execute; then [`Ledger::began`] is to be told.
     #[must_use]
-    pub fn is_new(&self, domain: u16) -> bool {
-        !self.first.contains_key(&domain)
+    pub fn is_first(&self, party: Party) -> bool {
+        party.domain().is_some_and(|domain| !self.first.contains_key(&domain))
     }
 
-    /// The domain runs for the first time.
-    pub fn began(&mut self, domain: u16, counts: &[Counts]) {
-        self.first.entry(domain).or_insert(instructions(counts));
+    /// It is.
+    pub fn began(&mut self, party: Party, counts: &[Counts]) {
+        if let Some(domain) = party.domain() {
+            self.first.entry(domain).or_insert(instructions(counts));
+        }
     }
 
     /// A kernel calls Xen, or a program its kernel.
@@ -211,10 +213,10 @@ mod tests {
     #[test]
     fn the_first_time_is_kept() {
         let (mut ledger, guest) = ledger();
-        assert!(ledger.is_new(2));
-        ledger.began(2, &counts(&[3, 4]));
-        assert!(!ledger.is_new(2));
-        ledger.began(2, &counts(&[30, 4]));
+        assert!(ledger.is_first(Party::Kernel(2)) && !ledger.is_first(Party::Xen));
+        ledger.began(Party::Kernel(2), &counts(&[3, 4]));
+        assert!(!ledger.is_first(Party::Programs(2)) && ledger.is_first(Party::Kernel(3)));
+        ledger.began(Party::Programs(2), &counts(&[30, 4]));
         assert_eq!(ledger.mark(guest, Mark::Ready, &counts(&[50, 4]), 0).unwrap().first, [(2, 7)].into());
     }
 }

@@ -8,8 +8,6 @@ use crate::mark::HINT;
 /// What an instruction is besides one more instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Special {
-    /// `MSR VTTBR_EL2, Xt`: Xen's switch to a domain.
-    Domain(u8),
     /// `HVC #0xea1`: a hypercall, its number is in X16 (Xen's public header arch-arm.h).
     Hypercall,
     /// Another `HVC`: a call of firmware, which Xen plays for domains; its number is in W0 (SMCCC).
@@ -26,9 +24,7 @@ impl Special {
     /// What the instruction `word` is, if it is more than one more instruction.
     #[must_use]
     pub fn of(word: u32) -> Option<Self> {
-        let register = word.to_le_bytes()[0] & 0x1f;
         Some(match word {
-            _ if word & !0x1f == 0xd51c_2100 => Self::Domain(register),
             _ if word & !0x1f == 0xd518_d020 => Self::Counted(Kind::Switches),
             0xd401_d422 => Self::Hypercall,
             _ if word & 0xffe0_001f == 0xd400_0002 => Self::Firmware,
@@ -51,19 +47,19 @@ mod tests {
     #[test]
     fn instructions_are_recognised() {
         for (word, special) in [
-            (0xd51c_2103, Some(Special::Domain(3))),
-            (0xd518_d035, Some(Special::Counted(Kind::Switches))), // msr contextidr_el1, x21
-            (0xd401_d422, Some(Special::Hypercall)),               // hvc #0xea1
-            (0xd400_0002, Some(Special::Firmware)),                // hvc #0
-            (0xd400_0001, Some(Special::SystemCall)),              // svc #0
-            (0xd503_2eff, Some(Special::Mark)),                    // hint #119
-            (0xd503_201f, None),                                   // nop
+            (0xd51c_2103, None),                                        // msr vttbr_el2, x3
+            (0xd518_d035, Some(Special::Counted(Kind::Switches))),      // msr contextidr_el1, x21
+            (0xd401_d422, Some(Special::Hypercall)),                    // hvc #0xea1
+            (0xd400_0002, Some(Special::Firmware)),                     // hvc #0
+            (0xd400_0001, Some(Special::SystemCall)),                   // svc #0
+            (0xd503_2eff, Some(Special::Mark)),                         // hint #119
+            (0xd503_201f, None),                                        // nop
             (0xd50c_83df, Some(Special::Counted(Kind::Invalidations))), // tlbi vmalls12e1is
             (0xd508_8323, Some(Special::Counted(Kind::Invalidations))), // tlbi vae1is, x3
-            (0xd538_6001, Some(Special::Counted(Kind::Faults))),   // mrs x1, far_el1
-            (0xd69f_03e0, Some(Special::Counted(Kind::Returns))),  // eret
-            (0xd503_207f, Some(Special::Counted(Kind::Waits))),    // wfi
-            (0xd65f_03c0, None),                                   // ret
+            (0xd538_6001, Some(Special::Counted(Kind::Faults))),        // mrs x1, far_el1
+            (0xd69f_03e0, Some(Special::Counted(Kind::Returns))),       // eret
+            (0xd503_207f, Some(Special::Counted(Kind::Waits))),         // wfi
+            (0xd65f_03c0, None),                                        // ret
         ] {
             assert_eq!(Special::of(word), special, "{word:#x}");
         }

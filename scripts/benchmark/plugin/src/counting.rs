@@ -52,15 +52,13 @@ struct Call {
     account: usize,
 }
 
-const DOMAIN: u8 = 0;
-const CALL: u8 = 1;
+const CALL: u8 = 0;
+const FIRMWARE_CALL: u8 = 1;
 const MARKED: u8 = 2;
-const FIRMWARE_CALL: u8 = 3;
 
 impl Call {
     fn of(special: Special, account: usize) -> Option<Self> {
         let (kind, register) = match special {
-            Special::Domain(register) => (DOMAIN, register),
             Special::Hypercall => (CALL, HYPERCALL),
             Special::Firmware => (FIRMWARE_CALL, FIRMWARE),
             Special::SystemCall => (CALL, SYSTEM_CALL),
@@ -86,7 +84,12 @@ pub(crate) fn translated(running: &Running, instruction: &Instruction) {
     let class = Class::of(instruction.address);
     let thread = u32::try_from(running.thread & u64::from(u32::MAX)).unwrap_or_default();
     let party = Party::new(class, book::domain(running.domain), thread);
-    let account = counting.lock().unwrap_or_else(PoisonError::into_inner).ledger.account(party);
+    let mut counting = counting.lock().unwrap_or_else(PoisonError::into_inner);
+    let ledger = &mut counting.ledger;
+    if ledger.is_first(party) {
+        ledger.began(party, &qemu::counts(ledger.accounts()));
+    }
+    let account = ledger.account(party);
     let special = Special::of(instruction.word);
     if let Some(call) = special.and_then(|special| Call::of(special, account)) {
         instruction.call(call.pack());
@@ -107,7 +110,6 @@ pub(crate) fn executed(packed: usize) {
     let value = qemu::register(Register::General(call.register));
     let mut counting = counting.lock().unwrap_or_else(PoisonError::into_inner);
     match call.kind {
-        DOMAIN => counting.domain(book::domain(value)),
         CALL => counting.ledger.call(call.account, value),
         // The number has 32 bits; what is above it is not defined.
         FIRMWARE_CALL => counting.ledger.call(call.account, value & u64::from(u32::MAX)),
@@ -116,12 +118,6 @@ pub(crate) fn executed(packed: usize) {
 }
 
 impl Counting {
-    fn domain(&mut self, domain: u16) {
-        if self.ledger.is_new(domain) {
-            self.ledger.began(domain, &qemu::counts(self.ledger.accounts()));
-        }
-    }
-
     fn mark(&mut self, account: usize, number: u64) {
         let Some(mark) = Mark::from_number(number) else { return };
         let nanoseconds = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or_default();
