@@ -117,6 +117,8 @@ pub struct Stack {
     records: Records,
     /// What the threads of the driver domain are.
     pub threads: Threads,
+    /// How many milliseconds are between two edges.
+    pause: u32,
     /// What functions there are, if instructions are counted by address.
     pub symbols: Symbols,
     /// What has been recorded until all agents were there.
@@ -145,11 +147,16 @@ impl Stack {
         machine.wait_for_guests()?;
         let mut records = Records::new(output);
         let boot = records.new_ones()?;
+        let pause = match clock {
+            Clock::Instructions => 5,
+            Clock::Wall => 50,
+        };
         let symbols = match host.profile {
             true => Symbols::read(&host.checkout.join("target/artefacts/symbols"))?,
             false => Symbols::default(),
         };
-        let mut stack = Self { machine: Domains(machine), records, threads: Threads::new(), symbols, boot };
+        let mut stack =
+            Self { machine: Domains(machine), records, threads: Threads::new(), pause, symbols, boot };
         stack.threads = stack.find_threads()?;
         Ok(stack)
     }
@@ -203,7 +210,8 @@ impl Stack {
         self.records.new_ones()?;
         let Lines { seen, driven } = line;
         let driver_domain = &self.machine.0.driver_domain;
-        let make = format!("make-edges {} {} 5", pull(driver_domain, driven)?, count + 1);
+        // Who is too slow misses some, and gets the next ones.
+        let make = format!("make-edges {} 1000000 {}", pull(driver_domain, driven)?, self.pause);
         let mut maker = None;
         let watcher = format!("time-edges {chip} {seen} {count}");
         watch(&self.machine, &mut self.records, place, &watcher, |watcher| {
