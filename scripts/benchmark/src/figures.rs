@@ -21,7 +21,7 @@ pub struct Figures {
     pub cost: Distribution,
     /// The median of each round.
     pub rounds: Vec<u64>,
-    /// Instructions for each request, by who executes them, as a mean over all rounds.
+    /// Instructions for each request, by who executes them, as a mean of the round that is the median.
     pub places: Places,
     /// What else was counted for each request.
     pub counted: Counted,

@@ -145,16 +145,6 @@ impl Spent {
         }
     }
 
-    /// Adds another.
-    pub fn add(&mut self, other: &Self) {
-        self.guest.add(&other.guest);
-        self.xen.add(&other.xen);
-        self.kernel.add(&other.kernel);
-        self.shim.add(&other.shim);
-        self.daemon.add(&other.daemon);
-        self.other.add(&other.other);
-    }
-
     /// Where the instructions went, for each of so many requests.
     #[must_use]
     pub fn places(&self, requests: u64) -> Places {

@@ -71,7 +71,7 @@ fn places(report: &Report) -> String {
             figures.places.named().map(|(_, value)| format!("{value:.0}"));
         [format!("{workload}, {contender}"), guest, xen, kernel, shim, daemon, other]
     };
-    rows("Where the instructions go (mean of all requests)", head, all(report).map(row))
+    rows("Where the instructions go (mean of the median round)", head, all(report).map(row))
 }
 
 fn counted(report: &Report) -> String {
