@@ -33,6 +33,15 @@ const LOAD: u32 = 3;
 pub const MOST_GUESTS: usize = 8;
 const NAMES: [&str; MOST_GUESTS] = ["g1", "g2", "g3", "g4", "g5", "g6", "g7", "g8"];
 
+/// What an image is built for, and with.
+#[derive(Clone, Debug)]
+pub struct Variant {
+    /// The board: a name of `images/boards`, or the path of a file like those.
+    pub board: String,
+    /// How many microseconds our backends look for another request before they sleep.
+    pub busy_poll: u32,
+}
+
 /// An image.
 #[derive(Clone, Copy, Debug)]
 pub enum Image {
@@ -61,7 +70,8 @@ impl Image {
         }
     }
 
-    fn manifest(self) -> String {
+    fn manifest(self, variant: &Variant) -> String {
+        let Variant { board, busy_poll } = variant;
         let files = [
             (AGENT, "bin/agent"),
             ("/usr/bin/vhost-device-i2c", "upstream/vhost-device-i2c"),
@@ -73,15 +83,16 @@ impl Image {
         .map(|(destination, source)| format!("\"{destination}\" = \"{source}\""))
         .join(", ");
         let head = format!(
-            "board = \"qemu-virt\"\n[driver-domain]\nmemory = \"64 MiB\"\nhardware = [\"i2c0\", \"pl061\"]\n\
+            "board = \"{board}\"\n[driver-domain]\nmemory = \"64 MiB\"\nhardware = [\"i2c0\", \"pl061\"]\n\
              console = [\"/usr/bin/agent\"]\nfiles = {{ {files} }}\n"
         );
         let guests = match self {
             Self::Contenders => [("ours", OURS), ("upstream", UPSTREAM), ("load", LOAD)]
-                .map(|(name, line)| guest(name, line))
+                .map(|(name, line)| guest(name, line, *busy_poll))
                 .concat(),
             Self::Guests(count) => {
-                NAMES.into_iter().take(count).zip(0..).map(|(name, line)| guest(name, line)).collect()
+                let named = NAMES.into_iter().take(count).zip(0..);
+                named.map(|(name, line)| guest(name, line, *busy_poll)).collect()
             }
         };
         head + &guests
@@ -100,12 +111,18 @@ impl Image {
     ///
     /// # Errors
     /// If the builder refuses it, or lacks something.
-    pub fn build(self, checkout: &Path, run: &str, arguments: Vec<String>) -> Result<Place> {
+    pub fn build(
+        self,
+        checkout: &Path,
+        variant: &Variant,
+        run: &str,
+        arguments: Vec<String>,
+    ) -> Result<Place> {
         let target = checkout.join("target/benchmark");
         let files = target.join("files");
         let manifest = target.join(format!("{}.toml", self.name()));
         let image = target.join(self.name());
-        fs::write(&manifest, self.manifest())?;
+        fs::write(&manifest, self.manifest(variant))?;
         fs::copy(checkout.join("scripts/benchmark/make-chip"), files.join("make-chip"))?;
         fs::write(files.join("inittab"), self.inittab())?;
         let loaded = load(&manifest)?;
@@ -162,12 +179,14 @@ fn use_chip(device: &mut Device) {
     }
 }
 
-fn guest(name: &str, line: u32) -> String {
+fn guest(name: &str, line: u32, busy_poll: u32) -> String {
     format!(
         "[[guest]]\nname = \"{name}\"\nmemory = \"64 MiB\"\nramdisk = \"guest.cpio.gz\"\nbootargs = \"quiet panic=1\"\n\
          [[guest.i2c]]\nname = \"i2c\"\nadapter = \"i2c0\"\n\
          targets = [{{ address = 0x48, shared = true }}, {{ address = 0x50, shared = true }}]\n\
-         [[guest.gpio]]\nname = \"gpio\"\nlines = [{{ chip = \"pl061\", line = {line}, name = \"line\" }}]\n"
+         busy-poll-us = {busy_poll}\n\
+         [[guest.gpio]]\nname = \"gpio\"\nlines = [{{ chip = \"pl061\", line = {line}, name = \"line\" }}]\n\
+         busy-poll-us = {busy_poll}\n"
     )
 }
 
@@ -178,7 +197,8 @@ mod tests {
     fn config(image: Image) -> Config {
         let directory = std::env::temp_dir();
         let path = directory.join(format!("benchmark-{}-{}.toml", image.name(), std::process::id()));
-        fs::write(&path, image.manifest()).unwrap();
+        let variant = Variant { board: "qemu-virt".to_owned(), busy_poll: 0 };
+        fs::write(&path, image.manifest(&variant)).unwrap();
         let loaded = load(&path).unwrap();
         fs::remove_file(&path).unwrap();
         image.with_others(shim(&loaded.plan().unwrap()))

@@ -9,6 +9,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result, anyhow};
 use benchmark::baseline::Baseline;
 use benchmark::figures::Report;
+use benchmark::image::Variant;
 use benchmark::measure::{self, Amount, Latencies};
 use benchmark::plot;
 use benchmark::stack::{Clock, Host};
@@ -39,6 +40,12 @@ struct Options {
     /// Also say which functions of Xen and of the driver domain's kernel the instructions are in.
     #[arg(long, conflicts_with = "wall")]
     profile: bool,
+    /// The board: a name of images/boards, or a file like those. With another than qemu-virt the figures are another's.
+    #[arg(long, value_name = "BOARD", default_value = "qemu-virt", conflicts_with_all = ["check", "update"])]
+    board: String,
+    /// Have our backends look for another request for so long before they sleep.
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = 0, conflicts_with_all = ["check", "update"])]
+    busy_poll: u32,
     /// Only some of it.
     #[arg(long, value_name = "PART", value_enum, value_delimiter = ',')]
     only: Vec<Part>,
@@ -65,11 +72,20 @@ fn main() -> ExitCode {
     }
 }
 
+/// As a manifest elsewhere can name it.
+fn board(name: &str) -> Result<String> {
+    if !name.ends_with(".toml") {
+        return Ok(name.to_owned());
+    }
+    Ok(fs::canonicalize(name).with_context(|| format!("the board {name}"))?.display().to_string())
+}
+
 /// Returns whether nothing got worse.
 fn run(options: &Options) -> Result<bool> {
     let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
     let plugin = options.plugin.canonicalize().context("the plugin")?;
-    let host = Host { plugin, checkout, profile: options.profile };
+    let variant = Variant { board: board(&options.board)?, busy_poll: options.busy_poll };
+    let host = Host { plugin, checkout, profile: options.profile, variant };
     let (report, latencies) = measure(&host, options)?;
     println!("{}", table::markdown(&report));
     if let Some(path) = &options.svg {

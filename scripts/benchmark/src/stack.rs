@@ -15,7 +15,7 @@ use e2e::request::End;
 use ledger::{Mark, Record};
 use serde_json::json;
 
-use crate::image::{Image, SOCKETS};
+use crate::image::{Image, SOCKETS, Variant};
 use crate::profile::Symbols;
 use crate::records::{Records, of};
 use crate::spent::{Program, Threads};
@@ -48,6 +48,8 @@ pub struct Host {
     pub plugin: PathBuf,
     /// Whether instructions are counted by address, too.
     pub profile: bool,
+    /// What the images are built for, and with.
+    pub variant: Variant,
 }
 
 /// The two ends of one workload, as the plugin has recorded them.
@@ -133,7 +135,7 @@ impl Stack {
     pub fn boot(host: &Host, image: Image, clock: Clock) -> Result<Self> {
         let name = image.name();
         eprintln!("bench: booting {name}");
-        let place = image.build(&host.checkout, &name, Vec::new())?;
+        let place = image.build(&host.checkout, &host.variant, &name, Vec::new())?;
         std::fs::create_dir_all(&place.run)?;
         let output = place.run.with_extension("records");
         let mut place = place;
