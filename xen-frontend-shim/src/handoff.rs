@@ -39,6 +39,8 @@ pub struct Number(i32);
 pub struct Handoff {
     /// Whether no worker has answered the guest since the ports were bound: they have fired once and are masked.
     pub is_first: bool,
+    /// Whether the guest may be running already, as it was when a former supervisor ended.
+    pub is_running: bool,
     /// The number of the guest's ioreq server.
     pub server: u16,
     /// The event channels of its vCPUs, in order.
@@ -157,6 +159,7 @@ mod tests {
         };
         let handoff = Handoff {
             is_first: true,
+            is_running: false,
             server: 0,
             ports: vec![7, 8],
             privcmd: add(),

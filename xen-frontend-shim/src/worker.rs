@@ -55,6 +55,7 @@ struct Worker {
     /// Until when the guest waits for its devices, if it still does.
     settled_by: Option<Instant>,
     is_first: bool,
+    is_running: bool,
 }
 
 /// Serves the guest that `handoff` describes until the supervisor hangs up.
@@ -80,6 +81,7 @@ pub fn run(inheritance: &Inheritance, handoff: Handoff, seccomp: Enforcement) ->
         seats,
         settled_by: Some(Instant::now() + START_LIMIT),
         is_first: handoff.is_first,
+        is_running: handoff.is_running,
     };
     // It has a page in common with the guest now, and has not looked at it.
     role.enforce(seccomp).map_err(io::Error::other)?;
@@ -159,7 +161,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Lets the guest run as soon as every device has a backend or is known to have none.
+    /// Lets the guest run as soon as every device has a backend or is known to have none, or has been waited for.
     ///
     /// Until then no access is answered: a device that is not there yet would seem to be absent.
     fn settle(&mut self) -> io::Result<()> {
@@ -278,7 +280,9 @@ impl Worker {
         let Some(seat) = self.seats.get_mut(index) else { return Ok(()) };
         error!("{}: its backend cannot be used: {reason}", seat.name());
         seat.dismiss();
-        seat.is_settled = true;
+        // Another is started, and a guest that has not run yet has time for it: its driver looks for the device once. One that
+        // runs is not kept from its other devices.
+        seat.is_settled |= self.is_running;
         self.control.report(Report::Lost(u16::try_from(index).map_err(io::Error::other)?))
     }
 

@@ -235,6 +235,7 @@ impl Claim {
         let mut parcel = Parcel::default();
         let handoff = Handoff {
             is_first,
+            is_running: self.is_adopted || !is_first,
             server: self.server.id().get(),
             ports: self.ports().into_iter().map(Port::get).collect(),
             privcmd: parcel.add(&self.privcmd)?,
