@@ -195,12 +195,11 @@ mod tests {
     use super::*;
 
     fn config(image: Image) -> Config {
-        let directory = std::env::temp_dir();
-        let path = directory.join(format!("benchmark-{}-{}.toml", image.name(), std::process::id()));
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("manifest.toml");
         let variant = Variant { board: "qemu-virt".to_owned(), busy_poll: 0 };
         fs::write(&path, image.manifest(&variant)).unwrap();
         let loaded = load(&path).unwrap();
-        fs::remove_file(&path).unwrap();
         image.with_others(shim(&loaded.plan().unwrap()))
     }
 
