@@ -27,7 +27,7 @@ pub(super) fn check(manifest: &Manifest, board: &Board, found: &mut Vec<Diagnost
         let guest_name = guest.name.value.as_str();
         for device in &guest.i2c {
             owned(&device.adapter, Kind::I2c, manifest, board, found);
-            busy_poll(device.busy_poll.as_ref(), found);
+            busy_poll(device.busy_poll.as_ref(), manifest, found);
             if device.targets.is_empty() {
                 found.push(
                     Diagnostic::new(
@@ -44,7 +44,7 @@ pub(super) fn check(manifest: &Manifest, board: &Board, found: &mut Vec<Diagnost
             }
         }
         for device in &guest.gpio {
-            busy_poll(device.busy_poll.as_ref(), found);
+            busy_poll(device.busy_poll.as_ref(), manifest, found);
             if device.lines.is_empty() {
                 found.push(
                     Diagnostic::new(
@@ -63,7 +63,7 @@ pub(super) fn check(manifest: &Manifest, board: &Board, found: &mut Vec<Diagnost
     }
 }
 
-fn busy_poll(microseconds: Option<&Spanned<i64>>, found: &mut Vec<Diagnostic>) {
+fn busy_poll(microseconds: Option<&Spanned<i64>>, manifest: &Manifest, found: &mut Vec<Diagnostic>) {
     let Some(Spanned { value, span }) = microseconds else { return };
     if !BUSY_POLL.contains(value) {
         let title = format!("a backend does not look for requests for {value} microseconds");
@@ -72,6 +72,12 @@ fn busy_poll(microseconds: Option<&Spanned<i64>>, found: &mut Vec<Diagnostic>) {
             BUSY_POLL.end()
         );
         found.push(Diagnostic::new(*span, title, "this time").help(help));
+    } else if *value > 0 && manifest.driver_domain.domain.vcpus.value < 2 {
+        let title = "a backend that polls keeps the driver domain's only vCPU from everybody else";
+        found.push(
+            Diagnostic::new(*span, title, "each request would take longer, not shorter")
+                .help("write `vcpus = 2` in [driver-domain], or leave `busy-poll-us` out"),
+        );
     }
 }
 

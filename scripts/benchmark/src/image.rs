@@ -72,6 +72,8 @@ impl Image {
 
     fn manifest(self, variant: &Variant) -> String {
         let Variant { board, busy_poll } = variant;
+        // Who polls leaves a processor to the others.
+        let vcpus = if *busy_poll > 0 { 2 } else { 1 };
         let files = [
             (AGENT, "bin/agent"),
             ("/usr/bin/vhost-device-i2c", "upstream/vhost-device-i2c"),
@@ -83,7 +85,7 @@ impl Image {
         .map(|(destination, source)| format!("\"{destination}\" = \"{source}\""))
         .join(", ");
         let head = format!(
-            "board = \"{board}\"\n[driver-domain]\nmemory = \"64 MiB\"\nhardware = [\"i2c0\", \"pl061\"]\n\
+            "board = \"{board}\"\n[driver-domain]\nmemory = \"64 MiB\"\nvcpus = {vcpus}\nhardware = [\"i2c0\", \"pl061\"]\n\
              console = [\"/usr/bin/agent\"]\nfiles = {{ {files} }}\n"
         );
         let guests = match self {
