@@ -113,7 +113,9 @@ impl Daemon {
             backend.work();
             let until = end.min(Instant::now() + self.busy_poll);
             while !backend.is_pending() && Instant::now() < until {
-                std::hint::spin_loop();
+                // Whoever else wants this processor goes first: the shim may have the guest's interrupt handler to answer, and before
+                // that the guest sends nothing.
+                std::thread::yield_now();
                 backend.look();
             }
             if !backend.is_pending() || Instant::now() >= end {
