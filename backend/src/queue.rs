@@ -222,8 +222,10 @@ impl Ring {
 
     fn pop_all(&mut self, memory: &Memory, requests: &mut Vec<Chain>) -> Result<(), Error> {
         let mut bytes = 0;
+        let mut is_more = false;
         let _ = self.queue.disable_notification(memory.map());
         loop {
+            let before = requests.len();
             while bytes < BATCH_BYTES
                 && requests.len() < BATCH_CHAINS
                 && let Some((head, interrupted)) = self.pop(memory)?
@@ -244,9 +246,14 @@ impl Ring {
                 self.pending = true;
                 return Ok(());
             }
+            // The index has moved and is back: it lies where the device writes, in the used ring, and would do so for ever.
+            if is_more && requests.len() == before {
+                return Err(Error::InvalidAvailRingIndex);
+            }
             if self.polled || !self.queue.enable_notification(memory.map())? {
                 return Ok(());
             }
+            is_more = true;
             let _ = self.queue.disable_notification(memory.map());
         }
     }

@@ -187,3 +187,19 @@ fn while_its_rings_are_polled_a_driver_need_not_kick() {
     served.backend.set_polled(false);
     assert!(!served.backend.is_pending());
 }
+
+/// What the device writes to the used ring's flags is the available index of such a driver.
+#[test]
+fn rings_that_overlap_cost_the_queue_and_not_the_daemon() {
+    let device = I2c::new(Box::new(Sevens), "0x50".parse::<AllowList>().unwrap()).unwrap();
+    let mut served = Served::new(device);
+    let session = &mut served.backend.session;
+    let ring = session.rings.first_mut().unwrap();
+    ring.stop();
+    let parts = [DESCRIPTORS, USED - 2 + 4, USED + 4].map(GuestAddress);
+    ring.set_addresses(&session.memory, parts).unwrap();
+    ring.set_next_available(1);
+    ring.start(&session.memory).unwrap();
+    served.backend.work();
+    assert!(!served.backend.is_pending());
+}
