@@ -75,7 +75,7 @@ impl Line {
     }
 
     /// Where the focus went, if the line says so.
-    fn focus(&self) -> Option<Party> {
+    pub(super) fn focus(&self) -> Option<Party> {
         let (_, to) = self.text.rsplit_once(FOCUS_MESSAGE)?;
         if to.starts_with("Xen") {
             return Some(Party::Xen);

@@ -31,6 +31,16 @@ pub const ICOUNT: [&str; 2] = ["-icount", "shift=1"];
 /// How long an instruction takes then.
 pub const NANOSECONDS_PER_INSTRUCTION: u64 = 2;
 
+/// After this much silence of the console Xen has said what it was asked for.
+const QUIET: Duration = Duration::from_secs(2);
+
+/// Debug keys of Xen, and what they are for.
+const XEN_STATE: [(u8, &str); 4] =
+    [(b'q', "domains"), (b'r', "run queues"), (b'a', "timers"), (b'd', "processors")];
+/// Who runs, and where it sleeps.
+const PROCESSES: &str = "for p in /proc/[0-9]*; do \
+    echo ${p#/proc/} $(tr '\\0' ' ' <$p/cmdline) - $(cat $p/wchan) - $(head -c 200 $p/syscall); done; cat /proc/interrupts";
+
 /// Where a machine is made from, and where it leaves its logs.
 #[derive(Clone, Debug)]
 pub struct Place {
@@ -200,11 +210,43 @@ impl Machine {
 
     fn last_words(&self) -> String {
         // Agents that nobody has spoken to say so once a second.
-        let said = |line: &&Line| Frame::from_line(&line.text).is_none();
+        let said = |line: &&Line| Frame::from_line(&line.text).is_none() && line.focus().is_none();
         let lines = self.console.since(0);
         let mut last: Vec<String> = lines.iter().rev().filter(said).take(12).map(Line::to_string).collect();
         last.reverse();
         format!("the console's last lines (all of it: {}):\n{}", self.directory.display(), last.join("\n"))
+    }
+
+    /// What a reader wants who cannot look at the machine any more: the console's last lines, what Xen knows of its
+    /// domains and processors, and what runs in the driver domain if it still answers.
+    #[must_use]
+    pub fn post_mortem(&self) -> String {
+        let mut report = vec![self.last_words()];
+        for (key, name) in XEN_STATE {
+            let said = self.ask_xen(key).unwrap_or_else(|error| format!("{error:#}"));
+            report.push(format!("Xen's {name}:\n{said}"));
+        }
+        let processes = self.driver_domain.check(&["sh", "-c", PROCESSES], QUIET);
+        report.push(format!(
+            "processes of the driver domain:\n{}",
+            processes.unwrap_or_else(|e| format!("{e:#}"))
+        ));
+        report.join("\n")
+    }
+
+    /// What Xen prints for one of its debug keys (xen/common/keyhandler.c). It says when it begins, not when it ends.
+    fn ask_xen(&self, key: u8) -> Result<String> {
+        let mark = self.console.mark();
+        self.console.type_to_xen(&[key])?;
+        let said = |line: &Line| (line.from == Party::Xen).then_some(());
+        while self.console.wait(self.console.mark(), QUIET, said)?.is_some() {}
+        let said = self.console.since(mark);
+        Ok(said
+            .iter()
+            .filter(|line| line.from == Party::Xen)
+            .map(Line::to_string)
+            .collect::<Vec<_>>()
+            .join("\n"))
     }
 
     /// Presses the power button.

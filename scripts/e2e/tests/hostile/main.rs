@@ -64,7 +64,7 @@ fn trial(shared: &Shared, attack: &Attack) -> Result<(), Failed> {
     let machine = machine.as_ref().map_err(Failed::from)?;
     let done = perform(machine, attack);
     machine.split_log()?;
-    done.map_err(|error| Failed::from(format!("{error:#}\nlogs in {}", machine.directory.display())))
+    done.map_err(|error| Failed::from(format!("{error:#}\n{}", machine.post_mortem())))
 }
 
 fn main() -> ExitCode {

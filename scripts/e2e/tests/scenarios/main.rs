@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use e2e::host::machine::{Machine, Place};
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -102,19 +102,26 @@ enum Shared {
     #[default]
     Off,
     On(Box<Machine>),
-    Broken,
+    Broken(&'static str),
 }
 
 impl Shared {
     fn run(&mut self, scenario: &Scenario) -> Result<()> {
         if let Self::Off = self {
-            *self = Self::Broken;
+            *self = Self::Broken(scenario.name);
             *self = Self::On(Box::new(boot()?));
         }
-        match self {
-            Self::On(machine) => perform(machine, scenario),
-            _ => bail!("the machine did not boot: the first scenario says why"),
+        let done = match self {
+            Self::On(machine) => {
+                perform(machine, scenario).map_err(|error| anyhow!("{error:#}\n{}", machine.post_mortem()))
+            }
+            Self::Broken(first) => bail!("not run: {first} failed, and nobody knows how the machine is now"),
+            Self::Off => bail!("the machine is off"),
+        };
+        if done.is_err() {
+            *self = Self::Broken(scenario.name);
         }
+        done
     }
 }
 
