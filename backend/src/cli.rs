@@ -75,15 +75,10 @@ impl Connection {
     }
 }
 
-/// What is logged unless RUST_LOG says otherwise. virtio-queue reports every mistake of a guest as an error of ours, with
-/// which a guest could fill the log.
-const LOG_FILTER: &str = "info,virtio_queue=off";
-
 /// Runs the program with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    let defaults = env_logger::Env::default().default_filter_or(LOG_FILTER);
-    env_logger::Builder::from_env(defaults).init();
+    logging::start(name_before(std::env::args_os().next()).as_deref());
     match Command::parse_from(spelled_out(std::env::args_os())).run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -91,6 +86,11 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Who is served, from a title like `guest-a/i2c:/usr/bin/backend`, as the supervisor gives one.
+fn name_before(title: Option<OsString>) -> Option<String> {
+    Some(title?.to_str()?.split_once(':')?.0.to_owned())
 }
 
 /// Makes `backend i2c ARGUMENT...` of `backend-i2c ARGUMENT...`.

@@ -4,13 +4,10 @@
 //!
 //! What it keeps is said in crate `confinement`, `role::backend`. Here are the options that belong to it.
 
-use std::io::stderr;
-
 use anyhow::Context;
 use clap::Args;
 use confinement::role::backend::{Backend, Hardware, Memory};
 use confinement::{Enforcement, User};
-use rustix::fs::{FileType, fstat};
 
 /// How guests' memory is reached was chosen at compile time.
 const MEMORY: Memory = if cfg!(feature = "xen") { Memory::Granted } else { Memory::Shared };
@@ -36,12 +33,8 @@ impl Options {
         if self.user.is_none() && rustix::process::geteuid().is_root() {
             log::warn!("the daemon stays root, though without capabilities: name a user with --user UID:GID");
         }
-        let backend = Backend { user: self.user, hardware, memory: MEMORY, logs_to_file: logs_to_file() };
+        let backend =
+            Backend { user: self.user, hardware, memory: MEMORY, logs_to_file: logging::is_to_file() };
         backend.confine(self.seccomp).context("the daemon cannot be confined")
     }
-}
-
-/// Whether what is logged makes a file grow.
-fn logs_to_file() -> bool {
-    fstat(stderr()).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
 }

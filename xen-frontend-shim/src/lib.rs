@@ -23,7 +23,6 @@ pub mod device;
 pub mod handoff;
 pub mod hypervisor;
 pub mod ioreq;
-pub mod logging;
 pub mod memory;
 pub mod state;
 pub mod supervisor;

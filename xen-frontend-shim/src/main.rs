@@ -11,7 +11,7 @@ use log::error;
 use xen_frontend_shim::check::{self, Finding, Place};
 use xen_frontend_shim::config::Config;
 use xen_frontend_shim::handoff::Inheritance;
-use xen_frontend_shim::{logging, supervisor, worker};
+use xen_frontend_shim::{supervisor, worker};
 
 /// Where the state directory is.
 const STATE: &str = "/run/xen-frontend-shim";

@@ -31,7 +31,6 @@ use crate::hypervisor::Hypervisor;
 use crate::hypervisor::xen::XenGuest;
 use crate::ioreq::Bus;
 use crate::ioreq::bus::{Keeper, Occupant, Window};
-use crate::logging;
 use crate::vhost_user::{Heard, Limits, Watchdog};
 use crate::virtio_mmio::Device;
 

@@ -17,9 +17,6 @@ use crate::virtio_mmio::session::Session;
 use crate::virtio_mmio::state::{self, RestoreError, State};
 use crate::virtio_mmio::status::{self, Wish};
 
-/// How often a guest's mistakes are reported as warnings: it can repeat them as fast as it likes.
-const WARNINGS: u8 = 10;
-
 /// One virtio-mmio device.
 #[derive(Debug)]
 pub struct Transport<D> {
@@ -27,7 +24,6 @@ pub struct Transport<D> {
     config: ConfigSpace,
     session: Session,
     revision: u64,
-    warnings_left: u8,
     device: D,
 }
 
@@ -36,7 +32,7 @@ impl<D: Device> Transport<D> {
     pub fn new(identity: Identity, config: Vec<u8>, device: D) -> Self {
         let session = Session::new(identity.queues);
         let config = ConfigSpace::new(config);
-        Self { identity, config, session, revision: 0, warnings_left: WARNINGS, device }
+        Self { identity, config, session, revision: 0, device }
     }
 
     /// Takes up where another transport was, whose `state` this is, and lets the device go on. A device that cannot
@@ -263,7 +259,7 @@ impl<D: Device> Transport<D> {
         let started = match ring {
             Some(Ok(ring)) => self.device.start_queue(&ring),
             Some(Err(error)) => {
-                self.complain(&error.to_string());
+                warn!("{}: {error}", self.identity.name);
                 Err(Lost)
             }
             None => Ok(()),
@@ -340,7 +336,7 @@ impl<D: Device> Transport<D> {
         let Identity { features, demanded_features, .. } = self.identity;
         let check = features::check(features, demanded_features, self.session.driver_features);
         if let Err(refusal) = check {
-            self.complain(&refusal.to_string());
+            warn!("{}: {refusal}", self.identity.name);
         }
         check.is_ok()
     }
@@ -355,7 +351,7 @@ impl<D: Device> Transport<D> {
         let started = match state::rings(&self.session.queues, self.identity.queue_size_max) {
             Ok(rings) => self.device.start(self.session.driver_features, &rings),
             Err(error) => {
-                self.complain(&error.to_string());
+                warn!("{}: {error}", self.identity.name);
                 Err(Lost)
             }
         };
@@ -368,7 +364,7 @@ impl<D: Device> Transport<D> {
     /// Virtio 1.3, 2.4: whatever the driver has said is forgotten, and the status reads 0 only when this is done.
     fn reset(&mut self) {
         // Named one by one, so that a new field has to be decided on.
-        let Self { identity, config: _, session, revision: _, warnings_left: _, device } = self;
+        let Self { identity, config: _, session, revision: _, device } = self;
         if session.is_started {
             device.stop();
             debug!("{}: stopped", identity.name);
@@ -388,16 +384,6 @@ impl<D: Device> Transport<D> {
             Ok(Some(config)) => drop(self.config.replace(config)),
             Ok(None) => {}
             Err(Lost) => self.device_lost(),
-        }
-    }
-
-    /// Reports a mistake of the guest.
-    fn complain(&mut self, mistake: &str) {
-        if let Some(left) = self.warnings_left.checked_sub(1) {
-            self.warnings_left = left;
-            warn!("{}: {mistake}", self.identity.name);
-        } else {
-            debug!("{}: {mistake}", self.identity.name);
         }
     }
 }

@@ -17,7 +17,7 @@ mod quiet;
 
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use attack::{ATTACKS, Attack};
@@ -49,13 +49,13 @@ fn works(machine: &Machine) -> Result<()> {
 }
 
 fn perform(machine: &Machine, attack: &Attack) -> Result<()> {
-    let mark = machine.console.mark();
+    let (mark, start) = (machine.console.mark(), Instant::now());
     let before = Census::take(&machine.driver_domain, &machine.console)?;
     neighbour::beside(&machine.guest_b, || attack.run(machine))?;
     works(machine)?;
     let after = Census::take(&machine.driver_domain, &machine.console)?;
     before.require_unchanged(&after)?;
-    quiet::check(machine, mark)
+    quiet::check(machine, mark, start.elapsed())
 }
 
 fn trial(shared: &Shared, attack: &Attack) -> Result<(), Failed> {

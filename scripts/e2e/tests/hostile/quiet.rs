@@ -1,9 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What must not be said while a guest means harm. That Xen refuses its grants and the shim its rings may be.
+//! What must not be said while a guest means harm, and how much may be. That Xen refuses its grants and the shim its
+//! rings may be said; but everybody waits for the UART, so it must not be said as often as the guest likes.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use e2e::host::machine::Machine;
+use e2e::frame::Frame;
+use e2e::host::console::{Line, Party};
+use e2e::host::machine::{DRIVER_DOMAIN, Machine};
 
 use crate::LIMIT;
 
@@ -25,9 +31,31 @@ const COMPLAINTS: &[&str] = &[
     "unbalanced",
 ];
 
-/// Fails if somebody has complained on the console since `mark`, or in the log of one of the two kernels.
-pub(crate) fn check(machine: &Machine, mark: usize) -> Result<()> {
+/// A process says the same so often in so long (xen-frontend-shim/logging). The driver domain's clock is never ahead of ours.
+const BURST: u64 = 20;
+const PERIOD: u64 = 10;
+
+/// Fails if the driver domain has said the same again and again in this time, but for what differs in numbers.
+fn check_repetitions(console: &[Line], elapsed: Duration) -> Result<()> {
+    let mut repeated = BTreeMap::<String, u64>::new();
+    for line in console {
+        if line.from == Party::Domain(DRIVER_DOMAIN) && Frame::from_line(&line.text).is_none() {
+            let words = line.text.chars().filter(|character| !character.is_ascii_hexdigit()).collect();
+            *repeated.entry(words).or_default() += 1;
+        }
+    }
+    let most = BURST * (elapsed.as_secs() / PERIOD + 2);
+    for (words, times) in repeated {
+        ensure!(times <= most, "{times} times, {most} at most in {elapsed:?}: {words}");
+    }
+    Ok(())
+}
+
+/// Fails if somebody has complained on the console since `mark`, or in the log of one of the two kernels, or said too much
+/// in this time.
+pub(crate) fn check(machine: &Machine, mark: usize, elapsed: Duration) -> Result<()> {
     let console = machine.console.since(mark);
+    check_repetitions(&console, elapsed)?;
     let mut lines: Vec<String> = console.into_iter().map(|line| line.text).collect();
     for channel in [&machine.driver_domain, &machine.guest_b] {
         let log = channel.check(&["sh", "-c", "dmesg"], LIMIT)?;
