@@ -43,9 +43,6 @@ fn load() -> (Where, String) {
     (Where::Guest(2), format!("time-gpio-set gpiochip0 0 {WITHOUT_END}"))
 }
 
-/// So many times as many requests as one guest do the others beside it: until all have begun, the first ones have done some.
-const OTHERS: u32 = 6;
-
 /// So many requests as nobody waits for.
 const WITHOUT_END: u32 = 1_000_000;
 const UNDER_LOAD: &str = "ours_under_load";
@@ -199,9 +196,8 @@ pub fn scale(host: &Host, clock: Clock, amount: Amount) -> Result<BTreeMap<Strin
                 Workload::GpioGet => format!("time-gpio-get gpiochip0 0 {count}"),
                 _ => format!("time-i2c 0 0x48 0 2 {count}"),
             };
-            let others: Vec<_> =
-                (1..guests).map(|guest| (Where::Guest(guest), ask(OTHERS * amount.each))).collect();
-            let run = stack.run_among(&others, Where::Guest(0), &ask(amount.each))?;
+            let others: Vec<_> = (1..guests).map(|guest| (Where::Guest(guest), ask(WITHOUT_END))).collect();
+            let run = stack.run_beside(&others, Where::Guest(0), &ask(amount.each))?;
             let requests = run.finish.requests.saturating_sub(run.begin.requests);
             let spent = Spent::between(&run.begin, &run.finish, &stack.threads);
             let (guests, places) = (u64::try_from(guests)?, spent.places(requests));

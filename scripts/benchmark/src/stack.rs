@@ -180,13 +180,11 @@ impl Stack {
         self.run_beside(&[], place, command)
     }
 
-    /// Runs one workload to its end, and returns the others that still run.
-    fn run_with(
-        &mut self,
-        others: &[(Where, String)],
-        place: Where,
-        command: &str,
-    ) -> Result<(Run, Vec<Background<'_>>)> {
+    /// Runs one workload to its end while others, which take longer, run beside it, and stops them then.
+    ///
+    /// # Errors
+    /// As [`Stack::run`], or if another ends before it.
+    pub fn run_beside(&mut self, others: &[(Where, String)], place: Where, command: &str) -> Result<Run> {
         self.records.new_ones()?;
         let started: Vec<_> =
             others.iter().map(|(place, other)| self.machine.start(*place, other)).collect::<Result<_>>()?;
@@ -202,27 +200,6 @@ impl Stack {
         for (background, (_, other)) in started.iter().zip(others) {
             let end = background.look()?;
             ensure!(end.end == End::Running, "`{other}` has ended: {} {}", end.text(), end.error_text());
-        }
-        Ok((run, started))
-    }
-
-    /// Runs one workload to its end while others, which take longer, run beside it, and stops them then.
-    ///
-    /// # Errors
-    /// As [`Stack::run`], or if another ends before it.
-    pub fn run_beside(&mut self, others: &[(Where, String)], place: Where, command: &str) -> Result<Run> {
-        Ok(self.run_with(others, place, command)?.0)
-    }
-
-    /// Likewise, but lets them come to their ends: Linux 6.12 frees the buffer of an I2C transfer whose program is killed, while
-    /// the device still has it, and the adapter is of no use any more.
-    ///
-    /// # Errors
-    /// Likewise.
-    pub fn run_among(&mut self, others: &[(Where, String)], place: Where, command: &str) -> Result<Run> {
-        let (run, started) = self.run_with(others, place, command)?;
-        for background in started {
-            background.look_until(LIMIT, |_| false)?;
         }
         Ok(run)
     }
