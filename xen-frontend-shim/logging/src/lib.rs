@@ -20,7 +20,7 @@ use rustix::fs::{FileType, fstat};
 /// to be said of it, the backend says.
 const FILTER: &str = "info,virtio_queue=off";
 /// So many messages of one place are said in [`PERIOD`].
-const BURST: u32 = 20;
+const BURST: u32 = 10;
 /// See [`BURST`].
 const PERIOD: Duration = Duration::from_secs(10);
 

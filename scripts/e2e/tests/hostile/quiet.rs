@@ -32,7 +32,7 @@ const COMPLAINTS: &[&str] = &[
 ];
 
 /// A process says the same so often in so long (xen-frontend-shim/logging). The driver domain's clock is never ahead of ours.
-const BURST: u64 = 20;
+const BURST: u64 = 10;
 const PERIOD: u64 = 10;
 
 /// Fails if the driver domain has said the same again and again in this time, but for what differs in numbers.
