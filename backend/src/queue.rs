@@ -4,7 +4,7 @@
 //! decides whether the guest needs to hear of it (virtio 1.3, 2.7.6 to 2.7.14).
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::sync::atomic::Ordering;
 
 use virtio_bindings::bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
@@ -200,6 +200,8 @@ impl Ring {
         let mut count = [0; 8];
         if let Some(kick) = &mut self.kick
             && let Err(error) = kick.read_exact(&mut count)
+            // Nothing to read: it was of the ring before a reset.
+            && error.kind() != ErrorKind::WouldBlock
         {
             log::warn!("queue {}: cannot read the kick: {error}", self.index);
         }

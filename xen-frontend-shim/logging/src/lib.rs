@@ -3,9 +3,9 @@
 //! The log of each process of the driver domain: to standard error, a line for each message, with a name in front that
 //! says whose it is.
 //!
-//! A guest can cause messages, and each may go out over a slow UART while everybody waits: a place in the source says only
-//! so much in a while, and how many more there would have been. The limit is here, and not where messages are made, so
-//! that none can be forgotten.
+//! A guest can cause messages, and each may go out over a slow UART while everybody waits: a place in the source says some
+//! at once, then one in a while, and how many more there would have been. The limit is here, and not where messages are
+//! made, so that none can be forgotten.
 
 use std::collections::BTreeMap;
 use std::io::{Write, stderr};
@@ -19,9 +19,9 @@ use rustix::fs::{FileType, fstat};
 /// What is logged unless RUST_LOG says otherwise. virtio-queue reports every mistake of a guest as an error of ours; what is
 /// to be said of it, the backend says.
 const FILTER: &str = "info,virtio_queue=off";
-/// So many messages of one place are said in [`PERIOD`].
+/// So many messages of a place are said however fast they come.
 const BURST: u32 = 10;
-/// See [`BURST`].
+/// And one more for each of these.
 const PERIOD: Duration = Duration::from_secs(10);
 
 /// Starts the log of this process. `name` says whose messages these are; RUST_LOG sets what is logged. What is for debugging
@@ -59,15 +59,17 @@ enum Verdict {
     Say { dropped: u32 },
 }
 
-/// What each place in the source has said in its present period. There are as many as the program has.
+/// What each place in the source may still say. There are as many as the program has.
 #[derive(Default)]
-struct Limiter(BTreeMap<Place, Said>);
+struct Limiter(BTreeMap<Place, Allowance>);
 
 type Place = (Option<&'static str>, Option<u32>);
 
-struct Said {
+/// A token bucket.
+struct Allowance {
+    left: u32,
+    /// When `left` last grew, or could have.
     since: Instant,
-    said: u32,
     dropped: u32,
 }
 
@@ -77,18 +79,25 @@ impl Limiter {
             return Verdict::Say { dropped: 0 };
         }
         let place = (record.file_static(), record.line());
-        let place = self.0.entry(place).or_insert(Said { since: now, said: 0, dropped: 0 });
-        let mut dropped = 0;
-        if now.duration_since(place.since) >= PERIOD {
-            dropped = place.dropped;
-            *place = Said { since: now, said: 0, dropped: 0 };
+        self.0.entry(place).or_insert(Allowance { left: BURST, since: now, dropped: 0 }).judge(now)
+    }
+}
+
+impl Allowance {
+    fn judge(&mut self, now: Instant) -> Verdict {
+        while self.left < BURST && now.duration_since(self.since) >= PERIOD {
+            self.left += 1;
+            self.since += PERIOD;
         }
-        if place.said == BURST {
-            place.dropped = place.dropped.saturating_add(1);
+        if self.left == BURST {
+            self.since = now;
+        }
+        let Some(left) = self.left.checked_sub(1) else {
+            self.dropped = self.dropped.saturating_add(1);
             return Verdict::Drop;
-        }
-        place.said += 1;
-        Verdict::Say { dropped }
+        };
+        self.left = left;
+        Verdict::Say { dropped: std::mem::take(&mut self.dropped) }
     }
 }
 
@@ -103,18 +112,29 @@ mod tests {
     }
 
     #[test]
-    fn a_place_says_so_much_and_then_how_much_more_there_was() {
+    fn a_place_says_some_and_then_one_in_a_while() {
         let (mut limiter, start) = (Limiter::default(), Instant::now());
+        let said = Verdict::Say { dropped: 0 };
         for _ in 0..BURST {
-            assert_eq!(at(&mut limiter, Level::Error, 1, start), Verdict::Say { dropped: 0 });
+            assert_eq!(at(&mut limiter, Level::Error, 1, start), said);
         }
         for _ in 0..3 {
             assert_eq!(at(&mut limiter, Level::Error, 1, start), Verdict::Drop);
         }
-        assert_eq!(at(&mut limiter, Level::Warn, 2, start), Verdict::Say { dropped: 0 }, "another place");
+        assert_eq!(at(&mut limiter, Level::Warn, 2, start), said, "another place");
         let later = start + PERIOD;
         assert_eq!(at(&mut limiter, Level::Error, 1, later), Verdict::Say { dropped: 3 });
-        assert_eq!(at(&mut limiter, Level::Error, 1, later), Verdict::Say { dropped: 0 });
+        assert_eq!(at(&mut limiter, Level::Error, 1, later), Verdict::Drop);
+        let much_later = later + 1000 * PERIOD;
+        assert_eq!(at(&mut limiter, Level::Error, 1, much_later), Verdict::Say { dropped: 1 });
+        for _ in 1..BURST {
+            assert_eq!(at(&mut limiter, Level::Error, 1, much_later), said);
+        }
+        assert_eq!(
+            at(&mut limiter, Level::Error, 1, much_later),
+            Verdict::Drop,
+            "quiet is not saved up for ever"
+        );
     }
 
     #[test]
