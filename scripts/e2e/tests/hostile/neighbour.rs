@@ -12,9 +12,6 @@ const LIMIT: Duration = Duration::from_secs(120);
 
 /// Again and again some transfers of both kinds; what went wrong, and how many rounds there were. It needs nobody who asks
 /// for them, and seldom a new process: both take the processors' time.
-///
-/// It ends by itself. A process that is killed in the middle of a transfer would be the end of the guest: its kernel frees
-/// the buffers while the device may still write to them (Linux 6.12, virtio_i2c_complete_reqs: an interruptible wait).
 const WORK: &str = "\
     n=0; rm -f /tmp/over; while [ ! -e /tmp/over ]; do \
     agent i2c-stress 0 0x68 0x10 8 50 | grep -v ' errors=0 differences=0 '; \

@@ -26,6 +26,8 @@ use crate::virtio::window::{QUEUE_NOTIFY, Window};
 
 /// So long is waited for chains to be used. Many never are.
 const LIMIT: Duration = Duration::from_millis(10);
+/// So often the other CPU looks whether it has something to do.
+const GLANCE: Duration = Duration::from_micros(200);
 /// What a device copes with: each has a queue for so many.
 const SIZES: [u16; 4] = [2, 4, 16, 64];
 
@@ -113,7 +115,10 @@ fn meddle(dice: &mut Dice, stage: &Stage) {
                 let _ = stage.window.write(QUEUE_NOTIFY, dice.pick(&[0, 1, 2]));
             }
             (mode::DISTURB, _) => disturb(dice, stage.window),
-            _ => core::hint::spin_loop(),
+            // It leaves its processor to others, as far as an attack goes.
+            _ => {
+                interrupts::wait(Some(Moment::after(GLANCE)), || stage.mode.load(Ordering::Acquire) != mode);
+            }
         }
     }
 }

@@ -7,6 +7,7 @@
 //! and watches a well-behaved guest beside this one. Here an attack passes if this guest got an answer to every access,
 //! and [`works`] says afterwards that its devices serve it as if nothing had been.
 
+mod busy;
 mod chains;
 mod dice;
 mod registers;
@@ -36,6 +37,7 @@ pub fn run(job: &Job, command: &[&str]) -> Result<()> {
         ["storm", seed, count] => storm::run(job, number(seed)?, number(count)?),
         ["revoked", seed, count] => revoked::run(job, number(seed)?, number(count)?),
         ["spin", milliseconds] => spin(Duration::from_millis(number(milliseconds)?)),
+        ["busy", rounds] => busy::run(job, number(rounds)?),
         ["works"] => works::run(),
         _ => bail!("no attack: {}", command.join(" ")),
     }

@@ -19,11 +19,11 @@ const PLACE: u8 = 0x10;
 const OUT: u16 = 0;
 const IN: u16 = 1;
 /// VIRTIO_GPIO_MSG_SET_DIRECTION, GET_VALUE, SET_VALUE (virtio 1.3, 5.18.6), and directions.
-const SET_DIRECTION: u16 = 3;
-const GET_VALUE: u16 = 4;
+pub(super) const SET_DIRECTION: u16 = 3;
+pub(super) const GET_VALUE: u16 = 4;
 const SET_VALUE: u16 = 5;
 const OUTPUT: u32 = 1;
-const INPUT: u32 = 2;
+pub(super) const INPUT: u32 = 2;
 
 pub(super) fn run() -> Result<()> {
     let (cpus, expected) = (jobs::on_all_cpus(|_| ()), platform::cpus());
@@ -84,7 +84,7 @@ fn gpio() -> Result<()> {
     Ok(())
 }
 
-fn started(kind: Kind) -> Result<Device> {
+pub(super) fn started(kind: Kind) -> Result<Device> {
     let mut device = Device::find(kind)?;
     device.start(REQUIRED | kind.feature(), 16)?;
     Ok(device)
