@@ -238,8 +238,9 @@ impl Machine {
     fn ask_xen(&self, key: u8) -> Result<String> {
         let mark = self.console.mark();
         self.console.type_to_xen(&[key])?;
+        let end = Instant::now() + PATIENCE;
         let said = |line: &Line| (line.from == Party::Xen).then_some(());
-        while self.console.wait(self.console.mark(), QUIET, said)?.is_some() {}
+        while Instant::now() < end && self.console.wait(self.console.mark(), QUIET, said)?.is_some() {}
         let said = self.console.since(mark);
         Ok(said
             .iter()
