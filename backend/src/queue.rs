@@ -32,6 +32,8 @@ pub(crate) struct Ring {
     pub(crate) enabled: bool,
     pub(crate) kick: Option<File>,
     pub(crate) call: Option<File>,
+    /// Where the frontend learns that the ring has become unusable.
+    pub(crate) err: Option<File>,
     /// There may be something to take.
     pub(crate) pending: bool,
     /// Somebody looks at the ring all the time: the driver need not kick.
@@ -56,6 +58,7 @@ impl Ring {
             enabled: false,
             kick: None,
             call: None,
+            err: None,
             pending: false,
             polled: false,
             unusable: false,
@@ -108,8 +111,7 @@ impl Ring {
     /// To be called when the memory under a ring that may be running became another.
     pub(crate) fn check_memory(&mut self, memory: &Memory) {
         if self.queue.ready() && !self.is_mapped(memory) {
-            log::error!("queue {}: the frontend took its memory away without stopping it", self.index);
-            self.unusable = true;
+            self.fail(format_args!("the frontend took its memory away without stopping it"));
         }
     }
 
@@ -215,11 +217,21 @@ impl Ring {
             return;
         }
         if let Err(error) = self.pop_all(memory, requests) {
-            // virtio 1.3, 2.7.13.3: the index may not run ahead of the ring. There is no chain to answer.
-            log::error!("queue {}: unusable until the driver sets it up anew: {error}", self.index);
-            self.unusable = true;
+            self.fail(format_args!("{error}"));
         }
         chain::copy_in(memory, requests);
+    }
+
+    /// What the ring says cannot be, and there is no chain to answer: that leaves the frontend to be told, which has the
+    /// driver reset the device (virtio 1.3, 2.1.2; vhost-user, "VHOST_USER_SET_VRING_ERR").
+    fn fail(&mut self, why: std::fmt::Arguments<'_>) {
+        log::error!("queue {}: unusable until the driver sets it up anew: {why}", self.index);
+        self.unusable = true;
+        if let Some(err) = &mut self.err
+            && let Err(error) = err.write_all(&1_u64.to_ne_bytes())
+        {
+            log::warn!("queue {}: cannot tell the frontend: {error}", self.index);
+        }
     }
 
     fn pop_all(&mut self, memory: &Memory, requests: &mut Vec<Chain>) -> Result<(), Error> {
@@ -267,9 +279,11 @@ impl Ring {
         }
         let next = self.queue.iter(memory.map())?.next();
         let Some(head) = next.map(|chain| chain.head_index()) else { return Ok(None) };
-        if let Some(tracker) = &mut self.tracker
-            && head < self.queue.size()
-        {
+        // virtio 1.3, 2.7.13.2: what a driver places there is an index of its table. No used entry could name this one.
+        if head >= self.queue.size() {
+            return Err(Error::InvalidDescriptorIndex);
+        }
+        if let Some(tracker) = &mut self.tracker {
             tracker.mark(head);
         }
         Ok(Some((head, false)))

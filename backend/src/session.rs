@@ -205,7 +205,7 @@ impl Backend {
         if let Some(kick) = ring.kick.take() {
             let _ = watcher.remove(&kick);
         }
-        ring.call = None;
+        (ring.call, ring.err) = (None, None);
         Ok(ring.next_available())
     }
 }

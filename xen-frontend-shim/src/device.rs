@@ -245,6 +245,12 @@ impl<H: Hypervisor> BackedDevice<H> {
         }
     }
 
+    /// Whether the backend has said since this was last asked that it cannot use a queue any more.
+    fn take_failure(&self, queue: u16) -> bool {
+        // The read fails if nothing has been said.
+        self.notifiers.get(usize::from(queue)).is_some_and(|notifier| notifier.err.read().is_ok())
+    }
+
     /// Nothing more is done for the driver until it resets the device.
     fn give_up(&mut self) -> Lost {
         self.forget();
@@ -392,6 +398,17 @@ impl<H: Hypervisor> Transport<BackedDevice<H>> {
             Err(Lost) => self.device_lost(),
         }
     }
+
+    /// The backend says that it cannot use `queue` any more. As it works, it is kept; but the device is stopped, as if its
+    /// driver had reset it, until it does.
+    pub fn queue_failed(&mut self, queue: u16) {
+        let device = self.device_mut();
+        if device.take_failure(queue) && device.is_in_use() {
+            warn!("{}: its driver has made queue {queue} unusable; the device needs a reset", device.name);
+            device.stop();
+            self.device_lost();
+        }
+    }
 }
 
 impl<H: Hypervisor> Device for BackedDevice<H> {
@@ -413,6 +430,10 @@ impl<H: Hypervisor> Device for BackedDevice<H> {
         let stopped = self.link.session_mut().map(Session::stop);
         let _ = self.judge(stopped);
         self.link.settle(&self.name);
+        // So does what a backend said of the queues, and now it says no more.
+        for queue in (0..).take(self.notifiers.len()) {
+            self.take_failure(queue);
+        }
     }
 
     fn start_queue(&mut self, ring: &Ring) -> Result<(), Lost> {
@@ -442,6 +463,7 @@ impl<H: Hypervisor> Device for BackedDevice<H> {
         let stopped = self.link.session_mut().map(|session| session.stop_queue(queue));
         let stopped = self.judge(stopped);
         self.link.settle(&self.name);
+        self.take_failure(queue);
         match stopped {
             Ok(()) | Err(Failure::Away) => Ok(()),
             Err(Failure::Refused) => Err(self.give_up()),

@@ -121,6 +121,7 @@ impl Worker {
                     Source::Requests(index) => self.requested(index),
                     Source::Call(index, queue) => self.called(index, queue),
                     Source::Kick(index, queue) => self.kicked(index, queue),
+                    Source::Err(index, queue) => self.failed(index, queue),
                 }
             }
         }
@@ -291,6 +292,13 @@ impl Worker {
         if let Some(Occupant::Device(transport)) = window.map(|window| &mut window.occupant) {
             transport.kicked_early(queue);
             transport.device_mut().kicked();
+        }
+    }
+
+    fn failed(&mut self, index: u16, queue: u16) {
+        let window = self.bus.windows_mut().get_mut(usize::from(index));
+        if let Some(Occupant::Device(transport)) = window.map(|window| &mut window.occupant) {
+            transport.queue_failed(queue);
         }
     }
 

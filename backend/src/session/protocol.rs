@@ -175,8 +175,9 @@ impl VhostUserBackendReqHandlerMut for Backend {
         Ok(())
     }
 
-    fn set_vring_err(&mut self, index: u8, _fd: Option<File>) -> Result<()> {
-        self.session.ring(u32::from(index)).map(|_| ())
+    fn set_vring_err(&mut self, index: u8, fd: Option<File>) -> Result<()> {
+        self.session.ring(u32::from(index))?.err = fd;
+        Ok(())
     }
 
     fn get_protocol_features(&mut self) -> Result<VhostUserProtocolFeatures> {

@@ -3,6 +3,7 @@
 //! What a steady flow of requests costs: no memory, once a guest has sent the first; and no kicks, if the rings are polled.
 
 use std::fs::File;
+use std::io::Read;
 use std::sync::atomic::Ordering;
 
 use allocation_counter::{AllocationInfo, measure};
@@ -186,6 +187,37 @@ fn while_its_rings_are_polled_a_driver_need_not_kick() {
     assert_eq!(served.used(), 4);
     served.backend.set_polled(false);
     assert!(!served.backend.is_pending());
+}
+
+/// Available indices that run ahead, and entries that name no descriptor: there is no chain to answer.
+#[test]
+fn the_frontend_hears_of_a_ring_that_is_not_usable() {
+    type Wrong = fn(&Served);
+    let far_ahead: Wrong = |served| served.write(AVAILABLE + 2, &(served.available + SIZE + 1).to_le_bytes());
+    let no_descriptor: Wrong = |served| {
+        served.write(AVAILABLE + 4 + 2 * u64::from(served.available), &SIZE.to_le_bytes());
+        served.write(AVAILABLE + 2, &(served.available + 1).to_le_bytes());
+    };
+    let request: [(&[u8], u32); 1] = [(&[0xa0, 0, 0, 0, 2, 0, 0, 0], 3)];
+    for wrong in [far_ahead, no_descriptor] {
+        let device = I2c::new(Box::new(Sevens), "0x50".parse::<AllowList>().unwrap()).unwrap();
+        let mut served = Served::new(device);
+        let mut err = File::from(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap());
+        let given = err.try_clone().unwrap();
+        let mut has_failed = || err.read(&mut [0; 8]).is_ok();
+        served.backend.session.rings.first_mut().unwrap().err = Some(given);
+        served.send(&request);
+        assert!(!has_failed());
+        wrong(&served);
+        served.backend.kicked(0);
+        served.backend.work();
+        assert_eq!((has_failed(), served.used()), (true, 1));
+        // Once, and what comes now is not looked at.
+        served.offer(&request);
+        served.backend.kicked(0);
+        served.backend.work();
+        assert_eq!((has_failed(), served.used(), served.backend.is_pending()), (false, 1, false));
+    }
 }
 
 /// What the device writes to the used ring's flags is the available index of such a driver.

@@ -85,6 +85,8 @@ struct Ring {
     kick: EventFd,
     call: EventFd,
     called: Epoll,
+    err: EventFd,
+    failed: Epoll,
 }
 
 /// A guest with one device.
@@ -235,6 +237,7 @@ impl Guest {
         self.frontend.set_vring_num(index, RING)?;
         self.frontend.set_vring_base(index, base)?;
         self.frontend.set_vring_addr(index, &config)?;
+        self.frontend.set_vring_err(index, &ring.err)?;
         self.frontend.set_vring_call(index, &ring.call)?;
         self.frontend.set_vring_kick(index, &ring.kick)?;
         self.frontend.set_vring_enable(index, true)
@@ -422,6 +425,15 @@ impl Guest {
         self.notifications(queue)
     }
 
+    /// Waits until the daemon says that it cannot use the ring any more.
+    pub(crate) fn wait_failed(&mut self, queue: usize) {
+        let ring = &self.rings[queue];
+        let mut events = [EpollEvent::default()];
+        let count = ring.failed.wait(PATIENCE, &mut events).expect("a wait");
+        assert_ne!(count, 0, "queue {queue}: still usable");
+        let _ = ring.err.read();
+    }
+
     /// Puts a table of descriptors into memory, for an indirect one.
     pub(crate) fn place_table(&mut self, table: &[Descriptor]) -> u64 {
         let bytes: Vec<u8> = table.iter().flat_map(|descriptor| descriptor.bytes()).collect();
@@ -488,11 +500,16 @@ impl Ring {
     }
 
     fn new(at: u64) -> Self {
-        let event = || EventFd::new(EFD_NONBLOCK).expect("an event descriptor");
-        let (kick, call, called) = (event(), event(), Epoll::new().expect("an epoll descriptor"));
-        let readable = EpollEvent::new(EventSet::IN, 0);
-        called.ctl(ControlOperation::Add, call.as_raw_fd(), readable).expect("a descriptor to wait for");
-        Self { at, available: 0, seen: 0, descriptors: 0, kick, call, called }
+        let [kick, call, err] =
+            [EFD_NONBLOCK; 3].map(|flags| EventFd::new(flags).expect("an event descriptor"));
+        let wait_for = |event: &EventFd| {
+            let epoll = Epoll::new().expect("an epoll descriptor");
+            let readable = EpollEvent::new(EventSet::IN, 0);
+            epoll.ctl(ControlOperation::Add, event.as_raw_fd(), readable).expect("a descriptor to wait for");
+            epoll
+        };
+        let (called, failed) = (wait_for(&call), wait_for(&err));
+        Self { at, available: 0, seen: 0, descriptors: 0, kick, call, called, err, failed }
     }
 
     fn available_at(&self) -> u64 {

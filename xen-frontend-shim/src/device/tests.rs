@@ -45,10 +45,8 @@ impl Guest {
         let xen = Rc::new(Fake::new(1));
         let memory = SharedMemory::new();
         let (session, offer) = open(socket, &memory);
-        let notifiers = vec![Notifier {
-            kick: EventFd::new(EFD_NONBLOCK).unwrap(),
-            call: EventFd::new(EFD_NONBLOCK).unwrap(),
-        }];
+        let [kick, call, err] = [EFD_NONBLOCK; 3].map(|flags| EventFd::new(flags).unwrap());
+        let notifiers = vec![Notifier { kick, call, err }];
         let inflight = Inflight::new(tempfile::tempfile().unwrap(), 64);
         let device = BackedDevice::new("g/d".into(), Rc::clone(&xen), IRQ, notifiers, inflight);
         let identity = Identity {
@@ -152,6 +150,11 @@ impl Guest {
             self.memory.write_u16(4096 + at, 0);
         }
         self.progress(0, 0);
+    }
+
+    /// What a backend does that cannot use the queue any more.
+    fn fail_queue(&mut self) {
+        self.device().notifiers()[0].err.write(1).unwrap();
     }
 
     fn await_call(&mut self) {
@@ -286,6 +289,51 @@ fn rings_that_are_not_granted_cost_a_reset_and_not_the_backend() {
     guest.transfer(0);
 }
 
+#[test]
+fn a_queue_that_its_backend_cannot_use_costs_a_reset_and_not_the_backend() {
+    let (mut guest, memory) = in_use(Script::default());
+    guest.fail_queue();
+    guest.transport().queue_failed(0);
+    assert_eq!((guest.read(0x70), guest.read(0x60), guest.xen.mapped()), (0x4f, 2, 0));
+    assert_eq!((guest.xen.raised(), guest.has_backend(), guest.device().deadline()), (vec![IRQ], true, None));
+    let heard: Vec<_> = memory.take().iter().map(|heard| heard.request).collect();
+    let stopped = [
+        scripted::SET_VRING_ENABLE,
+        scripted::GET_VRING_BASE,
+        scripted::SET_MEM_TABLE,
+        scripted::RESET_DEVICE,
+    ];
+    assert_eq!(heard, stopped);
+    // One that dies now is replaced, and the next one has nothing to do.
+    guest.device().miss("killed", false);
+    let (socket, memory) = scripted::start(Script::default());
+    guest.replace(socket, None);
+    assert_eq!((guest.read(0x70), bases(&memory.take())), (0x4f, vec![]));
+    guest.write(0x70, 0);
+    guest.probe();
+    assert_eq!((guest.read(0x70), bases(&memory.take())), (0xf, vec![0]));
+}
+
+#[test]
+fn what_a_backend_said_of_a_queue_before_its_reset_is_of_the_past() {
+    let (mut guest, _) = in_use(Script::default());
+    guest.fail_queue();
+    guest.write(0xc0, 1);
+    guest.enable_queue();
+    guest.transport().queue_failed(0);
+    assert_eq!(guest.read(0x70), 0xf);
+    guest.fail_queue();
+    guest.write(0x70, 0);
+    guest.probe();
+    guest.transport().queue_failed(0);
+    assert_eq!(guest.read(0x70), 0xf);
+    // Nobody uses it, so nobody minds.
+    guest.write(0x70, 0);
+    guest.fail_queue();
+    guest.transport().queue_failed(0);
+    assert_eq!((guest.read(0x70), guest.xen.raised()), (0, vec![]));
+}
+
 /// The vring bases that a backend has been told.
 fn bases(heard: &[scripted::Heard]) -> Vec<u32> {
     let bases = heard.iter().filter(|heard| heard.request == scripted::SET_VRING_BASE);
@@ -324,6 +372,7 @@ fn the_next_backend_is_told_everything_in_order_and_both_sides_look_again() {
             scripted::SET_VRING_NUM,
             scripted::SET_VRING_BASE,
             scripted::SET_VRING_ADDR,
+            scripted::SET_VRING_ERR,
             scripted::SET_VRING_CALL,
             scripted::SET_VRING_KICK,
             scripted::SET_VRING_ENABLE,

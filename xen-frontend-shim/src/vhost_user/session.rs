@@ -71,6 +71,8 @@ pub struct Notifier {
     pub kick: EventFd,
     /// The device has used buffers.
     pub call: EventFd,
+    /// The device cannot use the queue any more, for what the driver has put there.
+    pub err: EventFd,
 }
 
 /// Why a session cannot go on.
@@ -239,6 +241,7 @@ impl Session {
         self.call("SET_VRING_NUM", |frontend| frontend.set_vring_num(queue, ring.size))?;
         self.call("SET_VRING_BASE", |frontend| frontend.set_vring_base(queue, base))?;
         self.call("SET_VRING_ADDR", |frontend| frontend.set_vring_addr(queue, &address))?;
+        self.call("SET_VRING_ERR", |frontend| frontend.set_vring_err(queue, &notifier.err))?;
         self.call("SET_VRING_CALL", |frontend| frontend.set_vring_call(queue, &notifier.call))?;
         self.call("SET_VRING_KICK", |frontend| frontend.set_vring_kick(queue, &notifier.kick))?;
         self.call("SET_VRING_ENABLE", |frontend| frontend.set_vring_enable(queue, true))?;
@@ -408,7 +411,8 @@ mod tests {
     }
 
     fn notifier() -> Notifier {
-        Notifier { kick: EventFd::new(0).unwrap(), call: EventFd::new(0).unwrap() }
+        let [kick, call, err] = [0; 3].map(|flags| EventFd::new(flags).unwrap());
+        Notifier { kick, call, err }
     }
 
     fn start(session: &mut Session, features: u64, notifiers: &[Notifier]) -> Result<(), SessionError> {

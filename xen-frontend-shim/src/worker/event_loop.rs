@@ -26,6 +26,8 @@ pub(super) enum Source {
     Requests(u16),
     /// A backend has used buffers of a queue, and the kernel does not see to the interrupt.
     Call(u16, u16),
+    /// A backend cannot use a queue any more.
+    Err(u16, u16),
     /// A queue has been kicked, and somebody here waits for that.
     Kick(u16, u16),
     /// A deadline has passed that somebody had when the alarm was set.
@@ -44,6 +46,7 @@ impl Source {
             Self::Kick(window, queue) => token(4, window, queue),
             Self::Requests(window) => token(5, window, 0),
             Self::Alarm => token(6, 0, 0),
+            Self::Err(window, queue) => token(7, window, queue),
         }
     }
 
@@ -58,6 +61,7 @@ impl Source {
             4 => Self::Kick(window, queue),
             5 => Self::Requests(window),
             6 => Self::Alarm,
+            7 => Self::Err(window, queue),
             _ => Self::Control,
         }
     }
@@ -140,8 +144,8 @@ impl EventLoop {
         }
     }
 
-    /// Watches the event descriptors of a window in which there is a device now: those of its calls that are `polled`, and its
-    /// kicks, when somebody waits for them.
+    /// Watches the event descriptors of a window in which there is a device now: those of its calls that are `polled`, those
+    /// of errors, and its kicks, when somebody waits for them.
     pub(super) fn watch_queues(
         &mut self,
         index: u16,
@@ -154,6 +158,7 @@ impl EventLoop {
             self.watch_raw(notifier.call.as_raw_fd(), EventSet::IN, Source::Call(index, queue))?;
         }
         for (queue, notifier) in notifiers() {
+            self.watch_raw(notifier.err.as_raw_fd(), EventSet::IN, Source::Err(index, queue))?;
             let fd = notifier.kick.as_raw_fd();
             self.watch_raw(fd, EventSet::ONE_SHOT, Source::Kick(index, queue))?;
             self.kicks.push(Kick { window: index, queue, fd, is_armed: false });
@@ -227,6 +232,7 @@ mod tests {
             Source::Requests(0x102),
             Source::Call(1, 0),
             Source::Call(0, 1),
+            Source::Err(0x102, 0x304),
             Source::Kick(0x304, 0x506),
         ] {
             assert_eq!(Source::of(source.token()), source);

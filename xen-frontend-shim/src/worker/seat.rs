@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use log::{info, warn};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use xen_bindings::{Doorbell, eventfd_from};
 
 use super::Served;
@@ -207,5 +208,7 @@ fn notifier(inheritance: &Inheritance, queue: &QueueHandoff) -> io::Result<Notif
     Ok(Notifier {
         kick: eventfd_from(inheritance.take(queue.kick)?),
         call: eventfd_from(inheritance.take(queue.call)?),
+        // A queue that is not usable is none for the next worker's backend either, which says so again.
+        err: EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?,
     })
 }
