@@ -290,9 +290,9 @@ impl Ring {
     }
 
     /// Gives finished chains back to the guest, in their order, and notifies it if it wants to be. `finished` is empty
-    /// afterwards.
+    /// afterwards. What was taken before the ring became unusable is no worse for that.
     pub(crate) fn complete(&mut self, memory: &Memory, finished: &mut Vec<Chain>) {
-        if finished.is_empty() || !self.queue.ready() || self.unusable {
+        if finished.is_empty() || !self.queue.ready() {
             finished.clear();
             return;
         }

@@ -137,6 +137,7 @@ impl<'a> Guest<'a> {
         backend.set_vring_addr(index, none, at, at + USED, at + AVAILABLE, 0).expect("addresses");
         let event =
             || File::from(eventfd(1, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).expect("an event"));
+        backend.set_vring_err(short, Some(event())).expect("an error's descriptor");
         backend.set_vring_call(short, Some(event())).expect("a call");
         backend.set_vring_kick(short, Some(event())).expect("a kick");
         backend.set_vring_enable(index, true).expect("a queue");
