@@ -92,14 +92,15 @@ impl Chain {
     /// Makes the answer `length` bytes long, but no longer than there is room, and hands it out together with the
     /// request. Bytes that were not in it before are zero.
     pub fn parts(&mut self, length: usize) -> (&[u8], &mut [u8]) {
-        self.answer.resize(length.min(self.room), 0);
+        resize(&mut self.answer, length.min(self.room));
         (&self.request, &mut self.answer)
     }
 
     /// Replaces the answer. What there is no room for is cut off; a device checks [`room`](Self::room) first.
     pub fn set_answer(&mut self, answer: &[u8]) {
         self.answer.clear();
-        self.answer.extend(answer.iter().take(self.room));
+        let (_, place) = self.parts(answer.len());
+        place.iter_mut().zip(answer).for_each(|(to, from)| *to = *from);
     }
 
     pub(crate) fn head(&self) -> u16 {
@@ -124,10 +125,19 @@ impl Chain {
         self.room = 0;
     }
 
-    /// Gives memory back that only an unusually long request needed.
+    /// Gives memory back that only an unusually long request needed: as a whole, for what is left of a piece would keep the
+    /// place where it lies from being used for large pieces.
     pub(crate) fn shrink(&mut self) {
-        self.request.shrink_to(SPARE_BYTES);
-        self.answer.shrink_to(SPARE_BYTES);
+        for bytes in [&mut self.request, &mut self.answer] {
+            if bytes.capacity() > SPARE_BYTES {
+                *bytes = Vec::new();
+            }
+        }
+        for segments in [&mut self.readable, &mut self.writable] {
+            if segments.capacity() > SPARE_SEGMENTS {
+                *segments = Vec::new();
+            }
+        }
     }
 
     fn try_collect(
@@ -157,9 +167,19 @@ impl Chain {
                 return Err(Malformed::ReadableAfterWritable);
             }
         }
-        request.resize(readable_bytes, 0);
+        resize(request, readable_bytes);
         Ok(())
     }
+}
+
+/// Gives `bytes` another length, with zeros for what is new. Its memory is a power of two: with as many sizes as a guest can
+/// think of, freed pieces would rarely fit the next request, and the heap would grow for hours.
+fn resize(bytes: &mut Vec<u8>, length: usize) {
+    if bytes.capacity() < length {
+        let capacity = length.max(SPARE_BYTES).next_power_of_two();
+        bytes.reserve_exact(capacity.saturating_sub(bytes.len()));
+    }
+    bytes.resize(length, 0);
 }
 
 /// Adds the length of a descriptor to its part of the chain.
@@ -247,6 +267,7 @@ impl<'a> Walk<'a> {
 
 /// What the buffers of a chain keep for the next: more than nearly every request, and little if all of a ring do.
 const SPARE_BYTES: usize = 256;
+const SPARE_SEGMENTS: usize = 16;
 
 /// Size of a descriptor (virtio 1.3, 2.7.5).
 const DESCRIPTOR_BYTES: u64 = 16;
@@ -333,4 +354,32 @@ pub enum Malformed {
     /// The descriptor is not in the guest's memory.
     #[error("outside of the guest's memory")]
     NoSuchMemory,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a hostile guest sends makes the heap grow to some size, and no further.
+    #[test]
+    fn memory_is_taken_in_powers_of_two_and_given_back_whole() {
+        for length in [1, 9, 256, 257, 3000, 8193] {
+            let mut chain = Chain { room: length, ..Chain::default() };
+            chain.parts(length).1.fill(7);
+            let capacity = chain.answer.capacity();
+            assert!(capacity.is_power_of_two() && capacity >= SPARE_BYTES, "{length}: {capacity}");
+            chain.readable.reserve_exact(length);
+            chain.shrink();
+            assert!([0, SPARE_BYTES].contains(&chain.answer.capacity()), "{length}");
+            assert!(chain.readable.capacity() <= SPARE_SEGMENTS, "{length}");
+        }
+    }
+
+    #[test]
+    fn an_answer_keeps_what_is_in_it_when_it_grows() {
+        let mut chain = Chain { room: 1000, ..Chain::default() };
+        chain.set_answer(&[1, 2, 3]);
+        let (_, answer) = chain.parts(500);
+        assert!(answer.starts_with(&[1, 2, 3, 0]) && answer.len() == 500);
+    }
 }
