@@ -20,7 +20,7 @@ use crate::paths::Reach;
 use crate::user::User;
 use crate::{Enforcement, ioctl};
 
-/// Descriptors: one for each GPIO line that is in use (a guest has at most 64), eleven of a frontend, a few of its own; with
+/// Descriptors: one for each GPIO line that is in use (a guest has at most 64), thirteen of a frontend, a few of its own; with
 /// room for a frontend that passes many regions of memory.
 const DESCRIPTORS: u64 = 256;
 
