@@ -13,15 +13,15 @@
 //!
 //! The transfers are reads of a line of the PL061, which QEMU emulates by itself: nobody waits for the host.
 
-use std::fs;
-use std::path::PathBuf;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use e2e::host::machine::{ICOUNT, Machine, NANOSECONDS_PER_INSTRUCTION, Place};
+use toml::Value;
+
+use crate::shared::{rebuild, section};
 
 const LIMIT: Duration = Duration::from_secs(600);
 const TRANSFERS: &str = "300";
@@ -98,26 +98,14 @@ pub(crate) fn compare() -> Result<()> {
 fn place() -> Result<Place> {
     let arguments = ICOUNT.map(str::to_owned).to_vec();
     let place = Place { arguments, ..Place::hostile("latency") };
-    let directory = place.image.with_file_name("latency");
-    fs::create_dir_all(&directory)?;
-    let [board, manifest] = ["board.toml", "manifest.toml"].map(|name| directory.join(name));
-    let original = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../images/boards/qemu-virt.toml"));
-    let mut values: toml::Table = toml::from_str(&fs::read_to_string(&original)?)?;
-    let cpus = values.get_mut("machine").and_then(|machine| machine.get_mut("cpus"));
-    *cpus.context("a board has processors")? = 5.into();
-    let arguments = values.get_mut("xen").and_then(|xen| xen.get_mut("bootargs"));
-    let arguments = arguments.context("a board has arguments for Xen")?;
-    *arguments = format!("{} sched=null vwfi=native", arguments.as_str().unwrap_or_default()).into();
-    fs::write(&board, toml::to_string(&values)?)?;
-    let mut values: toml::Table = toml::from_str(&fs::read_to_string(&place.manifest)?)?;
-    values.insert("board".to_owned(), board.display().to_string().into());
-    fs::write(&manifest, toml::to_string(&values)?)?;
-    let image = directory.join("image");
-    let mut builder = Command::new(&place.builder);
-    builder.arg("build").arg(&manifest).arg("--files").arg(&place.files).arg("--output").arg(&image);
-    let status = builder.status().with_context(|| place.builder.display().to_string())?;
-    ensure!(status.success(), "{builder:?}: {status}");
-    Ok(Place { manifest, image, ..place })
+    rebuild(place, "latency", |_, board| {
+        section(board, "machine")?.insert("cpus".to_owned(), 5.into());
+        let xen = section(board, "xen")?;
+        let arguments = xen.get("bootargs").and_then(Value::as_str).unwrap_or_default();
+        let arguments = format!("{arguments} sched=null vwfi=native");
+        xen.insert("bootargs".to_owned(), arguments.into());
+        Ok(())
+    })
 }
 
 /// The latency while the other guest does something, which is told.

@@ -14,6 +14,8 @@ mod attack;
 mod latency;
 mod neighbour;
 mod quiet;
+#[path = "../shared/mod.rs"]
+mod shared;
 
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
 //! The scenarios: each a test with a name, all on one machine that boots once. `scripts/test e2e [NAME]` runs them.
+//!
+//! `XBA_VCPUS=N` gives each domain so many virtual CPUs in place of one.
 
 mod backend_loss;
 mod both;
@@ -13,6 +15,8 @@ mod life;
 mod outputs;
 mod quiet;
 mod rebind;
+#[path = "../shared/mod.rs"]
+mod shared;
 mod shim_loss;
 mod size;
 
@@ -23,6 +27,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use e2e::host::machine::{Machine, Place};
 use libtest_mimic::{Arguments, Failed, Trial};
+use toml::{Table, Value};
 
 /// How long a program in a domain may take that has little to do.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -126,7 +131,20 @@ impl Shared {
 }
 
 fn boot() -> Result<Machine> {
-    let machine = Machine::start(&Place::in_checkout("scenarios"))?;
+    let mut place = Place::in_checkout("scenarios");
+    if let Ok(vcpus) = std::env::var("XBA_VCPUS") {
+        let vcpus: i64 = vcpus.parse().context("XBA_VCPUS is a number")?;
+        place = shared::rebuild(place, "vcpus", |manifest, _| {
+            let give = |domain: &mut Table| domain.insert("vcpus".to_owned(), vcpus.into());
+            give(shared::section(manifest, "driver-domain")?);
+            let guests = manifest.get_mut("guest").and_then(Value::as_array_mut);
+            for guest in guests.into_iter().flatten() {
+                give(guest.as_table_mut().context("a guest is a table")?);
+            }
+            Ok(())
+        })?;
+    }
+    let machine = Machine::start(&place)?;
     machine.wait_for_guests()?;
     eprintln!("booted in {:.1} s", machine.uptime().as_secs_f64());
     Ok(machine)
