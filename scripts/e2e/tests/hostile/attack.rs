@@ -10,6 +10,8 @@ use anyhow::{Context, Result, ensure};
 use e2e::host::machine::Machine;
 use serde_json::json;
 
+use crate::shared;
+
 /// How long the guest may take for one command. Only failures take as long as this.
 const LIMIT: Duration = Duration::from_secs(600);
 
@@ -40,7 +42,7 @@ pub(crate) const ATTACKS: &[Attack] = &[
         command: "registers",
         size: 5000,
         commands: [4, 210],
-        reached: &["accesses"],
+        reached: &["started"],
         delays: 0,
     },
     Attack {
@@ -48,7 +50,7 @@ pub(crate) const ATTACKS: &[Attack] = &[
         command: "rings i2c",
         size: 100,
         commands: [1, 50],
-        reached: &["rings"],
+        reached: &["started"],
         delays: 0,
     },
     Attack {
@@ -56,7 +58,7 @@ pub(crate) const ATTACKS: &[Attack] = &[
         command: "rings gpio",
         size: 100,
         commands: [1, 50],
-        reached: &["rings"],
+        reached: &["started"],
         delays: 0,
     },
     Attack {
@@ -88,7 +90,7 @@ pub(crate) const ATTACKS: &[Attack] = &[
         command: "revoked",
         size: 14,
         commands: [1, 10],
-        reached: &["in-use"],
+        reached: &["buffers-in-use", "rings-in-use"],
         delays: 14,
     },
 ];
@@ -97,7 +99,7 @@ impl Attack {
     /// Carries it out to its end.
     pub(crate) fn run(&self, machine: &Machine) -> Result<()> {
         let [short, long] = self.commands;
-        let commands = if is_long() { long } else { short };
+        let commands = if shared::is_long() { long } else { short };
         let seed: u64 = env::var("XBA_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
         let start = Instant::now();
         let mut total = Totals::default();
@@ -119,11 +121,6 @@ impl Attack {
         ensure!(total.of("aborts") == 0, "{} accesses were aborted", total.of("aborts"));
         Ok(())
     }
-}
-
-/// Whether time does not matter.
-pub(crate) fn is_long() -> bool {
-    env::var_os("XBA_LONG").is_some()
 }
 
 /// What the guest reports, `name=number` with spaces between, added up.

@@ -82,7 +82,7 @@ fn main() -> ExitCode {
     let latency = Trial::test("latency-beside-a-hostile-guest", || {
         latency::compare().map_err(|error| Failed::from(format!("{error:#}")))
     });
-    let latency = latency.with_ignored_flag(!attack::is_long());
+    let latency = latency.with_ignored_flag(!shared::is_long());
     let conclusion = libtest_mimic::run(&arguments, [latency].into_iter().chain(attacks).collect());
     // `exit` would leave QEMU and the hardware running.
     drop(shared.lock().unwrap_or_else(PoisonError::into_inner).take());

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use e2e::host::board::Hardware;
 use e2e::host::channel::Background;
 use e2e::host::machine::Machine;
@@ -12,12 +12,18 @@ use e2e::host::process::wait_until;
 use serde_json::{Value, json};
 
 use crate::i2c::is_about;
+use crate::rebind::{devices, tell};
 use crate::{LIMIT, gpio, i2c};
 
 /// As `ps` shows them in the driver domain.
 const I2C_OF_GUEST_A: &str = "guest-a/i2c0:";
 const GPIO_OF_GUEST_A: &str = "guest-a/gpio:";
 const EEPROM: u16 = 0x50;
+/// The program that is a backend, and where it cannot be found.
+const PROGRAM: &str = "/usr/bin/backend";
+const AWAY: &str = "/usr/bin/backend.away";
+/// Status of a device that was in use, with DEVICE_NEEDS_RESET.
+const NEEDS_RESET: &str = "0x0000004f";
 /// After so long a guest must know what has become of a transfer: two seconds of standstill, five for an answer, five for
 /// another backend, and time for an emulated machine.
 const BOUND: Duration = Duration::from_secs(30);
@@ -94,30 +100,68 @@ pub(crate) fn killed_with_a_request(machine: &Machine) -> Result<()> {
     write_to_a_stopped_backend(machine, "a1", |machine, pid| signal(machine, "KILL", pid))
 }
 
-/// The write is on the bus, and the adapter has not said so yet, when the backend is killed: nobody knows whether it was
+/// The write is on the bus, and the adapter has not said so yet, when the backend gets a signal: nobody knows whether it was
 /// carried out. The guest gets an error, and the next backend does not write it again.
-pub(crate) fn killed_in_the_middle_of_a_transfer(machine: &Machine) -> Result<()> {
-    const LATE: &str = "20a3";
+fn lost_in_the_middle_of_a_transfer(machine: &Machine, bytes: &str, fate: &str) -> Result<()> {
     let others = guest_b_at_work(machine)?;
     let pid = find(machine, I2C_OF_GUEST_A)?.context("guest-a has no I2C backend")?;
     let mark = machine.i2c.mark()?;
     machine
         .i2c
         .control(&json!({ "inject": { "address": EEPROM, "fault": { "late-ms": 3000 }, "count": 1 } }))?;
-    let write = machine.guest_a.start(&["agent", "i2c", "0", &format!("w0x50:{LATE}")])?;
+    let write = machine.guest_a.start(&["agent", "i2c", "0", &format!("w0x50:{bytes}")])?;
     wait_until("the write is on the bus", LIMIT, || {
-        Ok((writes(&machine.i2c, mark, LATE)? == 1).then_some(()))
+        Ok((writes(&machine.i2c, mark, bytes)? == 1).then_some(()))
     })?;
-    signal(machine, "KILL", &pid)?;
+    signal(machine, fate, &pid)?;
     let output = write.look_until(BOUND, |_| false)?;
     ensure!(!output.succeeded(), "the write is said to have been carried out: {}", output.text());
     wait_for_another(machine, I2C_OF_GUEST_A, &pid)?;
     i2c::guest_a_sees_temperature_change(machine)?;
     saw_no_error(&others)?;
     i2c::guest_a_writes_eeprom_page(machine)?;
-    let seen = writes(&machine.i2c, mark, LATE)?;
+    let seen = writes(&machine.i2c, mark, bytes)?;
     ensure!(seen == 1, "the write was on the bus {seen} times");
     Ok(())
+}
+
+pub(crate) fn killed_in_the_middle_of_a_transfer(machine: &Machine) -> Result<()> {
+    lost_in_the_middle_of_a_transfer(machine, "20a3", "KILL")
+}
+
+/// Nobody but the shim ends it, and the transfer is over by then; the backend has not said so.
+pub(crate) fn hangs_in_the_middle_of_a_transfer(machine: &Machine) -> Result<()> {
+    lost_in_the_middle_of_a_transfer(machine, "20a4", "STOP")
+}
+
+/// There is no backend any more, and no other can be started.
+pub(crate) fn none_comes_back(machine: &Machine) -> Result<()> {
+    let mut i2c = devices(&machine.guest_a)?;
+    i2c.retain(|(driver, _)| driver.contains("i2c"));
+    let [(_, device)] = i2c.as_slice() else { bail!("guest-a has the I2C devices {i2c:?}") };
+    let busybox = |command: &str| {
+        machine
+            .driver_domain
+            .check(&["/bin/busybox", "sh", "-c", &format!("{command} {PROGRAM} {AWAY}")], LIMIT)
+    };
+    let others = guest_b_at_work(machine)?;
+    let pid = find(machine, I2C_OF_GUEST_A)?.context("guest-a has no I2C backend")?;
+    busybox("mv")?;
+    let gone = signal(machine, "KILL", &pid).and_then(|()| {
+        let status = format!("cat /sys/bus/virtio/devices/{device}/status");
+        wait_until("the device needs a reset", BOUND, || {
+            let status = machine.guest_a.check(&["sh", "-c", &status], LIMIT)?;
+            Ok((status.trim() == NEEDS_RESET).then_some(()))
+        })
+    });
+    // Whatever became of it: the others want to be served.
+    busybox("f() { mv $2 $1; }; f")?;
+    gone?;
+    tell(&machine.guest_a, &i2c, "unbind")?;
+    wait_until("another backend", BOUND, || find(machine, I2C_OF_GUEST_A))?;
+    tell(&machine.guest_a, &i2c, "bind")?;
+    saw_no_error(&others)?;
+    i2c::guest_a_writes_eeprom_page(machine)
 }
 
 pub(crate) fn hangs(machine: &Machine) -> Result<()> {

@@ -9,12 +9,15 @@ use e2e::host::machine::{GUEST_A, GUEST_B, Machine};
 
 use crate::LIMIT;
 use crate::life::{Order, Transfers};
+use crate::outputs::{LED, RELAY, expect, hold};
 use crate::rebind::mapped;
 
 pub(crate) fn guest_b_powers_off(machine: &Machine) -> Result<()> {
     // The other guest's transfers go on, none of which may fail.
     let transfers = Transfers::begin(machine, &machine.guest_a, "0x50", 100)?;
+    drives(machine, &machine.guest_b, RELAY)?;
     ends(machine, &machine.guest_b, GUEST_B, "guest-b", "sleep 1; poweroff -f", "powered off")?;
+    expect(machine, RELAY, 1, "when guest-b is gone, whose relay is to stay")?;
     let errors = transfers.finish(LIMIT)?;
     ensure!(errors == 0, "{errors} transfers of the other guest failed");
     Ok(())
@@ -23,7 +26,16 @@ pub(crate) fn guest_b_powers_off(machine: &Machine) -> Result<()> {
 pub(crate) fn guest_a_panics(machine: &Machine) -> Result<()> {
     // Its kernel panics when there is no memory left, and is told to reboot then.
     let eat = "echo 1 >/proc/sys/vm/panic_on_oom; tail /dev/zero";
-    ends(machine, &machine.guest_a, GUEST_A, "guest-a", eat, "asked for a reboot")
+    drives(machine, &machine.guest_a, LED)?;
+    ends(machine, &machine.guest_a, GUEST_A, "guest-a", eat, "asked for a reboot")?;
+    expect(machine, LED, 0, "when guest-a is gone, whose led is safe at 0")
+}
+
+/// Has a guest drive its first line, which is `line` of the board, until it ends.
+fn drives(machine: &Machine, guest: &Channel, line: u32) -> Result<()> {
+    // It cannot be stopped when its agent is gone.
+    std::mem::forget(hold(guest, 1)?);
+    expect(machine, line, 1, "while a guest drives 1")
 }
 
 /// Has a guest end, by a command in it. What it had mapped is unmapped, and nobody else is concerned.

@@ -14,7 +14,7 @@ use e2e::request::{End, Output};
 
 use crate::LIMIT;
 
-/// How long everything may take to be as it was. A back-off is at most 5 s, and the machine may be busy.
+/// How long everything may take to be as it was. A back-off is at most 2 s, and the machine may be busy.
 const RECOVERY: Duration = Duration::from_secs(60);
 
 /// Whom to kill.

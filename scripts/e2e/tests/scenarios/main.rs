@@ -73,6 +73,11 @@ const SCENARIOS: &[Scenario] = &[
     scenario("a-backend-killed-with-a-request-costs-nothing", backend_loss::killed_with_a_request),
     scenario("a-backend-killed-in-a-transfer-costs-that", backend_loss::killed_in_the_middle_of_a_transfer),
     scenario("a-backend-that-hangs-costs-nothing", backend_loss::hangs),
+    scenario(
+        "a-backend-that-hangs-in-a-transfer-costs-that",
+        backend_loss::hangs_in_the_middle_of_a_transfer,
+    ),
+    scenario("a-device-without-a-backend-needs-a-reset", backend_loss::none_comes_back),
     scenario("a-gpio-backend-killed-costs-nothing", backend_loss::gpio_backend_killed),
     scenario("backends-killed-again-and-again", backend_loss::killed_again_and_again),
     scenario("rebinding-leaves-no-grant-mapped", rebind::rebinding_leaves_no_grant_mapped),

@@ -13,18 +13,18 @@ use crate::rebind::{devices, tell};
 
 const CHIP: &str = "gpiochip0";
 /// Line 0 of guest-a, and of the board: `safe = 0` in the manifest.
-const LED: u32 = 0;
+pub(crate) const LED: u32 = 0;
 /// Line 0 of guest-b, and line 2 of the board: `safe = "stay"`.
-const RELAY: u32 = 2;
+pub(crate) const RELAY: u32 = 2;
 
 /// Drives the guest's first line from a program that keeps it.
-fn hold(guest: &Channel, value: u64) -> Result<Background<'_>> {
+pub(crate) fn hold(guest: &Channel, value: u64) -> Result<Background<'_>> {
     let held = guest.start(&["agent", "gpio-hold", CHIP, "0", &value.to_string()])?;
     held.look_until(LIMIT, |output| output.text() == "held")?;
     Ok(held)
 }
 
-fn expect(machine: &Machine, line: u32, value: u64, when: &str) -> Result<()> {
+pub(crate) fn expect(machine: &Machine, line: u32, value: u64, when: &str) -> Result<()> {
     let seen = machine.gpio.line(line)?;
     ensure!(seen == ("output".to_owned(), value), "{when}, the board sees {seen:?} on line {line}");
     Ok(())

@@ -8,9 +8,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use e2e::host::machine::Machine;
 
-use crate::LIMIT;
 use crate::life::{Order, Transfers, Victim, devices_work};
 use crate::rebind::{devices, rebinding_leaves_no_grant_mapped, tell};
+use crate::{LIMIT, shared};
 
 const ROUNDS: u32 = 150;
 /// How long the transfers may take, with all that happens meanwhile.
@@ -107,13 +107,14 @@ pub(crate) fn configuration_reloaded(machine: &Machine) -> Result<()> {
     order.restored(machine)
 }
 
-/// How often [`lifecycle_loop`] does something, if it is not told otherwise.
+/// How often [`lifecycle_loop`] does something: as a rule, and if time does not matter.
 const LIFE_ROUNDS: u64 = 10;
+const MANY_ROUNDS: u64 = 200;
 
-/// Kills and re-binds in an arbitrary order, which is the same each time. XBA_ROUNDS says how often.
+/// Kills and re-binds in an arbitrary order, which is the same each time. XBA_ROUNDS says how often, or XBA_LONG.
 pub(crate) fn lifecycle_loop(machine: &Machine) -> Result<()> {
-    let rounds =
-        std::env::var("XBA_ROUNDS").ok().map(|text| text.parse()).transpose()?.unwrap_or(LIFE_ROUNDS);
+    let usual = if shared::is_long() { MANY_ROUNDS } else { LIFE_ROUNDS };
+    let rounds = std::env::var("XBA_ROUNDS").ok().map(|text| text.parse()).transpose()?.unwrap_or(usual);
     let order = Order::of(machine)?;
     // xorshift64
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;

@@ -33,6 +33,11 @@ pub(crate) fn rebuild(
     Ok(Place { manifest, image, ..place })
 }
 
+/// Whether time does not matter.
+pub(crate) fn is_long() -> bool {
+    std::env::var_os("XBA_LONG").is_some()
+}
+
 /// A table in a table.
 pub(crate) fn section<'table>(table: &'table mut Table, name: &str) -> Result<&'table mut Table> {
     let section = table.get_mut(name).and_then(Value::as_table_mut);

@@ -17,7 +17,7 @@ use crate::virtio::window::{
 pub(super) const TESTS: &[Test] = &[
     test("2.2-words-in-any-order", any_order),
     test("2.2-no-features-beyond-64", beyond),
-    test("6.1-version-1-and-access-platform-are-offered", offered),
+    test("6.2-version-1-and-access-platform-are-offered", offered),
     test("2.7.5.3-no-indirect-descriptors-are-offered", no_indirect),
     test("3.1.1-words-taken-in-any-order", taken_in_any_order),
     test("3.1.1-refused-without-version-1", || refused(|offered| offered & !VERSION_1)),

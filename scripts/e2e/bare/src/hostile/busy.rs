@@ -56,7 +56,7 @@ impl Working {
     }
 
     fn gpio() -> Result<Self> {
-        // One request for a line at a time (virtio 1.3, 5.18.6.1).
+        // One request for a line at a time, as Linux's driver does.
         let of_all_lines = |kind, value| {
             let request = |line| Request::new(&gpio_request(kind, line, value), None, 2);
             (0..LINES).map(request).collect::<Result<Vec<_>>>()

@@ -253,7 +253,7 @@ fn good(dice: &mut Dice, pool: &Pool, kind: Kind, queue: usize) -> Vec<Descripto
     }
 }
 
-/// `struct virtio_i2c_out_hdr` (virtio 1.3, 5.17.6): an address of seven bits, one bit up; flag bit 1 is a read.
+/// `struct virtio_i2c_out_hdr` (virtio 1.3, 5.16.6): an address of seven bits, one bit up; flag bit 1 is a read.
 pub(super) fn i2c_header(address: u16, is_read: bool) -> [u8; 8] {
     let [a, b] = (address << 1).to_le_bytes();
     [a, b, 0, 0, u8::from(is_read) << 1, 0, 0, 0]

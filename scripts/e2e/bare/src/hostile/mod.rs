@@ -3,7 +3,7 @@
 //! A guest that means harm. All that it does is random, and the same again for the same seed; all of it ends after a
 //! number of attempts that is given.
 //!
-//! The other half is the host's (scripts/e2e/tests/hostile.rs): it counts what the driver domain holds before and after,
+//! The other half is the host's (scripts/e2e/tests/hostile): it counts what the driver domain holds before and after,
 //! and watches a well-behaved guest beside this one. Here an attack passes if this guest got an answer to every access,
 //! and [`works`] says afterwards that its devices serve it as if nothing had been.
 
@@ -16,13 +16,10 @@ mod rings;
 mod storm;
 mod works;
 
-use core::time::Duration;
+use anyhow::{Result, bail};
 
-use anyhow::{Result, bail, ensure};
-
-use crate::clock::Moment;
 use crate::commands::number;
-use crate::jobs::{self, Job};
+use crate::jobs::Job;
 use crate::virtio::device::Kind;
 
 /// Runs an attack, or what is between two.
@@ -36,7 +33,6 @@ pub fn run(job: &Job, command: &[&str]) -> Result<()> {
         ["chains", kind, seed, count] => chains::run(job, self::kind(kind)?, number(seed)?, number(count)?),
         ["storm", seed, count] => storm::run(job, number(seed)?, number(count)?),
         ["revoked", seed, count] => revoked::run(job, number(seed)?, number(count)?),
-        ["spin", milliseconds] => spin(Duration::from_millis(number(milliseconds)?)),
         ["busy", rounds] => busy::run(job, number(rounds)?),
         ["works"] => works::run(),
         _ => bail!("no attack: {}", command.join(" ")),
@@ -49,12 +45,4 @@ fn kind(name: &str) -> Result<Kind> {
         "gpio" => Ok(Kind::Gpio),
         _ => bail!("no kind of device: {name}"),
     }
-}
-
-/// Does nothing on all CPUs, at full speed and without a device: what an attack is compared with.
-fn spin(duration: Duration) -> Result<()> {
-    let end = Moment::after(duration);
-    let cpus = jobs::on_all_cpus(move |_| while !end.has_come() {});
-    ensure!(cpus > 1, "only {cpus} CPU");
-    Ok(())
 }

@@ -48,6 +48,8 @@ const KNOWN: [u64; 24] = [
     CONFIG_GENERATION,
 ];
 
+/// What Status is when a driver is done and the device has found nothing wrong.
+const RUNNING: u32 = 0x0f;
 /// A driver goes one of these steps at a time.
 const STATUSES: [u32; 9] = [0, 1, 3, 0x0b, 0x0f, 0x4f, 0x80, 4, 8];
 
@@ -58,25 +60,30 @@ struct Attack {
     pool: Arc<Pool>,
     left: u64,
     aborts: u64,
+    /// How often a device has let itself be started.
+    started: u64,
 }
 
 pub(super) fn run(job: &Job, seed: u64, count: u64) -> Result<()> {
     let (windows, pool) = (platform::windows()?, Arc::new(Pool::new()?));
     ensure!(!windows.is_empty(), "no devices");
-    let aborts = Arc::new(AtomicU64::new(0));
-    let shared = (Arc::clone(&pool), Arc::clone(&aborts));
+    let totals = Arc::new((AtomicU64::new(0), AtomicU64::new(0)));
+    let shared = (Arc::clone(&pool), Arc::clone(&totals));
     let cpus = jobs::on_all_cpus(move |cpu| {
         let (dice, pool) = (Dice::new(seed, cpu), Arc::clone(&shared.0));
-        let mut attack = Attack { dice, windows: windows.clone(), pool, left: count / 2, aborts: 0 };
+        let mut attack =
+            Attack { dice, windows: windows.clone(), pool, left: count / 2, aborts: 0, started: 0 };
         attack.run();
-        shared.1.fetch_add(attack.aborts, Ordering::AcqRel);
+        shared.1.0.fetch_add(attack.aborts, Ordering::AcqRel);
+        shared.1.1.fetch_add(attack.started, Ordering::AcqRel);
     });
     ensure!(cpus == 2, "{cpus} CPUs, there are to be 2");
     // Nothing may be mapped when the pool goes.
     for kind in Kind::ALL {
         drop(Device::find(kind)?);
     }
-    job.say(format_args!("accesses={count} aborts={}", aborts.load(Ordering::Acquire)));
+    let [aborts, started] = [&totals.0, &totals.1].map(|total| total.load(Ordering::Acquire));
+    job.say(format_args!("accesses={count} aborts={aborts} started={started}"));
     Ok(())
 }
 
@@ -164,11 +171,15 @@ impl Attack {
             }
             steps.push((QUEUE_READY, 1));
         }
-        steps.extend([(STATUS, 0x0f), (QUEUE_NOTIFY, 0), (QUEUE_NOTIFY, 1), (INTERRUPT_ACK, 3)]);
+        steps.extend([(STATUS, RUNNING), (QUEUE_NOTIFY, 0), (QUEUE_NOTIFY, 1), (INTERRUPT_ACK, 3)]);
         let end = 1 + self.dice.below(steps.len());
         for (register, value) in steps.into_iter().take(end) {
             let value = if self.dice.one_in(32) { self.dice.number() } else { value };
             self.write(window, register, value);
+            if (register, value) == (STATUS, RUNNING) {
+                self.left = self.left.saturating_sub(1);
+                self.started += u64::from(window.read(STATUS).is_ok_and(|status| status == RUNNING));
+            }
         }
     }
 }

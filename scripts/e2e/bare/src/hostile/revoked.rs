@@ -18,10 +18,12 @@ use crate::virtio::queue::Buffer;
 
 /// So long the device has before the grants go: now it has not seen the chain yet, now it is on the bus with it.
 const MOST: usize = 60;
+/// How many of the pages are buffers of the request; the others are its ring.
+const BUFFERS: usize = 3;
 
 pub(super) fn run(job: &Job, seed: u64, count: u64) -> Result<()> {
     let mut dice = Dice::new(seed, 0);
-    let mut in_use = 0;
+    let (mut buffers, mut rings) = (0, 0);
     for round in 0..count {
         let mut device = Device::find(Kind::I2c)?;
         device.start(REQUIRED | Kind::I2c.feature(), 16)?;
@@ -41,7 +43,8 @@ pub(super) fn run(job: &Job, seed: u64, count: u64) -> Result<()> {
         let turn = usize::try_from(round)? % (pages.len() + 1);
         for (number, page) in pages.iter().enumerate() {
             if turn == number || turn == pages.len() {
-                in_use += u64::from(page.is_in_use());
+                let in_use = if number < BUFFERS { &mut buffers } else { &mut rings };
+                *in_use += u64::from(page.is_in_use());
                 page.revoke();
             }
         }
@@ -50,6 +53,6 @@ pub(super) fn run(job: &Job, seed: u64, count: u64) -> Result<()> {
             ensure!(!page.is_in_use(), "round {round}: a buffer is in use after a reset");
         }
     }
-    job.say(format_args!("revoked={count} in-use={in_use}"));
+    job.say(format_args!("revoked={count} buffers-in-use={buffers} rings-in-use={rings}"));
     Ok(())
 }
