@@ -4,7 +4,9 @@
 //!
 //! Guests share the driver domain, and with it its processor: one that only uses its devices as much as it can makes the
 //! others wait, too. Compared is therefore with a guest that does just that, with as many requests in flight as a driver
-//! may have. An attack must not cost the others more than ten per cent above it.
+//! may have. An attack must not cost the others more than ten per cent above it, in the mean and in the median. (The 99th
+//! percentile is told and not judged: it is that of messages on the UART, and of starts and resets of a device, which
+//! orderly use does not have. Each is one step of the driver domain's, and is soon over.)
 //!
 //! Each vCPU has a processor of its own (`sched=null`), lest Xen's scheduler be what is measured. QEMU lets the processors
 //! take turns and has one clock for all of them: what the other guest executes counts, too, if anything of it runs while a
