@@ -55,11 +55,18 @@ impl Chain {
 
     /// The same, as a former daemon left it behind.
     #[must_use]
-    pub fn after_interruption(self) -> Self {
-        Self { interrupted: true, ..self }
+    pub fn after_interruption(mut self) -> Self {
+        self.interrupt();
+        self
     }
 
-    /// Whether a former daemon had taken this chain, and died before it gave it back. Nobody knows how far it came.
+    /// From now on it must not be carried out.
+    pub(crate) fn interrupt(&mut self) {
+        self.interrupted = true;
+    }
+
+    /// Whether this chain must not be carried out: a former daemon had taken it, and died before it gave it back, so that nobody
+    /// knows how far it came; or its queue was stopped first.
     #[must_use]
     pub fn was_interrupted(&self) -> bool {
         self.interrupted
@@ -279,7 +286,7 @@ fn flagged(descriptor: &Descriptor, flags: u32) -> bool {
     u32::from(descriptor.flags()) & flags != 0
 }
 
-/// Fetches the requests of `chains`. Those whose memory does not exist, or is not readable, become void.
+/// Fetches the requests of `chains`. Those whose memory does not exist, or is not readable, become empty.
 pub(crate) fn copy_in(memory: &Memory, chains: &mut [Chain]) {
     let mut copy = CopyIn::new(memory);
     for (index, chain) in chains.iter_mut().enumerate() {
@@ -293,7 +300,8 @@ pub(crate) fn copy_in(memory: &Memory, chains: &mut [Chain]) {
     for index in copy.run() {
         if let Some(chain) = chains.get_mut(index) {
             log::debug!("queue {}: malformed chain {}: {}", chain.queue, chain.head, Malformed::NoSuchMemory);
-            chain.void();
+            // There may be room for an answer all the same.
+            chain.request.clear();
         }
     }
 }

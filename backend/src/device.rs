@@ -34,8 +34,9 @@ pub trait Device: Send {
     /// The whole configuration space, empty where the device type has none.
     fn config(&self) -> &[u8];
 
-    /// Works on requests in the order in which the guest made them available. Every chain of `requests` is
-    /// moved out of it: into `finished`, in the order in which the guest shall see them used, or into the device.
+    /// Works on requests in the order in which the guest made them available. The chains are moved out of `requests`:
+    /// into `finished`, in the order in which the guest shall see them used, or into the device. If they take their time, the
+    /// last ones may be left, but not all of them: what was finished is given back then, and this is called again.
     fn process(&mut self, queue: usize, requests: &mut Vec<Chain>, finished: &mut Vec<Chain>);
 
     /// Something happened on a descriptor that the device watches as `token`.

@@ -40,6 +40,8 @@ pub(crate) struct Ring {
     polled: bool,
     /// The guest wrote an index that cannot be: nothing more is taken until the ring is set up anew.
     unusable: bool,
+    /// The frontend has not been told of that.
+    tells_failure: bool,
     /// Chains that were completed, kept for their buffers.
     spare: Vec<Chain>,
     /// Where the frontend wants the chains in flight to be recorded.
@@ -62,6 +64,7 @@ impl Ring {
             pending: false,
             polled: false,
             unusable: false,
+            tells_failure: false,
             spare: Vec::new(),
             tracker: None,
             interrupted: Vec::new(),
@@ -176,6 +179,10 @@ impl Ring {
 
     pub(crate) fn stop(&mut self) {
         self.queue.set_ready(false);
+        // The crate keeps a count for event indices, of which only its state is free: it is none of the next driver's.
+        if let Ok(queue) = Queue::try_from(self.queue.state()) {
+            self.queue = queue;
+        }
         self.pending = false;
         self.interrupted.clear();
     }
@@ -222,12 +229,17 @@ impl Ring {
         chain::copy_in(memory, requests);
     }
 
-    /// What the ring says cannot be, and there is no chain to answer: that leaves the frontend to be told, which has the
-    /// driver reset the device (virtio 1.3, 2.1.2; vhost-user, "VHOST_USER_SET_VRING_ERR").
+    /// What the ring says cannot be, and there is no chain to answer: that leaves the frontend to be told.
     fn fail(&mut self, why: std::fmt::Arguments<'_>) {
         log::error!("queue {}: unusable until the driver sets it up anew: {why}", self.index);
-        self.unusable = true;
-        if let Some(err) = &mut self.err
+        (self.unusable, self.tells_failure) = (true, true);
+    }
+
+    /// Tells the frontend of a ring that has become unusable, which has the driver reset the device (virtio 1.3, 2.1.2;
+    /// vhost-user, "VHOST_USER_SET_VRING_ERR"). To be called when all that was taken of it has been given back.
+    pub(crate) fn tell_failure(&mut self) {
+        if std::mem::take(&mut self.tells_failure)
+            && let Some(err) = &mut self.err
             && let Err(error) = err.write_all(&1_u64.to_ne_bytes())
         {
             log::warn!("queue {}: cannot tell the frontend: {error}", self.index);

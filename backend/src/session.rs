@@ -117,6 +117,7 @@ impl Backend {
         } else {
             self.device.reset();
         }
+        self.requests.clear();
         self.finished.clear();
         self.session = Session::new(&*self.device)?;
         Ok(())
@@ -147,20 +148,25 @@ impl Backend {
     /// Whether a queue waits to be worked on, though nobody will kick.
     #[must_use]
     pub fn is_pending(&self) -> bool {
-        self.session.accepted && self.session.rings.iter().any(|ring| ring.pending && ring.is_running())
+        let is_pending = |ring: &Ring| ring.pending && ring.is_running();
+        !self.requests.is_empty() || self.session.accepted && self.session.rings.iter().any(is_pending)
     }
 
-    /// One turn of every queue that has something: take all, work, complete all.
+    /// One turn of every queue that has something: take all, work, complete all. A device that is slow leaves some of it for
+    /// the next turn, before which the frontend gets one.
     pub fn work(&mut self) {
         let Self { device, session, requests, finished, returning: _, watcher: _ } = self;
+        if let Some(queue) = requests.first().map(Chain::queue) {
+            device.process(queue, requests, finished);
+        }
         for (index, ring) in session.rings.iter_mut().enumerate() {
-            if session.accepted && ring.pending {
+            if requests.is_empty() && session.accepted && ring.pending {
                 ring.take(&session.memory, requests);
                 device.process(index, requests, finished);
-                requests.clear();
             }
         }
         self.complete();
+        self.session.rings.iter_mut().for_each(Ring::tell_failure);
     }
 
     /// From now on somebody calls [`look`](Self::look) again and again, so the driver need not kick; or not any more.
@@ -175,8 +181,11 @@ impl Backend {
         rings.iter_mut().for_each(|ring| ring.look(memory));
     }
 
-    /// Something happened on a descriptor that the device watches as `token`.
+    /// Something happened on a descriptor that the device watches as `token`. What the driver sent before that comes first:
+    /// a timer says that nothing has come.
     pub fn device_event(&mut self, token: u32) {
+        self.look();
+        self.work();
         self.device.event(token, &mut self.finished);
         self.complete();
     }
@@ -190,6 +199,14 @@ impl Backend {
         self.finished.clear();
     }
 
+    /// What was left for the next turn fails: none of it has been begun.
+    fn give_up(&mut self, queue: usize) {
+        self.requests.iter_mut().for_each(Chain::interrupt);
+        while self.requests.first().is_some_and(|chain| chain.queue() == queue) {
+            self.device.process(queue, &mut self.requests, &mut self.finished);
+        }
+    }
+
     fn stop_ring(&mut self, index: u32) -> Result<u16> {
         let queue = usize::try_from(index).map_err(|_| Error::InvalidParam)?;
         self.session.ring(index)?;
@@ -197,6 +214,7 @@ impl Backend {
         // feature, and yet do not send the message.
         let says_all = self.session.announces_resets && self.session.recorded;
         let meaning = if says_all { Stop::Queue } else { Stop::PerhapsReset };
+        self.give_up(queue);
         self.device.stop(queue, meaning, &mut self.finished);
         self.complete();
         let watcher = self.watcher.clone();

@@ -423,13 +423,16 @@ impl<L: Lines, B> Controller<L, B> {
         let LineState { trigger: Some(trigger), level: Some(before), .. } = state.known else {
             return Ok(false);
         };
-        if self.hardware.take_edges(number)?.edges > 0 {
+        let edges = self.hardware.take_edges(number)?.edges;
+        let now = self.hardware.value(number);
+        // Also when the kernel knows the edge: the next daemon compares with this.
+        if let (Ok(now), Some(state)) = (&now, self.lines.get_mut(usize::from(number))) {
+            state.known.level = Some(*now);
+        }
+        if edges > 0 {
             return Ok(!matches!(trigger, Trigger::High | Trigger::Low));
         }
-        let now = self.hardware.value(number)?;
-        if let Some(state) = self.lines.get_mut(usize::from(number)) {
-            state.known.level = Some(now);
-        }
+        let now = now?;
         Ok(match trigger {
             Trigger::Rising => now && !before,
             Trigger::Falling => before && !now,
@@ -920,11 +923,15 @@ mod tests {
 
     /// Dies and is replaced, on hardware that lets go of lines, with other levels where they are not driven.
     fn replace(bench: Bench, tail: &Tail, safe: [Safe; 4], levels: [bool; 4]) -> Bench {
-        let Bench { policy, .. } = bench;
         let mut lines = FakeLines::new(4);
         for (line, level) in (0..).zip(levels) {
             lines.line(line).level = level;
         }
+        replace_with(bench, tail, safe, lines)
+    }
+
+    fn replace_with(bench: Bench, tail: &Tail, safe: [Safe; 4], lines: FakeLines) -> Bench {
+        let Bench { policy, .. } = bench;
         let mut bench = Bench { controller: Controller::new(lines, &safe), policy };
         bench.controller.take_over(tail.clone());
         bench.controller.start(5);
@@ -995,6 +1002,21 @@ mod tests {
         assert!(bench.trigger(0, Some(Trigger::Both)));
         bench.unmask(0, 1);
         bench.drive(0, true);
+        assert_eq!(bench.returned(), [(1, Valid)]);
+        let mut bench = replace(bench, &tail, RELEASE, [true; 4]);
+        bench.unmask(0, 2);
+        assert_eq!(bench.returned(), []);
+    }
+
+    /// The kernel kept the line, and recorded the edge; the next daemon finds nothing but the level after it.
+    #[test]
+    fn an_edge_that_the_kernel_saw_is_told_once_to_any_number_of_daemons() {
+        let (mut bench, tail) = recorded(RELEASE);
+        assert!(bench.trigger(0, Some(Trigger::Rising)));
+        let mut lines = FakeLines::new(4);
+        (lines.line(0).level, lines.line(0).edges) = (true, 1);
+        let mut bench = replace_with(bench, &tail, RELEASE, lines);
+        bench.unmask(0, 1);
         assert_eq!(bench.returned(), [(1, Valid)]);
         let mut bench = replace(bench, &tail, RELEASE, [true; 4]);
         bench.unmask(0, 2);

@@ -31,7 +31,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::io::read;
 use rustix::time::{
@@ -52,13 +52,22 @@ use crate::watch::Watcher;
 /// shorter than a guest's time-out.
 const GROUP_WAIT: Duration = Duration::from_millis(10);
 
-/// The longest message that Linux takes (`i2c-dev`), and so the longest that a guest's driver sends.
+/// The longest message that Linux takes (`i2c-dev`).
 const MESSAGE_BYTES: usize = 8192;
 
-const QUEUES: [QueueLimits; 1] = [QueueLimits {
-    size: RING_SIZE,
-    chain: Limits { request: DATA + MESSAGE_BYTES, answer: MESSAGE_BYTES + 1 },
-}];
+/// The most bytes of a transaction. At 100 kHz they have the bus for 1.5 s: meanwhile other guests wait for it, whose daemons
+/// would be taken for hanging after some seconds; and the memory of a group that is being collected has a bound.
+const TRANSACTION_BYTES: usize = 2 * MESSAGE_BYTES;
+
+/// So long other requests wait to be given back when requests of one batch take their time. Not all of a batch must be slow
+/// before the frontend sees a buffer used, and gets a turn.
+const TURN: Duration = Duration::from_millis(500);
+
+/// A guest's kernel sends messages of any length that has 16 bits. One that is too long is refused, and has to be read for that:
+/// a driver takes a status that was not written for MSG_OK.
+const QUEUES: [QueueLimits; 1] =
+    [QueueLimits { size: RING_SIZE, chain: Limits { request: DATA + LONGEST, answer: LONGEST + 1 } }];
+const LONGEST: usize = u16::MAX as usize;
 
 const TIMER: u32 = 0;
 const FIRST_OF_BUS: u32 = 1;
@@ -105,6 +114,10 @@ impl I2c {
         let message = match parsed.request {
             // It may have been on the bus already: what is written twice is not what the guest asked for.
             _ if chain.was_interrupted() => None,
+            Ok(request) if request.length > MESSAGE_BYTES => {
+                log::debug!("a message of {} bytes is longer than any that can be sent", request.length);
+                None
+            }
             Ok(request) => {
                 let address = self.policy.authorise(request.address);
                 if address.is_none() {
@@ -124,6 +137,12 @@ impl I2c {
         let goes_on = parsed.fail_next.unwrap_or(open);
         self.group.push(Member { chain, message });
         !goes_on
+    }
+
+    /// Whether the group is more than one transaction can be.
+    fn is_too_much(&self) -> bool {
+        let bytes: usize = self.group.iter().map(Member::bytes).sum();
+        self.group.len() > self.bus.longest_transaction() || bytes > TRANSACTION_BYTES
     }
 
     /// Carries out what was collected of a group. `ended` says whether that is all of it.
@@ -165,6 +184,11 @@ impl I2c {
 }
 
 impl Member {
+    /// How many bytes of it are neither header nor status.
+    fn bytes(&self) -> usize {
+        (self.chain.request().len() + self.chain.room()).saturating_sub(DATA + 1)
+    }
+
     fn message(&mut self) -> Option<Message<'_>> {
         let Allowed { address, direction, length } = self.message?;
         let (written, answer) = self.chain.parts(match direction {
@@ -215,12 +239,17 @@ impl Device for I2c {
 
     fn process(&mut self, _queue: usize, requests: &mut Vec<Chain>, finished: &mut Vec<Chain>) {
         let waited = !self.group.is_empty();
-        for chain in requests.drain(..) {
-            let ended = self.admit(chain);
-            let too_many = self.group.len() > self.bus.longest_transaction();
-            if ended || too_many {
-                self.failing |= too_many;
+        let end = (requests.len() > 1).then(|| Instant::now() + TURN);
+        // No more than a batch, so that it makes no difference where a request is taken from.
+        while !requests.is_empty() {
+            let ended = self.admit(requests.remove(0));
+            let too_much = self.is_too_much();
+            if ended || too_much {
+                self.failing |= too_much;
                 self.carry_out(ended, finished);
+                if !requests.is_empty() && end.is_some_and(|end| Instant::now() >= end) {
+                    break;
+                }
             }
         }
         match (waited, self.group.is_empty()) {
@@ -277,6 +306,7 @@ impl Device for I2c {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::{Arc, Mutex};
 
     use super::*;
@@ -285,6 +315,8 @@ mod tests {
     #[derive(Clone, Default)]
     struct Fake {
         transactions: Arc<Mutex<Vec<usize>>>,
+        /// Whether a transaction takes longer than a turn may.
+        slow: Arc<AtomicBool>,
     }
 
     impl Bus for Fake {
@@ -294,6 +326,9 @@ mod tests {
 
         fn transfer(&mut self, messages: &mut [Message<'_>]) -> Result<(), Failure> {
             self.transactions.lock().unwrap().push(messages.len());
+            if self.slow.load(Ordering::Relaxed) {
+                std::thread::sleep(TURN);
+            }
             for (done, message) in messages.iter_mut().enumerate() {
                 match &mut message.data {
                     Data::Write(bytes) if bytes.contains(&0xff) => {
@@ -352,6 +387,48 @@ mod tests {
         assert_eq!(process(&mut device, &bus, batch), (vec![MSG_ERR; 4], vec![]));
         let batch = vec![write(0, 5), write(0, 6)];
         assert_eq!(process(&mut device, &bus, batch), (vec![MSG_ERR, MSG_OK], vec![1]), "up to its end");
+    }
+
+    /// Another guest may be waiting for the bus.
+    #[test]
+    fn a_group_that_would_have_the_bus_for_long_fails_and_is_not_cut_up() {
+        let (mut device, bus) = device();
+        let long = |flags: u8, length| {
+            let header = [0x90, 0, 0, 0, flags, 0, 0, 0].to_vec();
+            Chain::detached(0, &[header, vec![1; length]].concat(), 1)
+        };
+        let batch = vec![long(FAIL_NEXT, 8192), long(0, 8192)];
+        assert_eq!(process(&mut device, &bus, batch), (vec![MSG_OK; 2], vec![2]));
+        let batch = vec![long(FAIL_NEXT, 8192), long(FAIL_NEXT, 8192), long(0, 1), long(0, 1)];
+        let statuses = vec![MSG_ERR, MSG_ERR, MSG_ERR, MSG_OK];
+        assert_eq!(process(&mut device, &bus, batch), (statuses, vec![2, 1]));
+    }
+
+    /// Linux takes a status that nobody wrote for success.
+    #[test]
+    fn a_message_that_is_too_long_fails_and_is_in_its_group_all_the_same() {
+        let (mut device, bus) = device();
+        let long = |flags: u8| {
+            let header = [0x90, 0, 0, 0, flags, 0, 0, 0].to_vec();
+            Chain::detached(0, &[header, vec![1; 8193]].concat(), 1)
+        };
+        let batch = vec![write(FAIL_NEXT, 1), long(0), write(0, 2)];
+        assert_eq!(process(&mut device, &bus, batch), (vec![MSG_ERR, MSG_ERR, MSG_OK], vec![1]));
+        let read = Chain::detached(0, &[0x90, 0, 0, 0, 2, 0, 0, 0], 8194);
+        assert_eq!(process(&mut device, &bus, vec![read]), (vec![MSG_ERR], vec![1]));
+    }
+
+    /// The frontend would take a daemon that gives nothing back for one that hangs.
+    #[test]
+    fn slow_requests_are_given_back_before_all_of_a_batch_is_done() {
+        let (mut device, bus) = device();
+        bus.slow.store(true, Ordering::Relaxed);
+        let (mut batch, mut finished) = (vec![write(0, 1), write(0, 2), write(0, 3)], Vec::new());
+        device.process(0, &mut batch, &mut finished);
+        assert_eq!((statuses(&finished), batch.len()), (vec![MSG_OK], 2));
+        bus.slow.store(false, Ordering::Relaxed);
+        device.process(0, &mut batch, &mut finished);
+        assert_eq!((statuses(&finished), batch.len()), (vec![MSG_OK; 3], 0));
     }
 
     #[test]

@@ -48,6 +48,7 @@ impl VhostUserBackendReqHandlerMut for Backend {
             ring.enabled = false;
             ring.forget();
         }
+        self.requests.clear();
         self.device.reset();
         Ok(())
     }

@@ -5,6 +5,8 @@
 use std::fs::File;
 use std::io::Read;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use allocation_counter::{AllocationInfo, measure};
 use rustix::event::{EventfdFlags, eventfd};
@@ -218,6 +220,109 @@ fn the_frontend_hears_of_a_ring_that_is_not_usable() {
         served.backend.work();
         assert_eq!((has_failed(), served.used(), served.backend.is_pending()), (false, 1, false));
     }
+}
+
+/// All that was taken before is given back by then, so that the driver can still have it.
+#[test]
+fn what_was_taken_of_a_ring_that_fails_comes_back_first() {
+    let device = I2c::new(Box::new(Sevens), "0x50".parse::<AllowList>().unwrap()).unwrap();
+    let mut served = Served::new(device);
+    served.offer(&[(&[0xa0, 0, 0, 0, 2, 0, 0, 0], 3)]);
+    served.write(AVAILABLE + 4 + 2 * u64::from(served.available), &SIZE.to_le_bytes());
+    served.write(AVAILABLE + 2, &(served.available + 1).to_le_bytes());
+    served.backend.kicked(0);
+    served.backend.work();
+    assert_eq!((served.used(), served.answer()), (1, 7));
+}
+
+/// The number of messages of each transaction, the first of which takes longer than a turn may if it says so.
+#[derive(Clone, Default)]
+struct Counted {
+    transactions: Arc<Mutex<Vec<usize>>>,
+    is_slow: bool,
+}
+
+impl Bus for Counted {
+    fn longest_transaction(&self) -> usize {
+        42
+    }
+    fn transfer(&mut self, messages: &mut [Message<'_>]) -> std::result::Result<(), Failure> {
+        self.transactions.lock().unwrap().push(messages.len());
+        if std::mem::take(&mut self.is_slow) {
+            std::thread::sleep(Duration::from_millis(600));
+        }
+        Ok(())
+    }
+    fn watch(&mut self, _: &Watcher, _: u32) -> io::Result<()> {
+        Ok(())
+    }
+    fn event(&mut self, _: u32) {}
+}
+
+fn counted(is_slow: bool) -> (Served, Arc<Mutex<Vec<usize>>>) {
+    let bus = Counted { is_slow, ..Counted::default() };
+    let transactions = Arc::clone(&bus.transactions);
+    let device = I2c::new(Box::new(bus), "0x50".parse::<AllowList>().unwrap()).unwrap();
+    (Served::new(device), transactions)
+}
+
+/// A write of one byte, the last of its group or not.
+const FIRST: &[u8] = &[0xa0, 0, 0, 0, 1, 0, 0, 0, 0x10];
+const LAST: &[u8] = &[0xa0, 0, 0, 0, 0, 0, 0, 0, 0x10];
+
+/// The daemon may have been kept from its processor until the time is over.
+#[test]
+fn a_group_is_not_cut_up_when_its_rest_is_in_the_ring() {
+    let (mut served, transactions) = counted(false);
+    served.offer(&[(FIRST, 1)]);
+    served.backend.kicked(0);
+    served.backend.work();
+    std::thread::sleep(Duration::from_millis(30));
+    served.offer(&[(LAST, 1)]);
+    served.backend.device_event(0);
+    assert_eq!((&*transactions.lock().unwrap(), served.used()), (&vec![2], 2));
+}
+
+#[test]
+fn what_waits_for_its_turn_when_a_queue_stops_fails() {
+    let (mut served, transactions) = counted(true);
+    served.offer(&[(LAST, 1); 3]);
+    served.backend.kicked(0);
+    served.backend.work();
+    assert_eq!(
+        (served.used(), served.backend.is_pending()),
+        (1, true),
+        "the first comes back before the others"
+    );
+    served.backend.stop_ring(0).unwrap();
+    assert_eq!((&*transactions.lock().unwrap(), served.used()), (&vec![1], 3));
+    assert_eq!((served.answer(), served.backend.is_pending()), (1, false));
+}
+
+/// The first driver has no use for event indices, and the second one wants to hear of another chain than its first.
+#[test]
+fn a_driver_is_notified_as_if_there_had_been_none_before() {
+    let request: [(&[u8], u32); 1] = [(&[0xa0, 0, 0, 0, 2, 0, 0, 0], 3)];
+    let device = I2c::new(Box::new(Sevens), "0x50".parse::<AllowList>().unwrap()).unwrap();
+    let mut served = Served::new(device);
+    served.steady(&request);
+    let Session { rings, memory, .. } = &mut served.backend.session;
+    let ring = rings.first_mut().unwrap();
+    ring.stop();
+    memory.map().write_slice(&[0; 0x1000], GuestAddress(AVAILABLE)).unwrap();
+    memory.map().write_slice(&[0; 0x1000], GuestAddress(USED)).unwrap();
+    ring.set_event_idx(true);
+    ring.set_addresses(memory, [DESCRIPTORS, AVAILABLE, USED].map(GuestAddress)).unwrap();
+    ring.set_next_available(0);
+    ring.start(memory).unwrap();
+    let mut is_notified = || ring.call.as_mut().unwrap().read(&mut [0; 8]).is_ok();
+    assert!(is_notified(), "the first driver was");
+    let used_event = AVAILABLE + 4 + 2 * u64::from(SIZE);
+    memory.map().write_slice(&0xfffe_u16.to_le_bytes(), GuestAddress(used_event)).unwrap();
+    served.available = 0;
+    served.send(&request);
+    let call = served.backend.session.rings.first_mut().unwrap().call.as_mut().unwrap();
+    assert!(call.read(&mut [0; 8]).is_err(), "of no chain that the second one wants to hear of");
 }
 
 /// What the device writes to the used ring's flags is the available index of such a driver.

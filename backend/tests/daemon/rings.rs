@@ -37,12 +37,24 @@ fn good(guest: &mut Guest, next: u16) -> [Descriptor; 2] {
 
 /// Sends `chain` and sees that it comes back empty, that the queue goes on, and that the bus saw nothing of it.
 fn costs_one_chain(chain: impl FnOnce(&mut Guest) -> Vec<Descriptor>) {
+    comes_back(chain, 0);
+}
+
+/// The same, where there is room for an answer: it says that the request failed.
+fn costs_one_request(chain: impl FnOnce(&mut Guest) -> Vec<Descriptor>) {
+    let (chain, guest) = comes_back(chain, 3);
+    let answer = chain.last().expect("a descriptor for the answer").address;
+    assert_eq!(guest.memory(answer, 3), [0, 0, 1], "{chain:?}");
+}
+
+fn comes_back(chain: impl FnOnce(&mut Guest) -> Vec<Descriptor>, length: u32) -> (Vec<Descriptor>, Guest) {
     let (board, mut guest) = bench(0);
     let chain = chain(&mut guest);
     let head = guest.send_raw(QUEUE, &chain);
-    assert_eq!(guest.wait(QUEUE), Used { head, length: 0 }, "{chain:?}");
+    assert_eq!(guest.wait(QUEUE), Used { head, length }, "{chain:?}");
     assert_eq!(board.journal().len(), 0);
     works(&mut guest);
+    (chain, guest)
 }
 
 /// 2.7.4.1: "The device MUST NOT make assumptions about the particular arrangement of descriptors." Linux puts header,
@@ -101,8 +113,23 @@ fn more_bytes_than_any_request_has() {
     });
     costs_one_chain(|guest| {
         let [request, answer] = good(guest, 1);
-        vec![Descriptor { length: 8 + 8193, ..request }, answer]
+        vec![Descriptor { length: 8 + 65536, ..request }, answer]
     });
+}
+
+/// What a guest's kernel can send, and an adapter cannot: the driver must not take it for done.
+#[test]
+fn more_bytes_than_linux_takes() {
+    let (board, mut guest) = bench(0);
+    for length in [8193, 65535] {
+        let (request, room) = write(THERMOMETER, 0, &vec![0; length]);
+        assert_eq!(guest.ask(QUEUE, &request, room), [1], "{length}");
+    }
+    let (request, _) = read(THERMOMETER, 0, 2);
+    let answer = guest.ask(QUEUE, &request, 8194);
+    assert_eq!((answer.len(), answer.last()), (8194, Some(&1)));
+    assert_eq!(board.journal().len(), 0);
+    works(&mut guest);
 }
 
 #[test]
@@ -121,11 +148,11 @@ fn an_index_outside_of_the_table() {
 
 #[test]
 fn memory_that_the_guest_does_not_have() {
-    costs_one_chain(|guest| {
+    costs_one_request(|guest| {
         let [request, answer] = good(guest, 1);
         vec![Descriptor { address: NOWHERE, ..request }, answer]
     });
-    costs_one_chain(|guest| {
+    costs_one_request(|guest| {
         let [request, answer] = good(guest, 1);
         vec![Descriptor { address: u64::MAX - 3, ..request }, answer]
     });

@@ -19,6 +19,10 @@ use super::functions::Functions;
 
 /// The most bytes of a block (SMBus 2.0, and Linux's `I2C_SMBUS_BLOCK_MAX`).
 const BLOCK_MAX: usize = 32;
+/// A block that a target sends begins with its count.
+const BLOCK_WITH_COUNT: usize = 1 + BLOCK_MAX;
+/// The most bytes of a block process call: crate i2cdev leaves out what is more.
+const CALL_MAX: usize = 31;
 
 /// An adapter that speaks SMBus.
 pub(super) struct Smbus {
@@ -60,7 +64,9 @@ impl<'a> Form<'a> {
             (Some([command, low, high]), Some(2)) => {
                 Self::ProcessCall(*command, u16::from_le_bytes([*low, *high]))
             }
-            (Some([command, count, data @ ..]), Some(_)) if is_block(*count, data) => {
+            (Some([command, count, data @ ..]), Some(2..=BLOCK_WITH_COUNT))
+                if is_block(*count, data) && data.len() <= CALL_MAX =>
+            {
                 Self::BlockProcessCall(*command, data)
             }
             _ => return None,
@@ -89,7 +95,7 @@ impl<'a> Form<'a> {
             1..=BLOCK_MAX if can.contains(Functions::READ_I2C_BLOCK) => {
                 Self::ReadI2cBlock(command, u8::try_from(length).ok()?)
             }
-            2..=33 => Self::ReadBlock(command),
+            2..=BLOCK_WITH_COUNT => Self::ReadBlock(command),
             _ => return None,
         })
     }
@@ -222,6 +228,11 @@ mod tests {
         assert_eq!(form(Some(&[7, 9, 9]), Some(3)), None);
         let long = [0; 34];
         assert_eq!(form(Some(&long), None), None);
+        let call = |bytes: u8| [&[7, bytes][..], &vec![5; bytes.into()]].concat();
+        assert!(form(Some(&call(31)), Some(33)).is_some());
+        assert_eq!(form(Some(&call(32)), Some(33)), None);
+        assert_eq!(form(Some(&call(1)), Some(0)), None);
+        assert_eq!(form(Some(&call(1)), Some(34)), None);
     }
 
     #[test]
