@@ -253,7 +253,7 @@ impl<H: Hypervisor> BackedDevice<H> {
 
     /// Nothing more is done for the driver until it resets the device.
     fn give_up(&mut self) -> Lost {
-        self.forget();
+        self.let_wait();
         if self.link.session().is_some() {
             // It may be in the middle of what it refused.
             self.link.cut(false);
@@ -261,11 +261,30 @@ impl<H: Hypervisor> BackedDevice<H> {
         Lost
     }
 
-    fn forget(&mut self) {
+    /// Whatever the driver wants, there is nothing to wait for.
+    fn let_wait(&mut self) {
         self.wanted = None;
         self.away_until = None;
-        self.views.fill_with(|| None);
         self.pace.forget();
+    }
+
+    /// Has the backend stop, if there is one. If it does not by agreement it has to go, and has stopped as well.
+    fn halt(&mut self) {
+        self.let_wait();
+        let stopped = self.link.session_mut().map(Session::stop);
+        let _ = self.judge(stopped);
+        // What it said of the queues belongs to the past then.
+        for queue in (0..).take(self.notifiers.len()) {
+            self.take_failure(queue);
+        }
+    }
+
+    /// Takes a kick that nobody waits for.
+    pub fn forget_kick(&self, queue: u16) {
+        if let Some(notifier) = self.notifiers.get(usize::from(queue)) {
+            // It fails if there is none.
+            let _ = notifier.kick.read();
+        }
     }
 
     /// What becomes of the backend by a call to it, if there is one.
@@ -321,12 +340,13 @@ impl<H: Hypervisor> BackedDevice<H> {
             inflight: &self.inflight,
             is_fresh: wanted.is_fresh,
         };
+        // From here on a backend may do requests, whether it comes to the end of this or not.
+        self.wanted = Some(Wanted { is_fresh: false, ..wanted.clone() });
         let started = self.link.session_mut().map(|session| session.start(&start));
         self.judge(started)?;
         if !wanted.is_fresh {
             self.prompt(&rings);
         }
-        self.wanted = Some(Wanted { is_fresh: false, ..wanted.clone() });
         self.pace.begin(Instant::now());
         Ok(())
     }
@@ -405,7 +425,6 @@ impl<H: Hypervisor> Transport<BackedDevice<H>> {
         let device = self.device_mut();
         if device.take_failure(queue) && device.is_in_use() {
             warn!("{}: its driver has made queue {queue} unusable; the device needs a reset", device.name);
-            device.stop();
             self.device_lost();
         }
     }
@@ -421,19 +440,21 @@ impl<H: Hypervisor> Device for BackedDevice<H> {
     }
 
     fn stop(&mut self) {
-        self.forget();
-        for notifier in &self.notifiers {
-            // Whatever was kicked and not noticed belongs to the past. It fails if nothing was.
-            let _ = notifier.kick.read();
-        }
-        // If it does not stop by agreement it has to go, and the reset is as complete.
-        let stopped = self.link.session_mut().map(Session::stop);
-        let _ = self.judge(stopped);
+        // Whatever was kicked and not noticed belongs to the past.
+        (0..).take(self.notifiers.len()).for_each(|queue| self.forget_kick(queue));
+        self.halt();
+        self.views.fill_with(|| None);
         self.link.settle(&self.name);
-        // So does what a backend said of the queues, and now it says no more.
-        for queue in (0..).take(self.notifiers.len()) {
-            self.take_failure(queue);
+        if let Err(error) = self.inflight.clear() {
+            error!("{}: the record of requests in flight cannot be emptied: {error}", self.name);
         }
+    }
+
+    fn abandon(&mut self) -> Vec<Option<u16>> {
+        self.halt();
+        let used = self.views.iter().map(|view| view.as_ref().and_then(RingView::used)).collect();
+        self.views.fill_with(|| None);
+        used
     }
 
     fn start_queue(&mut self, ring: &Ring) -> Result<(), Lost> {

@@ -288,9 +288,13 @@ impl Worker {
 
     fn kicked(&mut self, index: u16, queue: u16) {
         self.event_loop.disarm(index, queue);
-        let window = self.bus.windows_mut().get_mut(usize::from(index));
-        if let Some(Occupant::Device(transport)) = window.map(|window| &mut window.occupant) {
-            transport.kicked_early(queue);
+        let Some(window) = self.bus.windows_mut().get_mut(usize::from(index)) else { return };
+        window.act(|transport| transport.kicked_early(queue));
+        if let Occupant::Device(transport) = &mut window.occupant {
+            // One that starts nothing is nobody's, and would be there again at once.
+            if transport.awaits_early_kick() {
+                transport.device_mut().forget_kick(queue);
+            }
             transport.device_mut().kicked();
         }
     }

@@ -294,7 +294,7 @@ fn a_queue_that_its_backend_cannot_use_costs_a_reset_and_not_the_backend() {
     let (mut guest, memory) = in_use(Script::default());
     guest.fail_queue();
     guest.transport().queue_failed(0);
-    assert_eq!((guest.read(0x70), guest.read(0x60), guest.xen.mapped()), (0x4f, 2, 0));
+    assert_eq!((guest.read(0x70), guest.read(0x60), guest.xen.mapped()), (0x4f, 3, 0));
     assert_eq!((guest.xen.raised(), guest.has_backend(), guest.device().deadline()), (vec![IRQ], true, None));
     let heard: Vec<_> = memory.take().iter().map(|heard| heard.request).collect();
     let stopped = [
@@ -385,6 +385,26 @@ fn the_next_backend_is_told_everything_in_order_and_both_sides_look_again() {
     assert!(guest.xen.raised().is_empty());
 }
 
+/// It may have done requests of the first queue before it died of the second.
+#[test]
+fn a_backend_that_dies_while_it_is_started_is_not_followed_from_the_beginning() {
+    let (socket, _) =
+        scripted::start(Script { dies_of: Some(scripted::SET_VRING_ENABLE), ..Script::default() });
+    let mut guest = Guest::with(socket);
+    guest.xen.grant(1);
+    guest.probe();
+    assert_eq!((guest.has_backend(), guest.read(0x70)), (false, 0xf));
+    let record = guest.device().inflight.try_clone();
+    std::os::unix::fs::FileExt::write_all_at(&record, b"mark", 100).unwrap();
+    guest.progress(3, 2);
+    let (socket, memory) = scripted::start(Script::default());
+    guest.replace(socket, None);
+    let heard = memory.take();
+    let records: Vec<_> = heard.iter().filter_map(|heard| heard.record.clone()).collect();
+    assert_eq!((bases(&heard), &records[0][100..104]), (vec![2], &b"mark"[..]));
+    assert_eq!(guest.read(0x70), 0xf);
+}
+
 #[test]
 fn the_record_of_requests_in_flight_outlives_a_backend_and_not_a_reset() {
     let (mut guest, _) = in_use(Script::default());
@@ -436,7 +456,8 @@ fn a_driver_waits_five_seconds_for_a_backend_and_no_longer() {
     assert_eq!(news, (true, false));
     let limit = guest.device().away_until.unwrap();
     guest.pass_deadline();
-    assert_eq!((guest.read(0x70), guest.read(0x60), guest.xen.mapped()), (0x4f, 2, 0));
+    // Five requests were used, and nobody has acknowledged that.
+    assert_eq!((guest.read(0x70), guest.read(0x60), guest.xen.mapped()), (0x4f, 3, 0));
     assert_eq!(guest.xen.raised(), [IRQ]);
     assert!(limit > Instant::now() && guest.device().deadline().is_none());
     // A backend that comes later serves the driver after its reset.
@@ -479,7 +500,7 @@ fn a_backend_that_lacks_a_feature_in_use_is_not_told_to_go_on() {
     guest.device().miss("killed", false);
     let (socket, memory) = scripted::start(Script { features: 1 << 33 | 1 << 30 | 1, ..Script::default() });
     guest.replace(socket, None);
-    assert_eq!((guest.read(0x70), guest.read(0x60), bases(&memory.take())), (0x4f, 2, vec![]));
+    assert_eq!((guest.read(0x70), guest.read(0x60), bases(&memory.take())), (0x4f, 3, vec![]));
     assert_eq!(guest.xen.mapped(), 0);
 }
 
@@ -489,7 +510,7 @@ fn a_backend_with_another_configuration_does_not_go_on_and_shows_it() {
     guest.device().miss("killed", false);
     let (socket, memory) = scripted::start(Script { config: *b"changed!", ..Script::default() });
     guest.replace(socket, None);
-    assert_eq!((guest.read(0x70), guest.read(0x60), bases(&memory.take())), (0x4f, 2, vec![]));
+    assert_eq!((guest.read(0x70), guest.read(0x60), bases(&memory.take())), (0x4f, 3, vec![]));
     assert_eq!(guest.read(0x100), u64::from(u32::from_le_bytes(*b"chan")));
     guest.write(0x70, 0);
     guest.probe();

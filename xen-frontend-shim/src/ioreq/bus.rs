@@ -53,6 +53,19 @@ impl Keeper {
 }
 
 impl<D: Device> Window<D> {
+    /// Has the device's transport do what may start the device. What the driver has said is kept before the device does anything for
+    /// that, and again if the device is lost by it.
+    pub fn act(&mut self, begin: impl FnOnce(&mut Transport<D>)) {
+        if let Occupant::Device(transport) = &mut self.occupant {
+            begin(transport);
+        }
+        self.keep();
+        if let Occupant::Device(transport) = &mut self.occupant {
+            transport.carry_out();
+        }
+        self.keep();
+    }
+
     /// Writes down what the driver has said, if that is not done yet.
     fn keep(&mut self) {
         let (Occupant::Device(transport), Some(keeper)) = (&self.occupant, &mut self.keeper) else { return };
@@ -105,7 +118,7 @@ impl<D: Device> Bus<D> {
     ///
     /// - A read has no effect on a device.
     /// - A write of a register sets what it sets, once or twice; the state machine ignores a status or a queue that is
-    ///   as it should be already. A reset of what is reset, and a QueueReset of a queue that is not in use, do nothing.
+    ///   as it should be already, and knows that before the device does anything for it ([`Window::act`]). A reset of what is reset, and a QueueReset of a queue that is not in use, do nothing.
     /// - QueueNotify: a device looks at a queue in vain at times (virtio 1.3, 2.9).
     /// - InterruptACK: the driver looks at its rings and at the configuration after it, so it does not miss what was
     ///   added to the status between the first time and the second.
@@ -152,12 +165,9 @@ impl<D: Device> Bus<D> {
     }
 
     fn write(&mut self, access: Access, value: u64) {
+        // It is all kept before the answer: what the guest knows to be done must not be lost.
         let Some((window, offset)) = self.find(access) else { return };
-        if let Occupant::Device(transport) = &mut window.occupant {
-            transport.write(offset, access.width, value);
-            // Before the answer: what the guest knows to be done must not be lost.
-            window.keep();
-        }
+        window.act(|transport| transport.begin_write(offset, access.width, value));
     }
 
     /// The window that holds all of an access, and the offset in it.
@@ -174,6 +184,8 @@ impl<D: Device> Bus<D> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use xen_bindings::{Direction, Kind};
 
     use super::*;
@@ -185,22 +197,40 @@ mod tests {
 
     const BASE: u64 = 0x200_0000;
 
-    /// A device that does nothing and is happy with everything.
-    struct Nothing;
+    /// A device that does nothing and is happy with everything; but it looks whether it is known by then that it was started.
+    #[derive(Default)]
+    struct Nothing {
+        kept: Option<File>,
+        starts: usize,
+    }
+
+    impl Nothing {
+        fn check(&mut self, is_known: impl FnOnce(State) -> bool) {
+            let Some(kept) = &self.kept else { return };
+            self.starts += 1;
+            let state = Record::peek(kept).unwrap();
+            assert!(state.is_some_and(is_known), "a worker that died now would have begun in secret");
+        }
+    }
 
     impl Device for Nothing {
         fn start(&mut self, _: u64, _: &[Ring]) -> Result<(), Lost> {
+            self.check(|state| state.is_started);
             Ok(())
         }
         fn resume(&mut self, _: u64, _: &[Ring]) -> Result<(), Lost> {
             Ok(())
         }
         fn stop(&mut self) {}
-        fn start_queue(&mut self, _: &Ring) -> Result<(), Lost> {
+        fn abandon(&mut self) -> Vec<Option<u16>> {
+            Vec::new()
+        }
+        fn start_queue(&mut self, ring: &Ring) -> Result<(), Lost> {
+            self.check(|state| state.queues[usize::from(ring.index)].is_ready());
             Ok(())
         }
         fn stop_queue(&mut self, _: u16) -> Result<(), Lost> {
-            Err(Lost)
+            Ok(())
         }
         fn kick(&mut self, _: u16) {}
         fn write_config(&mut self, _: u32, bytes: &[u8]) -> Result<Option<Vec<u8>>, Lost> {
@@ -246,16 +276,20 @@ mod tests {
     }
 
     fn bus(doorbells: u16) -> Bus<Nothing> {
+        bus_with(doorbells, Nothing::default())
+    }
+
+    fn bus_with(doorbells: u16, device: Nothing) -> Bus<Nothing> {
         let identity = Identity {
             name: "guest/device".into(),
             device_id: 34,
-            features: 1 << 32 | 1 << 33,
+            features: 1 << 32 | 1 << 33 | 1 << 40,
             demanded_features: 0,
             starts_by_kick: false,
             queues: 1,
             queue_size_max: 64,
         };
-        let transport = Transport::new(identity, vec![0; 8], Nothing);
+        let transport = Transport::new(identity, vec![0; 8], device);
         Bus::new(vec![
             Window {
                 base: BASE,
@@ -356,6 +390,26 @@ mod tests {
         transport.device_lost();
         bus.keep();
         assert_eq!(status(), Some(0x41));
+    }
+
+    /// Else the next worker would start it anew, and what it had done already would be done twice.
+    #[test]
+    fn a_start_is_known_before_the_device_does_anything() {
+        let file = tempfile::tempfile().unwrap();
+        let (record, _) = Record::open::<State>(file.try_clone().unwrap()).unwrap();
+        let mut bus = bus_with(0, Nothing { kept: Some(file), starts: 0 });
+        bus.windows_mut()[0].keeper = Some(Keeper::new(record));
+        let mut set = |(offset, value)| {
+            ask(&mut bus, write(BASE + offset, 4, value));
+        };
+        [(0x70, 3), (0x24, 1), (0x20, 0x103), (0x70, 0xb)].into_iter().for_each(&mut set);
+        let enable = [(0x38, 16), (0x80, 0x1000), (0x84, 1 << 31), (0x90, 0x1400), (0x94, 1 << 31)];
+        let enable = enable.into_iter().chain([(0xa0, 0x1800), (0xa4, 1 << 31), (0x44, 1)]);
+        enable.clone().for_each(&mut set);
+        [(0x70, 0xf), (0xc0, 1)].into_iter().for_each(&mut set);
+        enable.for_each(&mut set);
+        let Occupant::Device(transport) = &bus.windows_mut()[0].occupant else { panic!() };
+        assert_eq!(transport.device().starts, 2);
     }
 
     #[test]

@@ -86,6 +86,10 @@ impl Mapping for Unmapped {
 struct Nothing;
 
 impl Device for Nothing {
+    fn abandon(&mut self) -> Vec<Option<u16>> {
+        Vec::new()
+    }
+
     fn start(&mut self, _: u64, _: &[Ring]) -> Result<(), Lost> {
         Ok(())
     }

@@ -4,8 +4,9 @@
 //! "Inflight I/O tracking").
 //!
 //! A backend says how large it has to be; the memory is the shim's, and each backend of the device gets the same. What is in it
-//! is a matter between one backend and the next: the shim only empties it when the driver begins anew, since then
-//! nothing is in flight; and that of one queue when the driver begins that queue anew (virtio 1.3, 2.6.1).
+//! is a matter between one backend and the next: the shim only empties it when the driver resets the device, since then
+//! nothing is in flight; and that of one queue when the driver begins that queue anew (virtio 1.3, 2.6.1). It does not when the
+//! device is started: nobody knows how far a worker came with that who died of it.
 
 use std::fs::File;
 use std::io;
@@ -35,18 +36,20 @@ impl Inflight {
         Self { file, queue_size }
     }
 
-    /// Makes it a record of `size` bytes: an empty one if the driver begins anew, and otherwise as the last backend
-    /// left it, which must have had the same size.
+    /// Makes it a record of `size` bytes, which it has to be already if there is anything in it that the driver has to do with.
     pub fn prepare(&self, size: u64, is_fresh: bool) -> io::Result<()> {
         let has = self.file.metadata()?.len();
-        if !is_fresh {
-            return if has == size { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) };
+        match has == size {
+            true => Ok(()),
+            false if is_fresh || has == 0 => self.file.set_len(size),
+            false => Err(io::ErrorKind::InvalidData.into()),
         }
-        if has != size {
-            self.file.set_len(size)?;
-        }
+    }
+
+    /// Forgets all that was in flight: the driver has reset the device.
+    pub fn clear(&self) -> io::Result<()> {
         // Not by cutting it to nothing: a backend that has it mapped would be killed by its next access.
-        self.empty(0, size)
+        self.empty(0, self.file.metadata()?.len())
     }
 
     /// Forgets what was in flight of one queue, which no backend uses now.
@@ -82,12 +85,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_record_is_kept_for_the_next_backend_and_emptied_for_the_next_driver() {
+    fn the_record_is_kept_for_the_next_backend_and_emptied_at_a_reset() {
         let file = tempfile::tempfile().unwrap();
         let other = file.try_clone().unwrap();
         let inflight = Inflight::new(file, 2);
-        assert!(inflight.prepare(128, false).is_err());
-        inflight.prepare(128, true).unwrap();
+        inflight.prepare(128, false).unwrap();
         other.write_all_at(&[7], 127).unwrap();
         inflight.prepare(128, false).unwrap();
         let mut byte = [0];
@@ -95,6 +97,9 @@ mod tests {
         assert_eq!(byte, [7]);
         assert!(inflight.prepare(256, false).is_err());
         inflight.prepare(128, true).unwrap();
+        other.read_exact_at(&mut byte, 127).unwrap();
+        assert_eq!(byte, [7], "a start that died may have been begun");
+        inflight.clear().unwrap();
         other.read_exact_at(&mut byte, 127).unwrap();
         assert_eq!((byte, other.metadata().unwrap().len()), ([0], 128));
     }

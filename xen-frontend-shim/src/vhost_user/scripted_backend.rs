@@ -49,12 +49,21 @@ pub(crate) struct Script {
     pub(crate) refuses: Option<u32>,
     /// Answers nothing any more after this request.
     pub(crate) hangs_after: Option<u32>,
+    /// Ends when this request comes.
+    pub(crate) dies_of: Option<u32>,
 }
 
 impl Default for Script {
     fn default() -> Self {
         let features = 1 << 32 | 1 << 33 | 1 << 30 | 1;
-        Self { features, config: *b"constant", tracks_inflight: true, refuses: None, hangs_after: None }
+        Self {
+            features,
+            config: *b"constant",
+            tracks_inflight: true,
+            refuses: None,
+            hangs_after: None,
+            dies_of: None,
+        }
     }
 }
 
@@ -97,6 +106,9 @@ pub(crate) fn start(script: Script) -> (UnixStream, Memory) {
 fn serve(mut socket: UnixStream, script: &Script, memory: &Memory) {
     let mut hangs = false;
     while let Some((request, needs_reply, payload, fds)) = receive(&mut socket) {
+        if script.dies_of == Some(request) {
+            return;
+        }
         let record = fds.first().filter(|_| request == SET_INFLIGHT_FD).map(|fd| {
             let mut record = vec![0; RECORD];
             File::from(fd.try_clone().unwrap()).read_exact_at(&mut record, 0).unwrap();

@@ -138,6 +138,8 @@ pub struct Session {
     queues: u16,
     running: Vec<Ring>,
     requests: Option<Requests>,
+    /// Whether it has been told nothing since it was stopped.
+    is_idle: bool,
     /// Whether it has been asked for a sign of life and has not given it.
     is_asked: bool,
 }
@@ -174,6 +176,7 @@ impl Session {
             queues,
             running: Vec::new(),
             requests,
+            is_idle: true,
             is_asked: false,
         };
         Ok((session, offer))
@@ -207,6 +210,7 @@ impl Session {
 
     /// Starts the device: features, record, memory, rings, in that order, all of them anew.
     pub fn start(&mut self, start: &Start<'_>) -> Result<(), SessionError> {
+        self.is_idle = false;
         let all: Vec<_> = start.rings.iter().map(|(ring, _)| *ring).collect();
         let table = table::with_rings(&all)?;
         // ACCESS_PLATFORM concerns driver and transport; a backend would take it for a wish for an IOTLB.
@@ -264,11 +268,16 @@ impl Session {
 
     /// Stops the device. When this returns well, the backend has unmapped all of the guest's memory.
     pub fn stop(&mut self) -> Result<(), SessionError> {
+        if self.is_idle {
+            return Ok(());
+        }
         while let Some(ring) = self.running.pop() {
             self.stop_ring(ring.index)?;
         }
         self.set_memory(&table::without_rings())?;
-        self.reset()
+        self.reset()?;
+        self.is_idle = true;
+        Ok(())
     }
 
     /// Has the backend put the device into the state that it has without a driver: what drives an output may need to know

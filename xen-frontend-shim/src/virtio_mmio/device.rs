@@ -23,6 +23,10 @@ pub trait Device {
     /// stop by agreement has to be stopped by force.
     fn stop(&mut self);
 
+    /// The device is lost to its driver, for whichever reason: until [`Self::stop`], nothing of the guest's memory is mapped or
+    /// used any more. Returns how far each queue has come that was served.
+    fn abandon(&mut self) -> Vec<Option<u16>>;
+
     /// Starts one queue beside those that are running, at the beginning of its ring.
     fn start_queue(&mut self, ring: &Ring) -> Result<(), Lost>;
 

@@ -147,7 +147,36 @@ fn an_early_driver_that_resets_before_driver_ok_leaves_nothing_running() {
     driver.write(0x70, 0xb);
     driver.describe_queue(0, 8);
     driver.transport.kicked_early(0);
+    driver.transport.carry_out();
     assert_eq!(driver.log().started.len(), 1);
     driver.write(0x70, 0);
     assert_eq!(driver.log().stops, 1);
+}
+
+#[test]
+fn an_early_driver_that_gave_up_starts_nothing() {
+    let mut driver = Driver::of_type(true);
+    driver.write(0x70, 3);
+    driver.take_features(FEATURES);
+    driver.write(0x70, 0xb);
+    driver.describe_queue(0, 8);
+    driver.write(0x70, 0x8b);
+    assert!(!driver.transport.awaits_early_kick());
+    driver.write(0x50, 0);
+    driver.transport.kicked_early(0);
+    driver.transport.carry_out();
+    assert!(driver.log().started.is_empty());
+}
+
+/// 4.2.2.1: an event is presented until it is acknowledged. The device may have used buffers and then have broken.
+#[test]
+fn what_was_used_before_the_device_was_lost_is_told() {
+    let mut driver = Driver::new();
+    driver.probe();
+    driver.log().used = [0, 3];
+    driver.transport.device_lost();
+    driver.log().used = [0, 0];
+    assert_eq!((driver.read(0x70), driver.read(0x60), driver.log().abandoned), (0x4f, 3, 1));
+    driver.write(0x64, 3);
+    assert_eq!(driver.read(0x60), 0);
 }

@@ -114,6 +114,15 @@ impl Device for Strict {
         seen.used = Default::default();
     }
 
+    fn abandon(&mut self) -> Vec<Option<u16>> {
+        let mut seen = self.0.borrow_mut();
+        let used =
+            (0..QUEUES).zip(seen.used).map(|(queue, used)| seen.queues.contains(&queue).then_some(used));
+        let used = used.collect();
+        seen.queues.clear();
+        used
+    }
+
     fn start_queue(&mut self, ring: &Ring) -> Result<(), Lost> {
         let mut seen = self.0.borrow_mut();
         assert!(seen.is_running, "{ring:?} of a device that does not run");
@@ -198,7 +207,10 @@ impl Checked {
             Action::Read(offset, width) => self.read(offset, width, &before.0),
             Action::Write(offset, width, value) => self.write(offset, width, value, &before.0),
             Action::Initialise => self.initialise(),
-            Action::KickEarly(queue) => self.transport.kicked_early(queue),
+            Action::KickEarly(queue) => {
+                self.transport.kicked_early(queue);
+                self.transport.carry_out();
+            }
             Action::Use(queue, used) => self.device.0.borrow_mut().advance(queue, used),
             Action::Lose => self.transport.device_lost(),
             Action::Configure(byte) => self.transport.config_changed(vec![byte; CONFIG_LENGTH]),

@@ -19,6 +19,7 @@ pub(crate) struct Log {
     pub(crate) started: Vec<(u64, Vec<Ring>)>,
     pub(crate) resumed: Vec<(u64, Vec<Ring>)>,
     pub(crate) stops: usize,
+    pub(crate) abandoned: usize,
     pub(crate) started_queues: Vec<Ring>,
     pub(crate) stopped_queues: Vec<u16>,
     pub(crate) kicks: Vec<u16>,
@@ -45,6 +46,12 @@ impl Device for Recorder {
 
     fn stop(&mut self) {
         self.0.borrow_mut().stops += 1;
+    }
+
+    fn abandon(&mut self) -> Vec<Option<u16>> {
+        let mut log = self.0.borrow_mut();
+        log.abandoned += 1;
+        log.used.iter().copied().map(Some).collect()
     }
 
     fn start_queue(&mut self, ring: &Ring) -> Result<(), Lost> {

@@ -24,7 +24,17 @@ pub struct Transport<D> {
     config: ConfigSpace,
     session: Session,
     revision: u64,
+    due: Option<Due>,
     device: D,
+}
+
+/// What the driver has started, and the device not yet: see [`Transport::carry_out`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    /// The device, by a kick of a queue if there was one.
+    Device(Option<u16>),
+    /// A queue, after its reset.
+    Queue(u16),
 }
 
 impl<D: Device> Transport<D> {
@@ -32,7 +42,7 @@ impl<D: Device> Transport<D> {
     pub fn new(identity: Identity, config: Vec<u8>, device: D) -> Self {
         let session = Session::new(identity.queues);
         let config = ConfigSpace::new(config);
-        Self { identity, config, session, revision: 0, device }
+        Self { identity, config, session, revision: 0, due: None, device }
     }
 
     /// Takes up where another transport was, whose `state` this is, and lets the device go on. A device that cannot
@@ -105,8 +115,16 @@ impl<D: Device> Transport<D> {
             .map_or(0, |register| u64::from(self.read_register(register)))
     }
 
-    /// A guest writes.
+    /// A guest writes, and nobody has to keep in between what it has started.
     pub fn write(&mut self, offset: u64, width: Width, value: u64) {
+        self.begin_write(offset, width, value);
+        self.carry_out();
+    }
+
+    /// A guest writes. What it starts by that is decided when this returns, and is left to [`Self::carry_out`]: a device that
+    /// works on requests of which a later transport does not know that they were begun would be started anew, and would do them
+    /// twice. So the state is to be kept first.
+    pub fn begin_write(&mut self, offset: u64, width: Width, value: u64) {
         if let Some(offset) = offset.checked_sub(CONFIG) {
             return self.change(|transport| transport.write_config(offset, width, value));
         }
@@ -121,10 +139,22 @@ impl<D: Device> Transport<D> {
         }
     }
 
-    /// The backend is gone. The driver learns of it by status and interrupt (2.1.2).
+    /// Starts what the driver has started, if anything. (It may be lost by that, which changes the state.)
+    pub fn carry_out(&mut self) {
+        match self.due.take() {
+            Some(Due::Device(kick)) => self.start_device(kick),
+            Some(Due::Queue(index)) => self.start_queue(index),
+            None => {}
+        }
+    }
+
+    /// The device cannot go on. The driver learns of it by status and interrupt (2.1.2), and keeps what was used before.
     pub fn device_lost(&mut self) {
         self.change(|transport| {
             if !transport.session.status.has(status::NEEDS_RESET) {
+                for (queue, used) in transport.device.abandon().into_iter().enumerate() {
+                    transport.session.interrupt.stop(queue, used);
+                }
                 transport.session.status = transport.session.status.with(status::NEEDS_RESET);
                 transport.notify_of_change();
             }
@@ -230,7 +260,7 @@ impl<D: Device> Transport<D> {
             // 3.1.1 sets queues up before DRIVER_OK; after it, only a queue that has been reset (2.6.1.2).
             (1, false) if may_restart && !queue.is_spent() => {
                 queue.set_ready(true);
-                self.start_queue(index);
+                self.due = Some(Due::Queue(index));
             }
             (0, true) if is_started => {
                 queue.spend();
@@ -281,8 +311,8 @@ impl<D: Device> Transport<D> {
 
     fn notify(&mut self, value: u32) {
         let Ok(queue) = u16::try_from(value) else { return };
-        self.kicked_early(queue);
-        if self.session.is_live() && queue < self.identity.queues {
+        self.begin_early(queue, Some(queue));
+        if self.due.is_none() && self.session.is_live() && queue < self.identity.queues {
             self.device.kick(queue);
         }
     }
@@ -295,15 +325,21 @@ impl<D: Device> Transport<D> {
     /// Whether a kick would start the device now.
     pub fn awaits_early_kick(&self) -> bool {
         let Session { status, is_started, .. } = &self.session;
-        self.identity.starts_by_kick && status.has(status::FEATURES_OK) && !is_started
+        let is_over = status.has(status::FAILED) || status.has(status::NEEDS_RESET);
+        self.identity.starts_by_kick && status.has(status::FEATURES_OK) && !is_over && !is_started
     }
 
-    /// The driver has kicked `queue`, whoever noticed it, perhaps too early.
+    /// The driver has kicked `queue`, and the backend will see that; perhaps it was too early. What it starts by that is left
+    /// to [`Self::carry_out`].
     pub fn kicked_early(&mut self, queue: u16) {
+        self.begin_early(queue, None);
+    }
+
+    fn begin_early(&mut self, queue: u16, kick: Option<u16>) {
         let is_ready = self.session.queues.get(usize::from(queue)).is_some_and(Queue::is_ready);
         if self.awaits_early_kick() && is_ready {
             debug!("{}: used before DRIVER_OK", self.identity.name);
-            self.change(Self::start);
+            self.change(|transport| transport.start(kick));
         }
     }
 
@@ -328,7 +364,7 @@ impl<D: Device> Transport<D> {
         if self.session.status.has(status::NEEDS_RESET) {
             self.notify_of_change();
         } else {
-            self.start();
+            self.start(None);
         }
     }
 
@@ -342,12 +378,16 @@ impl<D: Device> Transport<D> {
     }
 
     /// DRIVER_OK makes the device live (and, where the type has early drivers, their first kick).
-    fn start(&mut self) {
+    fn start(&mut self, kick: Option<u16>) {
         if self.session.is_started || self.session.status.has(status::NEEDS_RESET) {
             return;
         }
         self.session.is_started = true;
         self.session.interrupt.start(self.session.queues.len());
+        self.due = Some(Due::Device(kick));
+    }
+
+    fn start_device(&mut self, kick: Option<u16>) {
         let started = match state::rings(&self.session.queues, self.identity.queue_size_max) {
             Ok(rings) => self.device.start(self.session.driver_features, &rings),
             Err(error) => {
@@ -359,12 +399,14 @@ impl<D: Device> Transport<D> {
             return self.device_lost();
         }
         debug!("{}: started with features {:#x}", self.identity.name, self.session.driver_features);
+        kick.into_iter().for_each(|queue| self.device.kick(queue));
     }
 
     /// Virtio 1.3, 2.4: whatever the driver has said is forgotten, and the status reads 0 only when this is done.
     fn reset(&mut self) {
         // Named one by one, so that a new field has to be decided on.
-        let Self { identity, config: _, session, revision: _, device } = self;
+        let Self { identity, config: _, session, revision: _, due, device } = self;
+        *due = None;
         if session.is_started {
             device.stop();
             debug!("{}: stopped", identity.name);
