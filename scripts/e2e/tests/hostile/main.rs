@@ -11,6 +11,7 @@
 //! `XBA_SEED=N` makes other attacks.
 
 mod attack;
+mod early;
 mod latency;
 mod neighbour;
 mod quiet;
@@ -60,11 +61,11 @@ fn perform(machine: &Machine, attack: &Attack) -> Result<()> {
     quiet::check(machine, mark, start.elapsed())
 }
 
-fn trial(shared: &Shared, attack: &Attack) -> Result<(), Failed> {
+fn trial(shared: &Shared, perform: impl FnOnce(&Machine) -> Result<()>) -> Result<(), Failed> {
     let shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
     let machine = shared.get_or_init(|| boot().map_err(|error| format!("{error:#}")));
     let machine = machine.as_ref().map_err(Failed::from)?;
-    let done = perform(machine, attack);
+    let done = perform(machine);
     machine.split_log()?;
     done.map_err(|error| Failed::from(format!("{error:#}\n{}", machine.post_mortem())))
 }
@@ -76,14 +77,18 @@ fn main() -> ExitCode {
     let shared = Arc::new(Shared::default());
     let attacks = ATTACKS.iter().map(|attack| {
         let shared = Arc::clone(&shared);
-        Trial::test(attack.name, move || trial(&shared, attack))
+        Trial::test(attack.name, move || trial(&shared, |machine| perform(machine, attack)))
+    });
+    let of_early_kicks = Arc::clone(&shared);
+    let early = Trial::test("a-kick-that-is-early-keeps-nobody-busy", move || {
+        trial(&of_early_kicks, early::keeps_nobody_busy)
     });
     // On a machine of its own, which is gone when the other one boots.
     let latency = Trial::test("latency-beside-a-hostile-guest", || {
         latency::compare().map_err(|error| Failed::from(format!("{error:#}")))
     });
     let latency = latency.with_ignored_flag(!shared::is_long());
-    let conclusion = libtest_mimic::run(&arguments, [latency].into_iter().chain(attacks).collect());
+    let conclusion = libtest_mimic::run(&arguments, [latency, early].into_iter().chain(attacks).collect());
     // `exit` would leave QEMU and the hardware running.
     drop(shared.lock().unwrap_or_else(PoisonError::into_inner).take());
     conclusion.exit_code()

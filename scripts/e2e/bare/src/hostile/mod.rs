@@ -10,11 +10,14 @@
 mod busy;
 mod chains;
 mod dice;
+mod early;
 mod registers;
 mod revoked;
 mod rings;
 mod storm;
 mod works;
+
+use core::time::Duration;
 
 use anyhow::{Result, bail};
 
@@ -33,6 +36,7 @@ pub fn run(job: &Job, command: &[&str]) -> Result<()> {
         ["chains", kind, seed, count] => chains::run(job, self::kind(kind)?, number(seed)?, number(count)?),
         ["storm", seed, count] => storm::run(job, number(seed)?, number(count)?),
         ["revoked", seed, count] => revoked::run(job, number(seed)?, number(count)?),
+        ["early", milliseconds] => early::run(job, Duration::from_millis(number(milliseconds)?)),
         ["busy", rounds] => busy::run(job, number(rounds)?),
         ["works"] => works::run(),
         _ => bail!("no attack: {}", command.join(" ")),
