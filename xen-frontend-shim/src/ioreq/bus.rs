@@ -327,6 +327,8 @@ mod tests {
     fn an_absent_device_answers_magic_version_and_nothing_else() {
         let mut bus = bus(0);
         ask(&mut bus, write(BASE + WINDOW_SIZE + 0x70, 4, 1));
+        assert_eq!(ask(&mut bus, read(BASE + WINDOW_SIZE, 4)), 0x7472_6976, "MagicValue");
+        assert_eq!(ask(&mut bus, read(BASE + WINDOW_SIZE + 4, 4)), 2, "Version");
         for offset in 8..WINDOW_SIZE {
             assert_eq!(ask(&mut bus, read(BASE + WINDOW_SIZE + offset, 4)), 0, "{offset:#x}");
         }

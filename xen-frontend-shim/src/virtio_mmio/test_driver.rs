@@ -3,6 +3,7 @@
 //! For tests: a driver, and a device that remembers what the transport asked of it.
 
 use std::cell::{RefCell, RefMut};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use super::features::{ACCESS_PLATFORM, RING_RESET, VERSION_1};
@@ -24,6 +25,8 @@ pub(crate) struct Log {
     pub(crate) stopped_queues: Vec<u16>,
     pub(crate) kicks: Vec<u16>,
     pub(crate) interrupts: usize,
+    /// The queues that the device serves.
+    served: BTreeSet<u16>,
     pub(crate) used: [u16; 2],
     pub(crate) refuse_start: bool,
 }
@@ -35,17 +38,21 @@ impl Device for Recorder {
     fn start(&mut self, features: u64, rings: &[Ring]) -> Result<(), Lost> {
         let mut log = self.0.borrow_mut();
         log.started.push((features, rings.to_vec()));
+        log.served = rings.iter().map(|ring| ring.index).collect();
         if log.refuse_start { Err(Lost) } else { Ok(()) }
     }
 
     fn resume(&mut self, features: u64, rings: &[Ring]) -> Result<(), Lost> {
         let mut log = self.0.borrow_mut();
         log.resumed.push((features, rings.to_vec()));
+        log.served = rings.iter().map(|ring| ring.index).collect();
         if log.refuse_start { Err(Lost) } else { Ok(()) }
     }
 
     fn stop(&mut self) {
-        self.0.borrow_mut().stops += 1;
+        let mut log = self.0.borrow_mut();
+        log.stops += 1;
+        log.served.clear();
     }
 
     fn abandon(&mut self) -> Vec<Option<u16>> {
@@ -57,11 +64,14 @@ impl Device for Recorder {
     fn start_queue(&mut self, ring: &Ring) -> Result<(), Lost> {
         let mut log = self.0.borrow_mut();
         log.started_queues.push(*ring);
+        log.served.insert(ring.index);
         if log.refuse_start { Err(Lost) } else { Ok(()) }
     }
 
     fn stop_queue(&mut self, queue: u16) -> Result<(), Lost> {
-        self.0.borrow_mut().stopped_queues.push(queue);
+        let mut log = self.0.borrow_mut();
+        log.stopped_queues.push(queue);
+        log.served.remove(&queue);
         Ok(())
     }
 
@@ -74,7 +84,8 @@ impl Device for Recorder {
     }
 
     fn used_index(&self, queue: u16) -> Option<u16> {
-        self.0.borrow().used.get(usize::from(queue)).copied()
+        let log = self.0.borrow();
+        log.served.contains(&queue).then(|| log.used.get(usize::from(queue)).copied()).flatten()
     }
 
     fn interrupt(&mut self) {

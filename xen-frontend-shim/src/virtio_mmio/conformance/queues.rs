@@ -109,6 +109,9 @@ fn s2_6_1_1_1_a_queue_that_was_reset_is_neither_served_nor_notified_for() {
     driver.write(0xc0, 1);
     driver.log().used = [0, 9];
     assert_eq!(driver.log().stopped_queues, [1]);
+    assert_eq!(driver.read(0x60), 0, "what is used of it is of no queue");
+    driver.log().used = [1, 9];
+    assert_eq!(driver.read(0x60), USED_BUFFER, "the other queue goes on");
     driver.write(0xc0, 1);
     assert_eq!(driver.log().stopped_queues, [1], "it is stopped already");
 }
