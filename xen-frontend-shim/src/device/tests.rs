@@ -52,7 +52,7 @@ impl Guest {
         let identity = Identity {
             name: "g/d".into(),
             device_id: 41,
-            features: features::offered(offer.features),
+            features: features::offered(offer.features, DeviceKind::of(41).features),
             demanded_features: 0,
             starts_by_kick: false,
             queues: 1,

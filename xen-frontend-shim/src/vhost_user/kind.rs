@@ -5,6 +5,8 @@
 
 use std::ops::Range;
 
+use crate::virtio_mmio::features::DEVICE_TYPE;
+
 /// What differs between device types.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceKind {
@@ -16,6 +18,8 @@ pub struct DeviceKind {
     pub writable: Range<u32>,
     /// The largest queue that backends of this type take.
     pub queue_size_max: u16,
+    /// Feature bits that the type has: a backend's other bits of bits 0 to 23 and 50 to 63 are not offered.
+    pub features: u64,
     /// Feature bits without which a driver must not use the device.
     pub required_features: u64,
     /// Whether drivers of this type are known to use the device before they say DRIVER_OK, which they must not
@@ -23,12 +27,15 @@ pub struct DeviceKind {
     pub starts_by_kick: bool,
 }
 
-/// A type of which nothing is known: no configuration, and queues that every backend takes.
+/// A type of which nothing is known: no configuration, and queues that every backend takes. Which features it has is the
+/// backend's to know. That includes bits 50 to 63, which virtio 1.3 gives to device types like bits 0 to 23 (2.2), and of
+/// which some types make use (5.1.3).
 const UNKNOWN: DeviceKind = DeviceKind {
     name: "unknown",
     config_size: 0,
     writable: 0..0,
     queue_size_max: 64,
+    features: DEVICE_TYPE,
     required_features: 0,
     starts_by_kick: false,
 };
@@ -38,26 +45,27 @@ impl DeviceKind {
     #[must_use]
     pub fn of(device_id: u32) -> Self {
         match device_id {
-            // 5.4.4
-            4 => Self { name: "entropy", ..UNKNOWN },
-            // 5.8.4: select and subsel choose what the rest shows.
-            18 => Self { name: "input", config_size: 136, writable: 0..2, ..UNKNOWN },
-            // 5.10.4
-            19 => Self { name: "socket", config_size: 8, ..UNKNOWN },
-            // 5.15
-            32 => Self { name: "SCMI", ..UNKNOWN },
+            // 5.4.3: no features. 5.4.4
+            4 => Self { name: "entropy", features: 0, ..UNKNOWN },
+            // 5.8.3: no features. 5.8.4: select and subsel choose what the rest shows.
+            18 => Self { name: "input", config_size: 136, writable: 0..2, features: 0, ..UNKNOWN },
+            // 5.10.3: STREAM, SEQPACKET, NO_IMPLIED_STREAM. 5.10.4
+            19 => Self { name: "socket", config_size: 8, features: 0b111, ..UNKNOWN },
+            // 5.17.3: P2A_CHANNELS. Not SHARED_MEMORY (1), since this transport has no shared memory regions.
+            32 => Self { name: "SCMI", features: 1, ..UNKNOWN },
             // 5.16: bit 0 is VIRTIO_I2C_F_ZERO_LENGTH_REQUEST, mandatory by 5.16.3. A transfer takes up to three
             // descriptors for each of Linux's 42 messages. Linux (6.12, i2c-virtio.c) adds the adapter in its probe function,
             // by which the drivers of targets in the device tree are probed, and says DRIVER_OK after that.
             34 => Self {
                 name: "I2C adapter",
                 queue_size_max: 256,
+                features: 1,
                 required_features: 1,
                 starts_by_kick: true,
                 ..UNKNOWN
             },
-            // 5.18.4: two requests for each line may be in flight.
-            41 => Self { name: "GPIO", config_size: 8, queue_size_max: 256, ..UNKNOWN },
+            // 5.18.3: bit 0 is VIRTIO_GPIO_F_IRQ. 5.18.4: two requests for each line may be in flight.
+            41 => Self { name: "GPIO", config_size: 8, queue_size_max: 256, features: 1, ..UNKNOWN },
             _ => UNKNOWN,
         }
     }
@@ -88,6 +96,15 @@ mod tests {
             let kind = DeviceKind::of(id);
             assert!(u64::from(kind.config_size) <= crate::config::WINDOW_SIZE - 0x100);
             assert!(kind.queue_size_max.is_power_of_two());
+        }
+    }
+
+    #[test]
+    fn what_a_type_demands_it_has() {
+        for id in 0..64 {
+            let kind = DeviceKind::of(id);
+            assert_eq!(kind.required_features & !kind.features, 0, "{id}");
+            assert_eq!(kind.features & !DEVICE_TYPE, 0, "{id}");
         }
     }
 }

@@ -21,22 +21,23 @@ pub const RING_RESET: u64 = 1 << 40;
 /// What the transport itself provides, whatever the backend says.
 const OWN: u64 = VERSION_1 | ACCESS_PLATFORM | RING_RESET;
 
-/// Bits 0 to 23 and 50 to 63 belong to the device type.
-const DEVICE_TYPE: u64 = ((1 << 24) - 1) | (!0 << 50);
+/// Bits 0 to 23 and 50 to 63 belong to the device type (virtio 1.3, 2.2).
+pub const DEVICE_TYPE: u64 = ((1 << 24) - 1) | (!0 << 50);
 
-/// What may pass from the backend to the guest. Of the bits that concern transport and rings only those that
-/// this shim and its memory table carry:
+/// What may pass from the backend to the guest of the bits that concern transport and rings: only those that this shim
+/// and its memory table carry.
 ///
 /// - not INDIRECT_DESC (28): the tables would be mapped on demand, page by page;
 /// - not RING_PACKED (34): the shim reads the used index of split rings;
 /// - not bits 26 and 30, which mean something else between a vhost-user frontend and its backend;
 /// - not NOTIFICATION_DATA (38): the kernel's ioeventfd compares QueueNotify with a queue number.
-const PASSED: u64 = DEVICE_TYPE | EVENT_IDX | IN_ORDER | ORDER_PLATFORM;
+const PASSED: u64 = EVENT_IDX | IN_ORDER | ORDER_PLATFORM;
 
-/// What a guest is offered of a device whose backend has the features `backend`.
+/// What a guest is offered of a device whose backend has the features `backend`, and whose type has the features
+/// `of_type`: a feature that would not be supported is not offered (virtio 1.3, 2.2.2).
 #[must_use]
-pub fn offered(backend: u64) -> u64 {
-    backend & PASSED | OWN
+pub fn offered(backend: u64, of_type: u64) -> u64 {
+    backend & (of_type & DEVICE_TYPE | PASSED) | OWN
 }
 
 /// Why FEATURES_OK does not stick.
@@ -105,14 +106,14 @@ mod tests {
 
     #[test]
     fn ring_features_are_offered_by_name_only() {
-        let all = offered(u64::MAX);
+        let all = offered(u64::MAX, u64::MAX);
         for bit in [24, 25, 26, 27, 28, 30, 31, 34, 37, 38, 39, 41] {
             assert_eq!(all & 1 << bit, 0, "bit {bit}");
         }
         for bit in [0, 23, 29, 32, 33, 40, 50, 63] {
             assert_ne!(all & 1 << bit, 0, "bit {bit}");
         }
-        assert_eq!(offered(0), VERSION_1 | ACCESS_PLATFORM | RING_RESET);
+        assert_eq!(offered(0, u64::MAX), VERSION_1 | ACCESS_PLATFORM | RING_RESET);
     }
 
     #[test]

@@ -167,7 +167,7 @@ fn identity(starts_by_kick: bool) -> Identity {
     Identity {
         name: "model".into(),
         device_id: 34,
-        features: features::offered(1 | features::EVENT_IDX),
+        features: features::offered(1 | features::EVENT_IDX, 1),
         demanded_features: DEMANDED,
         starts_by_kick,
         queues: QUEUES,

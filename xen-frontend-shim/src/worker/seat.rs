@@ -171,7 +171,7 @@ impl Seat {
         let identity = Identity {
             name: device.name.clone(),
             device_id: device.device_id,
-            features: features::offered(offer.features),
+            features: features::offered(offer.features, kind.features),
             demanded_features: kind.required_features,
             starts_by_kick: kind.starts_by_kick,
             queues: device.queues,

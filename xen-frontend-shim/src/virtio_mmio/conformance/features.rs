@@ -4,7 +4,7 @@
 
 use super::after;
 use crate::vhost_user::DeviceKind;
-use crate::virtio_mmio::features::{ACCESS_PLATFORM, RING_RESET, VERSION_1, offered};
+use crate::virtio_mmio::features::{ACCESS_PLATFORM, DEVICE_TYPE, RING_RESET, VERSION_1, offered};
 use crate::virtio_mmio::test_driver::{Driver, FEATURES};
 
 /// Every set of the bits of `bits`.
@@ -79,7 +79,22 @@ fn s2_2_2_no_offered_feature_needs_one_that_is_not() {
     // passed, whatever the backend says. (Those of the device type are the backend's to get right.)
     let needs_another = [24, 25, 26, 27, 28, 30, 31, 34, 37, 38, 39, 41, 42, 43, 44, 45, 46, 47, 48, 49];
     for bit in needs_another {
-        assert_eq!(offered(1 << bit) & 1 << bit, 0, "bit {bit}");
+        assert_eq!(offered(1 << bit, u64::MAX) & 1 << bit, 0, "bit {bit}");
+    }
+}
+
+#[test]
+fn s2_2_2_of_the_bits_of_a_type_those_are_offered_that_it_has() {
+    // 5.4.3, 5.8.3, 5.10.3, 5.17.3 (the second bit needs shared memory, of which there is none), 5.16.3, 5.18.3.
+    for (device_id, has) in [(4, 0), (18, 0), (19, 7), (32, 1), (34, 1), (41, 1)] {
+        let of_type = DeviceKind::of(device_id).features;
+        assert_eq!(offered(u64::MAX, of_type) & DEVICE_TYPE, has, "type {device_id}");
+        assert_eq!(offered(0, of_type) & DEVICE_TYPE, 0, "type {device_id}, and the backend has none");
+    }
+    // What is a feature of a type that is not known is the backend's to say.
+    let unknown = DeviceKind::of(1).features;
+    for bit in (0..24).chain(50..64) {
+        assert_eq!(offered(1 << bit, unknown) & DEVICE_TYPE, 1 << bit, "bit {bit}");
     }
 }
 
@@ -93,12 +108,12 @@ fn s2_2_the_set_stands_once_features_ok_is_set() {
 #[test]
 fn s6_2_version_1_and_access_platform_are_offered_whatever_the_backend_offers() {
     for backend in [0, 1, FEATURES, u64::MAX] {
-        assert_eq!(offered(backend) & (VERSION_1 | ACCESS_PLATFORM), VERSION_1 | ACCESS_PLATFORM);
+        assert_eq!(offered(backend, 0) & (VERSION_1 | ACCESS_PLATFORM), VERSION_1 | ACCESS_PLATFORM);
     }
 }
 
 #[test]
 fn s6_2_ring_reset_is_offered_and_may_be_left_out() {
-    assert_eq!(offered(0) & RING_RESET, RING_RESET);
+    assert_eq!(offered(0, 0) & RING_RESET, RING_RESET);
     assert!(is_accepted(FEATURES & !RING_RESET));
 }
