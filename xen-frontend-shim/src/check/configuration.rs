@@ -37,7 +37,17 @@ fn domains(config: &Config) -> Finding {
     let twice = repeated(config.guest.iter().map(|guest| guest.domid));
     let complaints =
         twice.iter().map(|domid| format!("domid {domid} is given to several of them: each is one domain"));
-    Finding::of(WHAT, &complaints.collect::<Vec<_>>())
+    let own = config.guest.iter().filter(|guest| guest.domid == config.domid).map(own);
+    Finding::of(WHAT, &complaints.chain(own).collect::<Vec<_>>())
+}
+
+/// Xen passes no domain's accesses on to that domain itself.
+fn own(guest: &Guest) -> String {
+    let Guest { name, domid, .. } = guest;
+    format!(
+        "{name} has domid {domid}, and so has the driver domain itself (`domid` at the top): Xen counts the domains of the \
+         host device tree from 1, so write the number of each one's place there"
+    )
 }
 
 fn users(config: &Config) -> Finding {
@@ -151,6 +161,10 @@ mod tests {
         let cases: &[(Change, &str)] = &[
             (|config| config.guest.clear(), "missing  guests: the configuration has none: add a [[guest]]"),
             (|config| config.guest[1].domid = 2, "missing  guests: domid 2 is given to several"),
+            (
+                |config| config.guest[1].domid = config.domid,
+                "missing  guests: guest-b has domid 1, and so has the driver domain itself (`domid` at the top): ",
+            ),
             (
                 |config| config.guest[1].user = config.guest[0].user,
                 "missing  users: user 10002 serves several",
