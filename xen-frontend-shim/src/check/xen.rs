@@ -1,16 +1,35 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
 //! What Xen lets the driver domain do to each guest. Nothing that is tried here changes what a guest sees.
+//!
+//! So what the policy allows is asked by naming what is not there, where Xen looks at the policy first (Xen 4.20,
+//! `common/memory.c`: `acquire_resource`, `common/grant_table.c`: `gnttab_copy_one`). This does not do for all rights:
+//!
+//! - to bind an event channel and to send by it: Xen looks at the channel first, and each channel is some server's;
+//! - to unmap a grant: Xen looks at the mapping first;
+//! - to map a grant: Linux says EINVAL whatever Xen says (`drivers/xen/gntdev.c`: `gntdev_map_grant_pages`);
+//! - to unpause: a guest that is held would run.
+//!
+//! Who tries one of these in vain says so by itself.
 
 use rustix::io::Errno;
 use vmm_sys_util::eventfd::EventFd;
-use xen_bindings::{DomId, IoreqServer, Irq, IrqFd, Privcmd};
+use xen_bindings::grant_copy::CrossesPage;
+use xen_bindings::{
+    CopyBatch, DomId, Gntdev, GrantRef, GrantStatus, IoreqServer, IoreqServerId, Irq, IrqFd, Privcmd,
+};
 
 use super::Finding;
 use crate::config::{Config, Guest, INTERRUPTS};
 
 /// No domain has this number: it is the last before those that mean something else (Xen's `xen.h`, DOMID_FIRST_RESERVED).
 const NOBODY: u16 = 0x7fef;
+
+/// No guest has an ioreq server of this number: there are 8 at most.
+const NO_SERVER: u16 = u16::MAX;
+
+/// No grant table reaches that far.
+const NO_GRANT: u32 = u32::MAX;
 
 /// What is tried, in this order: each step needs the one before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +40,21 @@ enum Step {
     Servers,
     /// How the guest is.
     State,
+    /// The page of a server's requests.
+    Page,
+    /// A copy from a page of the guest's.
+    Read,
+    /// A copy to a page of the guest's.
+    Write,
+}
+
+const STEPS: [Step; 6] = [Step::Call, Step::Servers, Step::State, Step::Page, Step::Read, Step::Write];
+
+/// The ways to Xen.
+struct Xen {
+    privcmd: Privcmd,
+    /// None that can be opened is a finding of its own.
+    gntdev: Option<Gntdev>,
 }
 
 pub(super) fn check(config: &Config) -> Vec<Finding> {
@@ -29,8 +63,8 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
         return Vec::new();
     };
     let mut findings = vec![interface(&privcmd), eventfds(&privcmd)];
-    findings
-        .extend(config.guest.iter().map(|guest| judge(guest, |step| attempt(&privcmd, guest.domid, step))));
+    let xen = Xen { privcmd, gntdev: Gntdev::open().ok() };
+    findings.extend(config.guest.iter().map(|guest| judge(guest, |step| attempt(&xen, guest.domid, step))));
     findings
 }
 
@@ -69,14 +103,45 @@ fn eventfds(privcmd: &Privcmd) -> Finding {
     }
 }
 
-fn attempt(privcmd: &Privcmd, domid: u16, step: Step) -> Result<(), Errno> {
-    let guest = DomId::new(domid);
+fn attempt(xen: &Xen, domid: u16, step: Step) -> Result<(), Errno> {
+    let (guest, privcmd) = (DomId::new(domid), &xen.privcmd);
     let result = match step {
         Step::Call => privcmd.nr_vcpus(guest).map(drop),
         Step::Servers => IoreqServer::list(privcmd, guest).map(drop),
         Step::State => privcmd.domain_state(guest).map(drop),
+        Step::Page => IoreqServer::adopt(privcmd, guest, IoreqServerId::new(NO_SERVER)).page().map(drop),
+        Step::Read | Step::Write => {
+            return xen.gntdev.as_ref().map_or(Ok(()), |gntdev| copy(gntdev, guest, step));
+        }
     };
-    result.map_err(|error| errno(&error).unwrap_or(Errno::IO))
+    result.or_else(|error| beyond_policy(step, errno(&error).unwrap_or(Errno::IO)))
+}
+
+/// That there is no such server is found when the policy has allowed to look.
+fn beyond_policy(step: Step, error: Errno) -> Result<(), Errno> {
+    if (step, error) == (Step::Page, Errno::NOENT) { Ok(()) } else { Err(error) }
+}
+
+/// Copies a byte from or to what the guest cannot have granted.
+fn copy(gntdev: &Gntdev, guest: DomId, step: Step) -> Result<(), Errno> {
+    let (mut byte, mut batch, grant) = ([0], CopyBatch::new(), GrantRef::new(NO_GRANT));
+    let added = match step {
+        Step::Write => batch.to_guest(guest, grant, 0, &[0]),
+        _ => batch.from_guest(guest, grant, 0, &mut byte),
+    };
+    // One byte does not.
+    added.map_err(|CrossesPage| Errno::INVAL)?;
+    gntdev.copy(&mut batch).map_err(|error| errno(&error).unwrap_or(Errno::IO))?;
+    batch.statuses().try_for_each(permitted)
+}
+
+/// That there is no such grant, or whatever else is wrong with the page, is found when the policy has allowed to look.
+fn permitted(status: GrantStatus) -> Result<(), Errno> {
+    match status {
+        GrantStatus::PermissionDenied => Err(Errno::ACCESS),
+        GrantStatus::BadDomain => Err(Errno::SRCH),
+        _ => Ok(()),
+    }
 }
 
 fn errno(error: &xen_bindings::Error) -> Option<Errno> {
@@ -88,7 +153,7 @@ const UNRESTRICTED: &str = "add xen_privcmd.unrestricted=1 to the command line o
 
 fn judge(guest: &Guest, attempt: impl Fn(Step) -> Result<(), Errno>) -> Finding {
     let what = format!("{}: domain {}", guest.name, guest.domid);
-    for step in [Step::Call, Step::Servers, Step::State] {
+    for step in STEPS {
         if let Err(error) = attempt(step) {
             return Finding::missing(what, advice(step, error, guest));
         }
@@ -98,10 +163,10 @@ fn judge(guest: &Guest, attempt: impl Fn(Step) -> Result<(), Errno>) -> Finding 
 
 fn advice(step: Step, error: Errno, guest: &Guest) -> String {
     let (name, domid) = (&guest.name, guest.domid);
-    let rule = |right: &str| {
+    let rule = |rule: &str| {
         format!(
-            "Xen's policy forbids it: say `allow DRIVER GUEST:{right};` of their types, or allow_service(DRIVER, GUEST), \
-             which has all that is needed (images/xen/policy)"
+            "Xen's policy forbids it: say `allow {rule};` of their types, or allow_service(DRIVER, GUEST), which has all that \
+             is needed (images/xen/policy)"
         )
     };
     match (step, error) {
@@ -110,8 +175,12 @@ fn advice(step: Step, error: Errno, guest: &Guest) -> String {
              place {name} has there, and correct its `domid`"
         ),
         (_, Errno::PERM) => UNRESTRICTED.to_owned(),
-        (Step::Call | Step::Servers, Errno::ACCESS) => rule("hvm dm"),
-        (Step::State, Errno::ACCESS) => rule("domain getdomaininfo"),
+        (Step::Call | Step::Servers, Errno::ACCESS) => rule("DRIVER GUEST:hvm dm"),
+        (Step::State, Errno::ACCESS) => rule("DRIVER GUEST:domain getdomaininfo"),
+        (Step::Page, Errno::ACCESS) => rule("DRIVER GUEST:domain2 resource_map"),
+        // FLASK looks at a copy from the domain that has the source to the one that has the destination.
+        (Step::Read, Errno::ACCESS) => rule("GUEST DRIVER:grant copy"),
+        (Step::Write, Errno::ACCESS) => rule("DRIVER GUEST:grant copy"),
         (_, Errno::NOSYS | Errno::OPNOTSUPP) => {
             "build Xen with CONFIG_IOREQ_SERVER=y, for which it needs CONFIG_EXPERT=y".to_owned()
         }
@@ -123,6 +192,9 @@ fn advice(step: Step, error: Errno, guest: &Guest) -> String {
         (Step::Call, _) => format!("Xen does not say how many vCPUs it has: {error}"),
         (Step::Servers, _) => format!("Xen does not say who serves it: {error}"),
         (Step::State, _) => format!("Xen does not say how it is: {error}"),
+        (Step::Page, _) => format!("Xen does not look for a page of requests: {error}"),
+        (Step::Read, _) => format!("nothing can be copied from it: {error}"),
+        (Step::Write, _) => format!("nothing can be copied to it: {error}"),
     }
 }
 
@@ -155,11 +227,37 @@ mod tests {
             (Step::Servers, Errno::OPNOTSUPP, "CONFIG_IOREQ_SERVER=y"),
             (Step::Servers, Errno::NOMEM, "does not say who serves it: "),
             (Step::State, Errno::ACCESS, "allow DRIVER GUEST:domain getdomaininfo;"),
+            (Step::Page, Errno::ACCESS, "allow DRIVER GUEST:domain2 resource_map;"),
+            (Step::Page, Errno::NOMEM, "does not look for a page of requests: "),
+            (Step::Read, Errno::ACCESS, "allow GUEST DRIVER:grant copy;"),
+            (Step::Write, Errno::ACCESS, "allow DRIVER GUEST:grant copy;"),
+            (Step::Write, Errno::FAULT, "nothing can be copied to it: "),
         ];
         for (step, error, expected) in cases {
             let line = line(step, error);
             assert!(line.starts_with("missing  guest-a: domain 2: ") && line.contains(expected), "{line}");
         }
+    }
+
+    #[test]
+    fn what_is_not_there_is_looked_for_where_the_policy_allows_it() {
+        assert_eq!(beyond_policy(Step::Page, Errno::NOENT), Ok(()));
+        assert_eq!(beyond_policy(Step::Page, Errno::ACCESS), Err(Errno::ACCESS));
+        assert_eq!(beyond_policy(Step::Servers, Errno::NOENT), Err(Errno::NOENT));
+        assert_eq!(permitted(GrantStatus::BadGrantRef), Ok(()));
+        assert_eq!(permitted(GrantStatus::PermissionDenied), Err(Errno::ACCESS));
+        assert_eq!(permitted(GrantStatus::BadDomain), Err(Errno::SRCH));
+    }
+
+    #[test]
+    fn each_step_asks() {
+        let wrong = || tempfile::tempfile().unwrap().into();
+        let mut xen = Xen { privcmd: Privcmd::from_fd(wrong()), gntdev: Some(Gntdev::from_fd(wrong())) };
+        for step in STEPS {
+            assert_eq!(attempt(&xen, 2, step), Err(Errno::NOTTY), "{step:?}");
+        }
+        xen.gntdev = None;
+        assert_eq!(attempt(&xen, 2, Step::Read), Ok(()));
     }
 
     #[test]
