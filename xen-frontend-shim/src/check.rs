@@ -4,14 +4,16 @@
 //!
 //! ```text
 //!   xen-frontend-shim check [CONFIG] ─┬▶ kernel          nodes of Xen, seccomp, Landlock, the state directory
+//!                                     ├▶ hardware        what the kernel has of I2C and GPIO, for our backends
 //!                                     ├▶ configuration   windows, interrupts, users, backends' programs
 //!                                     └▶ xen             each guest: is it there, may we serve it
 //! ```
 //!
-//! One line for each thing that was looked at. `run` looks at the first two when it starts, for they cost nothing, and
-//! meets the third by itself.
+//! One line for each thing that was looked at. `run` looks at all but the last when it starts, for they cost nothing,
+//! and meets the last by itself.
 
 mod configuration;
+mod hardware;
 mod kernel;
 mod xen;
 
@@ -95,10 +97,11 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Looks at what `run` would stumble over later: the kernel and the configuration.
+/// Looks at what `run` would stumble over later: the kernel, the hardware and the configuration.
 #[must_use]
 pub fn quick(config: &Config, place: &Place) -> Vec<Finding> {
     let mut findings = kernel::check(place);
+    findings.extend(hardware::check(config, place));
     findings.extend(configuration::check(config, place));
     findings
 }
@@ -123,7 +126,9 @@ mod tests {
         for path in ["/dev/xen", "/proc/self", "/run", "/usr/bin"] {
             std::fs::create_dir_all(place.path(path)).unwrap();
         }
-        for path in ["/dev/xen/privcmd", "/dev/xen/evtchn", "/dev/xen/gntdev", "/usr/bin/backend"] {
+        let nodes =
+            ["/dev/xen/privcmd", "/dev/xen/evtchn", "/dev/xen/gntdev", "/dev/i2c-0", "/dev/gpiochip0"];
+        for path in nodes.into_iter().chain(["/usr/bin/backend"]) {
             std::fs::write(place.path(path), "").unwrap();
         }
         let program = std::os::unix::fs::PermissionsExt::from_mode(0o755);
@@ -164,10 +169,10 @@ mod tests {
     }
 
     #[test]
-    fn the_quick_look_is_at_kernel_and_configuration() {
+    fn the_quick_look_is_at_kernel_hardware_and_configuration() {
         let (_directory, place) = fake();
         let findings = quick(&config(), &place);
         let missing = lines(findings.iter().filter(|finding| finding.is_missing()));
-        assert_eq!((missing.as_str(), findings.len()), ("", 16));
+        assert_eq!((missing.as_str(), findings.len()), ("", 17));
     }
 }
