@@ -37,6 +37,11 @@ pub struct Config {
 /// A configuration that is of no use.
 #[derive(Debug, Error)]
 pub enum ConfigError {
+    /// It is not there.
+    #[error(
+        "there is no {0}: `images build` makes it of a manifest; or give the path of another one as argument"
+    )]
+    Missing(PathBuf),
     /// It cannot be read.
     #[error("{0}: {1}")]
     Read(PathBuf, #[source] io::Error),
@@ -48,8 +53,10 @@ pub enum ConfigError {
 impl Config {
     /// Reads the configuration at `path`.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text =
-            std::fs::read_to_string(path).map_err(|error| ConfigError::Read(path.to_owned(), error))?;
+        let text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => ConfigError::Missing(path.to_owned()),
+            _ => ConfigError::Read(path.to_owned(), error),
+        })?;
         toml::from_str(&text).map_err(|error| ConfigError::Parse(path.to_owned(), error))
     }
 }
@@ -102,4 +109,44 @@ pub enum Backend {
     Command(Vec<String>),
     /// A socket at which somebody else serves the device.
     Socket(PathBuf),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_of_no_use_says_which_file_and_where_it_is_wrong() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("shim.toml");
+        let error = || Config::read(&path).unwrap_err().to_string();
+        let missing = error();
+        assert!(
+            missing.starts_with(&format!("there is no {}: `images build` makes it", path.display())),
+            "{missing}"
+        );
+        // (what is wrong with the file, what is said of it)
+        let cases: [(&str, &[&str]); 5] = [
+            ("domid = 1\n[[guest]\n", &["line 2", "[[guest]"]),
+            ("domid = 1\ncolour = 2\n", &["line 2", "unknown field `colour`", "`domid` or `guest`"]),
+            ("domid = 1\n[[guest]]\nname = 'a'\ndomid = 'b'\n", &["line 4", "domid = 'b'"]),
+            ("domid = 70000\n", &["line 1", "domid = 70000"]),
+            ("", &["missing field `domid`"]),
+        ];
+        for (text, expected) in cases {
+            std::fs::write(&path, text).unwrap();
+            let error = error();
+            assert!(error.starts_with(&format!("{}: ", path.display())), "{error}");
+            assert!(expected.iter().all(|words| error.contains(words)), "{expected:?}: {error}");
+        }
+        std::fs::write(&path, "domid = 1\n").unwrap();
+        assert_eq!(Config::read(&path).unwrap(), Config { domid: 1, guest: Vec::new() });
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_taken_for_missing() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = Config::read(directory.path()).unwrap_err();
+        assert!(matches!(&error, ConfigError::Read(path, _) if path == directory.path()), "{error}");
+    }
 }
