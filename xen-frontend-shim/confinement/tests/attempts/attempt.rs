@@ -20,6 +20,7 @@ use rustix::process::{
 use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities, set_thread_uid};
 use xen_bindings::abi::{evtchn, gntdev, privcmd};
 
+use crate::outside::OF_SUPERVISOR;
 use crate::subject::Subject;
 
 /// What was opened before, as the programs do.
@@ -143,6 +144,7 @@ fn connect_or_use(attempt: &str, prepared: &Prepared) -> io::Result<()> {
         }
         "grow-a-file" => (0..32).try_for_each(|_| (&prepared.file).write_all(&[0; 65536])),
         "serve" => serve(prepared),
+        "wait" => wait(),
         "accept" => {
             prepared.listener.set_nonblocking(true)?;
             match prepared.listener.accept() {
@@ -175,6 +177,12 @@ fn serve(prepared: &Prepared) -> io::Result<()> {
     Ok(())
 }
 
+/// Waits while somebody looks at it from outside.
+fn wait() -> io::Result<()> {
+    io::stdout().write_all(b"confined\n")?;
+    io::stdin().read(&mut [0; 1]).map(drop)
+}
+
 fn capable_of(capability: CapabilitySet) -> io::Result<()> {
     let inheritable = CapabilitySet::empty();
     Ok(set_capabilities(None, CapabilitySets { effective: capability, permitted: capability, inheritable })?)
@@ -200,6 +208,15 @@ fn supervise(attempt: &str, prepared: &Prepared) -> io::Result<()> {
         "start-a-program-as-another-user" => {
             let output = Command::new("id").arg("-u").uid(10002).gid(10002).output()?;
             if output.stdout == b"10002\n" { Ok(()) } else { Err(io::Error::other(format!("{output:?}"))) }
+        }
+        "start-a-program-that-is-bounded" => {
+            let output = Command::new("grep").args(["CapBnd", "/proc/self/status"]).uid(10002).output()?;
+            let expected = format!("CapBnd:\t{OF_SUPERVISOR:016x}\n");
+            if output.stdout == expected.as_bytes() {
+                Ok(())
+            } else {
+                Err(io::Error::other(format!("{output:?}")))
+            }
         }
         "kill-a-process-of-another-user" => {
             let mut child = Command::new("sleep").arg("1000").uid(10002).gid(10002).spawn()?;

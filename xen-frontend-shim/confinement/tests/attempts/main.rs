@@ -4,11 +4,13 @@
 //!
 //! Every attempt is a process of its own: this program starts itself again, confines itself by the real policy of a role,
 //! and then tries. Two layers are looked at one by one: the list of system calls kills, and behind it, where that list is
-//! not enforced, users, limits and Landlock refuse.
+//! not enforced, users, limits and Landlock refuse. What is left to each is compared with what the kernel says of it.
 
 mod attempt;
+mod outside;
 mod subject;
 
+use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
@@ -119,6 +121,7 @@ const PROMISES: &[Promise] = &[
     ("open-a-file", &[Supervisor], Done),
     ("start-a-program", &[Supervisor], Done),
     ("start-a-program-as-another-user", &[Supervisor], Done),
+    ("start-a-program-that-is-bounded", &[Supervisor], Done),
     ("kill-a-process-of-another-user", &[Supervisor], Done),
     // What it is for.
     ("serve", ALL, Done),
@@ -133,10 +136,14 @@ fn main() -> ExitCode {
     {
         return attempt::run(subject, attempt, Path::new(directory));
     }
-    let trials = PROMISES.iter().flat_map(|(attempt, subjects, end)| {
+    let attempts = PROMISES.iter().flat_map(|(attempt, subjects, end)| {
         subjects.iter().map(move |subject| trial(attempt, *subject, *end))
     });
-    libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
+    let left = outside::LEFT.iter().map(|left| {
+        let trial = Trial::test(format!("what-is-left::{:?}", left.subject), || left.check());
+        unless(obstacle(ABI::Unsupported), trial)
+    });
+    libtest_mimic::run(&Arguments::from_args(), attempts.chain(left).collect()).exit_code()
 }
 
 fn trial(attempt: &'static str, subject: Subject, expected: End) -> Trial {
@@ -144,8 +151,25 @@ fn trial(attempt: &'static str, subject: Subject, expected: End) -> Trial {
         let end = perform(attempt, subject)?;
         if end == expected { Ok(()) } else { Err(format!("{end:?}, not {expected:?}").into()) }
     });
-    // The policies are those of processes that start as root. An older kernel lacks a part of Landlock.
-    trial.with_ignored_flag(!geteuid().is_root() || !kernel_has(landlock_for(attempt, subject)))
+    unless(obstacle(landlock_for(attempt, subject)), trial)
+}
+
+/// Ignores a trial for a reason, which stands before its name.
+fn unless(obstacle: Option<String>, trial: Trial) -> Trial {
+    match obstacle {
+        Some(reason) => trial.with_kind(reason).with_ignored_flag(true),
+        None => trial,
+    }
+}
+
+/// Why a trial cannot be made that needs this of Landlock.
+fn obstacle(needed: ABI) -> Option<String> {
+    // The policies are those of processes that start as root.
+    if !geteuid().is_root() {
+        return Some("needs root".to_owned());
+    }
+    // An older kernel lacks a part of Landlock.
+    (!kernel_has(needed)).then(|| format!("the kernel lacks version {needed} of Landlock"))
 }
 
 /// What an attempt needs of Landlock to be refused.
@@ -169,12 +193,17 @@ fn kernel_has(abi: ABI) -> bool {
     ruleset.and_then(Ruleset::create).is_ok()
 }
 
+/// This program, as `subject` that makes `attempt`.
+fn command(attempt: &str, subject: Subject, directory: &Path) -> io::Result<Command> {
+    let mut command = Command::new("/proc/self/exe");
+    command.args(["attempt", &format!("{subject:?}"), attempt]).arg(directory).stdin(Stdio::null());
+    subject.start_as(&mut command, directory)?;
+    Ok(command)
+}
+
 fn perform(attempt: &str, subject: Subject) -> Result<End, Failed> {
     let directory = tempfile::tempdir()?;
-    let mut command = Command::new("/proc/self/exe");
-    command.args(["attempt", &format!("{subject:?}"), attempt]).arg(directory.path()).stdin(Stdio::null());
-    subject.start_as(&mut command, directory.path())?;
-    let status = command.stderr(Stdio::piped()).output()?;
+    let status = command(attempt, subject, directory.path())?.stderr(Stdio::piped()).output()?;
     end(status.status).ok_or_else(|| String::from_utf8_lossy(&status.stderr).into_owned().into())
 }
 
