@@ -12,8 +12,9 @@
 //! goes on from there ([`crate::state`]). A guest that has ended is noticed, and its devices are reset (`obituary`). SIGHUP
 //! has it read the configuration again (`reload`).
 //!
-//! It starts workers and backends, and others in their place when they end: a worker needs no right to. It neither sees what
-//! a guest writes nor talks to a backend. What happens to one guest's processes does not concern the others.
+//! It starts workers and backends, and others in their place when they end: a worker needs no right to. It does not talk to a
+//! backend, and of what a guest writes it sees whether a device has a driver, in what the worker keeps of it ([`crate::state`]).
+//! What happens to one guest's processes does not concern the others.
 //!
 //! Which of root's rights it keeps, and why, is in crate `confinement`, `role::supervisor`.
 

@@ -195,7 +195,8 @@ impl Claim {
         Ok(())
     }
 
-    /// Whether a driver uses a device, as far as the worker has said. To be sure, ask when there is none.
+    /// Whether a driver uses a device, as far as the worker has said. To be sure, ask when there is none. What the worker keeps
+    /// came from a guest, so it may be anything.
     pub(super) fn is_used(&self, device: &Device) -> bool {
         let state = self.state.transport(&device.name).and_then(|file| Record::peek::<State>(&file));
         // What cannot be read is not touched.

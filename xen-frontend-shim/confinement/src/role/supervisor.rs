@@ -4,8 +4,13 @@
 //!
 //! It is root, since it opens what is root's: the nodes in `/dev/xen` and the state directory. It starts backends as root,
 //! which open their hardware and change their user by themselves, and workers as their guest's user. What comes in from
-//! outside is its configuration, the messages of its workers (a few bytes each, of fixed length) and the end of processes:
-//! it maps nothing that a guest writes but the page of each ioreq server, which it does not read after the start.
+//! outside is its configuration, the messages of its workers (a few bytes each, of fixed length) and the end of processes. It
+//! maps nothing that a guest writes but the page of each ioreq server, which it does not read after the start.
+//!
+//! One thing comes from a guest, by its worker: before a device is removed or changed, the supervisor reads the state of the
+//! device's transport, to see whether a driver uses it. That is at most 4 KiB that the worker wrote down, with numbers in it
+//! that the guest chose. They are deserialised, which is fuzzed (target `state`), and one bit of them is looked at. A lie in it
+//! concerns the devices of that guest and nobody else.
 //!
 //! Of root's rights it keeps four, and passes no others on to what it starts:
 //!
