@@ -136,6 +136,7 @@ fn s4_2_2_x044_queue_ready_reads_the_last_value_written() {
 #[test]
 fn s4_2_2_x050_queue_notify_kicks_the_queue_of_that_index() {
     let mut driver = live();
+    // Where the kernel serves kicks, 0x1_0000 is one of queue 0: a deviation of CONFORMANCE.md.
     for (value, kicks) in [(1, 1), (0, 2), (2, 2), (0x1_0000, 2), (0xffff_ffff, 2), (1, 3)] {
         driver.write(0x050, value);
         assert_eq!(driver.log().kicks.len(), kicks, "{value:#x}");
