@@ -271,6 +271,9 @@ impl<L: Lines> Device for Gpio<L> {
 mod tests {
     use super::*;
     use crate::gpio::fake::FakeLines;
+    use crate::gpio::sim::{Board, SimLines};
+    use crate::sim::board::GpioChip;
+    use crate::sim::journal::Journal;
 
     const REQUESTS: usize = 0;
     const EVENTS: usize = 1;
@@ -283,10 +286,24 @@ mod tests {
         device
     }
 
-    fn process(device: &mut Gpio<FakeLines>, queue: usize, request: &[u8], room: usize) -> Vec<Vec<u8>> {
+    fn process<L: Lines>(device: &mut Gpio<L>, queue: usize, request: &[u8], room: usize) -> Vec<Vec<u8>> {
+        answers(device, Chain::detached(queue, request, room))
+    }
+
+    fn answers<L: Lines>(device: &mut Gpio<L>, chain: Chain) -> Vec<Vec<u8>> {
         let mut finished = Vec::new();
-        device.process(queue, &mut vec![Chain::detached(queue, request, room)], &mut finished);
+        device.process(chain.queue(), &mut vec![chain], &mut finished);
         finished.iter().map(|chain| chain.answer().to_vec()).collect()
+    }
+
+    /// Two lines of the simulation, wired to each other.
+    fn wired(journal: Journal) -> Gpio<SimLines> {
+        let names = ["led", "button"].map(str::to_owned);
+        let chip = GpioChip { lines: names.to_vec(), wires: vec![[0, 1]], ..GpioChip::default() };
+        let lines = SimLines::new(Board::new(&chip, journal).expect("a board"), None);
+        let mut device = Gpio::new(lines, &names.map(Some), &[Safe::Release; 2]).expect("good names");
+        device.accept_features(1 << spec::F_IRQ).expect("known features");
+        device
     }
 
     fn message(kind: u16, line: u16, value: u32) -> Vec<u8> {
@@ -380,6 +397,48 @@ mod tests {
         device.accept_features(0).expect("known features");
         assert_eq!(process(&mut device, REQUESTS, &message(6, 0, 1), 2), [[spec::STATUS_ERR, 0]]);
         assert_eq!(process(&mut device, EVENTS, &[0, 0], 1), [[0]]);
+    }
+
+    /// Nobody knows how far the former daemon came: it is not tried again, and the driver hears that it failed.
+    #[test]
+    fn a_request_that_a_former_daemon_had_fails_and_moves_nothing() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let mut device = wired(Journal::append_to(file.path()).expect("a journal"));
+        let journal = || std::fs::read_to_string(file.path()).expect("a journal");
+        let refused = vec![vec![spec::STATUS_ERR, 0]];
+        assert_eq!(process(&mut device, REQUESTS, &message(3, 0, 1), 2), [[0, 0]]);
+        let before = journal();
+        // Names; SET_DIRECTION to none, output and input; GET_VALUE; SET_VALUE; SET_IRQ_TYPE.
+        for (kind, line, value) in
+            [(1, 0, 0), (3, 0, 0), (3, 1, 1), (3, 1, 2), (4, 0, 0), (5, 0, 1), (6, 1, 3)]
+        {
+            let chain = Chain::detached(REQUESTS, &message(kind, line, value), 64).after_interruption();
+            assert_eq!(answers(&mut device, chain), refused, "message {kind}");
+        }
+        assert_eq!(journal(), before);
+        let directions = [0, 1].map(|line| process(&mut device, REQUESTS, &message(2, line, 0), 2));
+        assert_eq!(directions, [[[0, 1]], [[0, 0]]]);
+        assert_eq!(process(&mut device, REQUESTS, &message(4, 0, 0), 2), [[0, 0]]);
+        assert_eq!(process(&mut device, EVENTS, &[1, 0], 1), [[0]], "no interrupt");
+        // What the driver says anew is done.
+        assert_eq!(process(&mut device, REQUESTS, &message(5, 0, 1), 2), [[0, 0]]);
+        assert_ne!(journal(), before);
+    }
+
+    /// Nothing is done for an event buffer before it goes back, so there is nothing that could be done twice.
+    #[test]
+    fn an_event_buffer_that_a_former_daemon_had_waits_like_any_other() {
+        let mut device = wired(Journal::default());
+        let buffer = || Chain::detached(EVENTS, &[1, 0], 1).after_interruption();
+        process(&mut device, REQUESTS, &message(3, 0, 1), 2);
+        process(&mut device, REQUESTS, &message(6, 1, 1), 2);
+        let none: Vec<Vec<u8>> = Vec::new();
+        assert_eq!(answers(&mut device, buffer()), none);
+        assert_eq!(process(&mut device, REQUESTS, &message(5, 0, 1), 2), [[0, 0]]);
+        let mut finished = Vec::new();
+        device.event(1, &mut finished);
+        assert_eq!((finished[0].queue(), finished[0].answer()), (EVENTS, &[1][..]));
+        assert_eq!(finished.len(), 1);
     }
 
     /// What a frontend does when the guest resets: both queues stop, in their order.
