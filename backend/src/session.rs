@@ -241,5 +241,5 @@ fn unanswered(_: Error) -> Error {
 
 // With the feature, guest memory is Xen's.
 #[cfg(all(test, not(feature = "xen")))]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
 //! What a steady flow of requests costs: no memory, once a guest has sent the first; and no kicks, if the rings are polled.
+//! What a hostile flow costs: no more than some memory.
 
 use std::fs::File;
 use std::io::Read;
@@ -47,12 +48,23 @@ impl Served {
         (session.accepted, session.memory) = (true, Memory::new(map).unwrap());
         let ring = session.rings.first_mut().unwrap();
         ring.set_size(SIZE.into()).unwrap();
-        let parts = [DESCRIPTORS, AVAILABLE, USED].map(GuestAddress);
-        ring.set_addresses(&session.memory, parts).unwrap();
         let call = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
         (ring.enabled, ring.call) = (true, Some(File::from(call)));
+        let mut served = Self { backend, available: 0 };
+        served.start();
+        served
+    }
+
+    /// Starts the queue, on rings that are empty.
+    fn start(&mut self) {
+        self.available = 0;
+        [AVAILABLE, USED].iter().for_each(|ring| self.write(*ring, &[0; 4]));
+        let session = &mut self.backend.session;
+        let ring = session.rings.first_mut().unwrap();
+        let parts = [DESCRIPTORS, AVAILABLE, USED].map(GuestAddress);
+        ring.set_addresses(&session.memory, parts).unwrap();
+        ring.set_next_available(0);
         ring.start(&session.memory).unwrap();
-        Self { backend, available: 0 }
     }
 
     fn write(&self, at: u64, bytes: &[u8]) {
@@ -96,11 +108,12 @@ impl Served {
     }
 
     fn describe(&self, index: u16, at: u64, length: u32, flags: u16) {
-        let place = DESCRIPTORS + 16 * u64::from(index);
-        self.write(place, &at.to_le_bytes());
-        self.write(place + 8, &length.to_le_bytes());
-        self.write(place + 12, &flags.to_le_bytes());
-        self.write(place + 14, &(index + 1).to_le_bytes());
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&at.to_le_bytes());
+        bytes[8..12].copy_from_slice(&length.to_le_bytes());
+        bytes[12..14].copy_from_slice(&flags.to_le_bytes());
+        bytes[14..].copy_from_slice(&(index + 1).to_le_bytes());
+        self.write(DESCRIPTORS + 16 * u64::from(index), &bytes);
     }
 
     /// The first byte of the answer to the latest request.
@@ -339,4 +352,130 @@ fn rings_that_overlap_cost_the_queue_and_not_the_daemon() {
     ring.start(&session.memory).unwrap();
     served.backend.work();
     assert!(!served.backend.is_pending());
+}
+
+/// Numbers by chance, with a seed.
+struct Chance(u64);
+
+impl Chance {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+
+    fn small(&mut self, limit: u16) -> u16 {
+        u16::try_from(self.below(limit.into())).unwrap()
+    }
+}
+
+/// Where the hostile guest has its answers.
+const ANSWERS: u64 = 0x8000;
+
+/// A guest that sends whatever comes to its mind.
+struct Hostile {
+    served: Served,
+    chance: Chance,
+    /// Heads of the chains in the table.
+    heads: Vec<u16>,
+}
+
+impl Hostile {
+    fn new() -> Self {
+        let device = I2c::new(Box::new(Sevens), "0x50".parse::<AllowList>().unwrap()).unwrap();
+        let mut served = Served::new(device);
+        served.backend.session.rings.first_mut().unwrap().indirect = true;
+        Self { served, chance: Chance(0x2545_f491_4f6c_dd1d), heads: Vec::with_capacity(SIZE.into()) }
+    }
+
+    /// Makes up to a ring full of chains available, some of them more than once, has the backend work, and stops the queue.
+    fn batch(&mut self) {
+        self.served.start();
+        self.fill_table();
+        let most = if self.chance.below(8) == 0 { SIZE } else { 8 };
+        for slot in 0..=self.chance.small(most - 1) {
+            let which = usize::from(self.chance.small(SIZE)) % self.heads.len();
+            let head = if self.chance.below(1000) == 0 { SIZE } else { self.heads[which] };
+            self.served.write(AVAILABLE + 4 + 2 * u64::from(slot), &head.to_le_bytes());
+            self.served.available += 1;
+        }
+        self.served.write(AVAILABLE + 2, &self.served.available.to_le_bytes());
+        while self.served.backend.is_pending() {
+            self.served.backend.work();
+        }
+        self.served.backend.stop_ring(0).unwrap();
+    }
+
+    /// Fills the table with chains, and often spoils a descriptor of one.
+    fn fill_table(&mut self) {
+        self.heads.clear();
+        // In every other batch all are one group.
+        let joined = self.chance.small(2);
+        let mut first = 0;
+        while first < SIZE - 1 {
+            let count = (2 + self.chance.small(59)).min(SIZE - first);
+            self.heads.push(first);
+            self.chain(first, count, joined);
+            first += count;
+        }
+        let (index, field) = (self.chance.below(SIZE.into()), self.chance.below(8));
+        // Address, length, flags, next; or nothing.
+        if let Some((offset, bytes)) = [(0, 8), (8, 4), (12, 2), (14, 2)].get(usize::try_from(field).unwrap())
+        {
+            let limit = [u64::MAX, 0x1_0000, 66][usize::from(self.chance.small(3))];
+            let value = self.chance.below(limit).to_le_bytes();
+            self.served.write(DESCRIPTORS + 16 * index + offset, &value[..*bytes]);
+        }
+    }
+
+    /// A message of up to 8000 bytes, in `count` descriptors.
+    fn chain(&mut self, first: u16, count: u16, joined: u16) {
+        let (bytes, reads) = (8 + self.chance.small(7992), self.chance.small(2));
+        let (readable, request, room) = if reads == 1 {
+            (1 + self.chance.small(8.min(count - 1)), 8, bytes)
+        } else {
+            (count - 1, bytes, 1)
+        };
+        let at = BUFFERS + 16 * u64::from(first);
+        let flags = (joined | self.chance.small(2)) | reads << 1;
+        self.served.write(at, &[0xa0, 0, 0, 0, u8::try_from(flags).unwrap(), 0, 0, 0]);
+        self.spread(first, readable, at, request, 0);
+        self.spread(first + readable, count - readable, ANSWERS, room, WRITE);
+        let last = DESCRIPTORS + 16 * u64::from(first + count - 1);
+        self.served.write(last + 12, &WRITE.to_le_bytes());
+    }
+
+    /// Describes `bytes` in `count` pieces, the last with what is over.
+    fn spread(&self, first: u16, count: u16, at: u64, bytes: u16, flags: u16) {
+        let each = bytes / count;
+        for piece in 0..count {
+            let length = if piece < count - 1 { each } else { bytes - each * piece };
+            let at = at + u64::from(each * piece);
+            self.served.describe(first + piece, at, length.into(), flags | NEXT);
+        }
+    }
+}
+
+/// Chains that the backend has at once: a group as long as the bus can join, and the turn that brings its end.
+const AT_ONCE: u64 = 42 + 16;
+/// What is kept of each from batch to batch: two buffers of 256 bytes, two lists of 16 segments of 16 bytes, and its place
+/// in the lists of chains that are spare, requested, collected, finished and returning, which grow by doubling.
+const KEPT: u64 = AT_ONCE * (2 * 256 + 2 * 16 * 16 + 5 * size_of::<Chain>() as u64);
+/// What there is more of while they are worked on: a message of 8000 bytes in a power of two, and 60 segments likewise.
+const AT_WORK: u64 = AT_ONCE * (8192 + 64 * 16);
+
+/// Whatever lengths and numbers of descriptors come, and wherever their groups are broken off.
+#[test]
+fn what_a_hostile_guest_has_allocated_has_a_bound() {
+    let mut hostile = Hostile::new();
+    let (mut kept, mut peak) = (0_u64, 0);
+    for round in 0..2000 {
+        let AllocationInfo { bytes_current, bytes_max, .. } = measure(|| hostile.batch());
+        peak = peak.max(kept + bytes_max);
+        kept = kept.checked_add_signed(bytes_current).unwrap();
+        assert!(kept <= KEPT, "{kept} bytes are kept after round {round}");
+        assert!(peak <= KEPT + AT_WORK, "{peak} bytes at once in round {round}");
+    }
+    assert!(peak > AT_WORK / 2, "{peak} bytes: the guest is not as hostile as it was meant to be");
 }
