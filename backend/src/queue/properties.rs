@@ -133,6 +133,8 @@ impl Bench {
         while self.ring.pending {
             self.ring.take(&self.memory, &mut turn);
             taken.append(&mut turn);
+            // 2.7.10.2: with the event index the flags stay 0. Without it they are 1 where the device will look again.
+            assert_eq!(self.load(USED), u16::from(self.ring.pending && !self.event_idx));
         }
         let heads: Vec<_> = taken.iter().map(Chain::head).collect();
         assert_eq!(heads, self.waiting.drain(..).collect::<Vec<_>>(), "taken in their order, once");
@@ -162,7 +164,7 @@ impl Bench {
         for head in heads {
             let at = USED + 4 + 8 * self.place(self.used);
             assert_eq!(self.load(at), head);
-            // The plain rule: tell me when you write this entry (2.7.10).
+            // The plain rule: tell me when you write this entry (2.7.7.2).
             wanted |= self.event_idx && low(self.used) == self.event;
             self.used += 1;
             self.free.push(head);

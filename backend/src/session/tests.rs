@@ -354,6 +354,22 @@ fn rings_that_overlap_cost_the_queue_and_not_the_daemon() {
     assert!(!served.backend.is_pending());
 }
 
+/// 2.7.8.2: what the driver finds there is the index, so the index was written last.
+#[test]
+fn the_used_index_is_written_after_an_answer_that_lies_there() {
+    let device = I2c::new(Box::new(Sevens), "0x50".parse::<AllowList>().unwrap()).unwrap();
+    let mut served = Served::new(device);
+    served.write(BUFFERS, &[0xa0, 0, 0, 0, 2, 0, 0, 0]);
+    served.describe(0, BUFFERS, 8, NEXT);
+    // Sevens over the index and the first entry, and a status.
+    served.describe(1, USED + 2, 11, WRITE);
+    served.write(AVAILABLE + 2, &1_u16.to_le_bytes());
+    served.backend.kicked(0);
+    served.backend.work();
+    let entry = [0, 2, 4, 6].map(|at| served.load(USED + 4 + at));
+    assert_eq!((served.used(), entry), (1, [0, 0, 11, 0]));
+}
+
 /// Numbers by chance, with a seed.
 struct Chance(u64);
 

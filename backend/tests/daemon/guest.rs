@@ -41,6 +41,9 @@ pub(crate) const NEXT: u16 = 1;
 pub(crate) const WRITE: u16 = 2;
 pub(crate) const INDIRECT: u16 = 4;
 
+/// What is in the place for an answer until the device writes there.
+pub(crate) const UNTOUCHED: u8 = 0xaa;
+
 /// A descriptor as the guest writes it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Descriptor {
@@ -334,7 +337,7 @@ impl Guest {
     fn stage(&mut self, queue: usize, request: &[u8], room: u32) -> Sent {
         let length = u32::try_from(request.len()).expect("small");
         let request = self.place(request);
-        let answer = self.place(&vec![0xaa; usize::try_from(room).expect("small")]);
+        let answer = self.place(&vec![UNTOUCHED; usize::try_from(room).expect("small")]);
         let both = [(request, length, 0), (answer, room, WRITE)];
         let parts: Vec<_> = both.into_iter().filter(|(_, length, _)| *length > 0).collect();
         let last = parts.len() - 1;

@@ -2,14 +2,18 @@
 
 //! What the core does with rings and chains, good and bad (virtio 1.3, 2.7): shown with the I2C device.
 
+use std::iter;
+
 use crate::board::Board;
-use crate::guest::{Descriptor, Guest, INDIRECT, NEXT, RING, Used, WRITE};
+use crate::guest::{Descriptor, Guest, INDIRECT, NEXT, RING, UNTOUCHED, Used, WRITE};
 use crate::i2c::{BOARD, FAIL_NEXT, THERMOMETER, read, write};
 
 const QUEUE: usize = 0;
 /// `VIRTIO_F_INDIRECT_DESC` and `VIRTIO_F_EVENT_IDX`.
 const F_INDIRECT_DESC: u64 = 1 << 28;
 const F_EVENT_IDX: u64 = 1 << 29;
+/// How often a driver looks for a chain that it waits for without sleeping: some seconds.
+const LOOKS: usize = 10_000_000;
 /// Where the guest has no memory.
 const NOWHERE: u64 = 0x1000;
 
@@ -172,10 +176,34 @@ fn an_answer_to_nowhere() {
 #[test]
 fn indirect_descriptors() {
     let (_board, mut guest) = bench(0);
-    let table = good(&mut guest, 1);
-    let table = guest.place_table(&table);
-    let head = guest.send_raw(QUEUE, &[Descriptor { address: table, length: 32, flags: INDIRECT, next: 0 }]);
-    assert_eq!(guest.wait(QUEUE), Used { head, length: 3 });
+    // "The device MUST ignore the write-only flag" (2.7.5.3.2).
+    for flags in [INDIRECT, INDIRECT | WRITE] {
+        let table = good(&mut guest, 1);
+        let table = guest.place_table(&table);
+        let head = guest.send_raw(QUEUE, &[Descriptor { address: table, length: 32, flags, next: 0 }]);
+        assert_eq!(guest.wait(QUEUE), Used { head, length: 3 });
+    }
+}
+
+/// 2.7.5.3.2: "zero or more normal chained descriptors followed by a single descriptor with" INDIRECT.
+#[test]
+fn an_indirect_descriptor_after_others() {
+    let (_board, mut guest) = bench(0);
+    for cuts in [&[8][..], &[3, 5], &[1; 8]] {
+        let [request, answer] = good(&mut guest, 0);
+        let (mut address, mut next) = (request.address, guest.next_descriptor(QUEUE));
+        let mut chain = Vec::new();
+        for length in cuts {
+            next = (next + 1) % RING;
+            chain.push(Descriptor { address, length: *length, flags: NEXT, next });
+            address += u64::from(*length);
+        }
+        let table = guest.place_table(&[answer]);
+        chain.push(Descriptor { address: table, length: 16, flags: INDIRECT, next: 0 });
+        let head = guest.send_raw(QUEUE, &chain);
+        assert_eq!(guest.wait(QUEUE), Used { head, length: 3 }, "{cuts:?}");
+        assert_eq!(guest.memory(answer.address, 3), [0x17, 0x80, 0], "{cuts:?}");
+    }
 }
 
 #[test]
@@ -249,7 +277,7 @@ fn a_head_that_cannot_be() {
     costs_the_ring(|guest| guest.offer(QUEUE, u16::MAX));
 }
 
-/// 2.7.10: notified when the chain is used that the driver wants to hear of, and once for a batch.
+/// 2.7.7.2: notified when the chain is used that the driver wants to hear of, and once for a batch.
 #[test]
 fn notifications_are_as_few_as_the_driver_wants() {
     let (_board, mut guest) = bench(0);
@@ -269,6 +297,22 @@ fn without_event_indices_all_is_the_same() {
     let (_board, mut guest) = bench(F_EVENT_IDX);
     for _ in 0..100 {
         works(&mut guest);
+    }
+}
+
+/// 2.7.8.2: `len` and so many bytes are there before the used index says so. This driver does not wait to be notified, and
+/// takes other lengths each time.
+#[test]
+fn what_comes_back_is_complete_when_the_index_says_so() {
+    let (_board, mut guest) = bench(0);
+    for round in 0..100 {
+        let batch: Vec<_> = (0..16).map(|index| read(THERMOMETER, 0, 100 + (round + index) % 99)).collect();
+        for (sent, (_, room)) in guest.send_all(QUEUE, &batch).into_iter().zip(&batch) {
+            let mut looks = iter::repeat_with(|| guest.used(QUEUE)).take(LOOKS).flatten();
+            let used = looks.next().expect("a chain");
+            let answer = guest.answer(sent, used);
+            assert_eq!((used.length, answer.contains(&UNTOUCHED)), (*room, false), "{answer:?}");
+        }
     }
 }
 
