@@ -89,12 +89,15 @@ impl Bus for Adapter {
 
 fn plain(bus: &mut LinuxI2CBus, messages: &mut [Message<'_>]) -> Result<(), Failure> {
     let mut calls: SmallVec<[LinuxI2CMessage<'_>; FEW]> = messages.iter_mut().map(call).collect();
-    match bus.transfer(&mut calls) {
-        Ok(done) => {
-            let done = usize::try_from(done).unwrap_or(0);
-            if done < calls.len() { Err(Failure { done, cause: Cause::Nak }) } else { Ok(()) }
-        }
-        // The kernel does not say how far it came.
+    outcome(calls.len(), bus.transfer(&mut calls))
+}
+
+/// What `I2C_RDWR` says of `count` messages. It is a number of messages, which some adapters let be smaller than `count`, as
+/// Linux's own for virtio does; or an error, and then the kernel does not say how far it came.
+fn outcome(count: usize, said: Result<u32, LinuxI2CError>) -> Result<(), Failure> {
+    match said.map(|done| usize::try_from(done).unwrap_or(0)) {
+        Ok(done) if done < count => Err(Failure { done, cause: Cause::Nak }),
+        Ok(_) => Ok(()),
         Err(error) => Err(Failure { done: 0, cause: cause(error) }),
     }
 }
@@ -129,6 +132,27 @@ fn cause(error: LinuxI2CError) -> Cause {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    /// A message is OK only where it is known to be done: to say so of one that was not is worse than the reverse.
+    #[test]
+    fn what_the_kernel_does_not_say_was_done_was_not() {
+        for done in 0..3 {
+            let said = outcome(3, Ok(done));
+            assert_eq!(said, Err(Failure { done: usize::try_from(done).unwrap(), cause: Cause::Nak }));
+        }
+        assert_eq!(outcome(3, Ok(3)), Ok(()));
+        for (error, cause) in [
+            (Errno::NXIO, Cause::Nak),
+            (Errno::REMOTEIO, Cause::Nak),
+            (Errno::TIMEDOUT, Cause::Timeout),
+            (Errno::AGAIN, Cause::ArbitrationLost),
+            (Errno::OPNOTSUPP, Cause::Unsupported),
+            (Errno::IO, Cause::Kernel(Errno::IO.raw_os_error())),
+        ] {
+            let said = outcome(3, Err(LinuxI2CError::Errno(error.raw_os_error())));
+            assert_eq!(said, Err(Failure { done: 0, cause }));
+        }
+    }
 
     /// An adapter with an EEPROM of 256 bytes at 0x50 and nothing at 0x57: BACKEND_TEST_ADAPTER names it.
     const EEPROM: Address = Address::SevenBit(0x50);
