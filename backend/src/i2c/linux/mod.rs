@@ -104,15 +104,19 @@ fn outcome(count: usize, said: Result<u32, LinuxI2CError>) -> Result<(), Failure
 
 /// What `I2C_RDWR` takes for a message. Its length fits in 16 bits: the device's limit is the kernel's.
 fn call<'a>(message: &'a mut Message<'_>) -> LinuxI2CMessage<'a> {
-    let (call, read) = match &mut message.data {
+    let (address, form) = target(message.address);
+    let (call, direction) = match &mut message.data {
         Data::Write(bytes) => (LinuxI2CMessage::write(bytes), I2CMessageFlags::empty()),
         Data::Read(bytes) => (LinuxI2CMessage::read(bytes), I2CMessageFlags::READ),
     };
-    match message.address {
-        Address::SevenBit(address) => call.with_address(address).with_flags(read),
-        Address::TenBit(address) => {
-            call.with_address(address).with_flags(read | I2CMessageFlags::TEN_BIT_ADDRESS)
-        }
+    call.with_address(address).with_flags(direction | form)
+}
+
+/// The bits of an address, and the flag that says of which form they are.
+fn target(address: Address) -> (u16, I2CMessageFlags) {
+    match address {
+        Address::SevenBit(address) => (address, I2CMessageFlags::empty()),
+        Address::TenBit(address) => (address, I2CMessageFlags::TEN_BIT_ADDRESS),
     }
 }
 
@@ -152,6 +156,37 @@ mod tests {
             let said = outcome(3, Err(LinuxI2CError::Errno(error.raw_os_error())));
             assert_eq!(said, Err(Failure { done: 0, cause }));
         }
+    }
+
+    /// `I2C_M_TEN` of the kernel's interface, without the 0xa000 that Linux writes before such addresses elsewhere.
+    #[test]
+    fn an_address_of_ten_bits_is_its_bits_and_a_flag() {
+        for bits in [0, 0x48, 0x7f] {
+            let (address, flags) = target(Address::SevenBit(bits));
+            assert_eq!((address, flags.bits()), (bits, 0));
+        }
+        for bits in [0, 0x48, 0x150, 0x3ff] {
+            let (address, flags) = target(Address::from_number(0xa000 | bits).unwrap());
+            assert_eq!((address, flags.bits()), (bits, 0x10));
+        }
+    }
+
+    /// No message of such a transaction reaches the kernel. What does ends with the error of a node that is no adapter.
+    #[test]
+    fn an_adapter_without_ten_bit_addresses_is_not_given_any() {
+        let (seven, ten) = (Address::SevenBit(0x50), Address::TenBit(0x50));
+        let said = |functions, addresses: &[Address]| {
+            let way = Way::Plain(LinuxI2CBus::new("/dev/null").unwrap());
+            let message = |address: &Address| Message { address: *address, data: Data::Write(&[7]) };
+            let mut messages: Vec<_> = addresses.iter().map(message).collect();
+            Adapter { functions, way }.transfer(&mut messages).map_err(|failure| failure.cause)
+        };
+        let reached = Err(Cause::Kernel(Errno::NOTTY.raw_os_error()));
+        for addresses in [&[ten][..], &[ten, seven], &[seven, ten]] {
+            assert_eq!(said(Functions::I2C, addresses), Err(Cause::Unsupported));
+            assert_eq!(said(Functions::I2C | Functions::TEN_BIT_ADDRESS, addresses), reached);
+        }
+        assert_eq!(said(Functions::I2C, &[seven, seven]), reached);
     }
 
     /// An adapter with an EEPROM of 256 bytes at 0x50 and nothing at 0x57: BACKEND_TEST_ADAPTER names it.
