@@ -57,6 +57,38 @@ impl Place {
     }
 }
 
+/// Cuts a buffer of the guest at each page.
+struct Pieces<'a> {
+    memory: &'a Memory,
+    /// Where the next piece begins, if an address can say that.
+    at: Option<GuestAddress>,
+    left: usize,
+}
+
+impl<'a> Pieces<'a> {
+    fn of(memory: &'a Memory, address: GuestAddress, bytes: usize) -> Self {
+        Self { memory, at: Some(address), left: bytes }
+    }
+}
+
+impl Iterator for Pieces<'_> {
+    /// A place and how many bytes there; or that there is no grant, and the rest of the buffer is nowhere.
+    type Item = Option<(Place, usize)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.left == 0 {
+            return None;
+        }
+        let Some(place) = self.at.and_then(|at| Place::of(self.memory, at)) else {
+            self.left = 0;
+            return Some(None);
+        };
+        let bytes = place.left.min(self.left);
+        (self.at, self.left) = (following(self.at, bytes), self.left - bytes);
+        Some(Some((place, bytes)))
+    }
+}
+
 /// What a batch is made in, kept from one to the next.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
@@ -121,13 +153,9 @@ impl<'a> CopyIn<'a> {
     /// Fills `to` from the guest's memory, on behalf of chain `owner`.
     pub(crate) fn add(&mut self, owner: usize, from: GuestAddress, mut to: &'a mut [u8]) {
         let Self(copies) = self;
-        let mut at = Some(from);
-        while !to.is_empty() {
-            let Some(place) = at.and_then(|at| Place::of(copies.memory, at)) else {
-                return copies.note(owner, false);
-            };
-            let (piece, rest) = to.split_at_mut(place.left.min(to.len()));
-            at = following(at, piece.len());
+        for piece in Pieces::of(copies.memory, from, to.len()) {
+            let Some((place, bytes)) = piece else { return copies.note(owner, false) };
+            let (piece, rest) = to.split_at_mut(bytes);
             to = rest;
             let added = copies.batch.from_guest(place.domain, place.grant, place.offset, piece);
             copies.note(owner, added.is_ok());
@@ -151,13 +179,9 @@ impl<'a> CopyOut<'a> {
     /// Writes `from` to the guest's memory, on behalf of chain `owner`.
     pub(crate) fn add(&mut self, owner: usize, to: GuestAddress, mut from: &'a [u8]) {
         let Self(copies) = self;
-        let mut at = Some(to);
-        while !from.is_empty() {
-            let Some(place) = at.and_then(|at| Place::of(copies.memory, at)) else {
-                return copies.note(owner, false);
-            };
-            let (piece, rest) = from.split_at(place.left.min(from.len()));
-            at = following(at, piece.len());
+        for piece in Pieces::of(copies.memory, to, from.len()) {
+            let Some((place, bytes)) = piece else { return copies.note(owner, false) };
+            let (piece, rest) = from.split_at(bytes);
             from = rest;
             let added = copies.batch.to_guest(place.domain, place.grant, place.offset, piece);
             copies.note(owner, added.is_ok());
@@ -180,20 +204,112 @@ fn following(at: Option<GuestAddress>, bytes: usize) -> Option<GuestAddress> {
 mod tests {
     use std::fs::File;
 
+    use proptest::prelude::*;
     use vm_memory::{FileOffset, MmapRange, MmapRegion};
 
     use super::*;
 
     const GUEST: u32 = 7;
 
-    /// Grants 0 to 15 of a guest, of which nothing is mapped. The file is no gntdev: every copy fails as a whole.
+    /// Grants 0 to 15 of a guest, of which nothing is mapped.
     fn memory() -> Memory {
-        let file = FileOffset::new(File::open("/dev/null").unwrap(), 0);
-        let flags = MmapXenFlags::GRANT | MmapXenFlags::NO_ADVANCE_MAP;
-        let range = MmapRange::new(16 * PAGE_SIZE, Some(file), GuestAddress(GRANT), flags.bits(), GUEST);
-        let region = MmapRegion::from_range(range).unwrap();
-        let region = GuestRegionMmap::new(region, GuestAddress(GRANT)).unwrap();
-        Memory::new(GuestMemoryMmap::from_regions(vec![region]).unwrap()).unwrap()
+        regions(&[(GRANT, 16, GUEST)])
+    }
+
+    /// Address, pages and guest of each. The file is no gntdev: every copy fails as a whole.
+    fn regions(regions: &[(u64, usize, u32)]) -> Memory {
+        let region = |(address, pages, guest): &(u64, usize, u32)| {
+            let file = FileOffset::new(File::open("/dev/null").unwrap(), 0);
+            let flags = MmapXenFlags::GRANT | MmapXenFlags::NO_ADVANCE_MAP;
+            let (bytes, address) = (*pages * PAGE_SIZE, GuestAddress(*address));
+            let range = MmapRange::new(bytes, Some(file), address, flags.bits(), *guest);
+            GuestRegionMmap::new(MmapRegion::from_range(range).unwrap(), address).unwrap()
+        };
+        let regions = regions.iter().map(region).collect();
+        Memory::new(GuestMemoryMmap::from_regions(regions).unwrap()).unwrap()
+    }
+
+    /// A grant's number has 32 bits.
+    const PAGES_OF_ALL_GRANTS: u64 = 1 << 32;
+
+    /// What a frontend may say, and a guest refer to.
+    const REGIONS: [(u64, usize, u32); 6] = [
+        // No grants, though the frontend says so.
+        (0x1_0000, 4, GUEST),
+        (GRANT, 16, GUEST),
+        // Of another guest, without a gap.
+        (GRANT + 16 * PAGE, 3, 9),
+        // Of no guest that there can be.
+        (GRANT + 19 * PAGE, 2, 0x1_0000 + GUEST),
+        // The last two grants, and two pages beyond.
+        (GRANT + (PAGES_OF_ALL_GRANTS - 2) * PAGE, 4, GUEST),
+        // As far up as a region can be.
+        (0_u64.wrapping_sub(5 * PAGE), 4, GUEST),
+    ];
+
+    /// The model: whose grant the byte at `address` is in, with numbers that do not wrap.
+    fn grant_of(address: u128) -> Option<(u16, u32)> {
+        let inside = |(begin, pages, _): &&(u64, usize, u32)| {
+            let (begin, bytes) = (u128::from(*begin), *pages as u128 * 4096);
+            begin <= address && address < begin + bytes
+        };
+        let (.., guest) = REGIONS.iter().find(inside)?;
+        let page = address.checked_sub(1 << 63)? / 4096;
+        Some((u16::try_from(*guest).ok()?, u32::try_from(page).ok()?))
+    }
+
+    /// Addresses near the ends of regions, and any.
+    fn addresses() -> impl Strategy<Value = u64> {
+        let near = (prop::sample::select(REGIONS.to_vec()), any::<bool>(), -9000..9000_i64);
+        let near = near.prop_map(|((begin, pages, _), at_end, distance)| {
+            let end = begin + if at_end { pages as u64 * PAGE } else { 0 };
+            end.wrapping_add_signed(distance)
+        });
+        prop_oneof![8 => near, 1 => any::<u64>(), 1 => any::<u64>().prop_map(|address| address | GRANT)]
+    }
+
+    fn lengths() -> impl Strategy<Value = usize> {
+        prop_oneof![4 => 0..3 * PAGE_SIZE, 2 => 0..40 * PAGE_SIZE, 1 => any::<usize>()]
+    }
+
+    proptest! {
+        #[test]
+        fn a_buffer_is_where_the_guest_says_or_nowhere(address in addresses(), bytes in lengths()) {
+            let memory = regions(&REGIONS);
+            let (mut at, end) = (u128::from(address), u128::from(address) + bytes as u128);
+            let mut is_somewhere = true;
+            for piece in Pieces::of(&memory, GuestAddress(address), bytes) {
+                prop_assert!(is_somewhere, "nothing after that");
+                let Some((place, length)) = piece else {
+                    is_somewhere = false;
+                    continue;
+                };
+                let (last, length) = (u128::from(place.offset) + length as u128 - 1, length as u128);
+                prop_assert!(length > 0 && last < 4096 && at + length <= end);
+                let grant = Some((place.domain.get(), place.grant.get()));
+                prop_assert_eq!((grant, u128::from(place.offset)), (grant_of(at), at % 4096));
+                at += length;
+            }
+            prop_assert_eq!(is_somewhere, at == end);
+            prop_assert!(is_somewhere || grant_of(at).is_none());
+        }
+
+        /// Each byte that is somewhere is copied, and the chain hears of those that are not.
+        #[test]
+        fn a_buffer_is_copied_in_its_pieces(address in addresses(), bytes in 0..40 * PAGE_SIZE) {
+            let memory = regions(&REGIONS);
+            let pieces: Vec<_> = Pieces::of(&memory, GuestAddress(address), bytes).collect();
+            let good = pieces.iter().flatten().count();
+            let failed = vec![5; pieces.len() - good];
+            let mut buffer = vec![0; bytes];
+            let mut copy = CopyIn::new(&memory);
+            copy.add(5, GuestAddress(address), &mut buffer);
+            prop_assert_eq!((copy.0.batch.len(), &copy.0.owners, &copy.0.failed), (good, &vec![5; good], &failed));
+            drop(copy);
+            let mut copy = CopyOut::new(&memory);
+            copy.add(5, GuestAddress(address), &buffer);
+            prop_assert_eq!((copy.0.batch.len(), &copy.0.owners, &copy.0.failed), (good, &vec![5; good], &failed));
+        }
     }
 
     #[test]
