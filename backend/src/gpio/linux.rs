@@ -9,6 +9,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
@@ -49,10 +50,12 @@ impl Pin {
     }
 }
 
-/// An open chip.
+/// An open chip, and what it says of itself.
 struct Chip {
     device: String,
     file: File,
+    label: String,
+    lines: u32,
 }
 
 /// A line request.
@@ -75,26 +78,8 @@ impl LinuxLines {
     /// # Errors
     /// Says which chip or line does not exist, and what there is instead.
     pub fn open(lines: &[LineArgument], sysfs: &Sysfs) -> anyhow::Result<Self> {
-        let mut chips: Vec<(String, Arc<Chip>, u32)> = Vec::new();
-        let mut pins = Vec::with_capacity(lines.len());
-        for line in lines {
-            if !chips.iter().any(|(name, ..)| *name == line.chip) {
-                let (chip, count) = Chip::find(&line.chip, sysfs)?;
-                chips.push((line.chip.clone(), Arc::new(chip), count));
-            }
-            let found = chips.iter().find(|(name, ..)| *name == line.chip);
-            let Some((_, chip, count)) = found else { continue };
-            if line.offset >= *count {
-                bail!("{line}: {} has lines 0 to {}", chip.device, count.saturating_sub(1));
-            }
-            let twice = |pin: &Pin| pin.chip.device == chip.device && pin.offset == line.offset;
-            if pins.iter().any(twice) {
-                bail!("{line}: line {} of {} is given twice", line.offset, chip.device);
-            }
-            let (number, name) = (pins.len(), line.name.as_deref().unwrap_or("no name"));
-            log::info!("the guest's line {number} ({name}) is line {} of {}", line.offset, chip.device);
-            pins.push(Pin { chip: Arc::clone(chip), offset: line.offset, held: None });
-        }
+        let open = |name: &str| Chip::open(&Path::new("/dev").join(name));
+        let pins = pins(lines, |wanted| find(wanted, sysfs, open))?;
         let mut lines = Self { pins, watcher: None, keeper: None };
         if let Some((keeper, kept)) = Keeper::inherited() {
             lines.keeper = Some(keeper);
@@ -129,43 +114,66 @@ impl LinuxLines {
     }
 }
 
-impl Chip {
-    /// Opens the chip that `wanted` names, and says how many lines it has.
-    fn find(wanted: &str, sysfs: &Sysfs) -> anyhow::Result<(Self, u32)> {
-        let devices = sysfs.devices("gpio").context("this kernel shows no GPIO chips (CONFIG_GPIO_CDEV)")?;
-        let named = |device: &&Device| {
-            if wanted.starts_with('/') { sysfs.is_at(device, wanted) } else { device.name == wanted }
-        };
-        if let Some(device) = devices.iter().find(named) {
-            return Self::open(&device.name);
-        }
-        let mut others = Vec::new();
-        for device in &devices {
-            let Ok((chip, count)) = Self::open(&device.name) else { continue };
-            let label = chip.label()?;
-            if label == wanted {
-                return Ok((chip, count));
+/// The lines that the operator chose, on the chips that `find` finds.
+fn pins(lines: &[LineArgument], find: impl Fn(&str) -> anyhow::Result<Chip>) -> anyhow::Result<Vec<Pin>> {
+    let mut chips: Vec<(&str, Arc<Chip>)> = Vec::new();
+    let mut pins: Vec<Pin> = Vec::with_capacity(lines.len());
+    for line in lines {
+        let known = chips.iter().find(|(name, _)| *name == line.chip);
+        let chip = match known {
+            Some((_, chip)) => Arc::clone(chip),
+            None => {
+                let chip = Arc::new(find(&line.chip)?);
+                chips.push((&line.chip, Arc::clone(&chip)));
+                chip
             }
-            others.push(format!("{} (label {label:?})", device.name));
+        };
+        if line.offset >= chip.lines {
+            bail!("{line}: {} has lines 0 to {}", chip.device, chip.lines.saturating_sub(1));
         }
-        let others = if others.is_empty() { "no chip".to_owned() } else { others.join(", ") };
-        bail!("no GPIO chip is called {wanted}, there is {others}")
+        if pins.iter().any(|pin| pin.chip.device == chip.device && pin.offset == line.offset) {
+            bail!("{line}: line {} of {} is given twice", line.offset, chip.device);
+        }
+        let (number, name) = (pins.len(), line.name.as_deref().unwrap_or("no name"));
+        log::info!("the guest's line {number} ({name}) is line {} of {}", line.offset, chip.device);
+        pins.push(Pin { chip, offset: line.offset, held: None });
     }
+    Ok(pins)
+}
 
-    fn open(name: &str) -> anyhow::Result<(Self, u32)> {
-        let path = format!("/dev/{name}");
+/// The chip that `wanted` names, among those that `open` opens by their names in sysfs.
+fn find(wanted: &str, sysfs: &Sysfs, open: impl Fn(&str) -> anyhow::Result<Chip>) -> anyhow::Result<Chip> {
+    let devices = sysfs.devices("gpio").context("this kernel shows no GPIO chips (CONFIG_GPIO_CDEV)")?;
+    let named = |device: &&Device| {
+        if wanted.starts_with('/') { sysfs.is_at(device, wanted) } else { device.name == wanted }
+    };
+    if let Some(device) = devices.iter().find(named) {
+        return open(&device.name);
+    }
+    let mut others = Vec::new();
+    for Device { name, .. } in &devices {
+        match open(name) {
+            Ok(chip) if chip.label == wanted => return Ok(chip),
+            Ok(chip) => others.push(format!("{name} (label {:?})", chip.label)),
+            // It may be the one that is meant.
+            Err(error) => others.push(format!("{name} ({error:#})")),
+        }
+    }
+    let others = if others.is_empty() { "no chip".to_owned() } else { others.join(", ") };
+    bail!("no GPIO chip is called {wanted}, there is {others}")
+}
+
+impl Chip {
+    fn open(node: &Path) -> anyhow::Result<Self> {
+        let device = node.display().to_string();
         let file = OpenOptions::new()
             .read(true)
             .write(true)
-            .open(&path)
-            .with_context(|| format!("cannot open {path}: is the node yours?"))?;
-        let count = get_chip_info(&file).with_context(|| format!("{path} is not a GPIO chip"))?.num_lines;
-        Ok((Self { device: path, file }, count))
-    }
-
-    fn label(&self) -> anyhow::Result<String> {
-        let info = get_chip_info(&self.file).context("cannot ask a GPIO chip for its label")?;
-        Ok(info.label.as_os_str().to_string_lossy().into_owned())
+            .open(node)
+            .with_context(|| format!("cannot open {device}: is the node yours?"))?;
+        let info = get_chip_info(&file).with_context(|| format!("{device} is not a GPIO chip"))?;
+        let label = info.label.as_os_str().to_string_lossy().into_owned();
+        Ok(Self { device, file, label, lines: info.num_lines })
     }
 
     /// How a line is set up that is held by `request`.
@@ -193,21 +201,23 @@ impl Chip {
         };
         request.offsets.set(0, offset);
         let file = get_line(&self.file, request).map_err(|error| {
-            let error = io::Error::from(Failure(error));
             let holder = get_line_info(&self.file, offset).map(|info| info.consumer);
-            match holder {
-                Ok(consumer) if error.raw_os_error() == Some(BUSY) => {
-                    let consumer = consumer.as_os_str().to_string_lossy().into_owned();
-                    io::Error::new(
-                        error.kind(),
-                        format!("line {offset} of {} is in use by {consumer:?}", self.device),
-                    )
-                }
-                _ => error,
-            }
+            let holder = holder.map(|consumer| consumer.as_os_str().to_string_lossy().into_owned());
+            self.refused(offset, Failure(error).into(), holder.ok())
         })?;
         rustix::fs::fcntl_setfl(&file, rustix::fs::OFlags::NONBLOCK)?;
         Ok(file)
+    }
+
+    /// Why a line cannot be had; if somebody has it, by whom.
+    fn refused(&self, offset: u32, error: io::Error, holder: Option<String>) -> io::Error {
+        match holder {
+            Some(holder) if error.raw_os_error() == Some(BUSY) => {
+                let message = format!("line {offset} of {} is in use by {holder:?}", self.device);
+                io::Error::new(error.kind(), message)
+            }
+            _ => error,
+        }
     }
 }
 
@@ -362,9 +372,134 @@ impl Held {
 const _: () = assert!(CONSUMER.len() < NAME_LEN_MAX);
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
-    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
     use gpiocdev_uapi::v2::LineAttributeValue;
+
+    use super::*;
+
+    /// A sysfs with these chips, of which the first is at a node of the device tree.
+    fn sysfs(names: &[&str]) -> (tempfile::TempDir, Sysfs) {
+        let root = tempfile::tempdir().unwrap();
+        let sys = root.path().join("sys");
+        let (node, bus) = (sys.join("firmware/devicetree/base/gpio@1000"), sys.join("bus/gpio/devices"));
+        fs::create_dir_all(&node).unwrap();
+        fs::create_dir_all(&bus).unwrap();
+        for (index, name) in names.iter().enumerate() {
+            let device = sys.join("devices").join(name);
+            fs::create_dir_all(&device).unwrap();
+            symlink(&device, bus.join(name)).unwrap();
+            if index == 0 {
+                symlink(&node, device.join("of_node")).unwrap();
+            }
+        }
+        let sysfs = Sysfs::below(root.path());
+        (root, sysfs)
+    }
+
+    /// Instead of the kernel: chips of eight lines, except one whose node is somebody else's.
+    fn chip(name: &str) -> anyhow::Result<Chip> {
+        let device = format!("/dev/{name}");
+        let label = match name {
+            "gpiochip0" => "soc",
+            "gpiochip1" => "expander",
+            _ => bail!("cannot open {device}: is the node yours?"),
+        };
+        Ok(Chip { device, file: File::open("/dev/null")?, label: label.to_owned(), lines: 8 })
+    }
+
+    #[test]
+    fn a_chip_is_found_by_name_label_or_node() {
+        let (_root, sysfs) = sysfs(&["gpiochip0", "gpiochip1", "gpiochip2"]);
+        let find = |wanted| find(wanted, &sysfs, chip).unwrap().device;
+        assert_eq!(find("gpiochip1"), "/dev/gpiochip1");
+        assert_eq!(find("expander"), "/dev/gpiochip1");
+        assert_eq!(find("/gpio@1000"), "/dev/gpiochip0");
+    }
+
+    #[test]
+    fn a_chip_that_is_not_there_is_answered_with_those_that_are() {
+        let complaint = |sysfs: &Sysfs, wanted| find(wanted, sysfs, chip).err().unwrap().to_string();
+        let (root, some) = sysfs(&["gpiochip0", "gpiochip1"]);
+        for wanted in ["gpiochip7", "/gpio@2000", "Soc"] {
+            let there = r#"gpiochip0 (label "soc"), gpiochip1 (label "expander")"#;
+            let expected = format!("no GPIO chip is called {wanted}, there is {there}");
+            assert_eq!(complaint(&some, wanted), expected);
+        }
+        let (_root, none) = sysfs(&[]);
+        assert_eq!(complaint(&none, "soc"), "no GPIO chip is called soc, there is no chip");
+        fs::remove_dir_all(root.path().join("sys/bus")).unwrap();
+        assert_eq!(complaint(&some, "soc"), "this kernel shows no GPIO chips (CONFIG_GPIO_CDEV)");
+    }
+
+    /// It may be the one that has the label.
+    #[test]
+    fn a_chip_that_cannot_be_opened_is_named_with_the_reason() {
+        let (_root, sysfs) = sysfs(&["gpiochip0", "gpiochip2"]);
+        let by_name = find("gpiochip2", &sysfs, chip).err().unwrap().to_string();
+        assert_eq!(by_name, "cannot open /dev/gpiochip2: is the node yours?");
+        let by_label = find("panel", &sysfs, chip).err().unwrap().to_string();
+        let there = format!(r#"gpiochip0 (label "soc"), gpiochip2 ({by_name})"#);
+        assert_eq!(by_label, format!("no GPIO chip is called panel, there is {there}"));
+    }
+
+    #[test]
+    fn a_node_that_is_no_chip_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        let complaint = |name: &str| format!("{:#}", Chip::open(&root.path().join(name)).err().unwrap());
+        let at = |name: &str| root.path().join(name).display().to_string();
+        fs::write(root.path().join("file"), "").unwrap();
+        fs::create_dir(root.path().join("directory")).unwrap();
+        // Not to be opened by anybody, whatever this test may.
+        for name in ["nothing", "directory"] {
+            let expected = format!("cannot open {}: is the node yours?: ", at(name));
+            assert!(complaint(name).starts_with(&expected), "{}", complaint(name));
+        }
+        let expected = format!("{} is not a GPIO chip: ", at("file"));
+        assert!(complaint("file").starts_with(&expected), "{}", complaint("file"));
+    }
+
+    #[test]
+    fn lines_that_cannot_be_given_are_named_with_their_chip() {
+        let (_root, sysfs) = sysfs(&["gpiochip0", "gpiochip1"]);
+        let pins = |lines: &[&str]| {
+            let lines: Vec<LineArgument> = lines.iter().map(|line| line.parse().unwrap()).collect();
+            pins(&lines, |wanted| find(wanted, &sysfs, chip))
+        };
+        let names = |pins: Vec<Pin>| pins.iter().map(Pin::name).collect::<Vec<_>>();
+        let good = pins(&["soc:7=led", "gpiochip1:7", "gpiochip0:0"]).map(names).unwrap();
+        assert_eq!(good, ["/dev/gpiochip0:7", "/dev/gpiochip1:7", "/dev/gpiochip0:0"]);
+        let complaint = |lines: &[&str]| pins(lines).err().unwrap().to_string();
+        assert_eq!(complaint(&["soc:0", "soc:8"]), "--line soc:8: /dev/gpiochip0 has lines 0 to 7");
+        assert_eq!(complaint(&["soc:4294967295"]), "--line soc:4294967295: /dev/gpiochip0 has lines 0 to 7");
+        // By the same name, and by another.
+        for again in ["soc:3=b", "gpiochip0:3", "/gpio@1000:3"] {
+            let expected = format!("--line {again}: line 3 of /dev/gpiochip0 is given twice");
+            assert_eq!(complaint(&["soc:3=a", "gpiochip1:3", again]), expected);
+        }
+    }
+
+    #[test]
+    fn who_has_a_line_is_named() {
+        let chip = chip("gpiochip0").unwrap();
+        let refused = |error: i32, holder: Option<&str>| {
+            chip.refused(
+                3,
+                Failure(Error::Os(gpiocdev_uapi::v2::Errno(error))).into(),
+                holder.map(str::to_owned),
+            )
+        };
+        let busy = refused(BUSY, Some("reset button"));
+        assert_eq!(busy.to_string(), r#"line 3 of /dev/gpiochip0 is in use by "reset button""#);
+        assert_eq!(busy.kind(), io::ErrorKind::ResourceBusy);
+        // Nobody is blamed for another error, nor without a name.
+        for (error, holder) in [(rustix::io::Errno::INVAL.raw_os_error(), Some("x")), (BUSY, None)] {
+            assert_eq!(refused(error, holder).raw_os_error(), Some(error));
+        }
+    }
 
     #[test]
     fn each_setup_is_one_configuration_of_the_uapi() {
