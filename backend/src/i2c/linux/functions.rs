@@ -6,7 +6,6 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use anyhow::Context;
 use bitflags::bitflags;
 use i2cdev::linux::LinuxI2CBus;
 use rustix::ioctl::{Getter, Opcode, ioctl};
@@ -38,13 +37,13 @@ bitflags! {
 }
 
 /// Asks the adapter behind `bus`.
-pub(super) fn of(bus: &LinuxI2CBus) -> anyhow::Result<Functions> {
+pub(super) fn of(bus: &LinuxI2CBus) -> io::Result<Functions> {
     // SAFETY: the descriptor is open as long as `bus` is borrowed.
     let node = unsafe { BorrowedFd::borrow_raw(bus.as_raw_fd()) };
     // SAFETY: the kernel stores one unsigned long for this request (drivers/i2c/i2c-dev.c), which is 64 bits
     // wide where this program runs.
     let request = unsafe { Getter::<I2C_FUNCS, u64>::new() };
     // SAFETY: as above; on any other kind of node the kernel refuses the request.
-    let bits = unsafe { ioctl(node, request) }.map_err(io::Error::from);
-    Ok(Functions::from_bits_truncate(bits.context("the adapter does not say what it can do")?))
+    let bits = unsafe { ioctl(node, request) }?;
+    Ok(Functions::from_bits_truncate(bits))
 }

@@ -10,7 +10,7 @@ mod locate;
 mod smbus;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
 
 use anyhow::Context;
 use i2cdev::core::{I2CMessage, I2CTransfer};
@@ -45,20 +45,25 @@ impl Adapter {
     /// When there is no such adapter (the message says which there are), or it cannot be opened or used.
     pub fn open(wanted: &str) -> anyhow::Result<Self> {
         let number = locate::find(&Sysfs::default(), wanted)?;
-        let node = PathBuf::from(format!("/dev/i2c-{number}"));
-        let bus = LinuxI2CBus::new(&node).map_err(io::Error::from).with_context(|| {
+        let adapter = Self::at(Path::new(&format!("/dev/i2c-{number}")))?;
+        log::info!("adapter {wanted} is {number}, with {:?}", adapter.functions);
+        Ok(adapter)
+    }
+
+    fn at(node: &Path) -> anyhow::Result<Self> {
+        let bus = LinuxI2CBus::new(node).map_err(io::Error::from).with_context(|| {
             format!("cannot open {}: is the kernel's i2c-dev there, and the node yours?", node.display())
         })?;
-        let functions = functions::of(&bus)?;
+        let functions = functions::of(&bus)
+            .with_context(|| format!("{} does not say what an adapter can do", node.display()))?;
         let way = if functions.contains(Functions::I2C) {
             Way::Plain(bus)
         } else if functions.intersects(Functions::ANY_SMBUS) {
-            let opened = Smbus::open(&node, functions).map_err(io::Error::from);
+            let opened = Smbus::open(node, functions).map_err(io::Error::from);
             Way::Smbus(opened.with_context(|| format!("cannot use {} for SMBus", node.display()))?)
         } else {
             anyhow::bail!("{} can do neither I2C nor SMBus as a controller", node.display());
         };
-        log::info!("adapter {wanted} is {number}, with {functions:?}");
         Ok(Self { functions, way })
     }
 }
@@ -158,6 +163,21 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_node_that_is_no_adapter_is_named() {
+        let root = tempfile::tempdir().unwrap();
+        let complaint = |node: &Path| format!("{:#}", Adapter::at(node).err().unwrap());
+        // Not to be opened by anybody, whatever this test may.
+        let (nothing, directory) = (root.path().join("nothing"), root.path());
+        for node in [&nothing, directory] {
+            let why = "is the kernel's i2c-dev there, and the node yours?";
+            let expected = format!("cannot open {}: {why}: ", node.display());
+            assert!(complaint(node).starts_with(&expected), "{}", complaint(node));
+        }
+        let (null, expected) = (Path::new("/dev/null"), "/dev/null does not say what an adapter can do: ");
+        assert!(complaint(null).starts_with(expected), "{}", complaint(null));
+    }
+
     /// `I2C_M_TEN` of the kernel's interface, without the 0xa000 that Linux writes before such addresses elsewhere.
     #[test]
     fn an_address_of_ten_bits_is_its_bits_and_a_flag() {
@@ -240,8 +260,8 @@ mod tests {
         let mut adapter = adapter();
         let number =
             locate::find(&Sysfs::default(), &std::env::var("BACKEND_TEST_ADAPTER").unwrap()).unwrap();
-        let node = PathBuf::from(format!("/dev/i2c-{number}"));
-        adapter.way = Way::Smbus(Smbus::open(&node, adapter.functions).unwrap());
+        let node = format!("/dev/i2c-{number}");
+        adapter.way = Way::Smbus(Smbus::open(Path::new(&node), adapter.functions).unwrap());
         works(&mut adapter);
         assert_eq!(read::<64>(&mut adapter, 0), Err(Cause::Unsupported));
     }
