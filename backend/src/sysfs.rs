@@ -46,12 +46,6 @@ impl Sysfs {
         Ok(devices)
     }
 
-    /// Whether `device`, or something it is part of, is the node of the device tree that `path` names.
-    #[must_use]
-    pub fn is_at(&self, device: &Device, path: &str) -> bool {
-        self.distance(device, path).is_some()
-    }
-
     /// How many steps up from `device` there is the node of the device tree that `path` names: none for a node of its
     /// own. The adapter of a virtio transport has no node, for example: the transport has.
     #[must_use]

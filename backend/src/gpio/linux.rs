@@ -144,20 +144,38 @@ fn pins(lines: &[LineArgument], find: impl Fn(&str) -> anyhow::Result<Chip>) -> 
 /// The chip that `wanted` names, among those that `open` opens by their names in sysfs.
 fn find(wanted: &str, sysfs: &Sysfs, open: impl Fn(&str) -> anyhow::Result<Chip>) -> anyhow::Result<Chip> {
     let devices = sysfs.devices("gpio").context("this kernel shows no GPIO chips (CONFIG_GPIO_CDEV)")?;
-    let named = |device: &&Device| {
-        if wanted.starts_with('/') { sysfs.is_at(device, wanted) } else { device.name == wanted }
+    let distance = |device: &Device| match wanted.starts_with('/') {
+        true => sysfs.distance(device, wanted),
+        false => (device.name == wanted).then_some(0),
     };
-    if let Some(device) = devices.iter().find(named) {
-        return open(&device.name);
+    let mut named: Vec<_> =
+        devices.iter().filter_map(|device| Some((distance(device)?, &device.name))).collect();
+    named.sort();
+    match named.as_slice() {
+        [(_, name)] => return open(name),
+        // A chip may be part of a device that has one, too: the nearer one is meant.
+        [(nearest, name), (next, _), ..] if nearest < next => return open(name),
+        [] => {}
+        [..] => {
+            let names: Vec<_> = named.iter().map(|(_, name)| name.as_str()).collect();
+            bail!("more than one GPIO chip is {wanted}: name one of {}", names.join(", "));
+        }
     }
-    let mut others = Vec::new();
+    let (mut labelled, mut others) = (Vec::new(), Vec::new());
     for Device { name, .. } in &devices {
         match open(name) {
-            Ok(chip) if chip.label == wanted => return Ok(chip),
+            Ok(chip) if chip.label == wanted => labelled.push((name, chip)),
             Ok(chip) => others.push(format!("{name} (label {:?})", chip.label)),
             // It may be the one that is meant.
             Err(error) => others.push(format!("{name} ({error:#})")),
         }
+    }
+    let names: Vec<_> = labelled.iter().map(|(name, _)| name.as_str()).collect();
+    if names.len() > 1 {
+        bail!("more than one GPIO chip has the label {wanted}: name one of {}", names.join(", "));
+    }
+    if let Some((_, chip)) = labelled.pop() {
+        return Ok(chip);
     }
     let others = if others.is_empty() { "no chip".to_owned() } else { others.join(", ") };
     bail!("no GPIO chip is called {wanted}, there is {others}")
@@ -213,7 +231,10 @@ impl Chip {
     fn refused(&self, offset: u32, error: io::Error, holder: Option<String>) -> io::Error {
         match holder {
             Some(holder) if error.raw_os_error() == Some(BUSY) => {
-                let message = format!("line {offset} of {} is in use by {holder:?}", self.device);
+                let message = format!(
+                    "line {offset} of {} is in use by {holder:?}: a guest gets it when that lets it go",
+                    self.device
+                );
                 io::Error::new(error.kind(), message)
             }
             _ => error,
@@ -421,6 +442,22 @@ mod tests {
     }
 
     #[test]
+    fn a_chip_that_may_be_one_or_another_is_not_guessed() {
+        let (root, sysfs) = sysfs(&["gpiochip0", "gpiochip1", "gpiochip3"]);
+        let twin = |name: &str| chip(if name == "gpiochip3" { "gpiochip1" } else { name });
+        let complaint = |wanted| find(wanted, &sysfs, twin).err().unwrap().to_string();
+        let expected = "more than one GPIO chip has the label expander: name one of gpiochip1, gpiochip3";
+        assert_eq!(complaint("expander"), expected);
+        // Two are parts of one device.
+        let node = root.path().join("sys/firmware/devicetree/base/soc");
+        fs::create_dir_all(&node).unwrap();
+        symlink(&node, root.path().join("sys/devices/of_node")).unwrap();
+        let expected = "more than one GPIO chip is /soc: name one of gpiochip0, gpiochip1, gpiochip3";
+        assert_eq!(complaint("/soc"), expected);
+        assert_eq!(find("/gpio@1000", &sysfs, twin).unwrap().device, "/dev/gpiochip0");
+    }
+
+    #[test]
     fn a_chip_that_is_not_there_is_answered_with_those_that_are() {
         let complaint = |sysfs: &Sysfs, wanted| find(wanted, sysfs, chip).err().unwrap().to_string();
         let (root, some) = sysfs(&["gpiochip0", "gpiochip1"]);
@@ -493,7 +530,10 @@ mod tests {
             )
         };
         let busy = refused(BUSY, Some("reset button"));
-        assert_eq!(busy.to_string(), r#"line 3 of /dev/gpiochip0 is in use by "reset button""#);
+        assert_eq!(
+            busy.to_string(),
+            r#"line 3 of /dev/gpiochip0 is in use by "reset button": a guest gets it when that lets it go"#
+        );
         assert_eq!(busy.kind(), io::ErrorKind::ResourceBusy);
         // Nobody is blamed for another error, nor without a name.
         for (error, holder) in [(rustix::io::Errno::INVAL.raw_os_error(), Some("x")), (BUSY, None)] {
