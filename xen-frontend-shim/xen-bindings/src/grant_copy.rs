@@ -76,7 +76,9 @@ impl fmt::Display for GrantStatus {
             Self::GeneralError => "not granted, or another error",
             Self::BadDomain => "no such domain",
             Self::BadGrantRef => "no such grant",
-            Self::PermissionDenied => "the grant does not permit it, or Xen's policy does not (FLASK: grant copy)",
+            Self::PermissionDenied => {
+                "the grant does not permit it, or Xen's policy does not (FLASK: grant copy)"
+            }
             Self::BadPage => "bad page",
             Self::BadCopyArgument => "bad offset or length",
             Self::AddressTooBig => "page out of reach",
