@@ -4,6 +4,7 @@
 //!
 //! ```text
 //!   at rest ── a kick ──▶ looked at every second ── nothing came, and nothing is left to do ──▶ at rest
+//!           (or 5 s)
 //!
 //!   of each queue:
 //!   Quiet ── buffers available ──▶ Waiting ── 2 s without a used one ──▶ Excused, and the backend is asked
@@ -12,7 +13,9 @@
 //! ```
 //!
 //! None of this is on the path of a request. The first kick after a rest wakes the worker; after that it looks at the
-//! rings when the time has come, and not at all when nobody uses the device. A queue may well hold buffers for ever, as
+//! rings when the time has come, and not at all when no driver uses the device. The kick is the backend's to read: if that comes
+//! first, the kernel keeps it from the worker, and who sends one request and waits sends no other. So a backend at rest is looked at as
+//! well, if seldom. A queue may well hold buffers for ever, as
 //! GPIO's event queue does (virtio 1.3, 5.18.7): so a backend that answers is excused for what it had been given by
 //! then, and rests until it is given more.
 
@@ -20,6 +23,8 @@ use std::time::{Duration, Instant};
 
 /// How often rings are looked at that are in use.
 const LOOK: Duration = Duration::from_secs(1);
+/// How often rings are looked at of which nobody has said that they are in use.
+const REST: Duration = Duration::from_secs(5);
 /// How long a queue may stand still before its backend is asked.
 const STANDSTILL: Duration = Duration::from_secs(2);
 /// How long the backend may take to answer.
@@ -56,7 +61,7 @@ enum State {
 /// What a look at a queue has shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Seen {
-    /// Nobody needs to look again before the driver kicks.
+    /// There is no more to see before the driver kicks.
     Rest,
     /// It is in use.
     Work,
@@ -80,23 +85,25 @@ pub(super) enum Verdict {
 pub(super) struct Pace {
     queues: Vec<Queue>,
     answer_by: Option<Instant>,
-    /// When the rings are looked at next, unless the backend is at rest.
+    /// When the rings are looked at next, if there is somebody to judge.
     look_at: Option<Instant>,
+    /// Whether nothing was left to do at the last look.
+    rests: bool,
 }
 
 impl Pace {
     pub(super) fn new(queues: usize) -> Self {
-        Self { queues: vec![Queue::default(); queues], answer_by: None, look_at: None }
+        Self { queues: vec![Queue::default(); queues], answer_by: None, look_at: None, rests: true }
     }
 
     /// A backend begins to serve.
     pub(super) fn begin(&mut self, now: Instant) {
-        self.look_at = Some(now + LOOK);
+        (self.look_at, self.rests) = (Some(now + LOOK), false);
     }
 
     /// Whether the next kick has to be told, by [`Self::kicked`].
     pub(super) fn is_at_rest(&self) -> bool {
-        self.look_at.is_none() && self.answer_by.is_none()
+        self.rests && self.answer_by.is_none()
     }
 
     /// The driver has kicked.
@@ -128,7 +135,8 @@ impl Pace {
             return Verdict::Fine;
         }
         let seen = self.look(now, progress);
-        self.look_at = (seen != Seen::Rest).then(|| now + LOOK);
+        self.rests = seen == Seen::Rest;
+        self.look_at = Some(now + if self.rests { REST } else { LOOK });
         if seen == Seen::Standstill {
             self.answer_by = Some(now + ANSWER);
             return Verdict::Ask;
@@ -229,7 +237,7 @@ mod tests {
     fn an_idle_backend_comes_to_rest_until_it_is_kicked() {
         let mut watched = Watched::begin();
         assert_eq!(watched.wait(DONE), (Verdict::Fine, 2 * LOOK));
-        assert_eq!(watched.pace.deadline(), None);
+        assert_eq!(watched.pace.deadline(), Some(watched.now + REST));
         watched.pace.kicked(watched.now, |_| Some(GIVEN));
         assert_eq!(watched.pace.deadline(), Some(watched.now + LOOK));
         assert_eq!(watched.look(Progress { available: 8, used: 8 }), Verdict::Fine);
@@ -243,6 +251,20 @@ mod tests {
         watched.pace.armed(watched.now, |_| Some(DONE));
         assert!(watched.pace.is_at_rest());
         watched.pace.armed(watched.now, |_| Some(GIVEN));
+        assert_eq!(watched.wait(GIVEN), (Verdict::Ask, STANDSTILL));
+    }
+
+    /// The backend has read the kick, and has hung since.
+    #[test]
+    fn a_kick_that_nobody_was_told_of_is_not_missed() {
+        let mut watched = Watched::begin();
+        watched.wait(DONE);
+        for _ in 0..3 {
+            assert_eq!(watched.look(DONE), Verdict::Fine);
+            assert!(watched.pace.is_at_rest());
+        }
+        assert_eq!(watched.look(GIVEN), Verdict::Fine);
+        assert!(!watched.pace.is_at_rest());
         assert_eq!(watched.wait(GIVEN), (Verdict::Ask, STANDSTILL));
     }
 

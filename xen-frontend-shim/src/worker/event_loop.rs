@@ -86,7 +86,7 @@ pub(super) struct EventLoop {
 /// A timer that is set when a deadline needs it, and is not set back when the deadline is gone.
 ///
 /// Nearly every deadline is that of a request, and gone within microseconds. A wait with a timeout would set the kernel's
-/// timer and set it back for each of them; this one rings in vain once every few seconds, and never if nothing is done.
+/// timer and set it back for each of them; this one rings in vain once every few seconds.
 struct Alarm {
     timer: TimerFd,
     rings_at: Option<Instant>,
