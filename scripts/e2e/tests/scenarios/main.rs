@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The scenarios: each a test with a name, all on one machine that boots once. `scripts/test e2e [NAME]` runs them.
+//! The scenarios: each a test with a name, nearly all on one machine that boots once. `scripts/test e2e [NAME]` runs them.
 //!
 //! `XBA_VCPUS=N` gives each domain so many virtual CPUs in place of one.
 
@@ -38,10 +38,12 @@ struct Scenario {
     run: fn(&Machine) -> Result<()>,
     /// What the consoles may say in it that would otherwise be a failure.
     expected: &'static [&'static str],
+    /// Whether it is the first one on another machine.
+    boots: bool,
 }
 
 const fn scenario(name: &'static str, run: fn(&Machine) -> Result<()>) -> Scenario {
-    Scenario { name, run, expected: &[] }
+    Scenario { name, run, expected: &[], boots: false }
 }
 
 /// In this order. The last ones look back on all that went before.
@@ -65,6 +67,7 @@ const SCENARIOS: &[Scenario] = &[
             "avc:  denied  { map_read } for",
             "avc:  denied  { map_write } for",
         ],
+        boots: false,
     },
     scenario("both-guests-at-once", both::both_guests_at_once),
     scenario("a-driver-that-goes-leaves-a-line-safe", outputs::a_driver_that_goes_leaves_a_line_safe),
@@ -92,21 +95,23 @@ const SCENARIOS: &[Scenario] = &[
     scenario("lifecycle-loop", shim_loss::lifecycle_loop),
     scenario("driver-domain-is-small", size::driver_domain_is_small),
     scenario("kernels-did-not-complain", quiet::kernels_did_not_complain),
-    // After these, the guests are not what they were.
+    // After it, Linux can no longer use a device that was taken away.
     Scenario {
         name: "the-configuration-is-reloaded",
         run: shim_loss::configuration_reloaded,
         expected: &["Xen grant DMA data is already created"],
+        boots: false,
     },
-    scenario("guest-b-powers-off", guest_loss::guest_b_powers_off),
+    Scenario { name: "guest-b-powers-off", run: guest_loss::guest_b_powers_off, expected: &[], boots: true },
     Scenario {
         name: "guest-a-panics",
         run: guest_loss::guest_a_panics,
         expected: &["Kernel panic", "Call trace"],
+        boots: false,
     },
 ];
 
-/// The machine, booted when the first scenario needs it.
+/// The machine, booted when a scenario needs it.
 #[derive(Default)]
 enum Shared {
     #[default]
@@ -117,9 +122,12 @@ enum Shared {
 
 impl Shared {
     fn run(&mut self, scenario: &Scenario) -> Result<()> {
+        if scenario.boots {
+            *self = Self::Off;
+        }
         if let Self::Off = self {
             *self = Self::Broken(scenario.name);
-            *self = Self::On(Box::new(boot()?));
+            *self = Self::On(Box::new(boot(scenario)?));
         }
         let done = match self {
             Self::On(machine) => {
@@ -135,8 +143,9 @@ impl Shared {
     }
 }
 
-fn boot() -> Result<Machine> {
-    let mut place = Place::in_checkout("scenarios");
+fn boot(first: &Scenario) -> Result<Machine> {
+    // The logs of the former machine may be of interest.
+    let mut place = Place::in_checkout(if first.boots { first.name } else { "scenarios" });
     if let Ok(vcpus) = std::env::var("XBA_VCPUS") {
         let vcpus: i64 = vcpus.parse().context("XBA_VCPUS is a number")?;
         place = shared::rebuild(place, "vcpus", |manifest, _| {
