@@ -15,6 +15,7 @@ mod early;
 mod latency;
 mod neighbour;
 mod quiet;
+mod reload;
 #[path = "../shared/mod.rs"]
 mod shared;
 
@@ -61,6 +62,9 @@ fn perform(machine: &Machine, attack: &Attack) -> Result<()> {
     quiet::check(machine, mark, start.elapsed())
 }
 
+/// What a test does.
+type Perform = fn(&Machine) -> Result<()>;
+
 fn trial(shared: &Shared, perform: impl FnOnce(&Machine) -> Result<()>) -> Result<(), Failed> {
     let shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
     let machine = shared.get_or_init(|| boot().map_err(|error| format!("{error:#}")));
@@ -79,16 +83,21 @@ fn main() -> ExitCode {
         let shared = Arc::clone(&shared);
         Trial::test(attack.name, move || trial(&shared, |machine| perform(machine, attack)))
     });
-    let of_early_kicks = Arc::clone(&shared);
-    let early = Trial::test("a-kick-that-is-early-keeps-nobody-busy", move || {
-        trial(&of_early_kicks, early::keeps_nobody_busy)
+    let others: [(_, Perform); 2] = [
+        ("a-kick-that-is-early-keeps-nobody-busy", early::keeps_nobody_busy),
+        ("a-device-comes-back-by-a-reload", reload::a_device_comes_back),
+    ];
+    let others = others.map(|(name, run)| {
+        let shared = Arc::clone(&shared);
+        Trial::test(name, move || trial(&shared, run))
     });
     // On a machine of its own, which is gone when the other one boots.
     let latency = Trial::test("latency-beside-a-hostile-guest", || {
         latency::compare().map_err(|error| Failed::from(format!("{error:#}")))
     });
     let latency = latency.with_ignored_flag(!shared::is_long());
-    let conclusion = libtest_mimic::run(&arguments, [latency, early].into_iter().chain(attacks).collect());
+    let conclusion =
+        libtest_mimic::run(&arguments, [latency].into_iter().chain(others).chain(attacks).collect());
     // `exit` would leave QEMU and the hardware running.
     drop(shared.lock().unwrap_or_else(PoisonError::into_inner).take());
     conclusion.exit_code()
