@@ -11,6 +11,7 @@
 //! `XBA_SEED=N` makes other attacks.
 
 mod attack;
+mod confined;
 mod early;
 mod latency;
 mod neighbour;
@@ -83,7 +84,8 @@ fn main() -> ExitCode {
         let shared = Arc::clone(&shared);
         Trial::test(attack.name, move || trial(&shared, |machine| perform(machine, attack)))
     });
-    let others: [(_, Perform); 2] = [
+    let others: [(_, Perform); 3] = [
+        ("each-process-is-confined-to-its-role", confined::to_its_role),
         ("a-kick-that-is-early-keeps-nobody-busy", early::keeps_nobody_busy),
         ("a-device-comes-back-by-a-reload", reload::a_device_comes_back),
     ];

@@ -99,7 +99,7 @@ fn make(attempt: &str, prepared: &Prepared) -> io::Result<()> {
         "list-a-directory" => std::fs::read_dir("/").map(drop),
         "make-a-file" => File::create(prepared.path.with_file_name("made")).map(drop),
         "execute" => Err(Command::new("/proc/self/exe").arg("--list").exec()),
-        "start-a-program" => Command::new("/bin/true").status().map(drop),
+        "start-a-program" => Command::new("true").status().map(drop),
         "start-a-thread" => std::thread::Builder::new().spawn(|| ()).map(drop),
         // SAFETY: it has no arguments that matter.
         "trace" => checked(unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) }),
@@ -127,7 +127,11 @@ fn make(attempt: &str, prepared: &Prepared) -> io::Result<()> {
 fn connect_or_use(attempt: &str, prepared: &Prepared) -> io::Result<()> {
     match attempt {
         "make-a-socket" => UnixDatagram::unbound().map(drop),
-        "connect-to-the-network" => TcpStream::connect("127.0.0.1:1").map(drop),
+        "connect-to-the-network" => match TcpStream::connect("127.0.0.1:1") {
+            // The driver domain's kernel has no network, which is as good as having no access.
+            Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => Err(Errno::ACCESS.into()),
+            result => result.map(drop),
+        },
         "connect-to-an-abstract-socket" => UnixStream::connect_addr(&prepared.abstract_name).map(drop),
         "make-a-pair-of-sockets" => UnixStream::pair().map(drop),
         "make-code-of-data" => {
