@@ -156,17 +156,21 @@ impl Backend {
     /// the next turn, before which the frontend gets one.
     pub fn work(&mut self) {
         let Self { device, session, requests, finished, returning: _, watcher: _ } = self;
-        if let Some(queue) = requests.first().map(Chain::queue) {
-            device.process(queue, requests, finished);
-        }
-        for (index, ring) in session.rings.iter_mut().enumerate() {
-            if requests.is_empty() && session.accepted && ring.pending {
-                ring.take(&session.memory, requests);
-                device.process(index, requests, finished);
+        match requests.first().map(Chain::queue) {
+            Some(left) => device.process(left, requests, finished),
+            None => {
+                for (index, ring) in session.rings.iter_mut().enumerate() {
+                    if requests.is_empty() && session.accepted && ring.pending {
+                        ring.take(&session.memory, requests);
+                        device.process(index, requests, finished);
+                    }
+                }
             }
         }
         self.complete();
-        self.session.rings.iter_mut().for_each(Ring::tell_failure);
+        if self.requests.is_empty() {
+            self.session.rings.iter_mut().for_each(Ring::tell_failure);
+        }
     }
 
     /// From now on somebody calls [`look`](Self::look) again and again, so the driver need not kick; or not any more.
@@ -201,7 +205,8 @@ impl Backend {
 
     /// What was left for the next turn fails: none of it has been begun.
     fn give_up(&mut self, queue: usize) {
-        self.requests.iter_mut().for_each(Chain::interrupt);
+        let of_queue = |chain: &&mut Chain| chain.queue() == queue;
+        self.requests.iter_mut().filter(of_queue).for_each(Chain::interrupt);
         while self.requests.first().is_some_and(|chain| chain.queue() == queue) {
             self.device.process(queue, &mut self.requests, &mut self.finished);
         }

@@ -445,9 +445,15 @@ impl<H: Hypervisor> Device for BackedDevice<H> {
         self.halt();
         self.views.fill_with(|| None);
         self.link.settle(&self.name);
-        if let Err(error) = self.inflight.clear() {
-            error!("{}: the record of requests in flight cannot be emptied: {error}", self.name);
-        }
+    }
+
+    fn begin_anew(&mut self, queue: Option<u16>) -> Result<(), Lost> {
+        let emptied = match queue {
+            None => self.inflight.clear(),
+            Some(queue) => self.inflight.forget(queue),
+        };
+        emptied
+            .map_err(|error| self.refuse(&format!("the record of requests in flight is not usable: {error}")))
     }
 
     fn abandon(&mut self) -> Vec<Option<u16>> {
@@ -459,10 +465,6 @@ impl<H: Hypervisor> Device for BackedDevice<H> {
 
     fn start_queue(&mut self, ring: &Ring) -> Result<(), Lost> {
         self.map_view(ring)?;
-        // What a backend had taken of the queue belongs to the past, to the next backend as well.
-        if let Err(error) = self.inflight.forget(ring.index) {
-            return Err(self.refuse(&format!("the record of requests in flight is not usable: {error}")));
-        }
         if let Some(wanted) = &mut self.wanted {
             wanted.rings.push(*ring);
         }

@@ -420,8 +420,28 @@ fn the_record_of_requests_in_flight_outlives_a_backend_and_not_a_reset() {
     let [seen] = records(&memory).try_into().unwrap();
     assert_eq!(seen[100..104], *b"mark");
     guest.write(0x70, 0);
+    // A worker that dies before the reset is kept leaves a device that is in use.
+    let mut mark = [0; 4];
+    std::os::unix::fs::FileExt::read_exact_at(&record, &mut mark, 100).unwrap();
+    assert_eq!(mark, *b"mark");
     guest.probe();
     assert_eq!(records(&memory), [vec![0; scripted::RECORD]]);
+}
+
+/// A state that could not be taken up leaves a device that was never started, and a record of what was.
+#[test]
+fn a_driver_that_begins_has_nothing_in_flight_whatever_was_before() {
+    let (socket, memory) = scripted::start(Script::default());
+    let mut guest = Guest::with(socket);
+    guest.xen.grant(1);
+    let record = guest.device().inflight.try_clone();
+    record.set_len(scripted::RECORD as u64).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&record, b"mark", 100).unwrap();
+    guest.transport().device_lost();
+    guest.write(0x70, 0);
+    guest.probe();
+    let records: Vec<_> = memory.take().into_iter().filter_map(|heard| heard.record).collect();
+    assert_eq!(records, [vec![0; scripted::RECORD]]);
 }
 
 #[test]

@@ -222,6 +222,19 @@ mod tests {
             Ok(())
         }
         fn stop(&mut self) {}
+        fn begin_anew(&mut self, queue: Option<u16>) -> Result<(), Lost> {
+            let Some(kept) = &self.kept else { return Ok(()) };
+            let state: State = Record::peek(kept).unwrap().unwrap();
+            let is_known = match queue {
+                None => state.is_started,
+                Some(queue) => state.queues[usize::from(queue)].is_ready(),
+            };
+            assert!(
+                !is_known,
+                "a worker that died now would leave a start with what was in flight before it"
+            );
+            Ok(())
+        }
         fn abandon(&mut self) -> Vec<Option<u16>> {
             Vec::new()
         }

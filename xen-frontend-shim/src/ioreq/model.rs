@@ -86,6 +86,10 @@ impl Mapping for Unmapped {
 struct Nothing;
 
 impl Device for Nothing {
+    fn begin_anew(&mut self, _: Option<u16>) -> Result<(), Lost> {
+        Ok(())
+    }
+
     fn abandon(&mut self) -> Vec<Option<u16>> {
         Vec::new()
     }

@@ -4,9 +4,9 @@
 //! "Inflight I/O tracking").
 //!
 //! A backend says how large it has to be; the memory is the shim's, and each backend of the device gets the same. What is in it
-//! is a matter between one backend and the next: the shim only empties it when the driver resets the device, since then
-//! nothing is in flight; and that of one queue when the driver begins that queue anew (virtio 1.3, 2.6.1). It does not when the
-//! device is started: nobody knows how far a worker came with that who died of it.
+//! is a matter between one backend and the next: the shim only empties it when the driver begins anew, since then
+//! nothing is in flight; and that of one queue when the driver begins that queue anew (virtio 1.3, 2.6.1). That is done before the
+//! start is kept, and the start after it: nobody knows how far a worker came with a start that died of it.
 
 use std::fs::File;
 use std::io;
@@ -46,7 +46,7 @@ impl Inflight {
         }
     }
 
-    /// Forgets all that was in flight: the driver has reset the device.
+    /// Forgets all that was in flight: the driver begins anew.
     pub fn clear(&self) -> io::Result<()> {
         // Not by cutting it to nothing: a backend that has it mapped would be killed by its next access.
         self.empty(0, self.file.metadata()?.len())
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_record_is_kept_for_the_next_backend_and_emptied_at_a_reset() {
+    fn the_record_is_kept_for_the_next_backend_and_emptied_for_the_next_driver() {
         let file = tempfile::tempfile().unwrap();
         let other = file.try_clone().unwrap();
         let inflight = Inflight::new(file, 2);

@@ -23,8 +23,12 @@ pub trait Device {
     /// stop by agreement has to be stopped by force.
     fn stop(&mut self);
 
-    /// The device is lost to its driver, for whichever reason: until [`Self::stop`], nothing of the guest's memory is mapped or
-    /// used any more. Returns how far each queue has come that was served.
+    /// The driver begins anew, with the device or, after its reset, with one queue: what was in flight belongs to the past, whoever
+    /// serves it next. It is said before the start is kept: a start that is known may have been carried out.
+    fn begin_anew(&mut self, queue: Option<u16>) -> Result<(), Lost>;
+
+    /// The device is lost to its driver, for whichever reason, and is not served any more. It lets go of the guest's memory as far as
+    /// that can be done at once; [`Self::stop`] sees to the rest. Returns how far each queue has come that was served.
     fn abandon(&mut self) -> Vec<Option<u16>>;
 
     /// Starts one queue beside those that are running, at the beginning of its ring.

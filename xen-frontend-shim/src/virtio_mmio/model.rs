@@ -114,6 +114,13 @@ impl Device for Strict {
         seen.used = Default::default();
     }
 
+    fn begin_anew(&mut self, queue: Option<u16>) -> Result<(), Lost> {
+        let seen = self.0.borrow();
+        assert_eq!(seen.is_running, queue.is_some(), "{queue:?}");
+        assert!(queue.is_none_or(|queue| !seen.queues.contains(&queue)), "{queue:?}");
+        Ok(())
+    }
+
     fn abandon(&mut self) -> Vec<Option<u16>> {
         let mut seen = self.0.borrow_mut();
         let used =

@@ -55,6 +55,10 @@ impl Device for Recorder {
         log.served.clear();
     }
 
+    fn begin_anew(&mut self, _: Option<u16>) -> Result<(), Lost> {
+        Ok(())
+    }
+
     fn abandon(&mut self) -> Vec<Option<u16>> {
         let mut log = self.0.borrow_mut();
         log.abandoned += 1;
