@@ -90,7 +90,7 @@ pub(crate) const ATTACKS: &[Attack] = &[
         command: "revoked",
         size: 14,
         commands: [1, 10],
-        reached: &["buffers-in-use", "rings-in-use"],
+        reached: &["in-flight", "rings-in-use"],
         delays: 14,
     },
 ];

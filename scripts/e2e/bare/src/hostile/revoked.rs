@@ -23,7 +23,7 @@ const BUFFERS: usize = 3;
 
 pub(super) fn run(job: &Job, seed: u64, count: u64) -> Result<()> {
     let mut dice = Dice::new(seed, 0);
-    let (mut buffers, mut rings) = (0, 0);
+    let (mut in_flight, mut rings) = (0, 0);
     for round in 0..count {
         let mut device = Device::find(Kind::I2c)?;
         device.start(REQUIRED | Kind::I2c.feature(), 16)?;
@@ -43,8 +43,11 @@ pub(super) fn run(job: &Job, seed: u64, count: u64) -> Result<()> {
         let turn = usize::try_from(round)? % (pages.len() + 1);
         for (number, page) in pages.iter().enumerate() {
             if turn == number || turn == pages.len() {
-                let in_use = if number < BUFFERS { &mut buffers } else { &mut rings };
-                *in_use += u64::from(page.is_in_use());
+                // Buffers are copied: what shows is that the device has the chain, or is about to.
+                match number < BUFFERS {
+                    true => in_flight += u64::from(!ring.has_used()),
+                    false => rings += u64::from(page.is_in_use()),
+                }
                 page.revoke();
             }
         }
@@ -53,6 +56,6 @@ pub(super) fn run(job: &Job, seed: u64, count: u64) -> Result<()> {
             ensure!(!page.is_in_use(), "round {round}: a buffer is in use after a reset");
         }
     }
-    job.say(format_args!("revoked={count} buffers-in-use={buffers} rings-in-use={rings}"));
+    job.say(format_args!("revoked={count} in-flight={in_flight} rings-in-use={rings}"));
     Ok(())
 }
