@@ -312,6 +312,23 @@ fn what_waits_for_its_turn_when_a_queue_stops_fails() {
     assert_eq!((served.answer(), served.backend.is_pending()), (1, false));
 }
 
+/// What it still has of the ring comes back first, be it in another turn.
+#[test]
+fn the_frontend_hears_of_a_ring_when_the_rest_of_a_slow_batch_is_back() {
+    let (mut served, _) = counted(true);
+    let mut err = File::from(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap());
+    served.backend.session.rings.first_mut().unwrap().err = Some(err.try_clone().unwrap());
+    served.offer(&[(LAST, 1); 3]);
+    served.write(AVAILABLE + 4 + 2 * u64::from(served.available), &SIZE.to_le_bytes());
+    served.write(AVAILABLE + 2, &(served.available + 1).to_le_bytes());
+    served.backend.kicked(0);
+    let mut turn = || {
+        served.backend.work();
+        (served.used(), err.read(&mut [0; 8]).is_ok())
+    };
+    assert_eq!([turn(), turn()], [(1, false), (3, true)]);
+}
+
 /// The first driver has no use for event indices, and the second one wants to hear of another chain than its first.
 #[test]
 fn a_driver_is_notified_as_if_there_had_been_none_before() {
