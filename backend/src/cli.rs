@@ -3,9 +3,12 @@
 //! The command line: typed arguments, then an opened device, then the daemon.
 //!
 //! The options that all devices share are those of the vhost-user specification, "Backend program conventions".
-//! These know no subcommands: management software runs the program that a description file names
-//! (`vhost-user/*.json`), with `--print-capabilities` alone, for example. So links to this program named
-//! `backend-i2c` and `backend-gpio` stand for `backend i2c` and `backend gpio`.
+//! These know no subcommands: management software runs a program with `--print-capabilities` alone, for example. So
+//! links to this program named `backend-i2c` and `backend-gpio` stand for `backend i2c` and `backend gpio`.
+//!
+//! There are no description files for `/usr/share/qemu/vhost-user`. The types that QEMU's schema
+//! (`docs/interop/vhost-user.json`) allows in them include neither `i2c` nor `gpio`, and libvirt refuses every
+//! vhost-user device of a host where one file has a type that it does not know.
 
 use std::ffi::OsString;
 use std::os::fd::RawFd;

@@ -4,23 +4,15 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
 
 #[test]
-fn each_description_names_a_program_of_its_type() {
+fn a_link_named_for_a_device_prints_the_capabilities_of_that_device() {
     let directory = tempfile::tempdir().expect("a directory");
     for kind in ["i2c", "gpio"] {
-        let file = format!("{}/vhost-user/50-backend-{kind}.json", env!("CARGO_MANIFEST_DIR"));
-        let text = fs::read_to_string(file).expect("a description");
-        let description: Value = serde_json::from_str(&text).expect("JSON");
-        assert_eq!(description["type"], kind);
-        let binary = description["binary"].as_str().map(Path::new).expect("a path");
-        assert!(binary.is_absolute());
-        // As it is installed: a link to the one program.
-        let link = directory.path().join(binary.file_name().expect("a name"));
+        let link = directory.path().join(format!("backend-{kind}"));
         symlink(env!("CARGO_BIN_EXE_backend"), &link).expect("a link");
         let output = Command::new(link).arg("--print-capabilities").output().expect("the program");
         assert!(output.status.success());
