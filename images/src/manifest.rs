@@ -159,7 +159,7 @@ impl std::fmt::Display for Safe {
 }
 
 /// A fixed place in the guest. Linux is told by its device tree where a device is and needs none of this; a guest
-/// whose device tree is compiled in (Zephyr, for one) does.
+/// whose device tree is compiled in does.
 #[derive(Clone, Debug, Default)]
 pub struct Placement {
     /// The address of the register window.
