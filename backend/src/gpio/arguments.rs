@@ -14,6 +14,7 @@ use super::device::Gpio;
 use super::linux::LinuxLines;
 use super::safe::Safe;
 use super::sim::{Board, SimLines};
+use super::wiring::{self, Wiring};
 use crate::cli::{Connection, Tuning};
 use crate::confine;
 use crate::device::Device;
@@ -29,10 +30,16 @@ pub struct Arguments {
     confinement: confine::Options,
     #[command(flatten)]
     tuning: Tuning,
-    /// A line for the guest, which numbers them from 0 in the order given. CHIP is a name (gpiochip0),
-    /// a label, or a device-tree path; NAME is what the guest sees; with safe=, the line is driven to 0 or 1
-    /// while no driver uses it, or held as the driver left it (stay), instead of released
-    #[arg(long = "line", value_name = "CHIP:OFFSET[=NAME][,safe=0|1|stay]", conflicts_with = "board")]
+    /// A line for the guest, which numbers them from 0 in the order given.
+    ///
+    /// CHIP is a name (gpiochip0), a label, or a device-tree path; NAME is what the guest sees. In both, a backslash
+    /// stands before a comma, an equals sign or a backslash that belongs to it.
+    ///
+    /// OPTION is one of: safe=0, safe=1 (driven to this level while no driver uses the line), safe=stay (held as the
+    /// driver left it; released without one of these); bias=pull-up, bias=pull-down, bias=disabled;
+    /// drive=push-pull, drive=open-drain, drive=open-source; debounce-us=N (an input counts when it has kept its
+    /// level for N microseconds, up to 1000000)
+    #[arg(long = "line", value_name = "CHIP:OFFSET[=NAME][,OPTION]...", conflicts_with = "board")]
     #[arg(required_unless_present_any = ["board", "print_capabilities"])]
     lines: Vec<LineArgument>,
     #[command(flatten)]
@@ -111,68 +118,152 @@ pub struct LineArgument {
     pub name: Option<String>,
     /// What becomes of it when no driver uses it.
     pub safe: Safe,
+    /// Bias, drive and debouncing.
+    pub wiring: Wiring,
 }
 
-/// Why an argument does not name a line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "a line is given as CHIP:OFFSET or CHIP:OFFSET=NAME, as in gpiochip0:3=power, with its safe value at the end \
-     if it has one: gpiochip0:3=power,safe=0 (or 1, or stay)"
-)]
-pub struct NotALine;
+/// Why an argument does not describe a line.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LineError {
+    /// What stands before the options.
+    #[error("a line is given as CHIP:OFFSET or CHIP:OFFSET=NAME, as in gpiochip0:3=power")]
+    NotALine,
+    /// A word between commas.
+    #[error(
+        "a line has no option {0:?}: it can have safe=, bias=, drive= and debounce-us=; a comma that belongs to the \
+         name is written with a backslash before it"
+    )]
+    NoOption(String),
+    /// An option that is known, with a value that is not.
+    #[error("{value:?} is no value of {option}=: {help}")]
+    NoValue {
+        /// The option.
+        option: String,
+        /// What was given.
+        value: String,
+        /// What can be given.
+        help: String,
+    },
+    /// An option that was given before.
+    #[error("{0}= is given twice")]
+    Twice(String),
+}
 
 impl FromStr for LineArgument {
-    type Err = NotALine;
+    type Err = LineError;
 
-    fn from_str(text: &str) -> Result<Self, NotALine> {
-        let (text, safe) = match text.rsplit_once(",safe=") {
-            Some((text, safe)) => (text, safe.parse().map_err(|_| NotALine)?),
-            None => (text, Safe::Release),
-        };
-        let (line, name) = match text.split_once('=') {
-            Some((line, name)) => (line, Some(named(name).ok_or(NotALine)?)),
-            None => (text, None),
-        };
+    fn from_str(text: &str) -> Result<Self, LineError> {
+        let (line, mut rest) = split(text, ',');
+        let (place, name) = split(line, '=');
         // Labels may have colons, offsets do not.
-        let (chip, offset) = line.rsplit_once(':').ok_or(NotALine)?;
-        let chip = named(chip).ok_or(NotALine)?;
-        Ok(Self { chip, offset: offset.parse().map_err(|_| NotALine)?, name, safe })
+        let (chip, offset) = place.rsplit_once(':').ok_or(LineError::NotALine)?;
+        let given = |text: &str| unescape(text).and_then(|text| named(&text)).ok_or(LineError::NotALine);
+        let mut line = Self {
+            chip: given(chip)?,
+            offset: offset.parse().map_err(|_| LineError::NotALine)?,
+            name: name.map(given).transpose()?,
+            safe: Safe::default(),
+            wiring: Wiring::default(),
+        };
+        let mut seen = Vec::new();
+        while let Some(options) = rest {
+            let option;
+            (option, rest) = split(options, ',');
+            let (key, value) =
+                option.split_once('=').ok_or_else(|| LineError::NoOption(option.to_owned()))?;
+            line.set(key, value)?;
+            if seen.contains(&key) {
+                return Err(LineError::Twice(key.to_owned()));
+            }
+            seen.push(key);
+        }
+        Ok(line)
     }
+}
+
+impl LineArgument {
+    /// Sets one option.
+    fn set(&mut self, option: &str, value: &str) -> Result<(), LineError> {
+        let wrong = |error: &dyn fmt::Display| LineError::NoValue {
+            option: option.to_owned(),
+            value: value.to_owned(),
+            help: error.to_string(),
+        };
+        match option {
+            "safe" => self.safe = value.parse().map_err(|error| wrong(&error))?,
+            "bias" => self.wiring.bias = Some(value.parse().map_err(|error| wrong(&error))?),
+            "drive" => self.wiring.drive = value.parse().map_err(|error| wrong(&error))?,
+            "debounce-us" => {
+                self.wiring.debounce_us = Some(wiring::debounce(value).map_err(|error| wrong(&error))?);
+            }
+            _ => return Err(LineError::NoOption(format!("{option}={value}"))),
+        }
+        Ok(())
+    }
+}
+
+/// The text before and after the first `delimiter` that has no backslash before it.
+fn split(text: &str, delimiter: char) -> (&str, Option<&str>) {
+    let mut is_escaped = false;
+    for (place, char) in text.char_indices() {
+        if is_escaped {
+            is_escaped = false;
+        } else if char == '\\' {
+            is_escaped = true;
+        } else if char == delimiter {
+            let (before, after) = text.split_at(place);
+            return (before, after.strip_prefix(delimiter));
+        }
+    }
+    (text, None)
+}
+
+/// The text without its backslashes, each of which makes the next character stand for itself. None if the last has none.
+fn unescape(text: &str) -> Option<String> {
+    let mut plain = String::with_capacity(text.len());
+    let mut chars = text.chars();
+    while let Some(char) = chars.next() {
+        plain.push(if char == '\\' { chars.next()? } else { char });
+    }
+    Some(plain)
 }
 
 impl fmt::Display for LineArgument {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "--line {}:{}", self.chip, self.offset)?;
-        match &self.name {
-            Some(name) => write!(f, "={name}"),
-            None => Ok(()),
-        }
+        write!(f, "--line {}:{}", self.chip, self.offset)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZero;
+
     use super::*;
+    use crate::gpio::wiring::{Bias, Drive};
+
+    fn parse(text: &str) -> Result<LineArgument, LineError> {
+        text.parse()
+    }
+
+    /// As the image builder writes a label or a name.
+    fn escape(text: &str) -> String {
+        text.replace('\\', r"\\").replace(',', r"\,").replace('=', r"\=")
+    }
 
     #[test]
     fn lines_are_written_as_in_the_help() {
         let line = |chip: &str, offset, name: Option<&str>| {
-            let name = name.map(str::to_owned);
-            Ok(LineArgument { chip: chip.to_owned(), offset, name, safe: Safe::Release })
+            let (chip, name) = (chip.to_owned(), name.map(str::to_owned));
+            Ok(LineArgument { chip, offset, name, safe: Safe::Release, wiring: Wiring::default() })
         };
-        assert_eq!("gpiochip0:3=power".parse(), line("gpiochip0", 3, Some("power")));
-        assert_eq!("a b:c:0".parse(), line("a b:c", 0, None));
+        assert_eq!(parse("gpiochip0:3=power"), line("gpiochip0", 3, Some("power")));
+        assert_eq!(parse("a b:c:0"), line("a b:c", 0, None));
         let path = "/passthrough/gpio@9030000";
-        assert_eq!(format!("{path}:3=a=b:1").parse(), line(path, 3, Some("a=b:1")));
-        let safe = |text: &str| text.parse::<LineArgument>().map(|line| (line.name, line.safe));
-        assert_eq!(safe("c:0=lamp,safe=0"), Ok((Some("lamp".into()), Safe::Level(false))));
-        assert_eq!(safe("c:0=a,safe=1,safe=stay"), Ok((Some("a,safe=1".into()), Safe::Stay)));
-        assert_eq!(safe("c:0,safe=1"), Ok((None, Safe::Level(true))));
+        assert_eq!(parse(&format!("{path}:3=Red LED Vdd")), line(path, 3, Some("Red LED Vdd")));
+        assert_eq!(parse(r"a\=b\,c:1=x\\,safe=stay").map(|line| (line.chip, line.name, line.safe)), {
+            Ok(("a=b,c".into(), Some(r"x\".into()), Safe::Stay))
+        });
         for wrong in [
-            "c:0=a,safe=",
-            "c:0=a,safe=2",
-            "c:0=a,safe=Stay",
-            "c:0=,safe=0",
             ",safe=0",
             "",
             "3",
@@ -181,9 +272,57 @@ mod tests {
             "chip:x",
             "chip:-1",
             "chip:1=",
+            "chip:1=,safe=0",
             "chip:4294967296",
+            r"chip:1=x\",
         ] {
-            assert_eq!(wrong.parse::<LineArgument>(), Err(NotALine), "{wrong}");
+            assert_eq!(parse(wrong), Err(LineError::NotALine), "{wrong}");
         }
+    }
+
+    /// Virtio 1.3, 5.18.6.1: a name is any 7-bit ASCII.
+    #[test]
+    fn any_name_and_any_label_can_be_given() {
+        let all: String = (1..128_u8).map(char::from).collect();
+        for part in [all.as_str(), ",", "=", r"\", r"\,", r",safe=0", "a:b", " "] {
+            let line = parse(&format!("{part}:0={part},bias=pull-up", part = escape(part))).expect("a line");
+            assert_eq!((line.chip.as_str(), line.name.as_deref()), (part, Some(part)));
+            assert_eq!(line.wiring.bias, Some(Bias::PullUp));
+        }
+    }
+
+    #[test]
+    fn options_come_in_any_order() {
+        let line = parse("c:0=lamp,debounce-us=5000,safe=1,drive=open-drain,bias=pull-down").expect("a line");
+        assert_eq!((line.name.as_deref(), line.safe), (Some("lamp"), Safe::Level(true)));
+        let debounce_us = NonZero::new(5000);
+        let wiring = Wiring { bias: Some(Bias::PullDown), drive: Drive::OpenDrain, debounce_us };
+        assert_eq!(line.wiring, wiring);
+        assert_eq!(parse("c:0,safe=0").map(|line| (line.name, line.safe)), Ok((None, Safe::Level(false))));
+    }
+
+    /// A word that was meant as an option must not become a name.
+    #[test]
+    fn an_option_that_is_not_known_is_an_error() {
+        let complaint = |text: &str| parse(text).expect_err(text).to_string();
+        for (text, option) in [
+            ("gpiochip0:3=power,save=0", "save=0"),
+            ("c:0,pull-up", "pull-up"),
+            ("c:0=Motor, left", " left"),
+            ("c:0=a,", ""),
+            ("c:0=a,safe=1,", ""),
+            ("c:0=a,Safe=1", "Safe=1"),
+        ] {
+            let expected = format!("a line has no option {option:?}: it can have safe=, bias=, drive= and");
+            assert!(complaint(text).starts_with(&expected), "{text}: {}", complaint(text));
+        }
+        for text in
+            ["c:0,safe=", "c:0,safe=2", "c:0,safe=Stay", r"c:0,bias=up", "c:0,drive=", "c:0,debounce-us=0"]
+        {
+            assert!(matches!(parse(text), Err(LineError::NoValue { .. })), "{text}");
+        }
+        let expected = r#""up" is no value of bias=: write pull-up, pull-down or disabled"#;
+        assert_eq!(complaint("c:0,bias=up"), expected);
+        assert_eq!(complaint("c:0,safe=0,bias=pull-up,safe=0"), "safe= is given twice");
     }
 }

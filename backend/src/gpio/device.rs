@@ -45,7 +45,7 @@ pub enum NameError {
     #[error("a GPIO device has 1 to {LINES_MAX} lines, not {0}")]
     Count(usize),
     /// Too long, or not 7-bit ASCII (virtio 1.3, 5.18.6.1).
-    #[error("the name {0:?} is not 1 to {NAME_MAX} printable ASCII characters")]
+    #[error("the name {0:?} is not 1 to {NAME_MAX} characters of 7-bit ASCII")]
     Characters(String),
     /// 5.18.6.1: "the name must be unique within a GPIO Device".
     #[error("two lines have the name {0:?}")]
@@ -176,8 +176,9 @@ fn names_block(names: &[Option<String>]) -> Result<Vec<u8>, NameError> {
     let mut block = Vec::new();
     for (index, name) in names.iter().enumerate() {
         if let Some(name) = name {
-            let printable = name.bytes().all(|byte| (b' '..=b'~').contains(&byte));
-            if !printable || !(1..=NAME_MAX).contains(&name.len()) {
+            // A zero ends a name.
+            let is_ascii = name.bytes().all(|byte| (1..=0x7f).contains(&byte));
+            if !is_ascii || !(1..=NAME_MAX).contains(&name.len()) {
                 return Err(NameError::Characters(name.clone()));
             }
             if names.iter().take(index).flatten().any(|earlier| earlier == name) {
@@ -344,9 +345,10 @@ mod tests {
             Gpio::new(FakeLines::new(names.len()), &names, &vec![Safe::Release; names.len()]).err()
         };
         assert_eq!(new(&["a", "b", "a"]), Some(NameError::Twice("a".to_owned())));
-        for name in ["", "tür", "a\nb", &"x".repeat(NAME_MAX + 1)] {
+        for name in ["", "tür", "a\0b", &"x".repeat(NAME_MAX + 1)] {
             assert_eq!(new(&[name]), Some(NameError::Characters(name.to_owned())));
         }
+        assert_eq!(new(&["Red LED Vdd", "a,b=c", "\u{1}\n\u{7f}"]), None);
         assert_eq!(new(&[]), Some(NameError::Count(0)));
         let most = usize::from(LINES_MAX);
         assert!(Gpio::new(FakeLines::new(most), &vec![None; most], &vec![Safe::Release; most]).is_ok());

@@ -9,18 +9,21 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
+use std::num::NonZero;
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use gpiocdev_uapi::v2::{
-    Error, LineConfig, LineEdgeEvent, LineFlags, LineRequest, LineValues, NAME_LEN_MAX, Name, get_chip_info,
-    get_line, get_line_info, get_line_values, read_event, set_line_config, set_line_values,
+    Error, LineAttributeValue, LineConfig, LineEdgeEvent, LineFlags, LineInfo, LineRequest, LineValues,
+    NAME_LEN_MAX, Name, get_chip_info, get_line, get_line_info, get_line_values, read_event, set_line_config,
+    set_line_values,
 };
 
 use super::arguments::LineArgument;
 use super::chip::{Edges, Lines, Seen, Setup};
 use super::kept::{Keeper, Kept};
+use super::wiring::Wiring;
 use crate::sysfs::{Device, Sysfs};
 use crate::watch::Watcher;
 
@@ -33,6 +36,9 @@ const EVENTS_PER_READ: usize = 16;
 /// 64-bit words of an edge event, as the kernel writes it.
 const EVENT_WORDS: usize = size_of::<LineEdgeEvent>() / size_of::<u64>();
 
+/// The mask of a request of one line: its only one.
+const ONE_LINE: u64 = 1;
+
 /// `GPIO_V2_LINE_EVENT_RISING_EDGE`.
 const RISING_EDGE: u32 = 1;
 
@@ -40,6 +46,7 @@ const RISING_EDGE: u32 = 1;
 struct Pin {
     chip: Arc<Chip>,
     offset: u32,
+    wiring: Wiring,
     held: Option<Held>,
 }
 
@@ -47,6 +54,23 @@ impl Pin {
     /// Names the line for a daemon that takes over.
     fn name(&self) -> String {
         format!("{}:{}", self.chip.device, self.offset)
+    }
+
+    /// How the line is set up that is held by `request`. If its circuit is described otherwise than for the former
+    /// daemon, it is reconfigured, with the direction, the edges and the level that it has.
+    fn present(&self, request: &File) -> io::Result<Setup> {
+        let info = get_line_info(&self.chip.file, self.offset).map_err(Failure)?;
+        let setup = if info.flags.contains(LineFlags::OUTPUT) {
+            Setup::Output(read_value(request)?)
+        } else {
+            Setup::Input(edges(info.flags))
+        };
+        let wanted = config(setup, self.wiring);
+        let is_debounced = matches!(setup, Setup::Output(_)) || debounce_us(&info) == self.wiring.debounce_us;
+        if wanted.flags != info.flags.difference(LineFlags::USED) || !is_debounced {
+            set_line_config(request, wanted).map_err(Failure)?;
+        }
+        Ok(setup)
     }
 }
 
@@ -93,7 +117,7 @@ impl LinuxLines {
     fn take_up(&mut self, kept: Kept) {
         for (name, file) in kept {
             let Some(pin) = self.pins.iter_mut().find(|pin| pin.name() == name) else { continue };
-            match pin.chip.present(pin.offset, &file) {
+            match pin.present(&file) {
                 Ok(setup) => pin.held = Some(Held { file, setup, watched: false }),
                 Err(error) => log::warn!("{name}: a former daemon's request is not usable: {error}"),
             }
@@ -134,9 +158,14 @@ fn pins(lines: &[LineArgument], find: impl Fn(&str) -> anyhow::Result<Chip>) -> 
         if pins.iter().any(|pin| pin.chip.device == chip.device && pin.offset == line.offset) {
             bail!("{line}: line {} of {} is given twice", line.offset, chip.device);
         }
-        let (number, name) = (pins.len(), line.name.as_deref().unwrap_or("no name"));
-        log::info!("the guest's line {number} ({name}) is line {} of {}", line.offset, chip.device);
-        pins.push(Pin { chip, offset: line.offset, held: None });
+        let number = pins.len();
+        log::info!(
+            "the guest's line {number} ({:?}) is line {} of {}",
+            line.name.as_deref().unwrap_or_default(),
+            line.offset,
+            chip.device
+        );
+        pins.push(Pin { chip, offset: line.offset, wiring: line.wiring, held: None });
     }
     Ok(pins)
 }
@@ -194,26 +223,11 @@ impl Chip {
         Ok(Self { device, file, label, lines: info.num_lines })
     }
 
-    /// How a line is set up that is held by `request`.
-    fn present(&self, offset: u32, request: &File) -> io::Result<Setup> {
-        let flags = get_line_info(&self.file, offset).map_err(Failure)?.flags;
-        if flags.contains(LineFlags::OUTPUT) {
-            return read_value(request).map(Setup::Output);
-        }
-        let edges = match (flags.contains(LineFlags::EDGE_RISING), flags.contains(LineFlags::EDGE_FALLING)) {
-            (false, false) => Edges::None,
-            (true, false) => Edges::Rising,
-            (false, true) => Edges::Falling,
-            (true, true) => Edges::Both,
-        };
-        Ok(Setup::Input(edges))
-    }
-
     /// Requests a line; a line that is taken is an error that says by whom.
-    fn request(&self, offset: u32, flags: LineFlags, value: bool) -> io::Result<File> {
+    fn request(&self, offset: u32, config: LineConfig) -> io::Result<File> {
         let mut request = LineRequest {
             consumer: Name::from_bytes(CONSUMER.as_bytes()),
-            config: config(flags, value),
+            config,
             num_lines: 1,
             ..LineRequest::default()
         };
@@ -256,29 +270,49 @@ impl From<Failure> for io::Error {
     }
 }
 
-fn flags(setup: Setup) -> (LineFlags, bool) {
-    match setup {
-        Setup::Released | Setup::Left => (LineFlags::empty(), false),
-        Setup::Output(value) => (LineFlags::OUTPUT, value),
-        Setup::Input(edges) => {
-            let edges = match edges {
-                Edges::None => LineFlags::empty(),
-                Edges::Rising => LineFlags::EDGE_RISING,
-                Edges::Falling => LineFlags::EDGE_FALLING,
-                Edges::Both => LineFlags::EDGE_RISING | LineFlags::EDGE_FALLING,
-            };
-            (LineFlags::INPUT | edges, false)
-        }
+/// The edges that a line records, by the flags of its request.
+fn edges(flags: LineFlags) -> Edges {
+    match (flags.contains(LineFlags::EDGE_RISING), flags.contains(LineFlags::EDGE_FALLING)) {
+        (false, false) => Edges::None,
+        (true, false) => Edges::Rising,
+        (false, true) => Edges::Falling,
+        (true, true) => Edges::Both,
     }
 }
 
-/// The configuration of a request of one line; an output starts with `value`.
-fn config(flags: LineFlags, value: bool) -> LineConfig {
-    let mut config = LineConfig { flags, ..LineConfig::default() };
-    if flags.contains(LineFlags::OUTPUT) {
-        config.add_values(&LineValues::from_slice(&[value]));
+/// The configuration of a request of one line: without any flag, the line is left as it is.
+fn config(setup: Setup, wiring: Wiring) -> LineConfig {
+    let direction = match setup {
+        Setup::Released | Setup::Left => LineFlags::empty(),
+        Setup::Output(_) => LineFlags::OUTPUT,
+        Setup::Input(Edges::None) => LineFlags::INPUT,
+        Setup::Input(Edges::Rising) => LineFlags::INPUT | LineFlags::EDGE_RISING,
+        Setup::Input(Edges::Falling) => LineFlags::INPUT | LineFlags::EDGE_FALLING,
+        Setup::Input(Edges::Both) => LineFlags::INPUT | LineFlags::EDGE_RISING | LineFlags::EDGE_FALLING,
+    };
+    let mut config = LineConfig { flags: direction | wiring.flags(direction), ..LineConfig::default() };
+    match setup {
+        // The value comes with the direction: an output never starts with another.
+        Setup::Output(value) => config.add_values(&LineValues::from_slice(&[value])),
+        Setup::Input(_) => {
+            if let Some(period) = wiring.debounce_us {
+                config.add_debounce(period.get(), ONE_LINE);
+            }
+        }
+        Setup::Released | Setup::Left => {}
     }
     config
+}
+
+/// The debounce period that a line has, in microseconds.
+fn debounce_us(info: &LineInfo) -> Option<NonZero<u32>> {
+    let attributes = info.attrs.0.iter().take(usize::try_from(info.num_attrs).unwrap_or(0));
+    attributes
+        .filter_map(|attribute| match attribute.to_value() {
+            Some(LineAttributeValue::DebouncePeriod(period)) => NonZero::new(period),
+            _ => None,
+        })
+        .next()
 }
 
 fn read_value(file: &File) -> io::Result<bool> {
@@ -292,7 +326,7 @@ impl Lines for LinuxLines {
         let watcher = self.watcher.clone();
         let pin = self.pin(line)?;
         let was_held = pin.held.is_some();
-        let (flags, value) = flags(setup);
+        let config = config(setup, pin.wiring);
         match (&mut pin.held, setup) {
             (Some(Held { setup: Setup::Output(_), .. }), Setup::Left) => {}
             (None, Setup::Released | Setup::Left) => {}
@@ -306,12 +340,12 @@ impl Lines for LinuxLines {
             }
             (Some(held), _) => {
                 if held.setup != setup {
-                    set_line_config(&held.file, config(flags, value)).map_err(Failure)?;
+                    set_line_config(&held.file, config).map_err(Failure)?;
                     held.setup = setup;
                 }
             }
             (None, _) => {
-                let file = pin.chip.request(pin.offset, flags, value)?;
+                let file = pin.chip.request(pin.offset, config)?;
                 if let Some(watcher) = &watcher {
                     watcher.add(&file, u32::from(line))?;
                 }
@@ -329,7 +363,7 @@ impl Lines for LinuxLines {
         match &pin.held {
             Some(held) => read_value(&held.file),
             // As it is: no flag, so that looking does not change the line.
-            None => read_value(&pin.chip.request(pin.offset, LineFlags::empty(), false)?),
+            None => read_value(&pin.chip.request(pin.offset, LineConfig::default())?),
         }
     }
 
@@ -398,9 +432,8 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
 
-    use gpiocdev_uapi::v2::LineAttributeValue;
-
     use super::*;
+    use crate::gpio::wiring::{Bias, Drive};
 
     /// A sysfs with these chips, of which the first is at a node of the device tree.
     fn sysfs(names: &[&str]) -> (tempfile::TempDir, Sysfs) {
@@ -514,7 +547,8 @@ mod tests {
         assert_eq!(complaint(&["soc:4294967295"]), "--line soc:4294967295: /dev/gpiochip0 has lines 0 to 7");
         // By the same name, and by another.
         for again in ["soc:3=b", "gpiochip0:3", "/gpio@1000:3"] {
-            let expected = format!("--line {again}: line 3 of /dev/gpiochip0 is given twice");
+            let place = again.trim_end_matches("=b");
+            let expected = format!("--line {place}: line 3 of /dev/gpiochip0 is given twice");
             assert_eq!(complaint(&["soc:3=a", "gpiochip1:3", again]), expected);
         }
     }
@@ -551,21 +585,52 @@ mod tests {
             (Setup::Input(Edges::Both), LineFlags::INPUT | LineFlags::EDGE_RISING | LineFlags::EDGE_FALLING),
         ];
         for (setup, expected) in cases {
-            let (flags, value) = flags(setup);
-            assert_eq!(flags, expected);
-            assert_eq!(config(flags, value).num_attrs, 0);
+            let config = config(setup, Wiring::default());
+            assert_eq!((config.flags, config.num_attrs), (expected, 0));
         }
         for level in [false, true] {
-            let (flags, value) = flags(Setup::Output(level));
-            assert_eq!((flags, value), (LineFlags::OUTPUT, level));
-            // The value comes with the direction: an output never starts with another.
-            let config = config(flags, value);
-            let LineAttributeValue::Values(bits) = config.attr(0).attr.to_value().expect("an attribute")
-            else {
-                panic!("values")
-            };
-            assert_eq!((config.num_attrs, config.attr(0).mask, bits), (1, 1, u64::from(level)));
+            let config = config(Setup::Output(level), Wiring::default());
+            assert_eq!(config.flags, LineFlags::OUTPUT);
+            assert_eq!(attributes(&config), [LineAttributeValue::Values(u64::from(level))]);
         }
+    }
+
+    fn attributes(config: &LineConfig) -> Vec<LineAttributeValue> {
+        let used = config.attrs.0.iter().take(config.num_attrs as usize);
+        used.map(|attribute| {
+            assert_eq!(attribute.mask, ONE_LINE);
+            attribute.attr.to_value().expect("an attribute")
+        })
+        .collect()
+    }
+
+    #[test]
+    fn the_circuit_of_a_line_is_part_of_each_configuration() {
+        let debounce_us = NonZero::new(5000);
+        let wiring = Wiring { bias: Some(Bias::PullUp), drive: Drive::OpenSource, debounce_us };
+        for edges in [Edges::None, Edges::Rising, Edges::Falling, Edges::Both] {
+            let (plain, wired) =
+                (config(Setup::Input(edges), Wiring::default()), config(Setup::Input(edges), wiring));
+            assert_eq!(wired.flags, plain.flags | LineFlags::BIAS_PULL_UP);
+            assert_eq!(attributes(&wired), [LineAttributeValue::DebouncePeriod(5000)]);
+        }
+        let output = config(Setup::Output(true), wiring);
+        assert_eq!(output.flags, LineFlags::OUTPUT | LineFlags::OPEN_SOURCE | LineFlags::BIAS_PULL_UP);
+        assert_eq!(attributes(&output), [LineAttributeValue::Values(1)]);
+        let released = config(Setup::Released, wiring);
+        assert_eq!((released.flags, released.num_attrs), (LineFlags::empty(), 0));
+    }
+
+    #[test]
+    fn edges_and_debouncing_are_read_back_from_the_kernel() {
+        for edges in [Edges::None, Edges::Rising, Edges::Falling, Edges::Both] {
+            assert_eq!(super::edges(config(Setup::Input(edges), Wiring::default()).flags), edges);
+        }
+        let mut info = LineInfo::default();
+        assert_eq!(debounce_us(&info), None);
+        info.attr_mut(0).set_debounce_period_us(7);
+        info.num_attrs = 1;
+        assert_eq!(debounce_us(&info), NonZero::new(7));
     }
 
     #[test]

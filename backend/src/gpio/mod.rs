@@ -24,5 +24,6 @@ pub mod safe;
 pub mod sim;
 pub mod spec;
 mod state;
+pub mod wiring;
 
 pub use arguments::Arguments;
