@@ -128,10 +128,16 @@ pub struct Line {
     pub chip: Spanned<String>,
     /// Its number there.
     pub line: Spanned<i64>,
-    /// Its name in the guest.
-    pub name: Spanned<String>,
+    /// Its name in the guest, if it has one.
+    pub name: Option<Spanned<String>>,
     /// What becomes of it when no driver uses it.
     pub safe: Option<Safe>,
+    /// The resistor that its controller connects.
+    pub bias: Option<Bias>,
+    /// How it is driven, as an output.
+    pub drive: Option<Drive>,
+    /// For so many microseconds it must keep a level, as an input, before that counts.
+    pub debounce: Option<Spanned<i64>>,
     /// That another guest uses it, too, is meant.
     pub shared: Option<Spanned<bool>>,
 }
@@ -155,6 +161,57 @@ impl std::fmt::Display for Safe {
             Self::High => "1",
             Self::Stay => "stay",
         })
+    }
+}
+
+/// The resistor that a controller connects to a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bias {
+    /// To the supply.
+    PullUp,
+    /// To ground.
+    PullDown,
+    /// None.
+    Disabled,
+}
+
+/// How an output is driven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drive {
+    /// To both levels.
+    PushPull,
+    /// To low only.
+    OpenDrain,
+    /// To high only.
+    OpenSource,
+}
+
+impl Bias {
+    /// All of them, as they are written in a manifest and on the backend's command line.
+    pub const WORDS: [(&'static str, Self); 3] =
+        [("pull-up", Self::PullUp), ("pull-down", Self::PullDown), ("disabled", Self::Disabled)];
+}
+
+impl Drive {
+    /// All of them, as they are written in a manifest and on the backend's command line.
+    pub const WORDS: [(&'static str, Self); 3] =
+        [("push-pull", Self::PushPull), ("open-drain", Self::OpenDrain), ("open-source", Self::OpenSource)];
+}
+
+/// The word of `value`.
+fn word<T: Copy + PartialEq>(words: &[(&'static str, T)], value: T) -> &'static str {
+    words.iter().find(|(_, known)| *known == value).map_or("", |(word, _)| word)
+}
+
+impl std::fmt::Display for Bias {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(word(&Self::WORDS, *self))
+    }
+}
+
+impl std::fmt::Display for Drive {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(word(&Self::WORDS, *self))
     }
 }
 

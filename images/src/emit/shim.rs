@@ -53,11 +53,33 @@ fn i2c(adapter: &Hardware, targets: &[Target]) -> Vec<String> {
 fn gpio(lines: &[(&Hardware, &Line)]) -> Vec<String> {
     let mut words = vec![BACKEND.to_owned(), "gpio".to_owned()];
     for (chip, line) in lines {
-        words.push("--line".to_owned());
-        let safe = line.safe.map(|safe| format!(",safe={safe}")).unwrap_or_default();
-        words.push(format!("{}:{}={}{safe}", path(chip), line.line.value, line.name.value));
+        words.extend(["--line".to_owned(), line_argument(chip, line)]);
     }
     words
+}
+
+/// A line as the backend's command line has it: `CHIP:OFFSET[=NAME][,OPTION]...`.
+fn line_argument(chip: &Hardware, line: &Line) -> String {
+    let mut word = format!("{}:{}", escape(&path(chip)), line.line.value);
+    if let Some(name) = &line.name {
+        word.push('=');
+        word.push_str(&escape(&name.value));
+    }
+    let options = [
+        ("safe", line.safe.map(|safe| safe.to_string())),
+        ("bias", line.bias.map(|bias| bias.to_string())),
+        ("drive", line.drive.map(|drive| drive.to_string())),
+        ("debounce-us", line.debounce.as_ref().map(|period| period.value.to_string())),
+    ];
+    for (option, value) in options {
+        word.extend(value.map(|value| format!(",{option}={value}")));
+    }
+    word
+}
+
+/// A chip or a name as the backend's command line has it: a backslash before what would otherwise end it.
+fn escape(text: &str) -> String {
+    text.replace('\\', r"\\").replace(',', r"\,").replace('=', r"\=")
 }
 
 /// The hardware's path in the driver domain's device tree, by which its backend finds it.

@@ -7,9 +7,10 @@ use toml_span::value::{Value, ValueInner};
 use toml_span::{DeserError, Deserialize, Spanned};
 
 use super::{
-    Domain, DriverDomain, ExtraFile, Gpio, Guest, I2c, Line, Manifest, Placement, Property, Safe, Target,
+    Bias, Domain, Drive, DriverDomain, ExtraFile, Gpio, Guest, I2c, Line, Manifest, Placement, Property,
+    Safe, Target,
 };
-use crate::spanned::{Named, custom, finish};
+use crate::spanned::{Named, choice, custom, finish};
 
 impl<'de> Deserialize<'de> for Manifest {
     fn deserialize(value: &mut Value<'de>) -> Result<Self, DeserError> {
@@ -103,10 +104,25 @@ impl<'de> Deserialize<'de> for Line {
         let mut table = TableHelper::new(value)?;
         let chip = table.required("chip");
         let line = table.required("line");
-        let name = table.required("name");
+        let name = table.optional("name");
         let safe = table.optional("safe");
+        let bias = table.optional("bias");
+        let drive = table.optional("drive");
+        let debounce = table.optional("debounce-us");
         let shared = table.optional("shared");
-        finish!(table, Self { chip: chip?, line: line?, name: name?, safe, shared })
+        finish!(table, Self { chip: chip?, line: line?, name, safe, bias, drive, debounce, shared })
+    }
+}
+
+impl<'de> Deserialize<'de> for Bias {
+    fn deserialize(value: &mut Value<'de>) -> Result<Self, DeserError> {
+        choice(value, &Self::WORDS)
+    }
+}
+
+impl<'de> Deserialize<'de> for Drive {
+    fn deserialize(value: &mut Value<'de>) -> Result<Self, DeserError> {
+        choice(value, &Self::WORDS)
     }
 }
 

@@ -17,6 +17,9 @@ const ADDRESSES: std::ops::RangeInclusive<i64> = 0x08..=0x77;
 /// For how many microseconds a backend may look for the next request: it takes no more.
 const BUSY_POLL: std::ops::RangeInclusive<i64> = 0..=1000;
 
+/// For how many microseconds a backend may wait for an input to keep its level: it takes no more.
+const DEBOUNCE: std::ops::RangeInclusive<i64> = 1..=1_000_000;
+
 /// What the builder writes itself into the node of a target.
 const OWN_PROPERTIES: [&str; 2] = ["compatible", "reg"];
 
@@ -163,6 +166,14 @@ fn line_itself(line: &Line, manifest: &Manifest, board: &Board, found: &mut Vec<
         let title = format!("`{}` has no line {}", line.chip.value, line.line.value);
         let help = format!("write a line from 0 to {}", count.saturating_sub(1));
         found.push(Diagnostic::new(line.line.span, title, "out of range").help(help));
+    }
+    if let Some(Spanned { value, span }) = line.debounce
+        && !DEBOUNCE.contains(&value)
+    {
+        let title = format!("a line is not debounced for {value} microseconds");
+        let help =
+            format!("write from {} to {}, or leave `debounce-us` out", DEBOUNCE.start(), DEBOUNCE.end());
+        found.push(Diagnostic::new(span, title, "this time").help(help));
     }
     if let Some(Spanned { value: true, span }) = line.shared {
         found.push(

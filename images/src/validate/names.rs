@@ -32,9 +32,9 @@ pub(super) fn check(manifest: &Manifest, found: &mut Vec<Diagnostic>) {
         }
         for device in &guest.gpio {
             let mut lines = Once::new("line of this controller");
-            for line in &device.lines {
-                word(&line.name, "line", found);
-                lines.see(&line.name.value, line.name.span, found);
+            for name in device.lines.iter().filter_map(|line| line.name.as_ref()) {
+                line_name(name, found);
+                lines.see(&name.value, name.span, found);
             }
         }
     }
@@ -57,6 +57,19 @@ fn guest_name(name: &Spanned<String>, found: &mut Vec<Diagnostic>) {
             Diagnostic::new(name.span, title, "used by the appliance itself")
                 .help(format!("choose another than {}", listed(RESERVED))),
         );
+    }
+}
+
+/// Virtio 1.3, 5.18.6.1: a name is 7-bit ASCII, and a zero ends it. Linux's character device has room for 31 characters.
+fn line_name(name: &Spanned<String>, found: &mut Vec<Diagnostic>) {
+    let text = name.value.as_str();
+    let is_ascii = text.bytes().all(|byte| (1..=0x7f).contains(&byte));
+    if text.is_empty() || text.len() > LONGEST || !is_ascii {
+        let title = format!("{text:?} cannot name a line");
+        let help = format!(
+            "use 1 to {LONGEST} characters of 7-bit ASCII, or leave `name` out for a line without a name"
+        );
+        found.push(Diagnostic::new(name.span, title, "not a name that a GPIO device can have").help(help));
     }
 }
 

@@ -14,6 +14,10 @@ const CHIP: &str = "gpiochip0";
 /// Lines of guest-a, and of the board's chip.
 const LED: u32 = 0;
 const BUTTON: u32 = 1;
+/// `drive = "open-drain"` in the manifest: a line of guest-b, and of the board's chip.
+const WAKE: (&str, u32) = ("4", 6);
+/// `debounce-us = 500_000` in the manifest: a line of guest-b, and of the board's chip.
+const CONTACT: (&str, u32) = ("5", 7);
 /// A line of guest-a only: the third, on another chip.
 const POWER: &str = "2";
 
@@ -79,4 +83,39 @@ pub(crate) fn the_power_button_arrives(machine: &Machine) -> Result<()> {
         let value = machine.guest_a.check(&["agent", "gpio-get", CHIP, POWER], LIMIT)?;
         Ok((value == "0").then_some(()))
     })
+}
+
+/// At high, others pull the line; the guest reads what they make of it.
+pub(crate) fn an_open_drain_is_not_driven_high(machine: &Machine) -> Result<()> {
+    let (line, wire) = WAKE;
+    for value in ["1", "0", "1"] {
+        let held = machine.guest_b.start(&["agent", "gpio-hold", CHIP, line, value])?;
+        held.look_until(LIMIT, |output| output.text() == "held")?;
+        let (direction, level) = machine.gpio.line(wire)?;
+        let is_driven = direction == "output";
+        ensure!(is_driven == (value == "0"), "the guest sets {value}, and the board sees an {direction}");
+        if is_driven {
+            ensure!(level == 0, "the guest sets 0, and the board sees {level}");
+            continue;
+        }
+        machine.gpio.drive(wire, 1)?;
+        let seen = machine.gpio.line(wire)?.1;
+        machine.gpio.release(wire)?;
+        ensure!(seen == 1, "the board pulls the line up, and it is {seen}");
+    }
+    Ok(())
+}
+
+/// The contact bounces much faster than the period, and then keeps its level.
+pub(crate) fn a_bouncing_contact_is_one_edge(machine: &Machine) -> Result<()> {
+    let (line, wire) = CONTACT;
+    machine.gpio.drive(wire, 0)?;
+    expect_edges(&machine.guest_b, line, &["rising", "falling"], |place| {
+        let level = u8::from(place == 0);
+        for bounce in [level, 1 - level, level, 1 - level, level] {
+            machine.gpio.drive(wire, bounce)?;
+        }
+        Ok(())
+    })?;
+    machine.gpio.release(wire)
 }

@@ -58,6 +58,8 @@ const SCENARIOS: &[Scenario] = &[
     scenario("guest-a-drives-a-line", gpio::guest_a_drives_a_line),
     scenario("an-edge-arrives-in-guest-a", gpio::an_edge_arrives),
     scenario("the-power-button-arrives-in-guest-a", gpio::the_power_button_arrives),
+    scenario("an-open-drain-of-guest-b-is-not-driven-high", gpio::an_open_drain_is_not_driven_high),
+    scenario("a-bouncing-contact-of-guest-b-is-one-edge", gpio::a_bouncing_contact_is_one_edge),
     Scenario {
         name: "driver-domain-cannot-map-what-was-not-granted",
         run: isolation::foreign_pages,

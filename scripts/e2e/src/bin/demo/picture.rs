@@ -61,10 +61,8 @@ fn things(function: &Function<'_>) -> Vec<String> {
         Function::Gpio { lines } => {
             let line =
                 |(place, (chip, line)): (usize, &(&images::board::Hardware, &images::manifest::Line))| {
-                    format!(
-                        "GPIO   {place:<4}  {:<14} line {} of {}",
-                        line.name.value, line.line.value, chip.name
-                    )
+                    let name = line.name.as_ref().map_or("", |name| name.value.as_str());
+                    format!("GPIO   {place:<4}  {name:<14} line {} of {}", line.line.value, chip.name)
                 };
             lines.iter().enumerate().map(line).collect()
         }
