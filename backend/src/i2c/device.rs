@@ -43,6 +43,7 @@ use super::bus::{Address, Bus, Cause, Data, FEW, Failure, Message};
 use super::policy::AllowList;
 use super::request::{DATA, Direction, parse};
 use super::spec::{F_ZERO_LENGTH_REQUEST, MSG_ERR, MSG_OK};
+use super::time::LONGEST;
 use crate::chain::{Chain, Limits};
 use crate::device::{Device, QueueLimits, RING_SIZE, Refused, Stop};
 use crate::inflight::Tail;
@@ -55,19 +56,17 @@ const GROUP_WAIT: Duration = Duration::from_millis(10);
 /// The longest message that Linux takes (`i2c-dev`).
 const MESSAGE_BYTES: usize = 8192;
 
-/// The most bytes of a transaction. At 100 kHz they have the bus for 1.5 s: meanwhile other guests wait for it, whose daemons
-/// would be taken for hanging after some seconds; and the memory of a group that is being collected has a bound.
-const TRANSACTION_BYTES: usize = 2 * MESSAGE_BYTES;
-
 /// So long other requests wait to be given back when requests of one batch take their time. Not all of a batch must be slow
 /// before the frontend sees a buffer used, and gets a turn.
 const TURN: Duration = Duration::from_millis(500);
 
 /// A guest's kernel sends messages of any length that has 16 bits. One that is too long is refused, and has to be read for that:
 /// a driver takes a status that was not written for MSG_OK.
-const QUEUES: [QueueLimits; 1] =
-    [QueueLimits { size: RING_SIZE, chain: Limits { request: DATA + LONGEST, answer: LONGEST + 1 } }];
-const LONGEST: usize = u16::MAX as usize;
+const QUEUES: [QueueLimits; 1] = [QueueLimits {
+    size: RING_SIZE,
+    chain: Limits { request: DATA + SIXTEEN_BITS, answer: SIXTEEN_BITS + 1 },
+}];
+const SIXTEEN_BITS: usize = u16::MAX as usize;
 
 const TIMER: u32 = 0;
 const FIRST_OF_BUS: u32 = 1;
@@ -141,8 +140,17 @@ impl I2c {
 
     /// Whether the group is more than one transaction can be.
     fn is_too_much(&self) -> bool {
-        let bytes: usize = self.group.iter().map(Member::bytes).sum();
-        self.group.len() > self.bus.longest_transaction() || bytes > TRANSACTION_BYTES
+        let clock = self.bus.clock();
+        let time = clock.time(self.group.iter().map(Member::bytes));
+        if time > LONGEST {
+            log::warn!(
+                "a transaction of {} messages would have the bus for {time:?} at {} Hz, and {LONGEST:?} is the longest, since \
+                 others wait for it: the request fails",
+                self.group.len(),
+                clock.hertz()
+            );
+        }
+        self.group.len() > self.bus.longest_transaction() || time > LONGEST
     }
 
     /// Carries out what was collected of a group. `ended` says whether that is all of it.
@@ -309,19 +317,26 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::{Arc, Mutex};
 
+    use super::super::time::Clock;
     use super::*;
 
     /// Remembers how many messages each transaction had, and fails at a write of 0xff.
-    #[derive(Clone, Default)]
+    #[derive(Clone)]
     struct Fake {
         transactions: Arc<Mutex<Vec<usize>>>,
         /// Whether a transaction takes longer than a turn may.
         slow: Arc<AtomicBool>,
+        /// In hertz.
+        clock: u32,
     }
 
     impl Bus for Fake {
         fn longest_transaction(&self) -> usize {
             3
+        }
+
+        fn clock(&self) -> Clock {
+            Clock::new(self.clock).unwrap()
         }
 
         fn transfer(&mut self, messages: &mut [Message<'_>]) -> Result<(), Failure> {
@@ -355,7 +370,11 @@ mod tests {
     }
 
     fn device() -> (I2c, Fake) {
-        let bus = Fake::default();
+        at(100_000)
+    }
+
+    fn at(clock: u32) -> (I2c, Fake) {
+        let bus = Fake { transactions: Arc::default(), slow: Arc::default(), clock };
         (I2c::new(Box::new(bus.clone()), "0x48".parse().unwrap()).unwrap(), bus)
     }
 
@@ -389,30 +408,29 @@ mod tests {
         assert_eq!(process(&mut device, &bus, batch), (vec![MSG_ERR, MSG_OK], vec![1]), "up to its end");
     }
 
-    /// Another guest may be waiting for the bus.
+    fn long(flags: u8, length: usize) -> Chain {
+        let header = [0x90, 0, 0, 0, flags, 0, 0, 0].to_vec();
+        Chain::detached(0, &[header, vec![1; length]].concat(), 1)
+    }
+
+    /// Another guest may be waiting for the bus. What is long is a matter of time.
     #[test]
     fn a_group_that_would_have_the_bus_for_long_fails_and_is_not_cut_up() {
-        let (mut device, bus) = device();
-        let long = |flags: u8, length| {
-            let header = [0x90, 0, 0, 0, flags, 0, 0, 0].to_vec();
-            Chain::detached(0, &[header, vec![1; length]].concat(), 1)
-        };
-        let batch = vec![long(FAIL_NEXT, 8192), long(0, 8192)];
-        assert_eq!(process(&mut device, &bus, batch), (vec![MSG_OK; 2], vec![2]));
-        let batch = vec![long(FAIL_NEXT, 8192), long(FAIL_NEXT, 8192), long(0, 1), long(0, 1)];
-        let statuses = vec![MSG_ERR, MSG_ERR, MSG_ERR, MSG_OK];
-        assert_eq!(process(&mut device, &bus, batch), (statuses, vec![2, 1]));
+        for (clock, length) in [(10_000, 400), (100_000, 4096), (200_000, MESSAGE_BYTES)] {
+            let (mut device, bus) = at(clock);
+            let batch = || vec![long(FAIL_NEXT, length), long(0, length), long(0, 1)];
+            assert_eq!(process(&mut device, &bus, batch()), (vec![MSG_OK; 3], vec![2, 1]), "at {clock} Hz");
+            let (mut device, bus) = at(clock * 9 / 10);
+            let statuses = vec![MSG_ERR, MSG_ERR, MSG_OK];
+            assert_eq!(process(&mut device, &bus, batch()), (statuses, vec![1]), "slower than {clock} Hz");
+        }
     }
 
     /// Linux takes a status that nobody wrote for success.
     #[test]
     fn a_message_that_is_too_long_fails_and_is_in_its_group_all_the_same() {
         let (mut device, bus) = device();
-        let long = |flags: u8| {
-            let header = [0x90, 0, 0, 0, flags, 0, 0, 0].to_vec();
-            Chain::detached(0, &[header, vec![1; 8193]].concat(), 1)
-        };
-        let batch = vec![write(FAIL_NEXT, 1), long(0), write(0, 2)];
+        let batch = vec![write(FAIL_NEXT, 1), long(0, 8193), write(0, 2)];
         assert_eq!(process(&mut device, &bus, batch), (vec![MSG_ERR, MSG_ERR, MSG_OK], vec![1]));
         let read = Chain::detached(0, &[0x90, 0, 0, 0, 2, 0, 0, 0], 8194);
         assert_eq!(process(&mut device, &bus, vec![read]), (vec![MSG_ERR], vec![1]));

@@ -15,6 +15,7 @@ pub mod policy;
 mod request;
 pub mod sim;
 mod spec;
+pub mod time;
 
 use clap::Args;
 use confinement::role::backend::Hardware;

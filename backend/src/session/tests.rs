@@ -20,6 +20,7 @@ use crate::gpio::sim::{Board, SimLines};
 use crate::i2c::bus::{Bus, Data, Failure, Message};
 use crate::i2c::device::I2c;
 use crate::i2c::policy::AllowList;
+use crate::i2c::time::Clock;
 use crate::sim::board::GpioChip;
 use crate::sim::journal::Journal;
 
@@ -136,6 +137,9 @@ struct Sevens;
 impl Bus for Sevens {
     fn longest_transaction(&self) -> usize {
         42
+    }
+    fn clock(&self) -> Clock {
+        Clock::STANDARD
     }
     fn transfer(&mut self, messages: &mut [Message<'_>]) -> std::result::Result<(), Failure> {
         for message in messages {
@@ -258,6 +262,9 @@ struct Counted {
 impl Bus for Counted {
     fn longest_transaction(&self) -> usize {
         42
+    }
+    fn clock(&self) -> Clock {
+        Clock::STANDARD
     }
     fn transfer(&mut self, messages: &mut [Message<'_>]) -> std::result::Result<(), Failure> {
         self.transactions.lock().unwrap().push(messages.len());
