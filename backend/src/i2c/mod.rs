@@ -3,9 +3,9 @@
 //! The virtio I2C adapter device (virtio 1.3, 5.16).
 //!
 //! ```text
-//!  chain ─▶ request ─▶ policy ─▶ device ─▶ Bus ─┬▶ linux  an adapter of the kernel
-//!           (spec)     each      groups         └▶ sim    a model of a board
-//!                      message   into transactions
+//!  chain ─▶ request ─▶ policy ─▶ device ─▶ transaction ─▶ Bus ─┬▶ linux  an adapter of the kernel
+//!           (spec)     each      groups    (time)              └▶ sim    a model of a board
+//!                      message             beside the device
 //! ```
 
 pub mod bus;
@@ -16,6 +16,7 @@ mod request;
 pub mod sim;
 mod spec;
 pub mod time;
+mod transaction;
 
 use clap::Args;
 use confinement::role::backend::Hardware;

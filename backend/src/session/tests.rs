@@ -304,19 +304,41 @@ fn a_group_is_not_cut_up_when_its_rest_is_in_the_ring() {
 }
 
 #[test]
-fn what_waits_for_its_turn_when_a_queue_stops_fails() {
+fn what_waits_for_the_bus_when_a_queue_stops_fails() {
     let (mut served, transactions) = counted(true);
     served.offer(&[(LAST, 1); 3]);
     served.backend.kicked(0);
-    served.backend.work();
-    assert_eq!(
-        (served.used(), served.backend.is_pending()),
-        (1, true),
-        "the first comes back before the others"
-    );
+    let slow = served.backend.begin().unwrap();
+    slow.run();
+    let next = served.backend.go_on().unwrap();
+    assert_eq!(served.used(), 1, "the first, which was slow, comes back before the others");
     served.backend.stop_ring(0).unwrap();
-    assert_eq!((&*transactions.lock().unwrap(), served.used()), (&vec![1], 3));
-    assert_eq!((served.answer(), served.backend.is_pending()), (1, false));
+    assert_eq!((served.used(), served.answer()), (3, 1));
+    // The daemon's other thread may be about to begin with it.
+    next.run();
+    assert!(served.backend.go_on().is_none());
+    assert_eq!(*transactions.lock().unwrap(), [1]);
+}
+
+/// A group that waits for the bus, and the requests behind it, are back when the driver has its queue stopped, and never reach
+/// the bus. The transaction on the bus is waited for.
+#[test]
+fn what_is_on_the_bus_when_a_queue_stops_has_its_answer() {
+    let (mut served, transactions) = counted(true);
+    served.offer(&[(LAST, 1); 2]);
+    served.backend.kicked(0);
+    let slow = served.backend.begin().unwrap();
+    let on_bus = std::thread::spawn(move || slow.run());
+    while transactions.lock().unwrap().is_empty() {
+        std::thread::yield_now();
+    }
+    served.backend.stop_ring(0).unwrap();
+    let status = |index: u64| {
+        let at = GuestAddress(BUFFERS + APART * (2 * index + 1));
+        served.backend.session.memory.map().read_obj::<u8>(at).unwrap()
+    };
+    assert_eq!((served.used(), status(0), status(1)), (2, 0, 1));
+    on_bus.join().unwrap();
 }
 
 /// What it still has of the ring comes back first, be it in another turn.
@@ -329,11 +351,14 @@ fn the_frontend_hears_of_a_ring_when_the_rest_of_a_slow_batch_is_back() {
     served.write(AVAILABLE + 4 + 2 * u64::from(served.available), &SIZE.to_le_bytes());
     served.write(AVAILABLE + 2, &(served.available + 1).to_le_bytes());
     served.backend.kicked(0);
-    let mut turn = || {
-        served.backend.work();
-        (served.used(), err.read(&mut [0; 8]).is_ok())
-    };
-    assert_eq!([turn(), turn()], [(1, false), (3, true)]);
+    let mut work = served.backend.begin();
+    let mut seen = Vec::new();
+    while let Some(next) = work {
+        next.run();
+        work = served.backend.go_on();
+        seen.push((served.used(), err.read(&mut [0; 8]).is_ok()));
+    }
+    assert_eq!(seen, [(1, false), (1, false), (3, true)]);
 }
 
 /// The first driver has no use for event indices, and the second one wants to hear of another chain than its first.
