@@ -51,6 +51,7 @@ use super::request::{DATA, Direction, parse};
 use super::spec::{F_ZERO_LENGTH_REQUEST, MSG_ERR, MSG_OK};
 use super::time::{Clock, LONGEST, PATIENCE};
 use super::transaction::Transaction;
+use super::turn::Turn;
 use crate::chain::{Chain, Limits};
 use crate::device::{Device, QueueLimits, RING_SIZE, Refused, Stop, Work};
 use crate::inflight::Tail;
@@ -109,16 +110,16 @@ struct Allowed {
 }
 
 impl I2c {
-    /// A device that gives its guest those addresses of `bus` that `policy` allows.
+    /// A device that gives its guest those addresses of `bus` that `policy` allows, and uses the bus in its `turn`.
     ///
     /// # Errors
     /// When the kernel has no timer left.
-    pub fn new(bus: Box<dyn Bus>, policy: AllowList) -> io::Result<Self> {
+    pub fn new(bus: Box<dyn Bus>, policy: AllowList, turn: Option<Turn>) -> io::Result<Self> {
         let timer =
             timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
         let (longest, clock) = (bus.longest_transaction(), bus.clock());
         Ok(Self {
-            transaction: Arc::new(Transaction::new(bus)),
+            transaction: Arc::new(Transaction::new(bus, turn)),
             longest,
             clock,
             policy,
@@ -469,7 +470,7 @@ mod tests {
 
     fn at(clock: u32) -> (I2c, Fake) {
         let bus = Fake { transactions: Arc::default(), clock };
-        (I2c::new(Box::new(bus.clone()), "0x48".parse().unwrap()).unwrap(), bus)
+        (I2c::new(Box::new(bus.clone()), "0x48".parse().unwrap(), None).unwrap(), bus)
     }
 
     /// Carries out what the device gives to the bus.

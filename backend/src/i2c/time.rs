@@ -2,13 +2,15 @@
 
 //! How long a transaction has the bus, and how long one may wait for it.
 //!
-//! All guests of an adapter wait in one queue of the kernel, each with one transaction at a time, and the queue is first come,
-//! first served. So the longest that a transaction waits is the longest that each of the others takes:
+//! All guests of an adapter wait in one queue of the kernel, each with one transaction at most (see [`Turn`]), and the queue is
+//! first come, first served. So the longest that a transaction waits is the longest that each of the others takes:
 //!
 //! ```text
 //!   others before it  ×  (the longest that its bytes have the bus  +  what an adapter adds that cannot go on)
 //!        OTHERS       ×  (             LONGEST                     +                 STUCK                  )
 //! ```
+//!
+//! [`Turn`]: super::turn::Turn
 
 use std::time::Duration;
 

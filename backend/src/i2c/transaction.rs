@@ -3,7 +3,7 @@
 //! The transaction that the device has given to its bus.
 //!
 //! ```text
-//!   Idle ── give ──▶ Waits ── it is taken up ──▶ OnBus ── the bus is done ──▶ Done ── result ──▶ Idle
+//!   Idle ── give ──▶ Waits ── it is this guest's turn ──▶ OnBus ── the bus is done ──▶ Done ── result ──▶ Idle
 //!    ▲                 │                                    │
 //!    └───── end ───────┘                                    └─ end waits for it, though not for ever
 //! ```
@@ -20,6 +20,7 @@ use smallvec::SmallVec;
 use super::bus::{Address, Bus, Data, FEW, Failure, Message};
 use super::request::Direction;
 use super::time::GIVEN_UP;
+use super::turn::Turn;
 use crate::device::Work;
 
 /// A buffer that is no longer than this is kept for the next transaction.
@@ -40,6 +41,7 @@ pub(super) struct Transaction {
     changed: Condvar,
     /// Whoever changes the phase from or to `OnBus` has it in between.
     content: Mutex<Content>,
+    turn: Option<Turn>,
 }
 
 struct Content {
@@ -56,9 +58,9 @@ struct Part {
 }
 
 impl Transaction {
-    pub(super) fn new(bus: Box<dyn Bus>) -> Self {
+    pub(super) fn new(bus: Box<dyn Bus>, turn: Option<Turn>) -> Self {
         let content = Content { bus, parts: SmallVec::new(), bytes: Vec::new() };
-        Self { phase: Mutex::new(Phase::Idle), changed: Condvar::new(), content: Mutex::new(content) }
+        Self { phase: Mutex::new(Phase::Idle), changed: Condvar::new(), content: Mutex::new(content), turn }
     }
 
     fn phase(&self) -> MutexGuard<'_, Phase> {
@@ -154,10 +156,11 @@ impl Transaction {
 
 impl Work for Transaction {
     fn run(&self) {
+        // Others of this guest may have the turn, and it may be given up meanwhile.
+        let _turn = self.turn.as_ref().map(Turn::wait);
         let mut content = self.content();
         {
             let mut phase = self.phase();
-            // It may have been given up.
             if *phase != Phase::Waits {
                 return;
             }
@@ -232,8 +235,8 @@ mod tests {
         fn event(&mut self, _: u32) {}
     }
 
-    fn submitted(bus: Taken) -> Arc<Transaction> {
-        let transaction = Transaction::new(Box::new(bus));
+    fn submitted(bus: Taken, turn: Option<Turn>) -> Arc<Transaction> {
+        let transaction = Transaction::new(Box::new(bus), turn);
         transaction.clear();
         let address = Address::SevenBit(0x50);
         transaction.add_write(address, &[0x10]);
@@ -250,7 +253,7 @@ mod tests {
     #[test]
     fn its_bytes_are_there_when_it_is_over() {
         let (go_on, wait) = channel();
-        let transaction = submitted(Taken(wait));
+        let transaction = submitted(Taken(wait), None);
         go_on.send(()).unwrap();
         assert!(transaction.waits() && transaction.deadline().is_none());
         run(&transaction).join().unwrap();
@@ -263,7 +266,7 @@ mod tests {
     #[test]
     fn one_that_is_on_the_bus_is_given_some_patience_and_some_time() {
         let (go_on, wait) = channel();
-        let transaction = submitted(Taken(wait));
+        let transaction = submitted(Taken(wait), None);
         let before = Instant::now();
         let running = run(&transaction);
         while transaction.waits() {
@@ -274,6 +277,22 @@ mod tests {
         assert!(!transaction.is_idle(), "the bus is not free yet");
         go_on.send(()).unwrap();
         assert_eq!(transaction.end(Duration::MAX), Some(Ok(())));
+        running.join().unwrap();
+        assert!(transaction.is_idle());
+    }
+
+    /// Ten others of the same guest may come first: a driver that stops its queue does not wait for them.
+    #[test]
+    fn one_that_waits_for_its_turn_can_be_given_up() {
+        let root = tempfile::tempdir().unwrap();
+        let open = || Turn::open(root.path(), "i2c-0").unwrap();
+        let (other, (_go_on, wait)) = (open(), channel());
+        let others = other.wait();
+        let transaction = submitted(Taken(wait), Some(open()));
+        let running = run(&transaction);
+        assert_eq!(transaction.end(Duration::MAX), None);
+        drop(others);
+        // The bus would wait for a word that does not come.
         running.join().unwrap();
         assert!(transaction.is_idle());
     }

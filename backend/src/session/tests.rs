@@ -157,7 +157,7 @@ impl Bus for Sevens {
 
 #[test]
 fn a_steady_flow_of_i2c_requests_allocates_nothing() {
-    let device = I2c::new(Box::new(Sevens), "0x50".parse::<AllowList>().unwrap()).unwrap();
+    let device = I2c::new(Box::new(Sevens), "0x50".parse::<AllowList>().unwrap(), None).unwrap();
     let mut served = Served::new(device);
     // A register read: the register's number, FAIL_NEXT; then two bytes with a repeated start.
     let requests: [(&[u8], u32); 2] =
@@ -184,7 +184,7 @@ fn a_steady_flow_of_gpio_requests_allocates_nothing() {
 #[test]
 fn while_its_rings_are_polled_a_driver_need_not_kick() {
     let request: [(&[u8], u32); 1] = [(&[0xa0, 0, 0, 0, 2, 0, 0, 0], 3)];
-    let device = I2c::new(Box::new(Sevens), "0x50".parse::<AllowList>().unwrap()).unwrap();
+    let device = I2c::new(Box::new(Sevens), "0x50".parse::<AllowList>().unwrap(), None).unwrap();
     let mut served = Served::new(device);
     served.send(&request);
     assert!(served.wants_kicks());
@@ -219,7 +219,7 @@ fn the_frontend_hears_of_a_ring_that_is_not_usable() {
     };
     let request: [(&[u8], u32); 1] = [(&[0xa0, 0, 0, 0, 2, 0, 0, 0], 3)];
     for wrong in [far_ahead, no_descriptor] {
-        let device = I2c::new(Box::new(Sevens), "0x50".parse::<AllowList>().unwrap()).unwrap();
+        let device = I2c::new(Box::new(Sevens), "0x50".parse::<AllowList>().unwrap(), None).unwrap();
         let mut served = Served::new(device);
         let mut err = File::from(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap());
         let given = err.try_clone().unwrap();
@@ -242,7 +242,7 @@ fn the_frontend_hears_of_a_ring_that_is_not_usable() {
 /// All that was taken before is given back by then, so that the driver can still have it.
 #[test]
 fn what_was_taken_of_a_ring_that_fails_comes_back_first() {
-    let device = I2c::new(Box::new(Sevens), "0x50".parse::<AllowList>().unwrap()).unwrap();
+    let device = I2c::new(Box::new(Sevens), "0x50".parse::<AllowList>().unwrap(), None).unwrap();
     let mut served = Served::new(device);
     served.offer(&[(&[0xa0, 0, 0, 0, 2, 0, 0, 0], 3)]);
     served.write(AVAILABLE + 4 + 2 * u64::from(served.available), &SIZE.to_le_bytes());
@@ -282,7 +282,7 @@ impl Bus for Counted {
 fn counted(is_slow: bool) -> (Served, Arc<Mutex<Vec<usize>>>) {
     let bus = Counted { is_slow, ..Counted::default() };
     let transactions = Arc::clone(&bus.transactions);
-    let device = I2c::new(Box::new(bus), "0x50".parse::<AllowList>().unwrap()).unwrap();
+    let device = I2c::new(Box::new(bus), "0x50".parse::<AllowList>().unwrap(), None).unwrap();
     (Served::new(device), transactions)
 }
 
@@ -365,7 +365,7 @@ fn the_frontend_hears_of_a_ring_when_the_rest_of_a_slow_batch_is_back() {
 #[test]
 fn a_driver_is_notified_as_if_there_had_been_none_before() {
     let request: [(&[u8], u32); 1] = [(&[0xa0, 0, 0, 0, 2, 0, 0, 0], 3)];
-    let device = I2c::new(Box::new(Sevens), "0x50".parse::<AllowList>().unwrap()).unwrap();
+    let device = I2c::new(Box::new(Sevens), "0x50".parse::<AllowList>().unwrap(), None).unwrap();
     let mut served = Served::new(device);
     served.steady(&request);
     let Session { rings, memory, .. } = &mut served.backend.session;
@@ -390,7 +390,7 @@ fn a_driver_is_notified_as_if_there_had_been_none_before() {
 /// What the device writes to the used ring's flags is the available index of such a driver.
 #[test]
 fn rings_that_overlap_cost_the_queue_and_not_the_daemon() {
-    let device = I2c::new(Box::new(Sevens), "0x50".parse::<AllowList>().unwrap()).unwrap();
+    let device = I2c::new(Box::new(Sevens), "0x50".parse::<AllowList>().unwrap(), None).unwrap();
     let mut served = Served::new(device);
     let session = &mut served.backend.session;
     let ring = session.rings.first_mut().unwrap();
@@ -406,7 +406,7 @@ fn rings_that_overlap_cost_the_queue_and_not_the_daemon() {
 /// 2.7.8.2: what the driver finds there is the index, so the index was written last.
 #[test]
 fn the_used_index_is_written_after_an_answer_that_lies_there() {
-    let device = I2c::new(Box::new(Sevens), "0x50".parse::<AllowList>().unwrap()).unwrap();
+    let device = I2c::new(Box::new(Sevens), "0x50".parse::<AllowList>().unwrap(), None).unwrap();
     let mut served = Served::new(device);
     served.write(BUFFERS, &[0xa0, 0, 0, 0, 2, 0, 0, 0]);
     served.describe(0, BUFFERS, 8, NEXT);
@@ -448,7 +448,7 @@ struct Hostile {
 
 impl Hostile {
     fn new() -> Self {
-        let device = I2c::new(Box::new(Sevens), "0x50".parse::<AllowList>().unwrap()).unwrap();
+        let device = I2c::new(Box::new(Sevens), "0x50".parse::<AllowList>().unwrap(), None).unwrap();
         let mut served = Served::new(device);
         served.backend.session.rings.first_mut().unwrap().indirect = true;
         Self { served, chance: Chance(0x2545_f491_4f6c_dd1d), heads: Vec::with_capacity(SIZE.into()) }

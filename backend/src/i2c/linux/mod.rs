@@ -22,6 +22,7 @@ use self::functions::Functions;
 use self::smbus::Smbus;
 use super::bus::{Address, Bus, Cause, Data, FEW, Failure, Message};
 use super::time::Clock;
+use super::turn::Turn;
 use crate::sysfs::Sysfs;
 use crate::watch::Watcher;
 
@@ -32,6 +33,8 @@ const LONGEST_TRANSACTION: usize = 42;
 pub struct Adapter {
     functions: Functions,
     clock: Clock,
+    /// The name of the adapter that has the bus: of this one, if it is not behind a multiplexer.
+    root: String,
     way: Way,
 }
 
@@ -48,9 +51,9 @@ impl Adapter {
     pub fn open(wanted: &str) -> anyhow::Result<Self> {
         let sysfs = Sysfs::default();
         let number = locate::find(&sysfs, wanted)?;
-        let (_, frequency) = locate::bus(&sysfs, number)?;
+        let (root, frequency) = locate::bus(&sysfs, number)?;
         let clock = frequency.and_then(Clock::new).unwrap_or(Clock::STANDARD);
-        let adapter = Self::at(Path::new(&format!("/dev/i2c-{number}")), clock)?;
+        let adapter = Self::at(Path::new(&format!("/dev/i2c-{number}")), clock, root)?;
         let said = if frequency.is_some() { "" } else { ", since it does not say" };
         log::info!(
             "adapter {wanted} is {number}, at {} Hz{said}, with {:?}",
@@ -60,7 +63,20 @@ impl Adapter {
         Ok(adapter)
     }
 
-    fn at(node: &Path, clock: Clock) -> anyhow::Result<Self> {
+    /// The turns of those who name the same `directory` at this adapter.
+    ///
+    /// # Errors
+    /// When its file cannot be opened.
+    pub fn turn(&self, directory: &Path) -> anyhow::Result<Turn> {
+        Turn::open(directory, &self.root).with_context(|| {
+            format!(
+                "cannot take turns by files in {}: name another directory with --turns",
+                directory.display()
+            )
+        })
+    }
+
+    fn at(node: &Path, clock: Clock, root: String) -> anyhow::Result<Self> {
         let bus = LinuxI2CBus::new(node).map_err(io::Error::from).with_context(|| {
             format!("cannot open {}: is the kernel's i2c-dev there, and the node yours?", node.display())
         })?;
@@ -74,7 +90,7 @@ impl Adapter {
         } else {
             anyhow::bail!("{} can do neither I2C nor SMBus as a controller", node.display());
         };
-        Ok(Self { functions, clock, way })
+        Ok(Self { functions, clock, root, way })
     }
 }
 
@@ -180,7 +196,8 @@ mod tests {
     #[test]
     fn a_node_that_is_no_adapter_is_named() {
         let root = tempfile::tempdir().unwrap();
-        let complaint = |node: &Path| format!("{:#}", Adapter::at(node, Clock::STANDARD).err().unwrap());
+        let complaint =
+            |node: &Path| format!("{:#}", Adapter::at(node, Clock::STANDARD, String::new()).err().unwrap());
         // Not to be opened by anybody, whatever this test may.
         let (nothing, directory) = (root.path().join("nothing"), root.path());
         for node in [&nothing, directory] {
@@ -213,9 +230,8 @@ mod tests {
             let way = Way::Plain(LinuxI2CBus::new("/dev/null").unwrap());
             let message = |address: &Address| Message { address: *address, data: Data::Write(&[7]) };
             let mut messages: Vec<_> = addresses.iter().map(message).collect();
-            Adapter { functions, clock: Clock::STANDARD, way }
-                .transfer(&mut messages)
-                .map_err(|failure| failure.cause)
+            let (clock, root) = (Clock::STANDARD, String::new());
+            Adapter { functions, clock, root, way }.transfer(&mut messages).map_err(|failure| failure.cause)
         };
         let reached = Err(Cause::Kernel(Errno::NOTTY.raw_os_error()));
         for addresses in [&[ten][..], &[ten, seven], &[seven, ten]] {

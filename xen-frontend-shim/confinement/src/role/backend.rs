@@ -109,7 +109,11 @@ impl Backend {
         calls.allow(&[libc::SYS_memfd_create, libc::SYS_ftruncate]);
         match self.hardware {
             Hardware::Simulated => {}
-            Hardware::I2c => calls.allow_ioctls(ioctl::I2C)?,
+            Hardware::I2c => {
+                calls.allow_ioctls(ioctl::I2C)?;
+                // The turns of its guest's daemons, by a file that is open.
+                calls.allow(&[libc::SYS_flock]);
+            }
             Hardware::Gpio => calls.allow_ioctls(ioctl::GPIO)?,
         }
         if self.memory == Memory::Granted {
