@@ -7,6 +7,7 @@
 //!
 //! - its control socket, through which the frontend passes it memory, kicks and calls; a socket that it listens on;
 //! - its hardware, by the open descriptors. GPIO lines are requested of a chip that is open;
+//! - a file on which the I2C daemons of its guest lock each other out, and nobody else;
 //! - for a guest on Xen, grants: the frontend passes the descriptor of gntdev. Xen lets it reach what the guest granted.
 //!
 //! It has two threads: one answers the frontend, one works. It starts no program, opens nothing, signals nobody.
