@@ -7,9 +7,10 @@
 //!            ◀── answers ───                                              └─▶ Work: beside the backend, may be kept waiting
 //! ```
 //!
-//! A bus that is shared may keep the worker waiting for long. The frontend is answered all the same, and can stop queues. So it
-//! sees that the daemon lives; and a frontend that has no answer for seconds can take the daemon for one that hangs. Once it
-//! has asked, the daemon also watches over the worker, and ends if that is kept waiting for longer than others can be the reason.
+//! A bus that is shared may keep the worker waiting for long. The frontend is answered all the same, and can
+//! stop queues. So it sees that the daemon lives; and a frontend that has no answer for seconds can take the
+//! daemon for one that hangs. Once it has asked, the daemon also watches over the worker, and ends if that is
+//! kept waiting for longer than others can be the reason.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -65,8 +66,8 @@ struct Shared {
     /// Has the worker look at the queues.
     wake: Arc<OwnedFd>,
     backend: Arc<Mutex<Backend>>,
-    /// Taken before the backend, by the one who wants it next: so a thread that takes the backend again and again does not keep the
-    /// other from it.
+    /// Taken before the backend, by the one who wants it next: so a thread that takes the backend again and
+    /// again does not keep the other from it.
     door: Arc<Mutex<()>>,
 }
 
@@ -188,14 +189,15 @@ fn tell_end(error: &Error) {
     }
 }
 
-/// Waits until the frontend has written, or left. Work that was under way at the beginning must not take too long meanwhile.
+/// Waits until the frontend has written, or left. Work that was under way at the beginning must not take too
+/// long meanwhile.
 fn wait_for_message(shared: &Shared, socket: &UnixStream) -> io::Result<()> {
     loop {
         let (deadline, now) = (shared.backend().deadline(), Instant::now());
         if deadline.is_some_and(|deadline| deadline <= now) {
             return Err(io::Error::new(
                 io::ErrorKind::TimedOut,
-                "the kernel does not come back from a request to the hardware, and others that use it cannot be the reason",
+                "the kernel does not come back from a request to the hardware, and others cannot be the reason",
             ));
         }
         let timeout = deadline.map(|deadline| deadline - now).and_then(|left| left.try_into().ok());
@@ -254,8 +256,8 @@ impl Worker {
             }
             Token::Kick(queue) => {
                 let mut backend = self.shared.backend();
-                // The descriptor that was readable may be gone. Reading another one could take for ever; if that is
-                // readable, it will be seen.
+                // The descriptor that was readable may be gone. Reading another one could take for ever; if
+                // that is readable, it will be seen.
                 if backend.kicks() == kicks {
                     backend.kicked(queue);
                 }
@@ -291,8 +293,8 @@ impl Worker {
             self.work();
             let until = end.min(Instant::now() + self.busy_poll);
             while !self.shared.backend().is_pending() && Instant::now() < until {
-                // Whoever else wants this processor goes first: the shim may have the guest's interrupt handler to answer, and before
-                // that the guest sends nothing.
+                // Whoever else wants this processor goes first: the shim may have the guest's interrupt
+                // handler to answer, and before that the guest sends nothing.
                 thread::yield_now();
                 self.shared.backend().look();
             }

@@ -18,9 +18,9 @@ use crate::watch::Watcher;
 
 /// One virtio device, served to one frontend after another.
 ///
-/// One method is called at a time, and none may wait for the hardware of others, as a bus that they share: that is
-/// [`Work`], beside which the methods are called. None may fail for what a guest wrote: a bad request is answered with an
-/// error in its chain.
+/// One method is called at a time, and none may wait for the hardware of others, as a bus that they share:
+/// that is [`Work`], beside which the methods are called. None may fail for what a guest wrote: a bad request
+/// is answered with an error in its chain.
 pub trait Device: Send {
     /// The limits of each queue; their number is the number of queues.
     fn queues(&self) -> &'static [QueueLimits];
@@ -41,8 +41,8 @@ pub trait Device: Send {
     /// into `finished`, in the order in which the guest shall see them used, or into the device.
     fn process(&mut self, queue: usize, requests: &mut Vec<Chain>, finished: &mut Vec<Chain>);
 
-    /// What is to be done next for the requests that the device has, if that may be kept waiting: the core does it while
-    /// the device serves others, and then says so by [`worked`](Self::worked).
+    /// What is to be done next for the requests that the device has, if that may be kept waiting: the core
+    /// does it while the device serves others, and then says so by [`worked`](Self::worked).
     fn work(&mut self) -> Option<Arc<dyn Work>>;
 
     /// The work that was given out last is done.

@@ -18,7 +18,8 @@ use crate::memory::Memory;
 
 /// Where a batch ends, though there is more in the ring: so much memory it may take.
 const BATCH_BYTES: usize = 16 * 1024;
-/// The same for requests without many bytes, which fail if their queue is stopped meanwhile. Few guests have as many in flight.
+/// The same for requests without many bytes, which fail if their queue is stopped meanwhile. Few guests have
+/// as many in flight.
 const BATCH_CHAINS: usize = 16;
 
 /// A ring as the frontend set it up, with its two event descriptors.

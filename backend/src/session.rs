@@ -24,8 +24,8 @@ use crate::memory::Memory;
 use crate::queue::Ring;
 use crate::watch::Watcher;
 
-/// So long chains that are finished wait for others of their batch, lest each cost an interrupt. On a slow bus they do not wait for
-/// all of them: the frontend expects to see some used.
+/// So long chains that are finished wait for others of their batch, lest each cost an interrupt. On a slow
+/// bus they do not wait for all of them: the frontend expects to see some used.
 const TURN: Duration = Duration::from_millis(500);
 
 /// A device and the frontend it is served to.
@@ -157,7 +157,8 @@ impl Backend {
         }
     }
 
-    /// Changes with each kick descriptor that comes or goes: what was found readable before may be another now.
+    /// Changes with each kick descriptor that comes or goes: what was found readable before may be another
+    /// now.
     pub(crate) fn kicks(&self) -> u64 {
         self.kicks
     }
@@ -174,8 +175,9 @@ impl Backend {
         self.device.deadline()
     }
 
-    /// One turn of every queue that has something: takes all, has the device process it, and completes what is finished. What
-    /// it returns is to be done next, without the backend, and [`go_on`](Self::go_on) is to be called then.
+    /// One turn of every queue that has something: takes all, has the device process it, and completes what
+    /// is finished. What it returns is to be done next, without the backend, and [`go_on`](Self::go_on) is to
+    /// be called then.
     pub(crate) fn begin(&mut self) -> Option<Arc<dyn Work>> {
         let Self { device, session, requests, finished, .. } = self;
         for (index, ring) in session.rings.iter_mut().enumerate() {
@@ -193,14 +195,15 @@ impl Backend {
         self.next()
     }
 
-    /// Something happened on a descriptor that the device watches as `token`. To be called when what the driver sent before
-    /// that is done: a timer says that nothing has come.
+    /// Something happened on a descriptor that the device watches as `token`. To be called when what the
+    /// driver sent before that is done: a timer says that nothing has come.
     pub(crate) fn event(&mut self, token: u32) -> Option<Arc<dyn Work>> {
         self.device.event(token, &mut self.finished);
         self.next()
     }
 
-    /// What the device has to do next. What it has finished is given back when there is nothing, or [`TURN`] is over.
+    /// What the device has to do next. What it has finished is given back when there is nothing, or [`TURN`]
+    /// is over.
     fn next(&mut self) -> Option<Arc<dyn Work>> {
         let work = self.device.work();
         if work.is_none() {

@@ -86,7 +86,8 @@ impl Device {
         })
     }
 
-    /// A property of its node in the device tree, if that is one number (Devicetree Specification, 2.2.4: `<u32>`).
+    /// A property of its node in the device tree, if that is one number (Devicetree Specification, 2.2.4:
+    /// `<u32>`).
     #[must_use]
     pub fn cell(&self, property: &str) -> Option<u32> {
         let bytes = fs::read(self.path.join("of_node").join(property)).ok()?;

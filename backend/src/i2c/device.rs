@@ -31,8 +31,9 @@
 //!
 //! # The bus is for all
 //!
-//! Other guests wait while a transaction is on the bus, so that its time there has a bound: [`LONGEST`](super::time). A
-//! group that would take longer fails. The device does not wait for the bus: a [`Transaction`] is carried out beside it.
+//! Other guests wait while a transaction is on the bus, so that its time there has a bound:
+//! [`LONGEST`](super::time). A group that would take longer fails. The device does not wait for the bus: a
+//! [`Transaction`] is carried out beside it.
 
 use std::collections::VecDeque;
 use std::io;
@@ -110,7 +111,8 @@ struct Allowed {
 }
 
 impl I2c {
-    /// A device that gives its guest those addresses of `bus` that `policy` allows, and uses the bus in its `turn`.
+    /// A device that gives its guest those addresses of `bus` that `policy` allows, and uses the bus in its
+    /// `turn`.
     ///
     /// # Errors
     /// When the kernel has no timer left.
@@ -168,8 +170,8 @@ impl I2c {
         let time = self.clock.time(self.group.iter().map(Member::bytes));
         if time > LONGEST {
             log::warn!(
-                "a transaction of {} messages would have the bus for {time:?} at {} Hz, and {LONGEST:?} is the longest, since \
-                 others wait for it: the request fails",
+                "a transaction of {} messages would have the bus for {time:?} at {} Hz, and others wait for it: the \
+                 request fails, since {LONGEST:?} is the longest",
                 self.group.len(),
                 self.clock.hertz()
             );
@@ -545,7 +547,8 @@ mod tests {
         assert_eq!(process(&mut device, &bus, vec![write(0, 4)]), (vec![MSG_OK], vec![1]));
     }
 
-    /// It is on the bus when its driver resets the device: what comes back is not taken for the next driver's.
+    /// It is on the bus when its driver resets the device: what comes back is not taken for the next
+    /// driver's.
     #[test]
     fn what_a_former_driver_had_on_the_bus_is_not_the_next_ones() {
         let (mut device, bus) = device();

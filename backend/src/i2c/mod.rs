@@ -49,8 +49,8 @@ pub struct Arguments {
     adapter: Option<String>,
     #[command(flatten)]
     simulation: Simulation,
-    /// A directory that is the guest's own: its daemons that are given the same one use an adapter one after the other, so
-    /// that a guest with several devices on a bus does not have it more often than others
+    /// A directory that is the guest's own: its daemons that are given the same one use an adapter one after
+    /// the other, so that a guest with several devices on a bus does not have it more often than others
     #[arg(long, value_name = "DIRECTORY", requires = "adapter")]
     turns: Option<PathBuf>,
     /// Addresses that the guest may reach, as 0x48,0x50-0x57, or `any`

@@ -2,8 +2,9 @@
 
 //! How long a transaction has the bus, and how long one may wait for it.
 //!
-//! All guests of an adapter wait in one queue of the kernel, each with one transaction at most (see [`Turn`]), and the queue is
-//! first come, first served. So the longest that a transaction waits is the longest that each of the others takes:
+//! All guests of an adapter wait in one queue of the kernel, each with one transaction at most (see
+//! [`Turn`]), and the queue is first come, first served. So the longest that a transaction waits is the
+//! longest that each of the others takes:
 //!
 //! ```text
 //!   others before it  ×  (the longest that its bytes have the bus  +  what an adapter adds that cannot go on)
@@ -14,22 +15,25 @@
 
 use std::time::Duration;
 
-/// The longest that the bytes of a transaction may have the bus. In standard mode, 100 kHz, that is time for one message of
-/// the longest that Linux takes (8192 bytes, 0.74 s), with a register's number before it.
+/// The longest that the bytes of a transaction may have the bus. In standard mode, 100 kHz, that is time for
+/// one message of the longest that Linux takes (8192 bytes, 0.74 s), with a register's number before it.
 pub(super) const LONGEST: Duration = Duration::from_millis(750);
 
-/// What an adapter adds to that when the bus is stuck, or another controller has it: it waits for as long as its time-out says,
-/// and the kernel tries again for as long as that. An adapter's driver can choose the time-out; the kernel's choice is a second.
+/// What an adapter adds to that when the bus is stuck, or another controller has it: it waits for as long as
+/// its time-out says, and the kernel tries again for as long as that. An adapter's driver can choose the
+/// time-out; the kernel's choice is a second.
 const STUCK: Duration = Duration::from_secs(2);
 
 /// How many guests may wait for an adapter before this one: more than a board has.
 const OTHERS: u32 = 16;
 
-/// A transaction that has been with the kernel for so long does not come back: it waits for something else than its turn.
+/// A transaction that has been with the kernel for so long does not come back: it waits for something else
+/// than its turn.
 pub(super) const GIVEN_UP: Duration = LONGEST.saturating_add(STUCK).saturating_mul(OTHERS);
 
-/// How long a driver that stops its queue is kept waiting for a transaction that is on the bus, to learn what becomes of it: most
-/// are done by then. It is less than a frontend allows for an answer: xen-frontend-shim's limit is 5 s.
+/// How long a driver that stops its queue is kept waiting for a transaction that is on the bus, to learn what
+/// becomes of it: most are done by then. It is less than a frontend allows for an answer: xen-frontend-shim's
+/// limit is 5 s.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The clock of a bus.
@@ -54,8 +58,9 @@ impl Clock {
         self.hertz
     }
 
-    /// How long a transaction has the bus whose messages have so many bytes, if no target stretches the clock: nine bits for
-    /// each byte, a start condition and the address for each message, and a stop condition (I2C-bus specification, 3.1).
+    /// How long a transaction has the bus whose messages have so many bytes, if no target stretches the
+    /// clock: nine bits for each byte, a start condition and the address for each message, and a stop
+    /// condition (I2C-bus specification, 3.1).
     #[must_use]
     pub fn time(self, messages: impl IntoIterator<Item = usize>) -> Duration {
         // An address of ten bits has two bytes, and the first of them again before a read.

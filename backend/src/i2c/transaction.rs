@@ -8,8 +8,8 @@
 //!    └───── end ───────┘                                    └─ end waits for it, though not for ever
 //! ```
 //!
-//! A thread that may be kept waiting carries it out ([`Work::run`]), and the device stays free meanwhile. So the bytes are
-//! here, and not in the guest's chains, which the device can give back at any time.
+//! A thread that may be kept waiting carries it out ([`Work::run`]), and the device stays free meanwhile. So
+//! the bytes are here, and not in the guest's chains, which the device can give back at any time.
 
 use std::ops::Range;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -139,8 +139,8 @@ impl Transaction {
         }
     }
 
-    /// Ends it: if it has not begun it never will; if it is on the bus it has `patience` to come to its end. What it comes to
-    /// later is nobody's then.
+    /// Ends it: if it has not begun it never will; if it is on the bus it has `patience` to come to its end.
+    /// What it comes to later is nobody's then.
     pub(super) fn end(&self, patience: Duration) -> Option<Result<(), Failure>> {
         let mut phase = self.phase();
         if *phase == Phase::Waits {

@@ -2,11 +2,11 @@
 
 //! One transaction of a guest at a time, whatever number of its devices are on an adapter.
 //!
-//! The kernel serves those who wait for an adapter in the order in which they came (an rt_mutex, on which processes that are not
-//! real-time ones have one priority). A guest that has eleven devices on it would have eleven of twelve turns. So the daemons of
-//! a guest first take turns among themselves, by a lock on a file of that guest and that adapter. The kernel releases it if
-//! a daemon ends. Daemons of another guest have other files, which these cannot open, so that they can be held up by a transaction
-//! and by nothing else.
+//! The kernel serves those who wait for an adapter in the order in which they came (an rt_mutex, on which
+//! processes that are not real-time ones have one priority). A guest that has eleven devices on it would have
+//! eleven of twelve turns. So the daemons of a guest first take turns among themselves, by a lock on a file
+//! of that guest and that adapter. The kernel releases it if a daemon ends. Daemons of another guest have
+//! other files, which these cannot open, so that they can be held up by a transaction and by nothing else.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;

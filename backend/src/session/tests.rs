@@ -320,8 +320,8 @@ fn what_waits_for_the_bus_when_a_queue_stops_fails() {
     assert_eq!(*transactions.lock().unwrap(), [1]);
 }
 
-/// A group that waits for the bus, and the requests behind it, are back when the driver has its queue stopped, and never reach
-/// the bus. The transaction on the bus is waited for.
+/// A group that waits for the bus, and the requests behind it, are back when the driver has its queue
+/// stopped, and never reach the bus. The transaction on the bus is waited for.
 #[test]
 fn what_is_on_the_bus_when_a_queue_stops_has_its_answer() {
     let (mut served, transactions) = counted(true);

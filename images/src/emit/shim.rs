@@ -50,8 +50,8 @@ fn command(device: &DevicePlan<'_>, guest: &GuestPlan<'_>) -> Vec<String> {
     words
 }
 
-/// Where the backends of a guest take turns at an adapter, if more than one of them may be on it: names of the board may stand
-/// for parts of one bus.
+/// Where the backends of a guest take turns at an adapter, if more than one of them may be on it: names of
+/// the board may stand for parts of one bus.
 fn turns(guest: &GuestPlan<'_>) -> Option<String> {
     let adapters = guest.devices.iter().filter(|device| matches!(device.function, Function::I2c { .. }));
     (adapters.count() > 1).then(|| format!("{TURNS}/{}", guest.guest.name.value))

@@ -31,8 +31,8 @@ pub(super) fn find(sysfs: &Sysfs, wanted: &str) -> anyhow::Result<u32> {
     }
 }
 
-/// The name of the adapter that has the bus of adapter `number`, and the frequency of that bus in hertz, if the device tree says
-/// it. Adapters behind multiplexers are parts of the one that has the bus.
+/// The name of the adapter that has the bus of adapter `number`, and the frequency of that bus in hertz, if
+/// the device tree says it. Adapters behind multiplexers are parts of the one that has the bus.
 pub(super) fn bus(sysfs: &Sysfs, number: u32) -> anyhow::Result<(String, Option<u32>)> {
     let devices = sysfs.devices("i2c")?;
     let adapter = devices.iter().find(|device| adapter_number(device) == Some(number));

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A guest with as many adapters as it can have, all on one slow bus and all at work, beside a guest with one.
+//! A guest with as many adapters as it can have, all on one slow bus and all at work, beside a guest with
+//! one.
 //!
-//! The other guest has every second turn, since there are two of them; and nobody takes a daemon that waits for the bus for one
-//! that hangs. A transaction takes as long as it may take at all, so that without turns each would wait for nine seconds.
+//! The other guest has every second turn, since there are two of them; and nobody takes a daemon that waits
+//! for the bus for one that hangs. A transaction takes as long as it may take at all, so that without turns
+//! each would wait for nine seconds.
 
 use std::fmt::Write;
 use std::fs;
@@ -24,8 +26,8 @@ const ADDRESSES: std::ops::Range<u16> = 0x10..0x1b;
 const CLOCK: u16 = 0x68;
 /// How often the other guest reads it, one read after the other.
 const READS: usize = 12;
-/// Others that may be between two reads of it: one that was on the bus when it came, and one more, for which the guest may
-/// have been away too long.
+/// Others that may be between two reads of it: one that was on the bus when it came, and one more, for which
+/// the guest may have been away too long.
 const BETWEEN: usize = 2;
 const LIMIT: Duration = Duration::from_secs(180);
 

@@ -10,7 +10,8 @@
 //! - a file on which the I2C daemons of its guest lock each other out, and nobody else;
 //! - for a guest on Xen, grants: the frontend passes the descriptor of gntdev. Xen lets it reach what the guest granted.
 //!
-//! It has two threads: one answers the frontend, one works. It starts no program, opens nothing, signals nobody.
+//! It has two threads: one answers the frontend, one works. It starts no program, opens nothing, signals
+//! nobody.
 
 use rustix::thread::CapabilitySet;
 
@@ -28,8 +29,8 @@ const DESCRIPTORS: u64 = 256;
 /// Its own memory. It takes 2 MiB; what a guest can make it take is bounded by the lengths of its queues.
 const DATA: u64 = 32 << 20;
 
-/// Address space, where guests' memory comes by grants: the program, two stacks, what the allocator reserves for a thread (64 MiB),
-/// and rings.
+/// Address space, where guests' memory comes by grants: the program, two stacks, what the allocator reserves
+/// for a thread (64 MiB), and rings.
 const ADDRESS_SPACE: u64 = 256 << 20;
 
 /// A file that it has open: the record of its requests in flight, which takes some pages.
@@ -69,8 +70,8 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// Takes user, paths, capabilities and resources from the process, for good. To be called by its only thread, when the
-    /// hardware is open.
+    /// Takes user, paths, capabilities and resources from the process, for good. To be called by its only
+    /// thread, when the hardware is open.
     ///
     /// # Errors
     /// When the kernel refuses. The process should end then.
@@ -78,8 +79,8 @@ impl Backend {
         self.confinement().enter()
     }
 
-    /// Takes from all of its threads the system calls that it does not need, for good. To be called when both of its threads
-    /// are there, and before the frontend is answered.
+    /// Takes from all of its threads the system calls that it does not need, for good. To be called when both
+    /// of its threads are there, and before the frontend is answered.
     ///
     /// # Errors
     /// When the kernel refuses. The process should end then.
