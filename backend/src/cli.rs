@@ -22,7 +22,7 @@ use serde_json::json;
 
 use crate::daemon::{Daemon, Source};
 use crate::device::Device;
-use crate::{gpio, i2c, inherited};
+use crate::{confine, gpio, i2c, inherited};
 
 /// Serves a virtio device to a guest, over vhost-user.
 #[derive(Debug, Parser)]
@@ -115,12 +115,12 @@ impl Command {
     pub fn run(&self) -> anyhow::Result<()> {
         match self {
             Self::I2c(arguments) => {
-                let confine = || arguments.confinement().confine(arguments.hardware());
-                start("i2c", arguments.connection(), arguments.tuning(), || arguments.open(), confine)
+                let role = arguments.confinement().role(arguments.hardware());
+                start("i2c", arguments.connection(), arguments.tuning(), || arguments.open(), role)
             }
             Self::Gpio(arguments) => {
-                let confine = || arguments.confinement().confine(arguments.hardware());
-                start("gpio", arguments.connection(), arguments.tuning(), || arguments.open(), confine)
+                let role = arguments.confinement().role(arguments.hardware());
+                start("gpio", arguments.connection(), arguments.tuning(), || arguments.open(), role)
             }
         }
     }
@@ -132,13 +132,15 @@ fn start(
     connection: &Connection,
     tuning: Tuning,
     open: impl FnOnce() -> anyhow::Result<Box<dyn Device>>,
-    confine: impl FnOnce() -> anyhow::Result<()>,
+    role: confine::Role,
 ) -> anyhow::Result<()> {
     let Some(source) = connection.source()? else { return print_capabilities(kind) };
     let daemon = Daemon::new(open()?, source).context("the daemon cannot start")?;
-    confine()?;
+    role.enter()?;
     let daemon = daemon.busy_poll(Duration::from_micros(tuning.busy_poll.into()));
-    daemon.run().context("the daemon cannot go on")
+    let started = daemon.start().context("the daemon cannot start")?;
+    role.enforce()?;
+    started.run().context("the daemon cannot go on")
 }
 
 /// What management software asks for ("Backend program conventions", `--print-capabilities`).

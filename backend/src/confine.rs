@@ -25,16 +25,41 @@ pub struct Options {
 }
 
 impl Options {
-    /// Confines the process, which drives `hardware`.
+    /// What the process is for the kernel, which drives `hardware`.
+    #[must_use]
+    pub fn role(self, hardware: Hardware) -> Role {
+        let logs_to_file = logging::is_to_file();
+        Role {
+            backend: Backend { user: self.user, hardware, memory: MEMORY, logs_to_file },
+            seccomp: self.seccomp,
+        }
+    }
+}
+
+/// What the process keeps.
+#[derive(Clone, Copy, Debug)]
+pub struct Role {
+    backend: Backend,
+    seccomp: Enforcement,
+}
+
+impl Role {
+    /// Confines the process, while it has one thread.
     ///
     /// # Errors
     /// Says what the kernel refuses, and what to do about it.
-    pub fn confine(self, hardware: Hardware) -> anyhow::Result<()> {
-        if self.user.is_none() && rustix::process::geteuid().is_root() {
+    pub fn enter(self) -> anyhow::Result<()> {
+        if self.backend.user.is_none() && rustix::process::geteuid().is_root() {
             log::warn!("the daemon stays root, though without capabilities: name a user with --user UID:GID");
         }
-        let backend =
-            Backend { user: self.user, hardware, memory: MEMORY, logs_to_file: logging::is_to_file() };
-        backend.confine(self.seccomp).context("the daemon cannot be confined")
+        self.backend.enter().context("the daemon cannot be confined")
+    }
+
+    /// Takes the system calls from it that it does not need, when all of its threads are there.
+    ///
+    /// # Errors
+    /// Says what the kernel refuses, and what to do about it.
+    pub fn enforce(self) -> anyhow::Result<()> {
+        self.backend.enforce(self.seccomp).context("the daemon cannot be confined")
     }
 }

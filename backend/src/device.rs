@@ -9,6 +9,8 @@
 //! empty.
 
 use std::io;
+use std::sync::Arc;
+use std::time::Instant;
 
 use crate::chain::{Chain, Limits};
 use crate::inflight::Tail;
@@ -16,8 +18,9 @@ use crate::watch::Watcher;
 
 /// One virtio device, served to one frontend after another.
 ///
-/// All methods are called from one thread. None may fail for what a guest wrote: a bad request is answered with an
-/// error in its chain.
+/// One method is called at a time, and none may wait for the hardware of others, as a bus that they share:
+/// that is [`Work`], beside which the methods are called. None may fail for what a guest wrote: a bad request
+/// is answered with an error in its chain.
 pub trait Device: Send {
     /// The limits of each queue; their number is the number of queues.
     fn queues(&self) -> &'static [QueueLimits];
@@ -35,9 +38,18 @@ pub trait Device: Send {
     fn config(&self) -> &[u8];
 
     /// Works on requests in the order in which the guest made them available. The chains are moved out of `requests`:
-    /// into `finished`, in the order in which the guest shall see them used, or into the device. If they take their time, the
-    /// last ones may be left, but not all of them: what was finished is given back then, and this is called again.
+    /// into `finished`, in the order in which the guest shall see them used, or into the device.
     fn process(&mut self, queue: usize, requests: &mut Vec<Chain>, finished: &mut Vec<Chain>);
+
+    /// What is to be done next for the requests that the device has, if that may be kept waiting: the core
+    /// does it while the device serves others, and then says so by [`worked`](Self::worked).
+    fn work(&mut self) -> Option<Arc<dyn Work>>;
+
+    /// The work that was given out last is done.
+    fn worked(&mut self, finished: &mut Vec<Chain>);
+
+    /// When work that is under way is taken to never come to its end. Waiting for others is no reason.
+    fn deadline(&self) -> Option<Instant>;
 
     /// Something happened on a descriptor that the device watches as `token`.
     fn event(&mut self, token: u32, finished: &mut Vec<Chain>);
@@ -71,6 +83,12 @@ pub trait Device: Send {
     /// # Errors
     /// When a descriptor cannot be watched.
     fn watch(&mut self, watcher: &Watcher) -> io::Result<()>;
+}
+
+/// Something that may be kept waiting.
+pub trait Work: Send + Sync {
+    /// Does it, or nothing if the device has given it up.
+    fn run(&self);
 }
 
 /// What it means that a queue is stopped.

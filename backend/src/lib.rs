@@ -15,9 +15,9 @@
 //!              complete all, copy out, notify once
 //! ```
 //!
-//! One process serves one device, in one thread: [`daemon`] waits for the control socket, the kicks and what the
-//! device itself watches, and handles one event after the other. So nothing here is locked, and a bus that blocks
-//! holds up its own daemon and nobody else.
+//! One process serves one device: [`daemon`] has a thread that answers the frontend and one that works on
+//! what the guest and the device bring, and one lock between them, around all of the session. What a bus may
+//! keep waiting is done outside of it ([`device::Work`]), so that the frontend has its answers all the while.
 //!
 //! Who trusts whom: the guest is hostile, and everything it wrote reaches a device only through [`chain`]. The
 //! frontend is trusted not to attack, but may die at any moment. The operator's arguments may be wrong, and are

@@ -16,10 +16,10 @@ use crate::device::QueueLimits;
 use crate::inflight::Tracker;
 use crate::memory::Memory;
 
-/// Where a batch ends, though there is more in the ring: the frontend waits for its end, and takes a backend that does
-/// not answer for one that hangs. On a bus of 100 kHz so many bytes take less than two seconds.
+/// Where a batch ends, though there is more in the ring: so much memory it may take.
 const BATCH_BYTES: usize = 16 * 1024;
-/// The same for requests without many bytes, each of which may take its time all the same. Few guests have as many in flight.
+/// The same for requests without many bytes, which fail if their queue is stopped meanwhile. Few guests have
+/// as many in flight.
 const BATCH_CHAINS: usize = 16;
 
 /// A ring as the frontend set it up, with its two event descriptors.

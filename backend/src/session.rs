@@ -7,20 +7,26 @@
 //! turn by turn, is here.
 //!
 //! (Crate `vhost-user-backend` would do much of this, but it can only connect or accept by itself: a socket that is
-//! connected already, as `--fd` passes it, has no way in. It also refuses in-flight tracking, and brings two threads.)
+//! connected already, as `--fd` passes it, has no way in. It also refuses in-flight tracking.)
 
 mod protocol;
 
 use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use vhost::vhost_user::{Error, Result};
 use vm_memory::GuestAddress;
 
 use crate::chain::Chain;
-use crate::device::{Device, Stop};
+use crate::device::{Device, Stop, Work};
 use crate::memory::Memory;
 use crate::queue::Ring;
 use crate::watch::Watcher;
+
+/// So long chains that are finished wait for others of their batch, lest each cost an interrupt. On a slow
+/// bus they do not wait for all of them: the frontend expects to see some used.
+const TURN: Duration = Duration::from_millis(500);
 
 /// A device and the frontend it is served to.
 ///
@@ -30,8 +36,12 @@ pub struct Backend {
     device: Box<dyn Device>,
     watcher: Watcher,
     session: Session,
+    /// How often a kick descriptor has come or gone.
+    kicks: u64,
     requests: Vec<Chain>,
     finished: Vec<Chain>,
+    /// Since when chains that are finished wait to be given back together.
+    since: Option<Instant>,
     /// Those of one queue.
     returning: Vec<Chain>,
 }
@@ -103,8 +113,10 @@ impl Backend {
             device,
             watcher,
             session,
+            kicks: 0,
             requests: Vec::new(),
             finished: Vec::new(),
+            since: None,
             returning: Vec::new(),
         })
     }
@@ -117,7 +129,6 @@ impl Backend {
         } else {
             self.device.reset();
         }
-        self.requests.clear();
         self.finished.clear();
         self.session = Session::new(&*self.device)?;
         Ok(())
@@ -131,6 +142,7 @@ impl Backend {
     }
 
     fn forget_kicks(&mut self) {
+        self.kicks += 1;
         for ring in &mut self.session.rings {
             if let Some(kick) = ring.kick.take() {
                 let _ = self.watcher.remove(&kick);
@@ -145,32 +157,86 @@ impl Backend {
         }
     }
 
+    /// Changes with each kick descriptor that comes or goes: what was found readable before may be another
+    /// now.
+    pub(crate) fn kicks(&self) -> u64 {
+        self.kicks
+    }
+
     /// Whether a queue waits to be worked on, though nobody will kick.
     #[must_use]
     pub fn is_pending(&self) -> bool {
         let is_pending = |ring: &Ring| ring.pending && ring.is_running();
-        !self.requests.is_empty() || self.session.accepted && self.session.rings.iter().any(is_pending)
+        self.session.accepted && self.session.rings.iter().any(is_pending)
     }
 
-    /// One turn of every queue that has something: take all, work, complete all. A device that is slow leaves some of it for
-    /// the next turn, before which the frontend gets one.
-    pub fn work(&mut self) {
-        let Self { device, session, requests, finished, returning: _, watcher: _ } = self;
-        match requests.first().map(Chain::queue) {
-            Some(left) => device.process(left, requests, finished),
-            None => {
-                for (index, ring) in session.rings.iter_mut().enumerate() {
-                    if requests.is_empty() && session.accepted && ring.pending {
-                        ring.take(&session.memory, requests);
-                        device.process(index, requests, finished);
-                    }
-                }
+    /// When work that is under way is taken to never come to its end.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.device.deadline()
+    }
+
+    /// One turn of every queue that has something: takes all, has the device process it, and completes what
+    /// is finished. What it returns is to be done next, without the backend, and [`go_on`](Self::go_on) is to
+    /// be called then.
+    pub(crate) fn begin(&mut self) -> Option<Arc<dyn Work>> {
+        let Self { device, session, requests, finished, .. } = self;
+        for (index, ring) in session.rings.iter_mut().enumerate() {
+            if session.accepted && ring.pending {
+                ring.take(&session.memory, requests);
+                device.process(index, requests, finished);
             }
         }
-        self.complete();
-        if self.requests.is_empty() {
+        self.next()
+    }
+
+    /// Takes the result of the work that was done, and returns what is to be done next.
+    pub(crate) fn go_on(&mut self) -> Option<Arc<dyn Work>> {
+        self.device.worked(&mut self.finished);
+        self.next()
+    }
+
+    /// Something happened on a descriptor that the device watches as `token`. To be called when what the
+    /// driver sent before that is done: a timer says that nothing has come.
+    pub(crate) fn event(&mut self, token: u32) -> Option<Arc<dyn Work>> {
+        self.device.event(token, &mut self.finished);
+        self.next()
+    }
+
+    /// What the device has to do next. What it has finished is given back when there is nothing, or [`TURN`]
+    /// is over.
+    fn next(&mut self) -> Option<Arc<dyn Work>> {
+        let work = self.device.work();
+        if work.is_none() {
+            self.since = None;
+            self.complete();
             self.session.rings.iter_mut().for_each(Ring::tell_failure);
+        } else if self.since.get_or_insert_with(Instant::now).elapsed() >= TURN {
+            self.since = None;
+            self.complete();
         }
+        work
+    }
+
+    /// Does `work` and what follows from it, for whoever has the backend for himself.
+    fn carry_out(&mut self, mut work: Option<Arc<dyn Work>>) {
+        while let Some(next) = work {
+            next.run();
+            work = self.go_on();
+        }
+    }
+
+    /// Does all that the queues have.
+    pub fn work(&mut self) {
+        let work = self.begin();
+        self.carry_out(work);
+    }
+
+    /// Something happened on a descriptor that the device watches as `token`.
+    pub fn device_event(&mut self, token: u32) {
+        self.look();
+        self.work();
+        let work = self.event(token);
+        self.carry_out(work);
     }
 
     /// From now on somebody calls [`look`](Self::look) again and again, so the driver need not kick; or not any more.
@@ -185,15 +251,6 @@ impl Backend {
         rings.iter_mut().for_each(|ring| ring.look(memory));
     }
 
-    /// Something happened on a descriptor that the device watches as `token`. What the driver sent before that comes first:
-    /// a timer says that nothing has come.
-    pub fn device_event(&mut self, token: u32) {
-        self.look();
-        self.work();
-        self.device.event(token, &mut self.finished);
-        self.complete();
-    }
-
     /// Returns what the device finished, each to the queue that it came from.
     fn complete(&mut self) {
         for (index, ring) in self.session.rings.iter_mut().enumerate() {
@@ -203,15 +260,6 @@ impl Backend {
         self.finished.clear();
     }
 
-    /// What was left for the next turn fails: none of it has been begun.
-    fn give_up(&mut self, queue: usize) {
-        let of_queue = |chain: &&mut Chain| chain.queue() == queue;
-        self.requests.iter_mut().filter(of_queue).for_each(Chain::interrupt);
-        while self.requests.first().is_some_and(|chain| chain.queue() == queue) {
-            self.device.process(queue, &mut self.requests, &mut self.finished);
-        }
-    }
-
     fn stop_ring(&mut self, index: u32) -> Result<u16> {
         let queue = usize::try_from(index).map_err(|_| Error::InvalidParam)?;
         self.session.ring(index)?;
@@ -219,9 +267,9 @@ impl Backend {
         // feature, and yet do not send the message.
         let says_all = self.session.announces_resets && self.session.recorded;
         let meaning = if says_all { Stop::Queue } else { Stop::PerhapsReset };
-        self.give_up(queue);
         self.device.stop(queue, meaning, &mut self.finished);
         self.complete();
+        self.kicks += 1;
         let watcher = self.watcher.clone();
         let ring = self.session.ring(index)?;
         ring.stop();

@@ -78,6 +78,22 @@ impl Device {
         digits.parse().ok()
     }
 
+    /// The device, what it is part of, what that is part of, and so on.
+    pub fn ancestors(&self) -> impl Iterator<Item = Self> + '_ {
+        self.path.ancestors().filter_map(|path| {
+            let name = path.file_name()?.to_str()?.to_owned();
+            Some(Self { name, path: path.to_owned() })
+        })
+    }
+
+    /// A property of its node in the device tree, if that is one number (Devicetree Specification, 2.2.4:
+    /// `<u32>`).
+    #[must_use]
+    pub fn cell(&self, property: &str) -> Option<u32> {
+        let bytes = fs::read(self.path.join("of_node").join(property)).ok()?;
+        Some(u32::from_be_bytes(bytes.try_into().ok()?))
+    }
+
     /// The content of one of its attributes, without the line end.
     #[must_use]
     pub fn attribute(&self, name: &str) -> Option<String> {

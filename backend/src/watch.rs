@@ -15,10 +15,8 @@ const EVENTS_PER_WAIT: usize = 16;
 /// Whose descriptor became readable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Token {
-    /// A frontend wants to connect.
-    Listener,
-    /// The frontend wrote to its control socket, or left.
-    Frontend,
+    /// The thread that serves the frontend has something for the one that works.
+    Wake,
     /// The guest kicked this queue.
     Kick(u32),
     /// One of the device's own descriptors.
@@ -28,8 +26,7 @@ pub(crate) enum Token {
 impl Token {
     fn pack(self) -> EventData {
         let (kind, value) = match self {
-            Self::Listener => (0, 0),
-            Self::Frontend => (1, 0),
+            Self::Wake => (1, 0),
             Self::Kick(queue) => (2, queue),
             Self::Device(token) => (3, token),
         };
@@ -39,8 +36,7 @@ impl Token {
     fn unpack(data: EventData) -> Option<Self> {
         let value = u32::try_from(data.u64() & u64::from(u32::MAX)).ok()?;
         match data.u64() >> 32 {
-            0 => Some(Self::Listener),
-            1 => Some(Self::Frontend),
+            1 => Some(Self::Wake),
             2 => Some(Self::Kick(value)),
             3 => Some(Self::Device(value)),
             _ => None,
@@ -104,7 +100,7 @@ mod tests {
 
     #[test]
     fn tokens_survive_the_kernel() {
-        for token in [Token::Listener, Token::Frontend, Token::Kick(1), Token::Device(u32::MAX)] {
+        for token in [Token::Wake, Token::Kick(1), Token::Device(u32::MAX)] {
             assert_eq!(Token::unpack(token.pack()), Some(token));
         }
         assert_eq!(Token::unpack(EventData::new_u64(9 << 32)), None);

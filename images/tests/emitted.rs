@@ -15,6 +15,7 @@ use images::emit::host_dt::{DomainFiles, Files, host_dt};
 use images::emit::{accounts, driver_dt::driver_dt, guest_dt::guest_dt, policy, shim::shim};
 use images::load::load;
 use images::plan::Plan;
+use xen_frontend_shim::config::{Backend, Device, Guest};
 
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/emitted")
@@ -85,6 +86,30 @@ fn of_the_demo() {
 #[test]
 fn of_a_board_beside_the_manifest_and_a_guest_that_cannot_be_told() {
     compare(&directory().join("pi.toml"), "pi");
+}
+
+/// A guest with several adapters has one turn at a bus, and one that has one adapter needs no lock for that.
+#[test]
+fn of_a_guest_with_several_adapters() {
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/demo.toml");
+    let another = "[[guest.i2c]]\nadapter = \"i2c0\"\nname = \"another\"\ntargets = [{ address = 0x20 }]\n\n";
+    let text = std::fs::read_to_string(demo).unwrap();
+    let text = text.replacen("[[guest.gpio]]", &format!("{another}[[guest.gpio]]"), 1);
+    let directory = tempfile::tempdir().unwrap();
+    let manifest = directory.path().join("manifest.toml");
+    std::fs::write(&manifest, text).unwrap();
+    let loaded = load(&manifest).unwrap();
+    let config = shim(&loaded.plan().unwrap());
+    let turns = |device: &Device| match &device.backend {
+        Backend::Command(words) => {
+            words.iter().find_map(|word| word.strip_prefix("--turns=")).map(str::to_owned)
+        }
+        Backend::Socket(_) => None,
+    };
+    let of_guest = |guest: &Guest| guest.device.iter().map(turns).collect::<Vec<_>>();
+    let turn = || Some("/run/i2c-turns/guest-a".to_owned());
+    let turns: Vec<_> = config.guest.iter().map(of_guest).collect();
+    assert_eq!(turns, [vec![turn(), turn(), None], vec![None, None]]);
 }
 
 /// What is flattened can be read again, and nothing was lost on the way.

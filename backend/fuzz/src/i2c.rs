@@ -41,7 +41,7 @@ fn make() -> Box<dyn Device> {
     let board = PARSED.clone();
     let bus = SimulatedBus::new(Parts { board, ..Parts::default() }).expect("a bus");
     let policy = "0x48-0x68,0xa000-0xa3ff".parse().expect("a list");
-    Box::new(I2c::new(Box::new(bus), policy).expect("a device"))
+    Box::new(I2c::new(Box::new(bus), policy, None).expect("a device"))
 }
 
 fn sensible(_queue: u16, [address, flags, _]: [u8; 3], data: &[u8]) -> Vec<u8> {

@@ -4,11 +4,13 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::sync::Arc;
+use std::time::Instant;
 
 use log::{debug, warn};
 
 use crate::chain::{Chain, Limits};
-use crate::device::{Device, QueueLimits, RING_SIZE, Refused, Stop};
+use crate::device::{Device, QueueLimits, RING_SIZE, Refused, Stop, Work};
 use crate::inflight::Tail;
 use crate::watch::Watcher;
 
@@ -220,6 +222,17 @@ impl<L: Lines> Device for Gpio<L> {
             }
             self.give_back(finished);
         }
+    }
+
+    /// Lines are set and read at once.
+    fn work(&mut self) -> Option<Arc<dyn Work>> {
+        None
+    }
+
+    fn worked(&mut self, _finished: &mut Vec<Chain>) {}
+
+    fn deadline(&self) -> Option<Instant> {
+        None
     }
 
     fn event(&mut self, token: u32, finished: &mut Vec<Chain>) {

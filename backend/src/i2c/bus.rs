@@ -4,6 +4,7 @@
 
 use std::io;
 
+use super::time::Clock;
 use crate::watch::Watcher;
 
 /// An address that the policy allowed.
@@ -64,6 +65,9 @@ pub(super) const FEW: usize = 4;
 pub trait Bus: Send {
     /// How many messages one transaction can have.
     fn longest_transaction(&self) -> usize;
+
+    /// Its clock.
+    fn clock(&self) -> Clock;
 
     /// Carries out `messages` as one transaction: a start condition before each, a stop condition after the last.
     ///

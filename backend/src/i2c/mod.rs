@@ -3,9 +3,9 @@
 //! The virtio I2C adapter device (virtio 1.3, 5.16).
 //!
 //! ```text
-//!  chain ─▶ request ─▶ policy ─▶ device ─▶ Bus ─┬▶ linux  an adapter of the kernel
-//!           (spec)     each      groups         └▶ sim    a model of a board
-//!                      message   into transactions
+//!  chain ─▶ request ─▶ policy ─▶ device ─▶ transaction ─▶ Bus ─┬▶ linux  an adapter of the kernel
+//!           (spec)     each      groups    (time, turn)        └▶ sim    a model of a board
+//!                      message             beside the device
 //! ```
 
 pub mod bus;
@@ -15,6 +15,11 @@ pub mod policy;
 mod request;
 pub mod sim;
 mod spec;
+pub mod time;
+mod transaction;
+pub mod turn;
+
+use std::path::PathBuf;
 
 use clap::Args;
 use confinement::role::backend::Hardware;
@@ -44,6 +49,10 @@ pub struct Arguments {
     adapter: Option<String>,
     #[command(flatten)]
     simulation: Simulation,
+    /// A directory that is the guest's own: its daemons that are given the same one use an adapter one after
+    /// the other, so that a guest with several devices on a bus does not have it more often than others
+    #[arg(long, value_name = "DIRECTORY", requires = "adapter")]
+    turns: Option<PathBuf>,
     /// Addresses that the guest may reach, as 0x48,0x50-0x57, or `any`
     #[arg(long, value_name = "LIST", required_unless_present = "print_capabilities")]
     allow: Option<AllowList>,
@@ -79,13 +88,17 @@ impl Arguments {
     /// # Errors
     /// Says what cannot be opened, and what there is instead.
     pub fn open(&self) -> anyhow::Result<Box<dyn Device>> {
-        let bus: Box<dyn Bus> = match (self.simulation.load()?, &self.adapter) {
-            (Some(parts), _) => Box::new(SimulatedBus::new(parts)?),
-            (None, Some(adapter)) => Box::new(Adapter::open(adapter)?),
+        let (bus, turn): (Box<dyn Bus>, _) = match (self.simulation.load()?, &self.adapter) {
+            (Some(parts), _) => (Box::new(SimulatedBus::new(parts)?), None),
+            (None, Some(adapter)) => {
+                let adapter = Adapter::open(adapter)?;
+                let turn = self.turns.as_deref().map(|directory| adapter.turn(directory)).transpose()?;
+                (Box::new(adapter), turn)
+            }
             (None, None) => anyhow::bail!("name an adapter with --adapter, or a board with --sim"),
         };
         let policy =
             self.allow.clone().ok_or_else(|| anyhow::anyhow!("name the guest's addresses with --allow"))?;
-        Ok(Box::new(I2c::new(bus, policy)?))
+        Ok(Box::new(I2c::new(bus, policy, turn)?))
     }
 }

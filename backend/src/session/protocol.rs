@@ -48,7 +48,7 @@ impl VhostUserBackendReqHandlerMut for Backend {
             ring.enabled = false;
             ring.forget();
         }
-        self.requests.clear();
+        self.finished.clear();
         self.device.reset();
         Ok(())
     }
@@ -151,7 +151,8 @@ impl VhostUserBackendReqHandlerMut for Backend {
     }
 
     fn set_vring_kick(&mut self, index: u8, fd: Option<File>) -> Result<()> {
-        let Self { device, session: Session { rings, memory, .. }, watcher, .. } = self;
+        let Self { device, session: Session { rings, memory, .. }, watcher, kicks, .. } = self;
+        *kicks += 1;
         let ring = rings
             .get_mut(usize::from(index))
             .ok_or_else(|| refused(format_args!("there is no queue {index}")))?;

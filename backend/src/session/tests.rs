@@ -20,6 +20,7 @@ use crate::gpio::sim::{Board, SimLines};
 use crate::i2c::bus::{Bus, Data, Failure, Message};
 use crate::i2c::device::I2c;
 use crate::i2c::policy::AllowList;
+use crate::i2c::time::Clock;
 use crate::sim::board::GpioChip;
 use crate::sim::journal::Journal;
 
@@ -137,6 +138,9 @@ impl Bus for Sevens {
     fn longest_transaction(&self) -> usize {
         42
     }
+    fn clock(&self) -> Clock {
+        Clock::STANDARD
+    }
     fn transfer(&mut self, messages: &mut [Message<'_>]) -> std::result::Result<(), Failure> {
         for message in messages {
             if let Data::Read(bytes) = &mut message.data {
@@ -153,7 +157,7 @@ impl Bus for Sevens {
 
 #[test]
 fn a_steady_flow_of_i2c_requests_allocates_nothing() {
-    let device = I2c::new(Box::new(Sevens), "0x50".parse::<AllowList>().unwrap()).unwrap();
+    let device = I2c::new(Box::new(Sevens), "0x50".parse::<AllowList>().unwrap(), None).unwrap();
     let mut served = Served::new(device);
     // A register read: the register's number, FAIL_NEXT; then two bytes with a repeated start.
     let requests: [(&[u8], u32); 2] =
@@ -180,7 +184,7 @@ fn a_steady_flow_of_gpio_requests_allocates_nothing() {
 #[test]
 fn while_its_rings_are_polled_a_driver_need_not_kick() {
     let request: [(&[u8], u32); 1] = [(&[0xa0, 0, 0, 0, 2, 0, 0, 0], 3)];
-    let device = I2c::new(Box::new(Sevens), "0x50".parse::<AllowList>().unwrap()).unwrap();
+    let device = I2c::new(Box::new(Sevens), "0x50".parse::<AllowList>().unwrap(), None).unwrap();
     let mut served = Served::new(device);
     served.send(&request);
     assert!(served.wants_kicks());
@@ -215,7 +219,7 @@ fn the_frontend_hears_of_a_ring_that_is_not_usable() {
     };
     let request: [(&[u8], u32); 1] = [(&[0xa0, 0, 0, 0, 2, 0, 0, 0], 3)];
     for wrong in [far_ahead, no_descriptor] {
-        let device = I2c::new(Box::new(Sevens), "0x50".parse::<AllowList>().unwrap()).unwrap();
+        let device = I2c::new(Box::new(Sevens), "0x50".parse::<AllowList>().unwrap(), None).unwrap();
         let mut served = Served::new(device);
         let mut err = File::from(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap());
         let given = err.try_clone().unwrap();
@@ -238,7 +242,7 @@ fn the_frontend_hears_of_a_ring_that_is_not_usable() {
 /// All that was taken before is given back by then, so that the driver can still have it.
 #[test]
 fn what_was_taken_of_a_ring_that_fails_comes_back_first() {
-    let device = I2c::new(Box::new(Sevens), "0x50".parse::<AllowList>().unwrap()).unwrap();
+    let device = I2c::new(Box::new(Sevens), "0x50".parse::<AllowList>().unwrap(), None).unwrap();
     let mut served = Served::new(device);
     served.offer(&[(&[0xa0, 0, 0, 0, 2, 0, 0, 0], 3)]);
     served.write(AVAILABLE + 4 + 2 * u64::from(served.available), &SIZE.to_le_bytes());
@@ -259,6 +263,9 @@ impl Bus for Counted {
     fn longest_transaction(&self) -> usize {
         42
     }
+    fn clock(&self) -> Clock {
+        Clock::STANDARD
+    }
     fn transfer(&mut self, messages: &mut [Message<'_>]) -> std::result::Result<(), Failure> {
         self.transactions.lock().unwrap().push(messages.len());
         if std::mem::take(&mut self.is_slow) {
@@ -275,7 +282,7 @@ impl Bus for Counted {
 fn counted(is_slow: bool) -> (Served, Arc<Mutex<Vec<usize>>>) {
     let bus = Counted { is_slow, ..Counted::default() };
     let transactions = Arc::clone(&bus.transactions);
-    let device = I2c::new(Box::new(bus), "0x50".parse::<AllowList>().unwrap()).unwrap();
+    let device = I2c::new(Box::new(bus), "0x50".parse::<AllowList>().unwrap(), None).unwrap();
     (Served::new(device), transactions)
 }
 
@@ -297,19 +304,41 @@ fn a_group_is_not_cut_up_when_its_rest_is_in_the_ring() {
 }
 
 #[test]
-fn what_waits_for_its_turn_when_a_queue_stops_fails() {
+fn what_waits_for_the_bus_when_a_queue_stops_fails() {
     let (mut served, transactions) = counted(true);
     served.offer(&[(LAST, 1); 3]);
     served.backend.kicked(0);
-    served.backend.work();
-    assert_eq!(
-        (served.used(), served.backend.is_pending()),
-        (1, true),
-        "the first comes back before the others"
-    );
+    let slow = served.backend.begin().unwrap();
+    slow.run();
+    let next = served.backend.go_on().unwrap();
+    assert_eq!(served.used(), 1, "the first, which was slow, comes back before the others");
     served.backend.stop_ring(0).unwrap();
-    assert_eq!((&*transactions.lock().unwrap(), served.used()), (&vec![1], 3));
-    assert_eq!((served.answer(), served.backend.is_pending()), (1, false));
+    assert_eq!((served.used(), served.answer()), (3, 1));
+    // The daemon's other thread may be about to begin with it.
+    next.run();
+    assert!(served.backend.go_on().is_none());
+    assert_eq!(*transactions.lock().unwrap(), [1]);
+}
+
+/// A group that waits for the bus, and the requests behind it, are back when the driver has its queue
+/// stopped, and never reach the bus. The transaction on the bus is waited for.
+#[test]
+fn what_is_on_the_bus_when_a_queue_stops_has_its_answer() {
+    let (mut served, transactions) = counted(true);
+    served.offer(&[(LAST, 1); 2]);
+    served.backend.kicked(0);
+    let slow = served.backend.begin().unwrap();
+    let on_bus = std::thread::spawn(move || slow.run());
+    while transactions.lock().unwrap().is_empty() {
+        std::thread::yield_now();
+    }
+    served.backend.stop_ring(0).unwrap();
+    let status = |index: u64| {
+        let at = GuestAddress(BUFFERS + APART * (2 * index + 1));
+        served.backend.session.memory.map().read_obj::<u8>(at).unwrap()
+    };
+    assert_eq!((served.used(), status(0), status(1)), (2, 0, 1));
+    on_bus.join().unwrap();
 }
 
 /// What it still has of the ring comes back first, be it in another turn.
@@ -322,18 +351,21 @@ fn the_frontend_hears_of_a_ring_when_the_rest_of_a_slow_batch_is_back() {
     served.write(AVAILABLE + 4 + 2 * u64::from(served.available), &SIZE.to_le_bytes());
     served.write(AVAILABLE + 2, &(served.available + 1).to_le_bytes());
     served.backend.kicked(0);
-    let mut turn = || {
-        served.backend.work();
-        (served.used(), err.read(&mut [0; 8]).is_ok())
-    };
-    assert_eq!([turn(), turn()], [(1, false), (3, true)]);
+    let mut work = served.backend.begin();
+    let mut seen = Vec::new();
+    while let Some(next) = work {
+        next.run();
+        work = served.backend.go_on();
+        seen.push((served.used(), err.read(&mut [0; 8]).is_ok()));
+    }
+    assert_eq!(seen, [(1, false), (1, false), (3, true)]);
 }
 
 /// The first driver has no use for event indices, and the second one wants to hear of another chain than its first.
 #[test]
 fn a_driver_is_notified_as_if_there_had_been_none_before() {
     let request: [(&[u8], u32); 1] = [(&[0xa0, 0, 0, 0, 2, 0, 0, 0], 3)];
-    let device = I2c::new(Box::new(Sevens), "0x50".parse::<AllowList>().unwrap()).unwrap();
+    let device = I2c::new(Box::new(Sevens), "0x50".parse::<AllowList>().unwrap(), None).unwrap();
     let mut served = Served::new(device);
     served.steady(&request);
     let Session { rings, memory, .. } = &mut served.backend.session;
@@ -358,7 +390,7 @@ fn a_driver_is_notified_as_if_there_had_been_none_before() {
 /// What the device writes to the used ring's flags is the available index of such a driver.
 #[test]
 fn rings_that_overlap_cost_the_queue_and_not_the_daemon() {
-    let device = I2c::new(Box::new(Sevens), "0x50".parse::<AllowList>().unwrap()).unwrap();
+    let device = I2c::new(Box::new(Sevens), "0x50".parse::<AllowList>().unwrap(), None).unwrap();
     let mut served = Served::new(device);
     let session = &mut served.backend.session;
     let ring = session.rings.first_mut().unwrap();
@@ -374,7 +406,7 @@ fn rings_that_overlap_cost_the_queue_and_not_the_daemon() {
 /// 2.7.8.2: what the driver finds there is the index, so the index was written last.
 #[test]
 fn the_used_index_is_written_after_an_answer_that_lies_there() {
-    let device = I2c::new(Box::new(Sevens), "0x50".parse::<AllowList>().unwrap()).unwrap();
+    let device = I2c::new(Box::new(Sevens), "0x50".parse::<AllowList>().unwrap(), None).unwrap();
     let mut served = Served::new(device);
     served.write(BUFFERS, &[0xa0, 0, 0, 0, 2, 0, 0, 0]);
     served.describe(0, BUFFERS, 8, NEXT);
@@ -416,7 +448,7 @@ struct Hostile {
 
 impl Hostile {
     fn new() -> Self {
-        let device = I2c::new(Box::new(Sevens), "0x50".parse::<AllowList>().unwrap()).unwrap();
+        let device = I2c::new(Box::new(Sevens), "0x50".parse::<AllowList>().unwrap(), None).unwrap();
         let mut served = Served::new(device);
         served.backend.session.rings.first_mut().unwrap().indirect = true;
         Self { served, chance: Chance(0x2545_f491_4f6c_dd1d), heads: Vec::with_capacity(SIZE.into()) }

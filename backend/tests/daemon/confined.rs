@@ -33,7 +33,7 @@ fn a_daemon_that_answers_is_confined() {
     for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
         assert_eq!(status[set], "0000000000000000", "{set}");
     }
-    assert_eq!([&status["NoNewPrivs"], &status["Seccomp"], &status["Threads"]], ["1", "2", "1"]);
+    assert_eq!([&status["NoNewPrivs"], &status["Seccomp"], &status["Threads"]], ["1", "2", "2"]);
     let limits = proc(&board, "limits", "  ");
     let both = |name: &str| limits[name].split_whitespace().take(2).map(str::to_owned).collect::<Vec<_>>();
     assert_eq!(both("Max core file size"), ["0", "0"]);

@@ -285,6 +285,11 @@ impl Guest {
         self.frontend.set_vring_addr(0, &config)
     }
 
+    /// What a frontend asks to see whether the daemon lives: it changes nothing.
+    pub(crate) fn features(&self) -> u64 {
+        self.frontend.get_features().expect("an answer")
+    }
+
     /// What a frontend does when the guest resets its device, or the machine is paused. Returns where the rings are.
     pub(crate) fn stop(&mut self) -> Vec<u16> {
         let stop = |index| self.frontend.get_vring_base(index).expect("a stop");

@@ -2,6 +2,8 @@
 
 //! `backend i2c --sim` from the guest's side (virtio 1.3, 5.16).
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 use vhost::VhostBackend;
 use vhost::vhost_user::Frontend;
@@ -297,6 +299,29 @@ fn a_bus_that_hangs_does_not_keep_the_daemon_from_being_terminated() {
     let (request, room) = read(THERMOMETER, 0, 2);
     bench.guest.send(QUEUE, &request, room);
     assert!(!bench.board.terminate().success());
+}
+
+/// A frontend takes a daemon for one that hangs if it does not answer for 5 s, and its guest waits for that.
+#[test]
+fn a_bus_that_is_not_free_keeps_neither_frontend_nor_driver_waiting() {
+    let mut bench = Bench::new();
+    let mut control = bench.board.control();
+    control.tell(&json!({ "inject": { "address": 72, "fault": { "delay-ms": 5000 } } }));
+    let start = Instant::now();
+    let sent = bench.guest.send_all(QUEUE, &[read(THERMOMETER, 0, 2), read(THERMOMETER, 0, 2)]);
+    // Both are with the daemon when it answers that.
+    for _ in 0..1000 {
+        bench.guest.features();
+    }
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    bench.guest.stop();
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    assert_eq!(bench.answers(&sent), [[0, 0, ERR], [0, 0, ERR]]);
+    // The next driver's requests come after what is on the bus.
+    bench.guest.start();
+    assert_eq!(bench.exchange(&[read(THERMOMETER, 0, 2)]), [[0x17, 0x80, OK]]);
+    assert!(start.elapsed() >= Duration::from_secs(5));
+    assert_eq!(bench.wire().len(), 2, "what had not begun when the queue was stopped never did");
 }
 
 #[test]

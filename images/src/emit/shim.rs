@@ -2,13 +2,15 @@
 
 //! What the shim serves, and the backends that it starts for it.
 
-use confinement::User;
 use xen_frontend_shim::config::{Backend, Config, Device, Guest};
 
 use super::ramdisk::BACKEND;
 use crate::board::Hardware;
 use crate::manifest::{Line, Target};
-use crate::plan::{DRIVER_DOMID, DevicePlan, Function, Plan};
+use crate::plan::{DRIVER_DOMID, DevicePlan, Function, GuestPlan, Plan};
+
+/// Each guest has a directory in it, which its backends make before they become its user.
+const TURNS: &str = "/run/i2c-turns";
 
 /// Makes the shim's configuration.
 pub fn shim(plan: &Plan<'_>) -> Config {
@@ -16,12 +18,12 @@ pub fn shim(plan: &Plan<'_>) -> Config {
         name: guest.guest.name.value.clone(),
         domid: guest.domid,
         user: Some(guest.user),
-        device: guest.devices.iter().map(|planned| device(planned, guest.user)).collect(),
+        device: guest.devices.iter().map(|planned| device(planned, guest)).collect(),
     });
     Config { domid: DRIVER_DOMID, guest: guests.collect() }
 }
 
-fn device(device: &DevicePlan<'_>, user: User) -> Device {
+fn device(device: &DevicePlan<'_>, guest: &GuestPlan<'_>) -> Device {
     Device {
         name: device.name.to_owned(),
         device_id: device.function.device_id(),
@@ -30,18 +32,29 @@ fn device(device: &DevicePlan<'_>, user: User) -> Device {
         queues: device.function.queues(),
         // Our backends open their hardware as root and then change by themselves.
         user: None,
-        backend: Backend::Command(command(device, user)),
+        backend: Backend::Command(command(device, guest)),
     }
 }
 
-fn command(device: &DevicePlan<'_>, user: User) -> Vec<String> {
+fn command(device: &DevicePlan<'_>, guest: &GuestPlan<'_>) -> Vec<String> {
     let mut words = match &device.function {
-        Function::I2c { adapter, targets } => i2c(adapter, targets),
+        Function::I2c { adapter, targets } => {
+            let mut words = i2c(adapter, targets);
+            words.extend(turns(guest).map(|directory| format!("--turns={directory}")));
+            words
+        }
         Function::Gpio { lines } => gpio(lines),
     };
-    words.extend(["--user".to_owned(), user.to_string()]);
+    words.extend(["--user".to_owned(), guest.user.to_string()]);
     words.extend(device.busy_poll.map(|microseconds| format!("--busy-poll={microseconds}")));
     words
+}
+
+/// Where the backends of a guest take turns at an adapter, if more than one of them may be on it: names of
+/// the board may stand for parts of one bus.
+fn turns(guest: &GuestPlan<'_>) -> Option<String> {
+    let adapters = guest.devices.iter().filter(|device| matches!(device.function, Function::I2c { .. }));
+    (adapters.count() > 1).then(|| format!("{TURNS}/{}", guest.guest.name.value))
 }
 
 fn i2c(adapter: &Hardware, targets: &[Target]) -> Vec<String> {

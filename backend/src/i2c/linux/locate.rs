@@ -31,6 +31,19 @@ pub(super) fn find(sysfs: &Sysfs, wanted: &str) -> anyhow::Result<u32> {
     }
 }
 
+/// The name of the adapter that has the bus of adapter `number`, and the frequency of that bus in hertz, if
+/// the device tree says it. Adapters behind multiplexers are parts of the one that has the bus.
+pub(super) fn bus(sysfs: &Sysfs, number: u32) -> anyhow::Result<(String, Option<u32>)> {
+    let devices = sysfs.devices("i2c")?;
+    let adapter = devices.iter().find(|device| adapter_number(device) == Some(number));
+    let adapter = adapter.with_context(|| format!("the adapter {number} has gone"))?;
+    let is_adapter = |device: &Device| adapter_number(device).is_some();
+    let root = adapter.ancestors().filter(is_adapter).last().unwrap_or_else(|| adapter.clone());
+    // The adapter of some controllers has no node of its own; the controller has.
+    let frequency = root.ancestors().take(2).find_map(|device| device.cell("clock-frequency"));
+    Ok((root.name, frequency))
+}
+
 /// `i2c-3` is an adapter, `3-0048` a target that some driver of the kernel has.
 fn adapter_number(device: &Device) -> Option<u32> {
     device.name.strip_prefix("i2c-")?.parse().ok()
@@ -98,6 +111,28 @@ mod tests {
         assert_eq!(find("first"), 0);
         assert_eq!(find("/virtio@a"), 0);
         assert_eq!(find("/virtio@b"), 1, "not what is behind the multiplexer");
+    }
+
+    #[test]
+    fn a_bus_is_that_of_the_adapter_before_all_multiplexers() {
+        let (root, sysfs) = board();
+        assert_eq!(bus(&sysfs, 2).unwrap(), ("i2c-1".to_owned(), None));
+        let sys = root.path().join("sys");
+        let say = |node: &str, hertz: u32| {
+            let file = sys.join("firmware/devicetree/base").join(node).join("clock-frequency");
+            fs::write(file, hertz.to_be_bytes()).unwrap();
+        };
+        // The controller is the parent of its adapter, whether that has the node too or not.
+        adapter(&sys, "b.virtio", "i2c-3", "direct");
+        say("virtio@b", 10_000);
+        assert_eq!(bus(&sysfs, 3).unwrap(), ("i2c-3".to_owned(), Some(10_000)));
+        fs::create_dir_all(sys.join("firmware/devicetree/base/i2c@c")).unwrap();
+        symlink(sys.join("firmware/devicetree/base/i2c@c"), sys.join("devices/b.virtio/i2c-3/of_node"))
+            .unwrap();
+        say("i2c@c", 400_000);
+        assert_eq!(bus(&sysfs, 3).unwrap().1, Some(400_000));
+        adapter(&sys, "b.virtio/i2c-3", "i2c-4", "channel");
+        assert_eq!(bus(&sysfs, 4).unwrap(), ("i2c-3".to_owned(), Some(400_000)));
     }
 
     #[test]

@@ -21,6 +21,8 @@ use smallvec::SmallVec;
 use self::functions::Functions;
 use self::smbus::Smbus;
 use super::bus::{Address, Bus, Cause, Data, FEW, Failure, Message};
+use super::time::Clock;
+use super::turn::Turn;
 use crate::sysfs::Sysfs;
 use crate::watch::Watcher;
 
@@ -30,6 +32,9 @@ const LONGEST_TRANSACTION: usize = 42;
 /// An adapter of the kernel.
 pub struct Adapter {
     functions: Functions,
+    clock: Clock,
+    /// The name of the adapter that has the bus: of this one, if it is not behind a multiplexer.
+    root: String,
     way: Way,
 }
 
@@ -44,13 +49,34 @@ impl Adapter {
     /// # Errors
     /// When there is no such adapter (the message says which there are), or it cannot be opened or used.
     pub fn open(wanted: &str) -> anyhow::Result<Self> {
-        let number = locate::find(&Sysfs::default(), wanted)?;
-        let adapter = Self::at(Path::new(&format!("/dev/i2c-{number}")))?;
-        log::info!("adapter {wanted} is {number}, with {:?}", adapter.functions);
+        let sysfs = Sysfs::default();
+        let number = locate::find(&sysfs, wanted)?;
+        let (root, frequency) = locate::bus(&sysfs, number)?;
+        let clock = frequency.and_then(Clock::new).unwrap_or(Clock::STANDARD);
+        let adapter = Self::at(Path::new(&format!("/dev/i2c-{number}")), clock, root)?;
+        let said = if frequency.is_some() { "" } else { ", since it does not say" };
+        log::info!(
+            "adapter {wanted} is {number}, at {} Hz{said}, with {:?}",
+            clock.hertz(),
+            adapter.functions
+        );
         Ok(adapter)
     }
 
-    fn at(node: &Path) -> anyhow::Result<Self> {
+    /// The turns of those who name the same `directory` at this adapter.
+    ///
+    /// # Errors
+    /// When its file cannot be opened.
+    pub fn turn(&self, directory: &Path) -> anyhow::Result<Turn> {
+        Turn::open(directory, &self.root).with_context(|| {
+            format!(
+                "cannot take turns by files in {}: name another directory with --turns",
+                directory.display()
+            )
+        })
+    }
+
+    fn at(node: &Path, clock: Clock, root: String) -> anyhow::Result<Self> {
         let bus = LinuxI2CBus::new(node).map_err(io::Error::from).with_context(|| {
             format!("cannot open {}: is the kernel's i2c-dev there, and the node yours?", node.display())
         })?;
@@ -64,13 +90,17 @@ impl Adapter {
         } else {
             anyhow::bail!("{} can do neither I2C nor SMBus as a controller", node.display());
         };
-        Ok(Self { functions, way })
+        Ok(Self { functions, clock, root, way })
     }
 }
 
 impl Bus for Adapter {
     fn longest_transaction(&self) -> usize {
         LONGEST_TRANSACTION
+    }
+
+    fn clock(&self) -> Clock {
+        self.clock
     }
 
     fn transfer(&mut self, messages: &mut [Message<'_>]) -> Result<(), Failure> {
@@ -166,7 +196,8 @@ mod tests {
     #[test]
     fn a_node_that_is_no_adapter_is_named() {
         let root = tempfile::tempdir().unwrap();
-        let complaint = |node: &Path| format!("{:#}", Adapter::at(node).err().unwrap());
+        let complaint =
+            |node: &Path| format!("{:#}", Adapter::at(node, Clock::STANDARD, String::new()).err().unwrap());
         // Not to be opened by anybody, whatever this test may.
         let (nothing, directory) = (root.path().join("nothing"), root.path());
         for node in [&nothing, directory] {
@@ -199,7 +230,8 @@ mod tests {
             let way = Way::Plain(LinuxI2CBus::new("/dev/null").unwrap());
             let message = |address: &Address| Message { address: *address, data: Data::Write(&[7]) };
             let mut messages: Vec<_> = addresses.iter().map(message).collect();
-            Adapter { functions, way }.transfer(&mut messages).map_err(|failure| failure.cause)
+            let (clock, root) = (Clock::STANDARD, String::new());
+            Adapter { functions, clock, root, way }.transfer(&mut messages).map_err(|failure| failure.cause)
         };
         let reached = Err(Cause::Kernel(Errno::NOTTY.raw_os_error()));
         for addresses in [&[ten][..], &[ten, seven], &[seven, ten]] {

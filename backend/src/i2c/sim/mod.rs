@@ -18,6 +18,7 @@ use serde_json::Value;
 use self::faults::{Fault, Faults, Injection};
 use self::wire::Record;
 use super::bus::{Address, Bus, Cause, Data, Failure, Message};
+use super::time::Clock;
 use crate::sim::Parts;
 use crate::sim::board::{Model, Target as Description};
 use crate::sim::control::Control;
@@ -145,6 +146,10 @@ fn build(model: &Model) -> Box<dyn Target> {
 impl Bus for SimulatedBus {
     fn longest_transaction(&self) -> usize {
         LONGEST_TRANSACTION
+    }
+
+    fn clock(&self) -> Clock {
+        Clock::STANDARD
     }
 
     fn transfer(&mut self, messages: &mut [Message<'_>]) -> Result<(), Failure> {

@@ -12,6 +12,7 @@
 
 mod attack;
 mod confined;
+mod crowd;
 mod early;
 mod latency;
 mod neighbour;
@@ -98,8 +99,11 @@ fn main() -> ExitCode {
         latency::compare().map_err(|error| Failed::from(format!("{error:#}")))
     });
     let latency = latency.with_ignored_flag(!shared::is_long());
-    let conclusion =
-        libtest_mimic::run(&arguments, [latency].into_iter().chain(others).chain(attacks).collect());
+    let crowd = Trial::test("a-guest-with-eleven-adapters-has-one-turn", || {
+        crowd::has_one_turn().map_err(|error| Failed::from(format!("{error:#}")))
+    });
+    let alone = [latency, crowd].into_iter();
+    let conclusion = libtest_mimic::run(&arguments, alone.chain(others).chain(attacks).collect());
     // `exit` would leave QEMU and the hardware running.
     drop(shared.lock().unwrap_or_else(PoisonError::into_inner).take());
     conclusion.exit_code()

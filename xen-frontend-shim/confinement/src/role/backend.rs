@@ -7,9 +7,11 @@
 //!
 //! - its control socket, through which the frontend passes it memory, kicks and calls; a socket that it listens on;
 //! - its hardware, by the open descriptors. GPIO lines are requested of a chip that is open;
+//! - a file on which the I2C daemons of its guest lock each other out, and nobody else;
 //! - for a guest on Xen, grants: the frontend passes the descriptor of gntdev. Xen lets it reach what the guest granted.
 //!
-//! It starts no program and no thread, opens nothing, signals nobody.
+//! It has two threads: one answers the frontend, one works. It starts no program, opens nothing, signals
+//! nobody.
 
 use rustix::thread::CapabilitySet;
 
@@ -27,8 +29,9 @@ const DESCRIPTORS: u64 = 256;
 /// Its own memory. It takes 2 MiB; what a guest can make it take is bounded by the lengths of its queues.
 const DATA: u64 = 32 << 20;
 
-/// Address space, where guests' memory comes by grants: rings are all that is mapped.
-const ADDRESS_SPACE: u64 = 128 << 20;
+/// Address space, where guests' memory comes by grants: the program, two stacks, what the allocator reserves
+/// for a thread (64 MiB), and rings.
+const ADDRESS_SPACE: u64 = 256 << 20;
 
 /// A file that it has open: the record of its requests in flight, which takes some pages.
 const FILE_SIZE: u64 = 1 << 20;
@@ -67,13 +70,23 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// Takes from the process what a backend does not need, for good. To be called by its only thread, when the hardware is
-    /// open and before the frontend is answered.
+    /// Takes user, paths, capabilities and resources from the process, for good. To be called by its only
+    /// thread, when the hardware is open.
     ///
     /// # Errors
     /// When the kernel refuses. The process should end then.
-    pub fn confine(self, enforcement: Enforcement) -> Result<(), Error> {
-        self.confinement().enter()?;
+    pub fn enter(self) -> Result<(), Error> {
+        self.confinement().enter()
+    }
+
+    /// Takes from all of its threads the system calls that it does not need, for good. To be called when both
+    /// of its threads are there, and before the frontend is answered.
+    ///
+    /// # Errors
+    /// When the kernel refuses. The process should end then.
+    pub fn enforce(self, enforcement: Enforcement) -> Result<(), Error> {
+        let no_more = Limits { processes: Some(0), ..Limits::default() };
+        no_more.apply().map_err(|error| Error::Step("limit its threads", error.into()))?;
         self.calls()?.enforce(enforcement)
     }
 
@@ -81,7 +94,8 @@ impl Backend {
         let grows = self.logs_to_file || self.hardware == Hardware::Simulated;
         let limits = Limits {
             descriptors: Some(DESCRIPTORS),
-            processes: Some(0),
+            // The worker's thread is still to come.
+            processes: None,
             address_space: (self.memory == Memory::Granted).then_some(ADDRESS_SPACE),
             data: Some(DATA),
             file_size: (!grows).then_some(FILE_SIZE),
@@ -97,7 +111,11 @@ impl Backend {
         calls.allow(&[libc::SYS_memfd_create, libc::SYS_ftruncate]);
         match self.hardware {
             Hardware::Simulated => {}
-            Hardware::I2c => calls.allow_ioctls(ioctl::I2C)?,
+            Hardware::I2c => {
+                calls.allow_ioctls(ioctl::I2C)?;
+                // The turns of its guest's daemons, by a file that is open.
+                calls.allow(&[libc::SYS_flock]);
+            }
             Hardware::Gpio => calls.allow_ioctls(ioctl::GPIO)?,
         }
         if self.memory == Memory::Granted {

@@ -47,7 +47,7 @@ pub(crate) const LEFT: &[Left] = &[
     BACKEND,
     Left { subject: Subject::Gpio, ..BACKEND },
     Left { subject: Subject::Simulated, file_size: None, ..BACKEND },
-    Left { subject: Subject::I2cOnXen, address_space: Some(128 << 20), ..BACKEND },
+    Left { subject: Subject::I2cOnXen, address_space: Some(256 << 20), ..BACKEND },
     // It has been another user from the start, which must not change this set.
     Left {
         subject: Subject::Worker,

@@ -94,7 +94,8 @@ impl Subject {
         attempt: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Error> {
         if let Some(backend) = self.backend() {
-            backend.confine(self.enforcement())?;
+            backend.enter()?;
+            backend.enforce(self.enforcement())?;
             return Ok(attempt());
         }
         let Some(worker) = self.worker() else {
