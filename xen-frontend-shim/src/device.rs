@@ -173,8 +173,7 @@ impl<H: Hypervisor> BackedDevice<H> {
     pub fn hear(&mut self) {
         let Some(session) = self.link.session_mut() else { return };
         match session.hear() {
-            Heard::Nothing => {}
-            Heard::Answer => self.pace.answered(),
+            Heard::Nothing | Heard::Answer => {}
             Heard::HangUp => self.miss("its backend has hung up", false),
             Heard::Noise => self.miss("its backend says what it was not asked", false),
         }
@@ -183,7 +182,8 @@ impl<H: Hypervisor> BackedDevice<H> {
     /// Whether [`Self::kicked`] has to be told when the driver kicks next, if the kernel lets it be seen.
     #[must_use]
     pub fn awaits_kick(&self) -> bool {
-        self.link.session().is_some() && self.wanted.is_some() && self.pace.is_at_rest()
+        let is_asked = self.link.session().is_none_or(|session| session.answer_by().is_some());
+        self.wanted.is_some() && !is_asked && self.pace.is_at_rest()
     }
 
     /// From now on [`Self::kicked`] will be told.
@@ -203,7 +203,9 @@ impl<H: Hypervisor> BackedDevice<H> {
     /// When [`Self::attend`] may have something to do.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        [self.away_until, self.link.deadline(), self.pace.deadline()].into_iter().flatten().min()
+        let answer_by = self.link.session().and_then(Session::answer_by);
+        let judged = answer_by.or(self.pace.deadline());
+        [self.away_until, self.link.deadline(), judged].into_iter().flatten().min()
     }
 
     /// Does what is due.
@@ -213,17 +215,28 @@ impl<H: Hypervisor> BackedDevice<H> {
             let limit = AWAY_LIMIT.as_secs();
             return Err(self.refuse(&format!("no backend serves it within {limit} s")));
         }
-        match self.pace.check(now, progress(&self.views)) {
-            Verdict::Fine => {}
-            Verdict::Hangs => self.miss("its backend hangs", true),
-            Verdict::Ask => {
-                let asked = self.link.session_mut().map(Session::knock);
-                if let Some(Err(error)) = asked {
+        self.judge_pace(now);
+        Ok(())
+    }
+
+    /// Lets go of a backend that has not answered in time, and asks one whose queues stand still.
+    fn judge_pace(&mut self, now: Instant) {
+        let is_due = |session: &Session| session.answer_by().is_some_and(|answer_by| answer_by <= now);
+        if self.link.session().is_some_and(is_due) {
+            // The answer may be there already, if another device has held up this process.
+            self.hear();
+        }
+        match self.link.session_mut() {
+            Some(session) if is_due(session) => self.miss("its backend hangs", true),
+            Some(session) if session.answer_by().is_none() => {
+                if self.pace.check(now, progress(&self.views)) == Verdict::Ask
+                    && let Err(error) = session.ask(now + pace::ANSWER)
+                {
                     self.miss(&format!("its backend cannot be asked: {error}"), true);
                 }
             }
+            _ => {}
         }
-        Ok(())
     }
 
     /// Whether the connection has been cut since this was last asked.

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use log::{info, warn};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use xen_bindings::{Doorbell, eventfd_from};
 
@@ -18,7 +19,7 @@ use crate::handoff::{DeviceHandoff, Inheritance, QueueHandoff};
 use crate::hypervisor::xen::XenGuest;
 use crate::ioreq::bus::{Keeper, Occupant};
 use crate::state::Record;
-use crate::vhost_user::knock::{hear, knock};
+use crate::vhost_user::knock::Question;
 use crate::vhost_user::{
     DeviceKind, Grants, Heard, Inflight, NegotiateError, Notifier, Offer, Process, Session, Watchdog,
 };
@@ -49,7 +50,7 @@ struct Parts {
 /// A backend that has been started and not been heard of yet.
 struct Candidate {
     connection: Connection,
-    answer_by: Instant,
+    question: Question,
 }
 
 impl Seat {
@@ -98,19 +99,29 @@ impl Seat {
 
     /// Has a backend wait at the door until it gives a sign of life, which it is asked for.
     pub(super) fn receive(&mut self, connection: Connection, limit: Duration) -> io::Result<()> {
-        knock(&connection.socket)?;
-        self.candidate = Some(Candidate { connection, answer_by: Instant::now() + limit });
+        let question = Question::ask(&connection.socket, Instant::now() + limit)?;
+        self.candidate = Some(Candidate { connection, question });
         Ok(())
     }
 
     /// What has come from the backend at the door; nothing if there is none.
-    pub(super) fn hear(&self) -> Option<Heard> {
-        Some(hear(&self.candidate.as_ref()?.connection.socket))
+    pub(super) fn hear(&mut self) -> Option<Heard> {
+        let Candidate { connection, question } = self.candidate.as_mut()?;
+        Some(question.hear(&connection.socket))
+    }
+
+    /// Whether something is there to be [heard](Self::hear), which another device may have kept this process from.
+    fn has_answered(&self) -> bool {
+        let Some(candidate) = &self.candidate else { return false };
+        matches!(
+            poll(&mut [PollFd::new(&candidate.connection.socket, PollFlags::IN)], Some(&Timespec::default())),
+            Ok(1..)
+        )
     }
 
     /// When the backend at the door has had its time.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        Some(self.candidate.as_ref()?.answer_by)
+        Some(self.candidate.as_ref()?.question.answer_by())
     }
 
     /// Sends the backend at the door away.
@@ -120,7 +131,7 @@ impl Seat {
 
     /// Kills the backend at the door if it has had its time. True if it had.
     pub(super) fn enforce(&mut self, now: Instant) -> bool {
-        if self.deadline().is_none_or(|deadline| deadline > now) {
+        if self.deadline().is_none_or(|deadline| deadline > now) || self.has_answered() {
             return false;
         }
         if let Some(pidfd) = self.candidate.take().and_then(|candidate| candidate.connection.pidfd) {
