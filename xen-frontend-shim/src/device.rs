@@ -32,7 +32,7 @@ use log::{debug, error, info, warn};
 use crate::hypervisor::{Hypervisor, Mapping};
 use crate::memory::Ring;
 use crate::vhost_user::{Heard, Inflight, Notifier, Offer, Process, Session, SessionError, Start};
-use crate::virtio_mmio::{Device, Lost, Transport, features};
+use crate::virtio_mmio::{Device, Lost, Transport};
 
 use link::Link;
 use pace::{Pace, Progress, Verdict};
@@ -163,8 +163,8 @@ impl<H: Hypervisor> BackedDevice<H> {
         }
     }
 
-    /// The device has become another one: it is not what the driver knows.
-    pub fn refuse(&mut self, reason: &str) -> Lost {
+    /// The device cannot go on with what its driver has begun.
+    fn refuse(&mut self, reason: &str) -> Lost {
         error!("{}: {reason}; the device needs a reset", self.name);
         self.give_up()
     }
@@ -335,12 +335,6 @@ impl<H: Hypervisor> BackedDevice<H> {
 
     fn play(&mut self, wanted: &Wanted) -> Result<(), Failure> {
         let Some(session) = self.link.session() else { return Err(Failure::Away) };
-        let missing =
-            wanted.features & !session.features() & !features::ACCESS_PLATFORM & !features::RING_RESET;
-        if missing != 0 {
-            error!("{}: its backend lacks the features {missing:#x}, which its driver uses", self.name);
-            return Err(Failure::Refused);
-        }
         if !wanted.is_fresh && !session.tracks_inflight() {
             self.check_nothing_outstanding(wanted)?;
         }
@@ -533,20 +527,15 @@ impl<H: Hypervisor> Device for BackedDevice<H> {
     }
 }
 
-/// Gives a device that was served before another backend, which must be like the one that it had.
+/// Gives a device that was served before another backend, which has to be like the one that it had if the driver is to go on.
 pub fn replace_backend<H: Hypervisor>(
     transport: &mut Transport<BackedDevice<H>>,
     session: Session,
     offer: Offer,
     process: Option<Process>,
 ) {
-    let mut goes_on = Ok(());
-    if transport.has_other_config(&offer.config) && transport.device().is_in_use() {
-        let reason = "its backend has another configuration than the one before";
-        goes_on = Err(transport.device_mut().refuse(reason));
-    }
-    transport.config_changed(offer.config);
-    if transport.device_mut().attach(session, process).and(goes_on).is_err() {
+    transport.backend_replaced(session.offered(), offer.config);
+    if transport.device_mut().attach(session, process).is_err() {
         transport.device_lost();
     }
     transport.device_mut().tell_if_unused();

@@ -101,6 +101,7 @@ fn adopt(inheritance: &Inheritance, handoff: &Handoff) -> io::Result<XenGuest> {
 impl Worker {
     /// Serves until the supervisor hangs up.
     fn serve(&mut self) -> io::Result<()> {
+        self.restore()?;
         let mut ready = Vec::new();
         loop {
             self.settle()?;
@@ -125,6 +126,17 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Goes on with the devices that a former worker has served.
+    fn restore(&mut self) -> io::Result<()> {
+        for (index, (window, seat)) in (0..).zip(self.bus.windows_mut().iter_mut().zip(&mut self.seats)) {
+            if let Some(transport) = seat.restore(&self.guest) {
+                window.occupant = Occupant::Device(transport);
+                self.event_loop.watch_queues(index, window, &seat.polled_calls)?;
+            }
+        }
+        Ok(())
     }
 
     /// Looks at all devices: how far they are, which have lost their backends, and when there is something to do.

@@ -17,7 +17,7 @@ use crate::ioreq::bus::{Occupant, Window};
 use crate::vhost_user::scripted_backend::{self as scripted, Script};
 use crate::vhost_user::test_backend::{self, SharedMemory};
 use crate::vhost_user::{DeviceKind, Limits, Watchdog};
-use crate::virtio_mmio::Identity;
+use crate::virtio_mmio::{Identity, RestoreError, State};
 
 const BASE: u64 = 0x200_0000;
 const IRQ: u32 = 33;
@@ -28,6 +28,27 @@ const INPUT: u32 = 18;
 fn open(device_id: u32, socket: UnixStream, memory: &Arc<SharedMemory>) -> (Session, Offer) {
     let watchdog = Watchdog::start(Limits::default()).unwrap();
     Session::open(socket, DeviceKind::of(device_id), 1, &watchdog, Box::new(Arc::clone(memory))).unwrap()
+}
+
+fn backed(xen: &Rc<Fake>) -> BackedDevice<Fake> {
+    let [kick, call, err] = [EFD_NONBLOCK; 3].map(|flags| EventFd::new(flags).unwrap());
+    let inflight = Inflight::new(tempfile::tempfile().unwrap(), 64);
+    BackedDevice::new("g/d".into(), Rc::clone(xen), IRQ, vec![Notifier { kick, call, err }], inflight)
+}
+
+fn identity(device_id: u32) -> Identity {
+    Identity {
+        name: "g/d".into(),
+        device_id,
+        demanded_features: 0,
+        starts_by_kick: false,
+        queues: 1,
+        queue_size_max: 64,
+    }
+}
+
+fn window(transport: Transport<BackedDevice<Fake>>) -> Window<BackedDevice<Fake>> {
+    Window { base: BASE, doorbells: Vec::new(), occupant: Occupant::Device(transport), keeper: None }
 }
 
 /// A guest whose traps go all the way to a real backend.
@@ -53,24 +74,18 @@ impl Guest {
         let xen = Rc::new(Fake::new(1));
         let memory = SharedMemory::new();
         let (session, offer) = open(device_id, socket, &memory);
-        let [kick, call, err] = [EFD_NONBLOCK; 3].map(|flags| EventFd::new(flags).unwrap());
-        let notifiers = vec![Notifier { kick, call, err }];
-        let inflight = Inflight::new(tempfile::tempfile().unwrap(), 64);
-        let device = BackedDevice::new("g/d".into(), Rc::clone(&xen), IRQ, notifiers, inflight);
-        let identity = Identity {
-            name: "g/d".into(),
-            device_id,
-            features: features::offered(offer.features, DeviceKind::of(device_id).features),
-            demanded_features: 0,
-            starts_by_kick: false,
-            queues: 1,
-            queue_size_max: 64,
-        };
-        let mut transport = Transport::new(identity, offer.config, device);
+        let device = backed(&xen);
+        let identity = identity(device_id);
+        let mut transport = Transport::new(identity, session.offered(), offer.config, device);
         transport.device_mut().attach(session, None).unwrap();
-        let occupant = Occupant::Device(transport);
-        let window = Window { base: BASE, doorbells: Vec::new(), occupant, keeper: None };
-        Self { xen, memory, bus: Bus::new(vec![window]) }
+        Self { xen, memory, bus: Bus::new(vec![window(transport)]) }
+    }
+
+    /// Another worker takes up what it finds of the GPIO device, and has no backend for it yet.
+    fn replace_worker(&mut self, found: Option<State>) -> Result<(), RestoreError> {
+        let (transport, restored) = Transport::restored(identity(GPIO), found, backed(&self.xen));
+        self.bus = Bus::new(vec![window(transport)]);
+        restored
     }
 
     /// Another backend, which has been heard of.
@@ -163,6 +178,11 @@ impl Guest {
         self.write(0x70, 3);
         self.write(0x24, 1);
         self.write(0x20, 3 | more);
+        // The feature bit 0 of the type, if there is one.
+        self.write(0x24, 0);
+        self.write(0x14, 0);
+        let low = self.read(0x10);
+        self.write(0x20, low & 1);
         self.write(0x70, 0xb);
         self.enable_queue();
         self.write(0x70, 0xf);
@@ -546,7 +566,8 @@ fn a_driver_can_reset_and_start_a_device_whose_backend_is_away() {
 fn a_backend_that_lacks_a_feature_in_use_is_not_told_to_go_on() {
     let (mut guest, _) = in_use(Script::default());
     guest.device().miss("killed", false);
-    let (socket, memory) = scripted::start(Script { features: 1 << 33 | 1 << 30 | 1, ..Script::default() });
+    let (socket, memory) =
+        scripted::start(Script { features: 1 << 32 | 1 << 33 | 1 << 30, ..Script::default() });
     guest.replace(socket, None);
     assert_eq!((guest.read(0x70), guest.read(0x60), bases(&memory.take())), (0x4f, 3, vec![]));
     assert_eq!(guest.xen.mapped(), 0);
@@ -560,6 +581,57 @@ fn a_backend_with_another_configuration_does_not_go_on_and_shows_it() {
     guest.replace(socket, None);
     assert_eq!((guest.read(0x70), guest.read(0x60), bases(&memory.take())), (0x4f, 3, vec![]));
     assert_eq!(guest.read(0x100), u64::from(u32::from_le_bytes(*b"chan")));
+    guest.write(0x70, 0);
+    guest.probe();
+    assert_eq!((guest.read(0x70), bases(&memory.take())), (0xf, vec![0]));
+}
+
+/// Then all of its backends are, and a driver that is ready is told in each case what becomes of its device.
+#[test]
+fn a_driver_whose_worker_is_replaced_goes_on_or_hears_that_it_cannot() {
+    type Next = (Script, u64, Vec<u32>);
+    let good = Script::default;
+    let nexts: [Next; 3] = [
+        (good(), 0xf, vec![5]),
+        (Script { features: 1 << 32 | 1 << 33 | 1 << 30, ..good() }, 0x4f, vec![]),
+        (Script { config: b"less\0\0\0\0".to_vec(), ..good() }, 0x4f, vec![]),
+    ];
+    for (script, status, told) in nexts {
+        let (mut guest, _) = in_use(good());
+        let state = guest.transport().state();
+        assert_eq!(guest.replace_worker(Some(state)), Ok(()));
+        // It is there before its backend is.
+        assert_eq!((guest.read(0x70), guest.has_backend()), (0xf, false));
+        guest.write(0x64, 3);
+        guest.xen.raised();
+        let (socket, memory) = scripted::start(script);
+        guest.replace(socket, None);
+        assert_eq!((guest.read(0x70), bases(&memory.take())), (status, told));
+        let is_lost = status == 0x4f;
+        assert_eq!((guest.read(0x60) & 2 != 0, guest.xen.raised().len()), (is_lost, usize::from(is_lost)));
+        guest.write(0x70, 0);
+        guest.probe();
+        assert_eq!((guest.read(0x70), bases(&memory.take())), (0xf, vec![0]));
+    }
+}
+
+#[test]
+fn a_driver_whose_worker_is_replaced_waits_five_seconds_for_a_backend_and_no_longer() {
+    let (mut guest, _) = in_use(Script::default());
+    let state = guest.transport().state();
+    guest.replace_worker(Some(state)).unwrap();
+    guest.pass_deadline();
+    assert_eq!((guest.read(0x70), guest.read(0x60) & 2, guest.xen.mapped()), (0x4f, 2, 0));
+}
+
+#[test]
+fn a_driver_of_which_nothing_is_known_any_more_hears_that_it_cannot_go_on() {
+    let (mut guest, _) = in_use(Script::default());
+    assert_eq!(guest.replace_worker(None), Err(RestoreError::Unreadable));
+    assert_eq!((guest.read(0x70), guest.read(0x60), guest.xen.raised()), (0x4f, 3, vec![IRQ]));
+    let (socket, memory) = scripted::start(Script::default());
+    guest.replace(socket, None);
+    assert_eq!((guest.read(0x70), bases(&memory.take())), (0x4f, vec![]));
     guest.write(0x70, 0);
     guest.probe();
     assert_eq!((guest.read(0x70), bases(&memory.take())), (0xf, vec![0]));

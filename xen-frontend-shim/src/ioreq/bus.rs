@@ -209,7 +209,7 @@ mod tests {
             let Some(kept) = &self.kept else { return };
             self.starts += 1;
             let state = Record::peek(kept).unwrap();
-            assert!(state.is_some_and(is_known), "a worker that died now would have begun in secret");
+            assert!(state.value().is_some_and(is_known), "a worker that died now would have begun in secret");
         }
     }
 
@@ -224,7 +224,7 @@ mod tests {
         fn stop(&mut self) {}
         fn begin_anew(&mut self, queue: Option<u16>) -> Result<(), Lost> {
             let Some(kept) = &self.kept else { return Ok(()) };
-            let state: State = Record::peek(kept).unwrap().unwrap();
+            let state: State = Record::peek(kept).unwrap().value().unwrap();
             let is_known = match queue {
                 None => state.is_started,
                 Some(queue) => state.queues[usize::from(queue)].is_ready(),
@@ -296,13 +296,12 @@ mod tests {
         let identity = Identity {
             name: "guest/device".into(),
             device_id: 34,
-            features: 1 << 32 | 1 << 33 | 1 << 40,
             demanded_features: 0,
             starts_by_kick: false,
             queues: 1,
             queue_size_max: 64,
         };
-        let transport = Transport::new(identity, vec![0; 8], device);
+        let transport = Transport::new(identity, 1 << 32 | 1 << 33 | 1 << 40, vec![0; 8], device);
         Bus::new(vec![
             Window {
                 base: BASE,
@@ -392,7 +391,7 @@ mod tests {
         let kept = || Record::open::<State>(file.try_clone().unwrap()).unwrap();
         let mut bus = bus(0);
         bus.windows_mut()[0].keeper = Some(Keeper::new(kept().0));
-        let status = || kept().1.map(|state| state.status.bits());
+        let status = || kept().1.value().map(|state: State| state.status.bits());
         ask(&mut bus, read(BASE + 0x70, 4));
         ask(&mut bus, write(BASE + QUEUE_NOTIFY, 4, 0));
         assert_eq!(status(), None, "nothing has been said");

@@ -129,13 +129,12 @@ fn bus() -> Bus<Nothing> {
     let identity = Identity {
         name: "guest/device".into(),
         device_id: 34,
-        features: 1 << 32 | 1 << 33 | 1 << 40,
         demanded_features: 0,
         starts_by_kick: false,
         queues: QUEUES,
         queue_size_max: 64,
     };
-    let transport = Transport::new(identity, vec![0; 8], Nothing);
+    let transport = Transport::new(identity, 1 << 32 | 1 << 33 | 1 << 40, vec![0; 8], Nothing);
     let device = Occupant::Device(transport);
     let doorbells = (0..QUEUES).map(|queue| Doorbell { base: BASE, queue }).collect();
     Bus::new(vec![

@@ -26,7 +26,7 @@ use xen_bindings::{
 use super::SupervisorError;
 use crate::config::{Device, Guest, WINDOW_SIZE};
 use crate::handoff::{DeviceHandoff, Handoff, Parcel, QueueHandoff};
-use crate::state::{GuestState, Record};
+use crate::state::{Found, GuestState, Record};
 use crate::virtio_mmio::State;
 
 /// How long to wait for the event by which a channel begins. It is there as soon as the channel is bound.
@@ -91,6 +91,7 @@ fn find_or_create(
     record: File,
 ) -> Result<(IoreqServer, bool), SupervisorError> {
     let (mut record, known) = Record::open::<Known>(record)?;
+    let known = known.value();
     let others: Vec<_> = IoreqServer::list(privcmd, domain)?.into_iter().map(IoreqServerId::get).collect();
     if let Some(left) = known.and_then(|known| known.find(&others)) {
         let known = Known { others: others.into_iter().filter(|id| *id != left).collect(), own: Some(left) };
@@ -198,9 +199,12 @@ impl Claim {
     /// Whether a driver uses a device, as far as the worker has said. To be sure, ask when there is none. What the worker keeps
     /// came from a guest, so it may be anything.
     pub(super) fn is_used(&self, device: &Device) -> bool {
-        let state = self.state.transport(&device.name).and_then(|file| Record::peek::<State>(&file));
-        // What cannot be read is not touched.
-        state.map_or(true, |state| state.is_some_and(|state| state.has_driver()))
+        match self.state.transport(&device.name).and_then(|file| Record::peek::<State>(&file)) {
+            Ok(Found::Nothing) => false,
+            Ok(Found::Value(state)) => state.has_driver(),
+            // What cannot be read is not touched.
+            Ok(Found::Damaged) | Err(_) => true,
+        }
     }
 
     /// Has these devices from now on. To be called while there is no worker.

@@ -25,7 +25,7 @@ use crate::vhost_user::knock::{Heard, Question, hear_unasked};
 use crate::vhost_user::negotiate::{NegotiateError, Offer, negotiate, read_config};
 use crate::vhost_user::requests::Requests;
 use crate::vhost_user::watchdog::Watchdog;
-use crate::virtio_mmio::features::ACCESS_PLATFORM;
+use crate::virtio_mmio::features::{self, ACCESS_PLATFORM};
 
 /// How a backend reaches the memory that a table describes.
 pub trait Backing {
@@ -182,10 +182,10 @@ impl Session {
         Ok((session, offer))
     }
 
-    /// The features that the backend offers.
+    /// What a driver is offered of the backend's features.
     #[must_use]
-    pub fn features(&self) -> u64 {
-        self.features
+    pub fn offered(&self) -> u64 {
+        features::offered(self.features, self.kind.features)
     }
 
     /// Whether the backend records which requests it has taken.

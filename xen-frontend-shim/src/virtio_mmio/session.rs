@@ -54,8 +54,21 @@ impl Session {
         }
     }
 
-    /// As plain data, with the configuration that the driver sees.
-    pub(super) fn state(&self, config: &ConfigSpace) -> State {
+    /// That of a driver of which no more is left than a state that cannot be taken up, or nothing at all. It may go on with a
+    /// device that it has started.
+    pub(super) fn unrestorable(state: Option<&State>, queues: u16) -> Self {
+        let status = state.map(|state| state.status).filter(|status| status.is_reachable());
+        let status = status.unwrap_or(Status::LIVE);
+        let mut session = Self { status, is_started: status.has(status::DRIVER_OK), ..Self::new(queues) };
+        if session.is_started {
+            // What was used before, its driver may not have been told of.
+            session.interrupt.resume(session.queues.len());
+        }
+        session
+    }
+
+    /// As plain data, with what the driver sees of the device.
+    pub(super) fn state(&self, device_id: u32, device_features: u64, config: &ConfigSpace) -> State {
         // Named one by one, so that a new field has to be decided on.
         let Self {
             device_features_select,
@@ -68,6 +81,8 @@ impl Session {
             interrupt,
         } = self;
         State {
+            device_id,
+            device_features,
             device_features_select: *device_features_select,
             driver_features_select: *driver_features_select,
             driver_features: *driver_features,

@@ -6,7 +6,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use log::{info, warn};
+use log::{error, info, warn};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use xen_bindings::{Doorbell, eventfd_from};
@@ -18,12 +18,12 @@ use crate::device::{BackedDevice, replace_backend};
 use crate::handoff::{DeviceHandoff, Inheritance, QueueHandoff};
 use crate::hypervisor::xen::XenGuest;
 use crate::ioreq::bus::{Keeper, Occupant};
-use crate::state::Record;
+use crate::state::{Found, Record};
 use crate::vhost_user::knock::Question;
 use crate::vhost_user::{
-    DeviceKind, Grants, Heard, Inflight, NegotiateError, Notifier, Offer, Process, Session, Watchdog,
+    DeviceKind, Grants, Heard, Inflight, NegotiateError, Notifier, Process, Session, Watchdog,
 };
-use crate::virtio_mmio::{self, Identity, State, Transport, features};
+use crate::virtio_mmio::{Identity, State, Transport};
 
 /// What a device needs besides a backend.
 pub(super) struct Seat {
@@ -37,7 +37,7 @@ pub(super) struct Seat {
     /// Whether it is known how it starts: with a backend, or without.
     pub(super) is_settled: bool,
     /// What the driver said to a former worker.
-    state: Option<State>,
+    found: Found<State>,
     candidate: Option<Candidate>,
 }
 
@@ -61,7 +61,7 @@ impl Seat {
         device: Device,
         given: &DeviceHandoff,
     ) -> io::Result<(Self, Keeper)> {
-        let (record, state) = Record::open(inheritance.take(given.state)?.into())?;
+        let (record, found) = Record::open(inheritance.take(given.state)?.into())?;
         let notifiers = given.queue.iter().map(|queue| notifier(inheritance, queue));
         let queue_size = DeviceKind::of(device.device_id).queue_size_max;
         let by_kernel = (0..).zip(&given.queue).filter(|(_, queue)| queue.kick_by_kernel);
@@ -77,7 +77,7 @@ impl Seat {
             domid,
             is_settled: false,
             candidate: None,
-            state,
+            found,
         };
         Ok((seat, Keeper::new(record)))
     }
@@ -151,66 +151,61 @@ impl Seat {
         let kind = DeviceKind::of(self.device.device_id);
         let grants = Box::new(Grants { gntdev: connection.gntdev, domid: self.domid });
         let process = connection.pidfd.map(Process::new);
-        let (session, offer) =
-            Session::open(connection.socket, kind.clone(), self.device.queues, watchdog, grants)?;
-        match occupant {
-            Occupant::Device(transport) => replace_backend(transport, session, offer, process),
-            Occupant::Absent => {
-                let Some(parts) = self.parts.take() else { return Ok(()) };
-                *occupant = Occupant::Device(self.transport(&kind, &offer, parts, guest));
-                if let Occupant::Device(transport) = occupant {
-                    // Nobody has said anything yet that it could refuse.
-                    let _ = transport.device_mut().attach(session, process);
-                    if let Some(state) = self.state.take() {
-                        restore(transport, state, &self.device.name);
-                    }
-                    transport.device_mut().tell_if_unused();
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn transport(
-        &self,
-        kind: &DeviceKind,
-        offer: &Offer,
-        Parts { notifiers, inflight }: Parts,
-        guest: &Rc<XenGuest>,
-    ) -> Transport<Served> {
-        let device = &self.device;
-        let identity = Identity {
-            name: device.name.clone(),
-            device_id: device.device_id,
-            features: features::offered(offer.features, kind.features),
-            demanded_features: kind.required_features,
-            starts_by_kick: kind.starts_by_kick,
-            queues: device.queues,
-            queue_size_max: kind.queue_size_max,
-        };
-        info!("{}: served, features {:#x}", device.name, identity.features);
+        let (session, offer) = Session::open(connection.socket, kind, self.device.queues, watchdog, grants)?;
         if offer.inflight_size.is_none() {
             warn!(
                 "{}: its backend lacks the protocol feature INFLIGHT_SHMFD: should it end while it has requests, the \
                  device will need a reset",
-                device.name
+                self.device.name
             );
         }
-        let backed =
-            BackedDevice::new(device.name.clone(), Rc::clone(guest), device.irq, notifiers, inflight);
-        Transport::new(identity, offer.config.clone(), backed)
+        if let Occupant::Device(transport) = occupant {
+            replace_backend(transport, session, offer, process);
+        } else if let Some(device) = self.take_device(guest) {
+            info!("{}: served, features {:#x}", self.device.name, session.offered());
+            let mut transport = Transport::new(self.identity(), session.offered(), offer.config, device);
+            // Nobody has said anything yet that it could refuse.
+            let _ = transport.device_mut().attach(session, process);
+            transport.device_mut().tell_if_unused();
+            *occupant = Occupant::Device(transport);
+        }
+        Ok(())
     }
-}
 
-/// Goes on where the driver is that a former worker has served.
-fn restore<D: virtio_mmio::Device>(transport: &mut Transport<D>, state: State, name: &str) {
-    let is_used = state.status.bits() != 0;
-    match transport.restore(state) {
-        Ok(()) if is_used => info!("{name}: goes on with the driver that it has"),
-        Ok(()) => {}
-        Err(error) => {
-            warn!("{name}: it needs a reset, since it cannot go on: {error}");
-            transport.device_lost();
+    /// The device that a former worker has served, if its driver has not reset it: it is there for the driver before there is a
+    /// backend for it, as when a backend is replaced.
+    pub(super) fn restore(&mut self, guest: &Rc<XenGuest>) -> Option<Transport<Served>> {
+        let state = match std::mem::replace(&mut self.found, Found::Nothing) {
+            Found::Value(state) if state.status.bits() != 0 => Some(state),
+            Found::Nothing | Found::Value(_) => return None,
+            Found::Damaged => None,
+        };
+        let (transport, restored) = Transport::restored(self.identity(), state, self.take_device(guest)?);
+        self.is_settled = true;
+        match restored {
+            Ok(()) => info!("{}: goes on with the driver that it has", self.device.name),
+            Err(error) => error!("{}: it cannot go on: {error}; the device needs a reset", self.device.name),
+        }
+        Some(transport)
+    }
+
+    /// The device without a backend. There is one.
+    fn take_device(&mut self, guest: &Rc<XenGuest>) -> Option<Served> {
+        let Parts { notifiers, inflight } = self.parts.take()?;
+        let Device { name, irq, .. } = &self.device;
+        Some(BackedDevice::new(name.clone(), Rc::clone(guest), *irq, notifiers, inflight))
+    }
+
+    fn identity(&self) -> Identity {
+        let device = &self.device;
+        let kind = DeviceKind::of(device.device_id);
+        Identity {
+            name: device.name.clone(),
+            device_id: device.device_id,
+            demanded_features: kind.required_features,
+            starts_by_kick: kind.starts_by_kick,
+            queues: device.queues,
+            queue_size_max: kind.queue_size_max,
         }
     }
 }
