@@ -47,8 +47,11 @@ fn identity(device_id: u32) -> Identity {
     }
 }
 
-fn window(transport: Transport<BackedDevice<Fake>>) -> Window<BackedDevice<Fake>> {
-    Window { base: BASE, doorbells: Vec::new(), occupant: Occupant::Device(transport), keeper: None }
+fn bus(transport: Transport<BackedDevice<Fake>>) -> Bus<BackedDevice<Fake>> {
+    let occupant = Occupant::Device(transport);
+    let mut bus = Bus::default();
+    bus.insert(0, Window { base: BASE, doorbells: Vec::new(), occupant, keeper: None });
+    bus
 }
 
 /// A guest whose traps go all the way to a real backend.
@@ -78,13 +81,13 @@ impl Guest {
         let identity = identity(device_id);
         let mut transport = Transport::new(identity, session.offered(), offer.config, device);
         transport.device_mut().attach(session, None).unwrap();
-        Self { xen, memory, bus: Bus::new(vec![window(transport)]) }
+        Self { xen, memory, bus: bus(transport) }
     }
 
     /// Another worker takes up what it finds of the GPIO device, and has no backend for it yet.
     fn replace_worker(&mut self, found: Option<State>) -> Result<(), RestoreError> {
         let (transport, restored) = Transport::restored(identity(GPIO), found, backed(&self.xen));
-        self.bus = Bus::new(vec![window(transport)]);
+        self.bus = bus(transport);
         restored
     }
 
@@ -95,7 +98,7 @@ impl Guest {
     }
 
     fn transport(&mut self) -> &mut Transport<BackedDevice<Fake>> {
-        let Occupant::Device(transport) = &mut self.bus.windows_mut()[0].occupant else { panic!() };
+        let Occupant::Device(transport) = &mut self.bus.window_mut(0).unwrap().occupant else { panic!() };
         transport
     }
 

@@ -36,12 +36,14 @@ impl Session {
         }
     }
 
-    /// What a former one was.
-    pub(super) fn restored(state: &State) -> Self {
+    /// What a former one was, of a device that has `queues` now, as it had unless there is no driver.
+    pub(super) fn restored(state: &State, queues: u16) -> Self {
         let mut interrupt = Interrupt::default();
         if state.config_change {
             interrupt.config_changed();
         }
+        let mut known = state.queues.clone();
+        known.resize(usize::from(queues), Queue::default());
         Self {
             device_features_select: state.device_features_select,
             driver_features_select: state.driver_features_select,
@@ -49,7 +51,7 @@ impl Session {
             queue_select: state.queue_select,
             status: state.status,
             is_started: state.is_started,
-            queues: state.queues.clone(),
+            queues: known,
             interrupt,
         }
     }

@@ -94,7 +94,8 @@ impl State {
         if self.device_id != identity.device_id {
             return Err(RestoreError::Type(self.device_id, identity.device_id));
         }
-        if self.queues.len() != usize::from(identity.queues) {
+        // Without a driver, nobody has looked at the queues.
+        if self.has_driver() && self.queues.len() != usize::from(identity.queues) {
             return Err(RestoreError::Queues(self.queues.len(), identity.queues));
         }
         if !self.status.is_reachable() || !self.agrees_with_status(identity) {
@@ -290,6 +291,21 @@ mod tests {
             assert_eq!((driver.read(0x70), driver.log().stops), (0, 1));
             driver.probe();
         }
+    }
+
+    /// As after a reload: Linux acknowledges a device when it finds it, and not again when a driver comes.
+    #[test]
+    fn a_device_that_is_acknowledged_may_become_another_one_of_its_type() {
+        let mut driver = Driver::new();
+        driver.write(0x70, 1);
+        let identity = Identity { queues: 5, ..identity() };
+        let (mut driver, restored) = Driver::found_as(identity, Some(driver.transport.state()), |_| {});
+        assert_eq!((restored, driver.read(0x70)), (Ok(()), 1));
+        assert_eq!(driver.transport.state().queues.len(), 5);
+        driver.transport.backend_replaced(FEATURES & !(1 << 29), vec![1; 8]);
+        assert_eq!((driver.read(0x70), driver.read(0x10)), (1, 1));
+        driver.write(0x70, 3);
+        assert_eq!(driver.read(0x70), 3);
     }
 
     #[test]

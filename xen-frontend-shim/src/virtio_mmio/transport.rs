@@ -53,7 +53,7 @@ impl<D: Device> Transport<D> {
     pub fn restored(identity: Identity, state: Option<State>, device: D) -> (Self, Result<(), RestoreError>) {
         let checked = state.as_ref().map_or(Err(RestoreError::Unreadable), |state| state.check(&identity));
         let session = match (&state, checked) {
-            (Some(state), Ok(())) => Session::restored(state),
+            (Some(state), Ok(())) => Session::restored(state, identity.queues),
             (state, _) => Session::unrestorable(state.as_ref(), identity.queues),
         };
         let State { device_features, config, config_generation, .. } = state.unwrap_or_default();

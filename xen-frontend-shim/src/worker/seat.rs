@@ -12,10 +12,9 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use xen_bindings::{Doorbell, eventfd_from};
 
 use super::Served;
-use crate::config::Device;
+use crate::assignment::{Assignment, Description, QueueEvents};
 use crate::control::Connection;
 use crate::device::{BackedDevice, replace_backend};
-use crate::handoff::{DeviceHandoff, Inheritance, QueueHandoff};
 use crate::hypervisor::xen::XenGuest;
 use crate::ioreq::bus::{Keeper, Occupant};
 use crate::state::{Found, Record};
@@ -27,7 +26,8 @@ use crate::virtio_mmio::{Identity, State, Transport};
 
 /// What a device needs besides a backend.
 pub(super) struct Seat {
-    device: Device,
+    device: Description,
+    queues: u16,
     domid: u16,
     /// Until a device has them.
     parts: Option<Parts>,
@@ -55,24 +55,20 @@ struct Candidate {
 
 impl Seat {
     /// Takes what the supervisor has handed over. What is kept of the device goes into its window.
-    pub(super) fn new(
-        inheritance: &Inheritance,
-        domid: u16,
-        device: Device,
-        given: &DeviceHandoff,
-    ) -> io::Result<(Self, Keeper)> {
-        let (record, found) = Record::open(inheritance.take(given.state)?.into())?;
-        let notifiers = given.queue.iter().map(|queue| notifier(inheritance, queue));
+    pub(super) fn new(domid: u16, assignment: Assignment) -> io::Result<(Self, Keeper)> {
+        let Assignment { description: device, state, inflight, queues } = assignment;
+        let (record, found) = Record::open(state.into())?;
         let queue_size = DeviceKind::of(device.device_id).queue_size_max;
-        let by_kernel = (0..).zip(&given.queue).filter(|(_, queue)| queue.kick_by_kernel);
+        let by_kernel = (0..).zip(&device.queues).filter(|(_, queue)| queue.kick_by_kernel);
         let doorbells = by_kernel.map(|(queue, _)| Doorbell { base: device.base, queue }).collect();
         let seat = Self {
             parts: Some(Parts {
-                notifiers: notifiers.collect::<io::Result<_>>()?,
-                inflight: Inflight::new(inheritance.take(given.inflight)?.into(), queue_size),
+                notifiers: queues.into_iter().map(notifier).collect::<io::Result<_>>()?,
+                inflight: Inflight::new(inflight.into(), queue_size),
             }),
-            polled_calls: given.queue.iter().map(|queue| !queue.call_by_kernel).collect(),
+            polled_calls: device.queues.iter().map(|queue| !queue.call_by_kernel).collect(),
             doorbells,
+            queues: u16::try_from(device.queues.len()).map_err(io::Error::other)?,
             device,
             domid,
             is_settled: false,
@@ -151,7 +147,7 @@ impl Seat {
         let kind = DeviceKind::of(self.device.device_id);
         let grants = Box::new(Grants { gntdev: connection.gntdev, domid: self.domid });
         let process = connection.pidfd.map(Process::new);
-        let (session, offer) = Session::open(connection.socket, kind, self.device.queues, watchdog, grants)?;
+        let (session, offer) = Session::open(connection.socket, kind, self.queues, watchdog, grants)?;
         if offer.inflight_size.is_none() {
             warn!(
                 "{}: its backend lacks the protocol feature INFLIGHT_SHMFD: should it end while it has requests, the \
@@ -181,9 +177,11 @@ impl Seat {
             Found::Damaged => None,
         };
         let (transport, restored) = Transport::restored(self.identity(), state, self.take_device(guest)?);
-        self.is_settled = true;
+        // A driver that has it is not kept waiting; one that comes waits as for a device that is new.
+        self.is_settled = transport.state().has_driver();
         match restored {
-            Ok(()) => info!("{}: goes on with the driver that it has", self.device.name),
+            Ok(()) if self.is_settled => info!("{}: goes on with the driver that it has", self.device.name),
+            Ok(()) => {}
             Err(error) => error!("{}: it cannot go on: {error}; the device needs a reset", self.device.name),
         }
         Some(transport)
@@ -192,7 +190,7 @@ impl Seat {
     /// The device without a backend. There is one.
     fn take_device(&mut self, guest: &Rc<XenGuest>) -> Option<Served> {
         let Parts { notifiers, inflight } = self.parts.take()?;
-        let Device { name, irq, .. } = &self.device;
+        let Description { name, irq, .. } = &self.device;
         Some(BackedDevice::new(name.clone(), Rc::clone(guest), *irq, notifiers, inflight))
     }
 
@@ -204,16 +202,16 @@ impl Seat {
             device_id: device.device_id,
             demanded_features: kind.required_features,
             starts_by_kick: kind.starts_by_kick,
-            queues: device.queues,
+            queues: self.queues,
             queue_size_max: kind.queue_size_max,
         }
     }
 }
 
-fn notifier(inheritance: &Inheritance, queue: &QueueHandoff) -> io::Result<Notifier> {
+fn notifier(QueueEvents { kick, call }: QueueEvents) -> io::Result<Notifier> {
     Ok(Notifier {
-        kick: eventfd_from(inheritance.take(queue.kick)?),
-        call: eventfd_from(inheritance.take(queue.call)?),
+        kick: eventfd_from(kick),
+        call: eventfd_from(call),
         // A queue that is not usable is none for the next worker's backend either, which says so again.
         err: EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?,
     })

@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::host::machine::Machine;
+use e2e::host::process::wait_until;
 
+use crate::backend_loss::NEEDS_RESET;
 use crate::life::{Order, Transfers, Victim, devices_work};
 use crate::rebind::{devices, rebinding_leaves_no_grant_mapped, tell};
-use crate::{LIMIT, shared};
+use crate::{LIMIT, gpio, shared};
 
 const ROUNDS: u32 = 150;
 /// How long the transfers may take, with all that happens meanwhile.
-const TRANSFERS: Duration = Duration::from_secs(300);
+pub(crate) const TRANSFERS: Duration = Duration::from_secs(300);
 /// The request that is in flight when a backend dies with its worker ends with an error; the next one may as well,
 /// if the guest's driver was just about to send it.
 const ERRORS: u32 = 2;
@@ -22,7 +24,7 @@ const ERRORS: u32 = 2;
 const PLATFORM_DRIVER: &str = "/sys/bus/platform/drivers/virtio-mmio";
 /// By the registers that it has as the second device of its guest.
 const GPIO_OF_GUEST_B: &str = "2000200.virtio";
-const CONFIG: &str = "/etc/xen-frontend-shim.toml";
+pub(crate) const CONFIG: &str = "/etc/xen-frontend-shim.toml";
 
 pub(crate) fn worker_killed(machine: &Machine) -> Result<()> {
     let order = Order::of(machine)?;
@@ -105,6 +107,73 @@ pub(crate) fn configuration_reloaded(machine: &Machine) -> Result<()> {
     machine.guest_b.check(&["agent", "i2c", "0", "w0x68:08", "r0x68:1"], LIMIT)?;
     machine.guest_a.check(&["agent", "i2c", "0", "w0x50:00", "r0x50:1"], LIMIT)?;
     order.restored(machine)
+}
+
+/// What makes the state of guest-a's GPIO controller one that its next worker cannot go on with, and what mends that.
+const LOSSES: [(&str, &str, &str, Victim); 3] = [
+    (
+        "its record is damaged",
+        "/bin/busybox yes | /bin/busybox head -c 8192 >/run/xen-frontend-shim/guest-a/gpio.transport",
+        "",
+        Victim::Worker("guest-a"),
+    ),
+    (
+        "no backend comes with the next worker",
+        "/bin/busybox mv /usr/bin/backend /usr/bin/backend.away",
+        "/bin/busybox mv /usr/bin/backend.away /usr/bin/backend",
+        Victim::Worker("guest-a"),
+    ),
+    (
+        "the next one has fewer queues",
+        "/bin/busybox cp /etc/xen-frontend-shim.toml /tmp/kept.toml
+         first=$(/bin/busybox sed -n '/queues = 2/=' /tmp/kept.toml | /bin/busybox head -n 1)
+         /bin/busybox sed -i \"${first}s/2/1/\" /etc/xen-frontend-shim.toml",
+        "/bin/busybox cp /tmp/kept.toml /etc/xen-frontend-shim.toml",
+        Victim::Supervisor,
+    ),
+];
+
+/// Virtio 1.3, 2.1.2: the driver sees DRIVER_OK and DEVICE_NEEDS_RESET, and is interrupted. Its device is back when it has reset
+/// it.
+pub(crate) fn a_driver_hears_that_its_device_is_lost(machine: &Machine) -> Result<()> {
+    for (loss, cause, mend, victim) in LOSSES {
+        lose(machine, cause, mend, victim).with_context(|| format!("if {loss}"))?;
+    }
+    Ok(())
+}
+
+fn lose(machine: &Machine, cause: &str, mend: &str, victim: Victim) -> Result<()> {
+    let guest = &machine.guest_a;
+    let devices = devices(guest)?;
+    let gpio = devices.iter().find(|(driver, _)| driver.contains("gpio"));
+    let (_, device) = gpio.with_context(|| format!("guest-a has the devices {devices:?}"))?;
+    let interrupts = format!("grep -w {device} /proc/interrupts");
+    let interrupts = || guest.check(&["sh", "-c", &interrupts], LIMIT);
+    let shell = |command: &str| machine.driver_domain.check(&["sh", "-c", command], LIMIT);
+    let before = interrupts()?;
+    shell(cause)?;
+    let lost = victim.end(machine, "KILL").and_then(|()| {
+        let status = format!("cat /sys/bus/virtio/devices/{device}/status");
+        let mut seen = String::new();
+        wait_until("the driver sees that its device needs a reset", LIMIT, || {
+            seen = guest.check(&["sh", "-c", &status], LIMIT)?;
+            Ok((seen.trim() == NEEDS_RESET).then_some(()))
+        })
+        .with_context(|| format!("its status is {seen}"))
+    });
+    // Whatever became of it: the other devices want to be served.
+    shell(mend)?;
+    lost?;
+    ensure!(interrupts()? != before, "it was not interrupted: {before}");
+    if let Victim::Supervisor = victim {
+        victim.end(machine, "KILL")?;
+    }
+    // Its adapter may have lost its backend as well.
+    tell(guest, &devices, "unbind")?;
+    tell(guest, &devices, "bind")?;
+    devices_work(machine)?;
+    gpio::guest_a_drives_a_line(machine)?;
+    gpio::an_edge_arrives(machine)
 }
 
 /// How often [`lifecycle_loop`] does something: as a rule, and if time does not matter.

@@ -167,6 +167,7 @@ fn s2_1_2_needs_reset_keeps_the_status_however_the_device_is_lost() {
             let expected = match loss {
                 // Nothing is agreed on yet that could be missed.
                 "fewer features" if before & 8 == 0 => before,
+                "fewer queues" if before & 2 == 0 => before,
                 // The driver may be ready for all that is known.
                 "no state" => 0x4f,
                 _ => before | 0x40,
