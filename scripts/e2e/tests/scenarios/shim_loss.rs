@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use e2e::host::machine::Machine;
 use e2e::host::process::wait_until;
 
@@ -109,26 +109,28 @@ pub(crate) fn configuration_reloaded(machine: &Machine) -> Result<()> {
     order.restored(machine)
 }
 
-/// What makes the state of guest-a's GPIO controller one that its next worker cannot go on with, and what mends that.
-const LOSSES: [(&str, &str, &str, Victim); 3] = [
+/// What makes the state of guest-a's GPIO controller one that the next worker cannot go on with, in a shell of the driver
+/// domain, and who ends upon that: with the supervisor the configuration is another one.
+const LOSSES: [(&str, &str, Victim); 4] = [
     (
         "its record is damaged",
         "/bin/busybox yes | /bin/busybox head -c 8192 >/run/xen-frontend-shim/guest-a/gpio.transport",
-        "",
         Victim::Worker("guest-a"),
     ),
     (
-        "no backend comes with the next worker",
-        "/bin/busybox mv /usr/bin/backend /usr/bin/backend.away",
-        "/bin/busybox mv /usr/bin/backend.away /usr/bin/backend",
-        Victim::Worker("guest-a"),
+        "it has fewer queues",
+        r#"first=$(/bin/busybox sed -n '/queues = 2/=' $CONFIG | /bin/busybox head -n 1)
+        /bin/busybox sed -i "${first}s/2/1/" $CONFIG"#,
+        Victim::Supervisor,
     ),
     (
-        "the next one has fewer queues",
-        "/bin/busybox cp /etc/xen-frontend-shim.toml /tmp/kept.toml
-         first=$(/bin/busybox sed -n '/queues = 2/=' /tmp/kept.toml | /bin/busybox head -n 1)
-         /bin/busybox sed -i \"${first}s/2/1/\" /etc/xen-frontend-shim.toml",
-        "/bin/busybox cp /tmp/kept.toml /etc/xen-frontend-shim.toml",
+        "its backend offers fewer lines",
+        r#"/bin/busybox sed -i 's|, "--line", "[^"]*=power"||' $CONFIG"#,
+        Victim::Supervisor,
+    ),
+    (
+        "no backend comes",
+        r#"/bin/busybox sed -i 's|"/usr/bin/backend", \("gpio".*=led\)|"/no/such/backend", \1|' $CONFIG"#,
         Victim::Supervisor,
     ),
 ];
@@ -136,41 +138,46 @@ const LOSSES: [(&str, &str, &str, Victim); 3] = [
 /// Virtio 1.3, 2.1.2: the driver sees DRIVER_OK and DEVICE_NEEDS_RESET, and is interrupted. Its device is back when it has reset
 /// it.
 pub(crate) fn a_driver_hears_that_its_device_is_lost(machine: &Machine) -> Result<()> {
-    for (loss, cause, mend, victim) in LOSSES {
-        lose(machine, cause, mend, victim).with_context(|| format!("if {loss}"))?;
+    let shell = |command: &str| {
+        machine.driver_domain.check(&["sh", "-c", &format!("CONFIG={CONFIG}; {command}")], LIMIT)
+    };
+    shell("/bin/busybox cp $CONFIG /tmp/kept.toml")?;
+    for (loss, cause, victim) in LOSSES {
+        let lost = shell(cause).and_then(|_| lose(machine, victim));
+        // Whatever became of it: the others want to be served.
+        shell("/bin/busybox cp /tmp/kept.toml $CONFIG")?;
+        lost.and_then(|gpio| find_again(machine, victim, &gpio)).with_context(|| format!("if {loss}"))?;
     }
     Ok(())
 }
 
-fn lose(machine: &Machine, cause: &str, mend: &str, victim: Victim) -> Result<()> {
+/// Has the guest's driver lose its GPIO controller, which is returned, when `victim` ends.
+fn lose(machine: &Machine, victim: Victim) -> Result<Vec<(String, String)>> {
     let guest = &machine.guest_a;
-    let devices = devices(guest)?;
-    let gpio = devices.iter().find(|(driver, _)| driver.contains("gpio"));
-    let (_, device) = gpio.with_context(|| format!("guest-a has the devices {devices:?}"))?;
+    let mut gpio = devices(guest)?;
+    gpio.retain(|(driver, _)| driver.contains("gpio"));
+    let [(_, device)] = gpio.as_slice() else { bail!("guest-a has the GPIO devices {gpio:?}") };
     let interrupts = format!("grep -w {device} /proc/interrupts");
-    let interrupts = || guest.check(&["sh", "-c", &interrupts], LIMIT);
-    let shell = |command: &str| machine.driver_domain.check(&["sh", "-c", command], LIMIT);
-    let before = interrupts()?;
-    shell(cause)?;
-    let lost = victim.end(machine, "KILL").and_then(|()| {
-        let status = format!("cat /sys/bus/virtio/devices/{device}/status");
-        let mut seen = String::new();
-        wait_until("the driver sees that its device needs a reset", LIMIT, || {
-            seen = guest.check(&["sh", "-c", &status], LIMIT)?;
-            Ok((seen.trim() == NEEDS_RESET).then_some(()))
-        })
-        .with_context(|| format!("its status is {seen}"))
-    });
-    // Whatever became of it: the other devices want to be served.
-    shell(mend)?;
-    lost?;
-    ensure!(interrupts()? != before, "it was not interrupted: {before}");
+    let status = format!("cat /sys/bus/virtio/devices/{device}/status");
+    let before = guest.check(&["sh", "-c", &interrupts], LIMIT)?;
+    victim.end(machine, "KILL")?;
+    let mut seen = String::new();
+    wait_until("the driver sees that its device needs a reset", LIMIT, || {
+        seen = guest.check(&["sh", "-c", &status], LIMIT)?;
+        Ok((seen.trim() == NEEDS_RESET).then_some(()))
+    })
+    .with_context(|| format!("its status is {seen}"))?;
+    ensure!(guest.check(&["sh", "-c", &interrupts], LIMIT)? != before, "it was not interrupted: {before}");
+    Ok(gpio)
+}
+
+/// Has the guest's driver reset the controller that it has lost, once there is what there was.
+fn find_again(machine: &Machine, victim: Victim, gpio: &[(String, String)]) -> Result<()> {
     if let Victim::Supervisor = victim {
         victim.end(machine, "KILL")?;
     }
-    // Its adapter may have lost its backend as well.
-    tell(guest, &devices, "unbind")?;
-    tell(guest, &devices, "bind")?;
+    tell(&machine.guest_a, gpio, "unbind")?;
+    tell(&machine.guest_a, gpio, "bind")?;
     devices_work(machine)?;
     gpio::guest_a_drives_a_line(machine)?;
     gpio::an_edge_arrives(machine)
