@@ -7,7 +7,8 @@
 //!              ◀── control socket: see [`crate::control`] ──────────────────────▶
 //! ```
 //!
-//! Everything that must outlive a worker is in here, so that the next worker can be given the same.
+//! What must outlive a worker is in here, so that the next worker can be given the same; what its devices need follows
+//! over the control socket ([`crate::assignment`]).
 
 #![allow(unsafe_code)]
 
