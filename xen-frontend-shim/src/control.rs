@@ -3,15 +3,20 @@
 //! What a supervisor and a worker say to each other while both run.
 //!
 //! ```text
-//!   worker ── Ready ─────────────────────────────────────▶ supervisor     the guest may run
-//!          ── Lost(device) ──────────────────────────────▶                its backend is let go of
-//!          ◀── Delivery(device) + connection of a backend ──              as often as a backend is started
-//!          ◀── GuestGone ────────────────────────────────                 the guest has ended
+//!   worker ◀── Assign(device) + its state and events ─────── supervisor    at the start; when a device is added
+//!          ◀── Begin ────────────────────────────────────                  those are all that it is to begin with
+//!          ── Ready ─────────────────────────────────────▶                 all devices answer: the guest may run
+//!          ◀── Delivery(device) + connection of a backend ──               as often as a backend is started
+//!          ── Lost(device) ──────────────────────────────▶                 its backend is let go of
+//!          ◀── Release(device) ──────────────────────────                  it is to be removed, or to become another one
+//!          ── Released(device) or Kept(device) ──────────▶                 done, or its driver uses it
+//!          ◀── GuestGone ────────────────────────────────                  the guest has ended
 //!          ◀── (hang-up) ────────────────────────────────                 exit
 //! ```
 //!
-//! The socket keeps packets apart, each of which is one message of [`SIZE`] bytes. The worker reads what a guest writes,
-//! so the supervisor believes it nothing but a device's number, and takes no descriptor from it.
+//! The socket keeps packets apart, each of which is one message: [`SIZE`] bytes, after which an assignment has a description.
+//! The worker reads what a guest writes, so the supervisor believes it nothing but a device's number, and takes no
+//! descriptor from it. A device keeps its number as long as the supervisor runs.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -24,6 +29,8 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv, recvmsg, send, sendmsg, socketpair,
 };
 
+use crate::assignment::Assignment;
+
 /// Bytes of a message: what it says, nothing, and the number of a device (little-endian).
 const SIZE: usize = 4;
 
@@ -33,14 +40,28 @@ const LOST: u8 = b'L';
 const BACKEND: u8 = b'B';
 const NO_BACKEND: u8 = b'N';
 const GUEST_GONE: u8 = b'G';
+const ASSIGN: u8 = b'A';
+const BEGIN: u8 = b'S';
+const RELEASE: u8 = b'E';
+const RELEASED: u8 = b'F';
+const KEPT: u8 = b'K';
+
+/// The most that an order has, with its description.
+const ORDER_SIZE: usize = 4096;
+/// The most descriptors that the kernel passes with one message (`SCM_MAX_FD`).
+const FDS: usize = 253;
 
 /// What a worker says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Report {
     /// All devices answer that ever will: the guest may run.
     Ready,
-    /// The connection to the backend of a device, numbered as in the configuration, has ended.
+    /// The connection to the backend of a device has ended.
     Lost(u16),
+    /// Nothing is left of a device here.
+    Released(u16),
+    /// A device is not let go of, since its driver uses it.
+    Kept(u16),
 }
 
 /// One life of a backend, as a worker gets hold of it.
@@ -57,6 +78,12 @@ pub struct Connection {
 /// What the supervisor says.
 #[derive(Debug)]
 pub enum Order {
+    /// A device with this number.
+    Assign(u16, Assignment),
+    /// These are all devices to begin with.
+    Begin,
+    /// A device is to be let go of, if no driver uses it.
+    Release(u16),
     /// A backend for a device.
     Deliver(Delivery),
     /// The guest has ended: its devices are to be reset, since no driver will.
@@ -66,7 +93,7 @@ pub enum Order {
 /// A backend for a device.
 #[derive(Debug)]
 pub struct Delivery {
-    /// The number of the device in the configuration.
+    /// The number of the device.
     pub device: u16,
     /// Its new backend, or nothing if none can be started for now.
     pub backend: Option<Connection>,
@@ -89,6 +116,8 @@ impl Control {
         let message = match report {
             Report::Ready => message(READY, 0),
             Report::Lost(device) => message(LOST, device),
+            Report::Released(device) => message(RELEASED, device),
+            Report::Kept(device) => message(KEPT, device),
         };
         send(&self.0, &message, SendFlags::NOSIGNAL)?;
         Ok(())
@@ -99,38 +128,64 @@ impl Control {
         let mut bytes = [0; SIZE];
         // Descriptors that come with it are closed by the kernel, as there is no room for them.
         let (length, _) = recv(&self.0, bytes.as_mut_slice(), RecvFlags::DONTWAIT)?;
-        match parse(&bytes, length)? {
-            None => Ok(None),
-            Some((READY, _)) => Ok(Some(Report::Ready)),
-            Some((LOST, device)) => Ok(Some(Report::Lost(device))),
-            Some(_) => Err(io::ErrorKind::InvalidData.into()),
-        }
+        let report = match parse(bytes.get(..length).unwrap_or_default())? {
+            None => return Ok(None),
+            Some((READY, _, [])) => Report::Ready,
+            Some((LOST, device, [])) => Report::Lost(device),
+            Some((RELEASED, device, [])) => Report::Released(device),
+            Some((KEPT, device, [])) => Report::Kept(device),
+            Some(_) => return Err(io::ErrorKind::InvalidData.into()),
+        };
+        Ok(Some(report))
     }
 
-    /// Supervisor: hands over a backend. It does not wait: a worker that does not listen goes without.
+    /// Supervisor: hands over a device.
+    pub fn assign(&self, device: u16, assignment: &Assignment) -> io::Result<()> {
+        let description = postcard::to_allocvec(&assignment.description).map_err(io::Error::other)?;
+        let order = [&message(ASSIGN, device), description.as_slice()].concat();
+        if order.len() > ORDER_SIZE {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "its name is too long"));
+        }
+        self.order(&order, &assignment.fds())
+    }
+
+    /// Supervisor: says that all devices have been handed over that the worker is to begin with.
+    pub fn begin(&self) -> io::Result<()> {
+        self.order(&message(BEGIN, 0), &[])
+    }
+
+    /// Supervisor: asks for a device back.
+    pub fn release(&self, device: u16) -> io::Result<()> {
+        self.order(&message(RELEASE, device), &[])
+    }
+
+    /// Supervisor: hands over a backend.
     pub fn deliver(&self, device: u16, backend: Option<&Connection>) -> io::Result<()> {
         let tag = if backend.is_some() { BACKEND } else { NO_BACKEND };
-        let fds = backend.map(Connection::fds).unwrap_or_default();
-        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(3))];
-        let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        if !fds.is_empty() {
-            ancillary.push(SendAncillaryMessage::ScmRights(&fds));
-        }
-        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-        sendmsg(&self.0, &[IoSlice::new(&message(tag, device))], &mut ancillary, flags)?;
-        Ok(())
+        self.order(&message(tag, device), &backend.map(Connection::fds).unwrap_or_default())
     }
 
-    /// Supervisor: says that the guest has ended. It does not wait.
+    /// Supervisor: says that the guest has ended.
     pub fn guest_gone(&self) -> io::Result<()> {
-        send(&self.0, &message(GUEST_GONE, 0), SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?;
+        self.order(&message(GUEST_GONE, 0), &[])
+    }
+
+    /// Sends an order. It does not wait: a worker that does not listen goes without.
+    fn order(&self, order: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(FDS))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it has too many queues"));
+        }
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+        sendmsg(&self.0, &[IoSlice::new(order)], &mut ancillary, flags)?;
         Ok(())
     }
 
     /// Worker: waits for an order. Nothing when the supervisor has hung up.
     pub fn accept(&self) -> io::Result<Option<Order>> {
-        let mut bytes = [0; SIZE];
-        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(3))];
+        let mut bytes = [0; ORDER_SIZE];
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(FDS))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let mut slices = [IoSliceMut::new(&mut bytes)];
         let received = recvmsg(&self.0, &mut slices, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
@@ -140,16 +195,23 @@ impl Control {
                 fds.extend(rights);
             }
         }
-        match parse(&bytes, received.bytes)? {
-            None => Ok(None),
-            Some((GUEST_GONE, _)) => Ok(Some(Order::GuestGone)),
-            Some((NO_BACKEND, device)) => Ok(Some(Order::Deliver(Delivery { device, backend: None }))),
-            Some((BACKEND, device)) => {
-                let connection = Connection::from_fds(fds).ok_or(io::ErrorKind::InvalidData)?;
-                Ok(Some(Order::Deliver(Delivery { device, backend: Some(connection) })))
+        let order = match parse(bytes.get(..received.bytes).unwrap_or_default())? {
+            None => return Ok(None),
+            Some((ASSIGN, device, description)) => {
+                let description = postcard::from_bytes(description).map_err(io::Error::other)?;
+                Order::Assign(device, Assignment::from_parts(description, fds)?)
             }
-            Some(_) => Err(io::ErrorKind::InvalidData.into()),
-        }
+            Some((BEGIN, _, [])) => Order::Begin,
+            Some((RELEASE, device, [])) => Order::Release(device),
+            Some((GUEST_GONE, _, [])) => Order::GuestGone,
+            Some((NO_BACKEND, device, [])) => Order::Deliver(Delivery { device, backend: None }),
+            Some((BACKEND, device, [])) => {
+                let connection = Connection::from_fds(fds).ok_or(io::ErrorKind::InvalidData)?;
+                Order::Deliver(Delivery { device, backend: Some(connection) })
+            }
+            Some(_) => return Err(io::ErrorKind::InvalidData.into()),
+        };
+        Ok(Some(order))
     }
 }
 
@@ -171,11 +233,11 @@ fn message(tag: u8, device: u16) -> [u8; SIZE] {
 }
 
 /// What a message says and of which device; nothing if there is none.
-fn parse(bytes: &[u8; SIZE], length: usize) -> io::Result<Option<(u8, u16)>> {
-    let [tag, _, low, high] = *bytes;
-    match length {
-        0 => Ok(None),
-        SIZE => Ok(Some((tag, u16::from_le_bytes([low, high])))),
+/// What a message says, about which device, and what comes after that. Nothing if the other side has hung up.
+fn parse(bytes: &[u8]) -> io::Result<Option<(u8, u16, &[u8])>> {
+    match bytes {
+        [] => Ok(None),
+        [tag, 0, low, high, rest @ ..] => Ok(Some((*tag, u16::from_le_bytes([*low, *high]), rest))),
         _ => Err(io::ErrorKind::InvalidData.into()),
     }
 }
@@ -203,6 +265,7 @@ mod tests {
     use std::io::{Read, Write};
 
     use super::*;
+    use crate::assignment::{Carriers, Description, QueueEvents};
 
     fn nothing() -> OwnedFd {
         std::fs::File::open("/dev/null").unwrap().into()
@@ -249,6 +312,36 @@ mod tests {
         assert!(matches!(worker.accept().unwrap(), Some(Order::GuestGone)));
         drop(supervisor);
         assert!(worker.accept().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_device_arrives_with_its_descriptors_and_goes() {
+        let (supervisor, worker) = Control::pair().unwrap();
+        for queues in [0, 1, 125] {
+            let carriers = Carriers { kick_by_kernel: true, call_by_kernel: false };
+            let description = Description {
+                name: "gpio".into(),
+                device_id: 41,
+                base: 0x200_0200,
+                irq: 34,
+                queues: vec![carriers; queues],
+            };
+            let queue = || QueueEvents { kick: nothing(), call: nothing() };
+            let events = (0..queues).map(|_| queue()).collect();
+            let sent = Assignment { description, state: nothing(), inflight: nothing(), queues: events };
+            supervisor.assign(7, &sent).unwrap();
+            let Some(Order::Assign(7, assignment)) = worker.accept().unwrap() else { panic!() };
+            assert_eq!(assignment.description, sent.description);
+            assert_eq!(assignment.queues.len(), queues);
+        }
+        supervisor.begin().unwrap();
+        supervisor.release(7).unwrap();
+        assert!(matches!(worker.accept().unwrap(), Some(Order::Begin)));
+        assert!(matches!(worker.accept().unwrap(), Some(Order::Release(7))));
+        for report in [Report::Released(7), Report::Kept(7)] {
+            worker.report(report).unwrap();
+            assert_eq!(supervisor.hear().unwrap(), Some(report));
+        }
     }
 
     #[test]

@@ -32,7 +32,7 @@ use log::{debug, error, info, warn};
 use crate::hypervisor::{Hypervisor, Mapping};
 use crate::memory::Ring;
 use crate::vhost_user::{Heard, Inflight, Notifier, Offer, Process, Session, SessionError, Start};
-use crate::virtio_mmio::{Device, Lost, Transport, features};
+use crate::virtio_mmio::{Device, Lost, Transport};
 
 use link::Link;
 use pace::{Pace, Progress, Verdict};
@@ -163,8 +163,8 @@ impl<H: Hypervisor> BackedDevice<H> {
         }
     }
 
-    /// The device has become another one: it is not what the driver knows.
-    pub fn refuse(&mut self, reason: &str) -> Lost {
+    /// The device cannot go on with what its driver has begun.
+    fn refuse(&mut self, reason: &str) -> Lost {
         error!("{}: {reason}; the device needs a reset", self.name);
         self.give_up()
     }
@@ -173,8 +173,7 @@ impl<H: Hypervisor> BackedDevice<H> {
     pub fn hear(&mut self) {
         let Some(session) = self.link.session_mut() else { return };
         match session.hear() {
-            Heard::Nothing => {}
-            Heard::Answer => self.pace.answered(),
+            Heard::Nothing | Heard::Answer => {}
             Heard::HangUp => self.miss("its backend has hung up", false),
             Heard::Noise => self.miss("its backend says what it was not asked", false),
         }
@@ -183,7 +182,8 @@ impl<H: Hypervisor> BackedDevice<H> {
     /// Whether [`Self::kicked`] has to be told when the driver kicks next, if the kernel lets it be seen.
     #[must_use]
     pub fn awaits_kick(&self) -> bool {
-        self.link.session().is_some() && self.wanted.is_some() && self.pace.is_at_rest()
+        let is_asked = self.link.session().is_none_or(|session| session.answer_by().is_some());
+        self.wanted.is_some() && !is_asked && self.pace.is_at_rest()
     }
 
     /// From now on [`Self::kicked`] will be told.
@@ -203,7 +203,9 @@ impl<H: Hypervisor> BackedDevice<H> {
     /// When [`Self::attend`] may have something to do.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        [self.away_until, self.link.deadline(), self.pace.deadline()].into_iter().flatten().min()
+        let answer_by = self.link.session().and_then(Session::answer_by);
+        let judged = answer_by.or(self.pace.deadline());
+        [self.away_until, self.link.deadline(), judged].into_iter().flatten().min()
     }
 
     /// Does what is due.
@@ -213,17 +215,28 @@ impl<H: Hypervisor> BackedDevice<H> {
             let limit = AWAY_LIMIT.as_secs();
             return Err(self.refuse(&format!("no backend serves it within {limit} s")));
         }
-        match self.pace.check(now, progress(&self.views)) {
-            Verdict::Fine => {}
-            Verdict::Hangs => self.miss("its backend hangs", true),
-            Verdict::Ask => {
-                let asked = self.link.session_mut().map(Session::knock);
-                if let Some(Err(error)) = asked {
+        self.judge_pace(now);
+        Ok(())
+    }
+
+    /// Lets go of a backend that has not answered in time, and asks one whose queues stand still.
+    fn judge_pace(&mut self, now: Instant) {
+        let is_due = |session: &Session| session.answer_by().is_some_and(|answer_by| answer_by <= now);
+        if self.link.session().is_some_and(is_due) {
+            // The answer may be there already, if another device has held up this process.
+            self.hear();
+        }
+        match self.link.session_mut() {
+            Some(session) if is_due(session) => self.miss("its backend hangs", true),
+            Some(session) if session.answer_by().is_none() => {
+                if self.pace.check(now, progress(&self.views)) == Verdict::Ask
+                    && let Err(error) = session.ask(now + pace::ANSWER)
+                {
                     self.miss(&format!("its backend cannot be asked: {error}"), true);
                 }
             }
+            _ => {}
         }
-        Ok(())
     }
 
     /// Whether the connection has been cut since this was last asked.
@@ -322,12 +335,6 @@ impl<H: Hypervisor> BackedDevice<H> {
 
     fn play(&mut self, wanted: &Wanted) -> Result<(), Failure> {
         let Some(session) = self.link.session() else { return Err(Failure::Away) };
-        let missing =
-            wanted.features & !session.features() & !features::ACCESS_PLATFORM & !features::RING_RESET;
-        if missing != 0 {
-            error!("{}: its backend lacks the features {missing:#x}, which its driver uses", self.name);
-            return Err(Failure::Refused);
-        }
         if !wanted.is_fresh && !session.tracks_inflight() {
             self.check_nothing_outstanding(wanted)?;
         }
@@ -520,20 +527,15 @@ impl<H: Hypervisor> Device for BackedDevice<H> {
     }
 }
 
-/// Gives a device that was served before another backend, which must be like the one that it had.
+/// Gives a device that was served before another backend, which has to be like the one that it had if the driver is to go on.
 pub fn replace_backend<H: Hypervisor>(
     transport: &mut Transport<BackedDevice<H>>,
     session: Session,
     offer: Offer,
     process: Option<Process>,
 ) {
-    let mut goes_on = Ok(());
-    if transport.has_other_config(&offer.config) && transport.device().is_in_use() {
-        let reason = "its backend has another configuration than the one before";
-        goes_on = Err(transport.device_mut().refuse(reason));
-    }
-    transport.config_changed(offer.config);
-    if transport.device_mut().attach(session, process).and(goes_on).is_err() {
+    transport.backend_replaced(session.offered(), offer.config);
+    if transport.device_mut().attach(session, process).is_err() {
         transport.device_lost();
     }
     transport.device_mut().tell_if_unused();

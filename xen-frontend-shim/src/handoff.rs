@@ -7,7 +7,8 @@
 //!              ◀── control socket: see [`crate::control`] ──────────────────────▶
 //! ```
 //!
-//! Everything that must outlive a worker is in here, so that the next worker can be given the same.
+//! What must outlive a worker is in here, so that the next worker can be given the same; what its devices need follows
+//! over the control socket ([`crate::assignment`]).
 
 #![allow(unsafe_code)]
 
@@ -21,7 +22,6 @@ use command_fds::{CommandFdExt, FdMapping};
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
 
-use crate::config::Guest;
 use crate::control::Control;
 
 /// Where a worker finds the control socket.
@@ -34,9 +34,13 @@ const DESCRIPTION: i32 = 4;
 #[serde(transparent)]
 pub struct Number(i32);
 
-/// What a worker is to serve, and with which descriptors.
+/// Which guest a worker is to serve, and with which descriptors. Its devices follow over the control socket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Handoff {
+    /// The guest's name.
+    pub name: String,
+    /// The guest's domid.
+    pub domid: u16,
     /// Whether no worker has answered the guest since the ports were bound: they have fired once and are masked.
     pub is_first: bool,
     /// Whether the guest may be running already, as it was when a former supervisor ended.
@@ -51,34 +55,6 @@ pub struct Handoff {
     pub evtchn: Number,
     /// An open `/dev/xen/gntdev` for the worker's own mappings.
     pub gntdev: Number,
-    /// What is needed for each of the guest's devices, in the order of the configuration.
-    pub device: Vec<DeviceHandoff>,
-    /// The guest's configuration.
-    pub guest: Guest,
-}
-
-/// What is needed for one device.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeviceHandoff {
-    /// The file of what the device's driver has said.
-    pub state: Number,
-    /// The file in which its backends record which requests they have taken.
-    pub inflight: Number,
-    /// Its queues.
-    pub queue: Vec<QueueHandoff>,
-}
-
-/// What is needed for one queue.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct QueueHandoff {
-    /// The eventfd by which the backend learns of new buffers.
-    pub kick: Number,
-    /// Whether the kernel signals it.
-    pub kick_by_kernel: bool,
-    /// The eventfd by which the backend tells of used buffers.
-    pub call: Number,
-    /// Whether the kernel turns it into interrupts.
-    pub call_by_kernel: bool,
 }
 
 /// Descriptors on their way to a worker.
@@ -140,24 +116,15 @@ impl Inheritance {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Backend, Device};
 
     #[test]
     fn a_handoff_survives_the_way() {
         let mut parcel = Parcel::default();
         let mut add = || parcel.add(io::stderr()).unwrap();
-        let queue = QueueHandoff { kick: add(), kick_by_kernel: true, call: add(), call_by_kernel: false };
-        assert_eq!((queue.kick, queue.call), (Number(5), Number(6)));
-        let device = Device {
-            name: "i2c".into(),
-            device_id: 34,
-            base: 0x200_0000,
-            irq: 33,
-            queues: 1,
-            user: None,
-            backend: Backend::Command(vec!["/usr/bin/backend".into(), "i2c".into()]),
-        };
+        assert_eq!((add(), add()), (Number(5), Number(6)));
         let handoff = Handoff {
+            name: "guest-a".into(),
+            domid: 2,
             is_first: true,
             is_running: false,
             server: 0,
@@ -165,13 +132,6 @@ mod tests {
             privcmd: add(),
             evtchn: add(),
             gntdev: add(),
-            device: vec![DeviceHandoff { state: add(), inflight: add(), queue: vec![queue] }],
-            guest: Guest {
-                name: "guest-a".into(),
-                domid: 2,
-                user: "10002:10002".parse().ok(),
-                device: vec![device],
-            },
         };
         let text = toml::to_string(&handoff).unwrap();
         assert_eq!(toml::from_str::<Handoff>(&text).unwrap(), handoff);

@@ -15,6 +15,7 @@
 //! above lives, and its backends, so that what one guest can break is its own. Each of them can be replaced: what has to
 //! survive is in `state`. The supervisor is what stays privileged; crate `confinement` says what each of them may do.
 
+pub mod assignment;
 pub mod check;
 pub mod config;
 pub mod control;

@@ -98,8 +98,8 @@ fn serve(seccomp: Enforcement) -> ExitCode {
     });
     match inherited {
         Ok((inheritance, handoff)) => {
-            logging::start(Some(&handoff.guest.name));
-            conclude(worker::run(&inheritance, handoff, seccomp).map_err(|error| error.to_string()))
+            logging::start(Some(&handoff.name));
+            conclude(worker::run(&inheritance, &handoff, seccomp).map_err(|error| error.to_string()))
         }
         Err(error) => {
             logging::start(None);

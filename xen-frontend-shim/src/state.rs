@@ -17,4 +17,4 @@ pub mod directory;
 pub mod record;
 
 pub use directory::{GuestState, StateDirectory};
-pub use record::Record;
+pub use record::{Found, Record};

@@ -21,6 +21,7 @@
 mod back_off;
 mod backend;
 mod claim;
+mod devices;
 mod obituary;
 mod process;
 mod reload;

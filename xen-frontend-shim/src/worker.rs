@@ -3,8 +3,8 @@
 //! The process that serves one guest: its traps, its windows and the connections to its backends.
 //!
 //! ```text
-//!   handoff ──▶ windows ──▶ event loop: control socket ──▶ a backend for each window ──▶ "ready"
-//!                                       event channels │ backends │ (calls) │ (kicks)
+//!   handoff ──▶ event loop: control socket ──▶ devices, each with a window ──▶ a backend for each ──▶ "ready"
+//!                           event channels │ backends │ (calls) │ (kicks)
 //! ```
 //!
 //! What drivers say is written down before they get an answer, so that another worker can go on from it.
@@ -14,6 +14,7 @@
 mod event_loop;
 mod seat;
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io;
 use std::rc::Rc;
@@ -24,13 +25,14 @@ use confinement::role::worker::Worker as Role;
 use log::{error, info, warn};
 use xen_bindings::{DomId, Evtchn, Gntdev, IoreqServerId, Port, Privcmd};
 
+use crate::assignment::Assignment;
 use crate::control::{Control, Delivery, Order, Report};
 use crate::device::BackedDevice;
 use crate::handoff::{Handoff, Inheritance};
 use crate::hypervisor::Hypervisor;
 use crate::hypervisor::xen::XenGuest;
 use crate::ioreq::Bus;
-use crate::ioreq::bus::{Keeper, Occupant, Window};
+use crate::ioreq::bus::{Occupant, Window};
 use crate::vhost_user::{Heard, Limits, Watchdog};
 use crate::virtio_mmio::Device;
 
@@ -46,39 +48,37 @@ const START_LIMIT: Duration = Duration::from_secs(10);
 /// The process as a whole.
 struct Worker {
     guest: Rc<XenGuest>,
+    domid: u16,
     control: Control,
     watchdog: Watchdog,
-    seats: Vec<Seat>,
+    /// By the numbers of their devices.
+    seats: BTreeMap<u16, Seat>,
     bus: Bus<Served>,
     event_loop: EventLoop,
-    /// Until when the guest waits for its devices, if it still does.
+    /// Until when devices are waited for, if they are.
     settled_by: Option<Instant>,
+    /// Whether the guest's accesses are answered.
+    is_serving: bool,
     is_first: bool,
     is_running: bool,
 }
 
 /// Serves the guest that `handoff` describes until the supervisor hangs up.
-pub fn run(inheritance: &Inheritance, handoff: Handoff, seccomp: Enforcement) -> io::Result<()> {
+pub fn run(inheritance: &Inheritance, handoff: &Handoff, seccomp: Enforcement) -> io::Result<()> {
     let role = Role { logs_to_file: logging::is_to_file() };
     role.enter().map_err(io::Error::other)?;
     let control = inheritance.control()?;
-    let guest = Rc::new(adopt(inheritance, &handoff)?);
-    let devices = handoff.guest.device.into_iter().zip(&handoff.device);
-    let seats = devices.map(|(device, given)| Seat::new(inheritance, handoff.guest.domid, device, given));
-    let seats = seats.collect::<io::Result<Vec<_>>>()?;
-    let window = |(seat, keeper): (Seat, Keeper)| {
-        let (base, doorbells) = (seat.base(), seat.doorbells());
-        (seat, Window { base, doorbells, occupant: Occupant::Absent, keeper: Some(keeper) })
-    };
-    let (seats, windows): (Vec<_>, Vec<_>) = seats.into_iter().map(window).unzip();
+    let guest = Rc::new(adopt(inheritance, handoff)?);
     let mut worker = Worker {
         event_loop: EventLoop::new(&control)?,
         guest,
         control,
         watchdog: Watchdog::start(Limits::default())?,
-        bus: Bus::new(windows),
-        seats,
-        settled_by: Some(Instant::now() + START_LIMIT),
+        seats: BTreeMap::new(),
+        bus: Bus::default(),
+        settled_by: None,
+        is_serving: false,
+        domid: handoff.domid,
         is_first: handoff.is_first,
         is_running: handoff.is_running,
     };
@@ -89,7 +89,7 @@ pub fn run(inheritance: &Inheritance, handoff: Handoff, seccomp: Enforcement) ->
 
 fn adopt(inheritance: &Inheritance, handoff: &Handoff) -> io::Result<XenGuest> {
     XenGuest::adopt(
-        DomId::new(handoff.guest.domid),
+        DomId::new(handoff.domid),
         IoreqServerId::new(handoff.server),
         Privcmd::from_fd(inheritance.take(handoff.privcmd)?),
         Evtchn::from_fd(inheritance.take(handoff.evtchn)?),
@@ -113,7 +113,10 @@ impl Worker {
                     Source::Alarm => self.attend(Instant::now())?,
                     Source::Traps => self.serve_traps()?,
                     Source::Control => match self.control.accept()? {
+                        Some(Order::Assign(number, assignment)) => self.assign(number, assignment)?,
+                        Some(Order::Begin) => self.settled_by = Some(Instant::now() + START_LIMIT),
                         Some(Order::Deliver(delivery)) => self.receive(delivery)?,
+                        Some(Order::Release(number)) => self.release(number)?,
                         Some(Order::GuestGone) => self.guest_gone(),
                         None => return Ok(()),
                     },
@@ -127,16 +130,45 @@ impl Worker {
         }
     }
 
+    /// The supervisor hands over a device, which may be one that a former worker has served.
+    fn assign(&mut self, number: u16, assignment: Assignment) -> io::Result<()> {
+        let (mut seat, keeper) = Seat::new(self.domid, assignment)?;
+        let occupant = seat.restore(&self.guest).map_or(Occupant::Absent, Occupant::Device);
+        let (base, doorbells) = (seat.base(), seat.doorbells());
+        let window = Window { base, doorbells, occupant, keeper: Some(keeper) };
+        self.event_loop.watch_queues(number, &window, &seat.polled_calls)?;
+        self.bus.insert(number, window);
+        self.seats.insert(number, seat);
+        if self.is_serving {
+            self.settled_by = Some(Instant::now() + START_LIMIT);
+        }
+        Ok(())
+    }
+
+    /// The supervisor wants a device back, which it gets unless a driver uses it. Its backend ends with the connection.
+    fn release(&mut self, number: u16) -> io::Result<()> {
+        let Some(window) = self.bus.window_mut(number) else { return Ok(()) };
+        if let Occupant::Device(transport) = &window.occupant
+            && transport.state().has_driver()
+        {
+            return self.control.report(Report::Kept(number));
+        }
+        self.event_loop.forget_queues(number, window)?;
+        self.bus.remove(number);
+        self.seats.remove(&number);
+        self.control.report(Report::Released(number))
+    }
+
     /// Looks at all devices: how far they are, which have lost their backends, and when there is something to do.
     fn look_around(&mut self) -> io::Result<Option<Instant>> {
         let mut deadline = self.settled_by;
-        for (index, (window, seat)) in (0..).zip(self.bus.windows_mut().iter_mut().zip(&self.seats)) {
-            let mut due = seat.deadline();
+        for (number, window) in self.bus.windows_mut() {
+            let mut due = self.seats.get(&number).and_then(Seat::deadline);
             if let Occupant::Device(transport) = &mut window.occupant {
                 let device = transport.device_mut();
                 due = due.into_iter().chain(device.deadline()).min();
                 if device.take_news() {
-                    self.control.report(Report::Lost(index))?;
+                    self.control.report(Report::Lost(number))?;
                 }
             }
             deadline = deadline.into_iter().chain(due).min();
@@ -146,12 +178,11 @@ impl Worker {
 
     /// Does what is due.
     fn attend(&mut self, now: Instant) -> io::Result<()> {
-        for index in 0..self.seats.len() {
-            let Some(seat) = self.seats.get_mut(index) else { continue };
-            if seat.enforce(now) {
-                self.dismiss(index, &"its backend does not answer")?;
-            }
-            let Some(window) = self.bus.windows_mut().get_mut(index) else { continue };
+        let late = self.seats.iter_mut().filter_map(|(number, seat)| seat.enforce(now).then_some(*number));
+        for number in late.collect::<Vec<_>>() {
+            self.dismiss(number, &"its backend does not answer")?;
+        }
+        for (_, window) in self.bus.windows_mut() {
             if let Occupant::Device(transport) = &mut window.occupant
                 && transport.device_mut().attend(now).is_err()
             {
@@ -161,22 +192,24 @@ impl Worker {
         Ok(())
     }
 
-    /// Lets the guest run as soon as every device has a backend or is known to have none, or has been waited for.
+    /// Says so as soon as every device has a backend or is known to have none, or has been waited for.
     ///
-    /// Until then no access is answered: a device that is not there yet would seem to be absent.
+    /// Until it is said for the first time no access is answered: a device that is not there yet would seem to be absent.
     fn settle(&mut self) -> io::Result<()> {
         let Some(deadline) = self.settled_by else { return Ok(()) };
-        for seat in self.seats.iter_mut().filter(|seat| !seat.is_settled && deadline <= Instant::now()) {
+        for seat in self.seats.values_mut().filter(|seat| !seat.is_settled && deadline <= Instant::now()) {
             error!("{}: absent: nobody serves it within {} s", seat.name(), START_LIMIT.as_secs());
             seat.is_settled = true;
         }
-        if !self.seats.iter().all(|seat| seat.is_settled) {
+        if !self.seats.values().all(|seat| seat.is_settled) {
             return Ok(());
         }
         self.settled_by = None;
-        self.take_over()?;
-        self.event_loop.watch_traps(&*self.guest)?;
-        self.guest.rearm_all()?;
+        if !std::mem::replace(&mut self.is_serving, true) {
+            self.take_over()?;
+            self.event_loop.watch_traps(&*self.guest)?;
+            self.guest.rearm_all()?;
+        }
         self.control.report(Report::Ready)
     }
 
@@ -199,7 +232,7 @@ impl Worker {
 
     /// The guest has ended: nothing of it stays mapped, and the outputs of its devices are let go of.
     fn guest_gone(&mut self) {
-        for window in self.bus.windows_mut() {
+        for (_, window) in self.bus.windows_mut() {
             if let Occupant::Device(transport) = &mut window.occupant {
                 transport.guest_gone();
             }
@@ -221,37 +254,36 @@ impl Worker {
 
     /// The supervisor has started a backend.
     fn receive(&mut self, delivery: Delivery) -> io::Result<()> {
-        let index = usize::from(delivery.device);
-        let Some(seat) = self.seats.get_mut(index) else { return Ok(()) };
+        let number = delivery.device;
+        let Some(seat) = self.seats.get_mut(&number) else { return Ok(()) };
         let Some(connection) = delivery.backend else {
             seat.is_settled = true;
             error!("{}: it has no backend", seat.name());
             return Ok(());
         };
         if let Some(Occupant::Device(transport)) =
-            self.bus.windows_mut().get_mut(index).map(|window| &mut window.occupant)
+            self.bus.window_mut(number).map(|window| &mut window.occupant)
         {
             transport.device_mut().supersede();
         }
-        self.event_loop.watch_backend(delivery.device, &connection.socket)?;
+        self.event_loop.watch_backend(number, &connection.socket)?;
         match seat.receive(connection, self.watchdog.limits().connect) {
             Ok(()) => Ok(()),
-            Err(error) => self.dismiss(index, &error),
+            Err(error) => self.dismiss(number, &error),
         }
     }
 
     /// Something has come from a backend: from one at the door, or from the one that serves the device.
     fn hear(&mut self, number: u16) -> io::Result<()> {
-        let index = usize::from(number);
-        let Some(seat) = self.seats.get_mut(index) else { return Ok(()) };
-        let Some(window) = self.bus.windows_mut().get_mut(index) else { return Ok(()) };
+        let Some(seat) = self.seats.get_mut(&number) else { return Ok(()) };
+        let Some(window) = self.bus.window_mut(number) else { return Ok(()) };
         match (seat.hear(), &mut window.occupant) {
             (None, Occupant::Device(transport)) => transport.device_mut().hear(),
             (None, Occupant::Absent) | (Some(Heard::Nothing), _) => {}
             (Some(Heard::Answer), occupant) => {
                 let was_absent = matches!(occupant, Occupant::Absent);
                 if let Err(error) = seat.admit(occupant, &self.guest, &self.watchdog) {
-                    return self.dismiss(index, &error);
+                    return self.dismiss(number, &error);
                 }
                 seat.is_settled = true;
                 self.event_loop.watch_requests(number, window)?;
@@ -260,35 +292,35 @@ impl Worker {
                 }
             }
             (Some(Heard::HangUp), _) => {
-                self.dismiss(index, &"it has given up, for the reason that it gave above")?;
+                self.dismiss(number, &"it has given up, for the reason that it gave above")?;
             }
-            (Some(Heard::Noise), _) => self.dismiss(index, &"it says what it was not asked")?,
+            (Some(Heard::Noise), _) => self.dismiss(number, &"it says what it was not asked")?,
         }
         Ok(())
     }
 
     /// A backend has something to say of its own accord.
     fn requested(&mut self, index: u16) {
-        let window = self.bus.windows_mut().get_mut(usize::from(index));
+        let window = self.bus.window_mut(index);
         if let Some(Occupant::Device(transport)) = window.map(|window| &mut window.occupant) {
             transport.backend_speaks();
         }
     }
 
     /// A backend cannot be used.
-    fn dismiss(&mut self, index: usize, reason: &dyn Display) -> io::Result<()> {
-        let Some(seat) = self.seats.get_mut(index) else { return Ok(()) };
+    fn dismiss(&mut self, number: u16, reason: &dyn Display) -> io::Result<()> {
+        let Some(seat) = self.seats.get_mut(&number) else { return Ok(()) };
         error!("{}: its backend cannot be used: {reason}", seat.name());
         seat.dismiss();
         // Another is started, and a guest that has not run yet has time for it: its driver looks for the device once. One that
         // runs is not kept from its other devices.
         seat.is_settled |= self.is_running;
-        self.control.report(Report::Lost(u16::try_from(index).map_err(io::Error::other)?))
+        self.control.report(Report::Lost(number))
     }
 
     fn kicked(&mut self, index: u16, queue: u16) {
         self.event_loop.disarm(index, queue);
-        let Some(window) = self.bus.windows_mut().get_mut(usize::from(index)) else { return };
+        let Some(window) = self.bus.window_mut(index) else { return };
         window.act(|transport| transport.kicked_early(queue));
         if let Occupant::Device(transport) = &mut window.occupant {
             // One that starts nothing is nobody's, and would be there again at once.
@@ -300,14 +332,14 @@ impl Worker {
     }
 
     fn failed(&mut self, index: u16, queue: u16) {
-        let window = self.bus.windows_mut().get_mut(usize::from(index));
+        let window = self.bus.window_mut(index);
         if let Some(Occupant::Device(transport)) = window.map(|window| &mut window.occupant) {
             transport.queue_failed(queue);
         }
     }
 
     fn called(&mut self, index: u16, queue: u16) {
-        let Some(window) = self.bus.windows_mut().get_mut(usize::from(index)) else { return };
+        let Some(window) = self.bus.window_mut(index) else { return };
         let Occupant::Device(transport) = &mut window.occupant else { return };
         let device = transport.device_mut();
         let call = device.notifiers().get(usize::from(queue)).map(|notifier| notifier.call.read());

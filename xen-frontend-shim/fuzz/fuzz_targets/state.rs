@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The state of a transport as it may be found after a crash: it is refused, or it is one that a driver can have
-//! brought about, and then it is taken up as it is.
+//! The state of a transport as it may be found after a crash: one that a driver can have brought about is taken up as it
+//! is, and any other costs the driver a reset.
 
 #![no_main]
 

@@ -24,6 +24,7 @@ enum Step {
     Use(u8, u16),
     Lose,
     Configure(u8),
+    Backend(u64, u8),
     Refuse(bool),
     Replace,
 }
@@ -45,6 +46,7 @@ impl Step {
             Self::Use(queue, used) => Action::Use(queue.into(), used),
             Self::Lose => Action::Lose,
             Self::Configure(byte) => Action::Configure(byte),
+            Self::Backend(lacks, byte) => Action::Backend(lacks, byte),
             Self::Refuse(refuses) => Action::Refuse(refuses),
             Self::Replace => Action::Replace,
         }

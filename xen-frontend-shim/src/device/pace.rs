@@ -18,6 +18,8 @@
 //! well, if seldom. A queue may well hold buffers for ever, as
 //! GPIO's event queue does (virtio 1.3, 5.18.7): so a backend that answers is excused for what it had been given by
 //! then, and rests until it is given more.
+//!
+//! Which question is open is the session's to know: whichever call takes the answer, the question goes with it.
 
 use std::time::{Duration, Instant};
 
@@ -28,7 +30,7 @@ const REST: Duration = Duration::from_secs(5);
 /// How long a queue may stand still before its backend is asked.
 const STANDSTILL: Duration = Duration::from_secs(2);
 /// How long the backend may take to answer.
-const ANSWER: Duration = Duration::from_secs(5);
+pub(super) const ANSWER: Duration = Duration::from_secs(5);
 
 /// How far a ring is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,17 +76,14 @@ enum Seen {
 pub(super) enum Verdict {
     /// Nothing.
     Fine,
-    /// Ask it for a sign of life.
+    /// Ask it for a sign of life, which is due within [`ANSWER`]. Nothing is judged until it has given that.
     Ask,
-    /// It hangs.
-    Hangs,
 }
 
 /// The watch over one backend.
 #[derive(Debug)]
 pub(super) struct Pace {
     queues: Vec<Queue>,
-    answer_by: Option<Instant>,
     /// When the rings are looked at next, if there is somebody to judge.
     look_at: Option<Instant>,
     /// Whether nothing was left to do at the last look.
@@ -93,7 +92,7 @@ pub(super) struct Pace {
 
 impl Pace {
     pub(super) fn new(queues: usize) -> Self {
-        Self { queues: vec![Queue::default(); queues], answer_by: None, look_at: None, rests: true }
+        Self { queues: vec![Queue::default(); queues], look_at: None, rests: true }
     }
 
     /// A backend begins to serve.
@@ -103,7 +102,7 @@ impl Pace {
 
     /// Whether the next kick has to be told, by [`Self::kicked`].
     pub(super) fn is_at_rest(&self) -> bool {
-        self.rests && self.answer_by.is_none()
+        self.rests
     }
 
     /// The driver has kicked.
@@ -123,25 +122,18 @@ impl Pace {
 
     /// When [`Self::check`] may have something to say.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.answer_by.or(self.look_at)
+        self.look_at
     }
 
-    /// Judges. A backend that has to be asked is expected to answer from now on.
+    /// Judges.
     pub(super) fn check(&mut self, now: Instant, progress: impl Fn(usize) -> Option<Progress>) -> Verdict {
-        if let Some(answer_by) = self.answer_by {
-            return if answer_by <= now { Verdict::Hangs } else { Verdict::Fine };
-        }
         if self.look_at.is_none_or(|look_at| look_at > now) {
             return Verdict::Fine;
         }
         let seen = self.look(now, progress);
         self.rests = seen == Seen::Rest;
         self.look_at = Some(now + if self.rests { REST } else { LOOK });
-        if seen == Seen::Standstill {
-            self.answer_by = Some(now + ANSWER);
-            return Verdict::Ask;
-        }
-        Verdict::Fine
+        if seen == Seen::Standstill { Verdict::Ask } else { Verdict::Fine }
     }
 
     /// Looks at all queues: what is seen of the one that is worst off.
@@ -156,11 +148,6 @@ impl Pace {
             }
         }
         worst
-    }
-
-    /// The backend has answered.
-    pub(super) fn answered(&mut self) {
-        self.answer_by = None;
     }
 
     /// There is no backend to judge, or a new one.
@@ -282,16 +269,11 @@ mod tests {
     }
 
     #[test]
-    fn a_backend_that_stands_still_is_asked_and_one_that_does_not_answer_hangs() {
+    fn a_backend_that_stands_still_is_asked() {
         let mut watched = Watched::begin();
         watched.wait(DONE);
         watched.pace.kicked(watched.now, |_| Some(GIVEN));
         assert_eq!(watched.wait(GIVEN), (Verdict::Ask, STANDSTILL));
-        let due = watched.now + ANSWER;
-        assert_eq!(watched.pace.deadline(), Some(due));
-        watched.pace.kicked(watched.now, |_| Some(GIVEN));
-        assert_eq!(watched.pace.check(due - LOOK, |_| Some(GIVEN)), Verdict::Fine);
-        assert_eq!(watched.pace.check(due, |_| Some(GIVEN)), Verdict::Hangs);
         watched.pace.forget();
         assert_eq!(watched.pace.deadline(), None);
     }
@@ -302,7 +284,6 @@ mod tests {
         let (verdict, after) = watched.wait(GIVEN);
         assert_eq!(verdict, Verdict::Ask);
         assert!(after <= STANDSTILL + LOOK, "{after:?}");
-        watched.pace.answered();
         assert_eq!(watched.wait(GIVEN), (Verdict::Fine, LOOK));
         let more = Progress { available: 9, used: 7 };
         watched.pace.kicked(watched.now, |_| Some(more));

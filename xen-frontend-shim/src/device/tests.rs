@@ -17,14 +17,41 @@ use crate::ioreq::bus::{Occupant, Window};
 use crate::vhost_user::scripted_backend::{self as scripted, Script};
 use crate::vhost_user::test_backend::{self, SharedMemory};
 use crate::vhost_user::{DeviceKind, Limits, Watchdog};
-use crate::virtio_mmio::Identity;
+use crate::virtio_mmio::{Identity, RestoreError, State};
 
 const BASE: u64 = 0x200_0000;
 const IRQ: u32 = 33;
 
-fn open(socket: UnixStream, memory: &Arc<SharedMemory>) -> (Session, Offer) {
+const GPIO: u32 = 41;
+const INPUT: u32 = 18;
+
+fn open(device_id: u32, socket: UnixStream, memory: &Arc<SharedMemory>) -> (Session, Offer) {
     let watchdog = Watchdog::start(Limits::default()).unwrap();
-    Session::open(socket, DeviceKind::of(41), 1, &watchdog, Box::new(Arc::clone(memory))).unwrap()
+    Session::open(socket, DeviceKind::of(device_id), 1, &watchdog, Box::new(Arc::clone(memory))).unwrap()
+}
+
+fn backed(xen: &Rc<Fake>) -> BackedDevice<Fake> {
+    let [kick, call, err] = [EFD_NONBLOCK; 3].map(|flags| EventFd::new(flags).unwrap());
+    let inflight = Inflight::new(tempfile::tempfile().unwrap(), 64);
+    BackedDevice::new("g/d".into(), Rc::clone(xen), IRQ, vec![Notifier { kick, call, err }], inflight)
+}
+
+fn identity(device_id: u32) -> Identity {
+    Identity {
+        name: "g/d".into(),
+        device_id,
+        demanded_features: 0,
+        starts_by_kick: false,
+        queues: 1,
+        queue_size_max: 64,
+    }
+}
+
+fn bus(transport: Transport<BackedDevice<Fake>>) -> Bus<BackedDevice<Fake>> {
+    let occupant = Occupant::Device(transport);
+    let mut bus = Bus::default();
+    bus.insert(0, Window { base: BASE, doorbells: Vec::new(), occupant, keeper: None });
+    bus
 }
 
 /// A guest whose traps go all the way to a real backend.
@@ -42,37 +69,36 @@ impl Guest {
 
     /// With a backend that has a socket.
     fn with(socket: UnixStream) -> Self {
+        Self::of(GPIO, socket)
+    }
+
+    /// With a device of a certain type.
+    fn of(device_id: u32, socket: UnixStream) -> Self {
         let xen = Rc::new(Fake::new(1));
         let memory = SharedMemory::new();
-        let (session, offer) = open(socket, &memory);
-        let [kick, call, err] = [EFD_NONBLOCK; 3].map(|flags| EventFd::new(flags).unwrap());
-        let notifiers = vec![Notifier { kick, call, err }];
-        let inflight = Inflight::new(tempfile::tempfile().unwrap(), 64);
-        let device = BackedDevice::new("g/d".into(), Rc::clone(&xen), IRQ, notifiers, inflight);
-        let identity = Identity {
-            name: "g/d".into(),
-            device_id: 41,
-            features: features::offered(offer.features, DeviceKind::of(41).features),
-            demanded_features: 0,
-            starts_by_kick: false,
-            queues: 1,
-            queue_size_max: 64,
-        };
-        let mut transport = Transport::new(identity, offer.config, device);
+        let (session, offer) = open(device_id, socket, &memory);
+        let device = backed(&xen);
+        let identity = identity(device_id);
+        let mut transport = Transport::new(identity, session.offered(), offer.config, device);
         transport.device_mut().attach(session, None).unwrap();
-        let occupant = Occupant::Device(transport);
-        let window = Window { base: BASE, doorbells: Vec::new(), occupant, keeper: None };
-        Self { xen, memory, bus: Bus::new(vec![window]) }
+        Self { xen, memory, bus: bus(transport) }
+    }
+
+    /// Another worker takes up what it finds of the GPIO device, and has no backend for it yet.
+    fn replace_worker(&mut self, found: Option<State>) -> Result<(), RestoreError> {
+        let (transport, restored) = Transport::restored(identity(GPIO), found, backed(&self.xen));
+        self.bus = bus(transport);
+        restored
     }
 
     /// Another backend, which has been heard of.
     fn replace(&mut self, socket: UnixStream, process: Option<Process>) {
-        let (session, offer) = open(socket, &self.memory);
+        let (session, offer) = open(GPIO, socket, &self.memory);
         replace_backend(self.transport(), session, offer, process);
     }
 
     fn transport(&mut self) -> &mut Transport<BackedDevice<Fake>> {
-        let Occupant::Device(transport) = &mut self.bus.windows_mut()[0].occupant else { panic!() };
+        let Occupant::Device(transport) = &mut self.bus.window_mut(0).unwrap().occupant else { panic!() };
         transport
     }
 
@@ -103,6 +129,25 @@ impl Guest {
         }
     }
 
+    /// What the worker does when the backend says that its configuration has changed, which it does.
+    fn change_config(&mut self, seen: &test_backend::Seen) {
+        seen.change_config(10);
+        let transport = self.transport();
+        let requests = transport.device().requests().unwrap();
+        poll(&mut [PollFd::new(&requests, PollFlags::IN)], None).unwrap();
+        transport.backend_speaks();
+    }
+
+    /// Whether the backend is let go of at one of the next deadlines.
+    fn is_killed(&mut self) -> bool {
+        for _ in 0..2 {
+            if self.device().deadline().is_some() {
+                self.pass_deadline();
+            }
+        }
+        !self.has_backend()
+    }
+
     fn has_backend(&mut self) -> bool {
         self.device().connection().is_some()
     }
@@ -127,10 +172,20 @@ impl Guest {
 
     /// Brings up the device with a ring of 16 entries on page 1, all three parts of it.
     fn probe(&mut self) {
+        self.probe_with(0x100);
+    }
+
+    /// With VERSION_1, ACCESS_PLATFORM and `more` features of the upper half.
+    fn probe_with(&mut self, more: u64) {
         self.clear_rings();
         self.write(0x70, 3);
         self.write(0x24, 1);
-        self.write(0x20, 0x103);
+        self.write(0x20, 3 | more);
+        // The feature bit 0 of the type, if there is one.
+        self.write(0x24, 0);
+        self.write(0x14, 0);
+        let low = self.read(0x10);
+        self.write(0x20, low & 1);
         self.write(0x70, 0xb);
         self.enable_queue();
         self.write(0x70, 0xf);
@@ -266,11 +321,7 @@ fn a_driver_hears_of_a_configuration_that_its_backend_changes() {
     guest.xen.grant(1);
     guest.probe();
     assert_eq!((guest.read(0x100), guest.read(0xfc), guest.read(0x60)), (0x0302_0100, 0, 0));
-    seen.change_config(10);
-    let transport = guest.transport();
-    let requests = transport.device().requests().unwrap();
-    poll(&mut [PollFd::new(&requests, PollFlags::IN)], None).unwrap();
-    transport.backend_speaks();
+    guest.change_config(&seen);
     assert_eq!((guest.read(0x100), guest.read(0xfc), guest.read(0x60)), (0x0d0c_0b0a, 1, 2));
     assert_eq!(guest.xen.raised(), [IRQ]);
     guest.transfer(0);
@@ -518,7 +569,8 @@ fn a_driver_can_reset_and_start_a_device_whose_backend_is_away() {
 fn a_backend_that_lacks_a_feature_in_use_is_not_told_to_go_on() {
     let (mut guest, _) = in_use(Script::default());
     guest.device().miss("killed", false);
-    let (socket, memory) = scripted::start(Script { features: 1 << 33 | 1 << 30 | 1, ..Script::default() });
+    let (socket, memory) =
+        scripted::start(Script { features: 1 << 32 | 1 << 33 | 1 << 30, ..Script::default() });
     guest.replace(socket, None);
     assert_eq!((guest.read(0x70), guest.read(0x60), bases(&memory.take())), (0x4f, 3, vec![]));
     assert_eq!(guest.xen.mapped(), 0);
@@ -528,10 +580,61 @@ fn a_backend_that_lacks_a_feature_in_use_is_not_told_to_go_on() {
 fn a_backend_with_another_configuration_does_not_go_on_and_shows_it() {
     let (mut guest, _) = in_use(Script::default());
     guest.device().miss("killed", false);
-    let (socket, memory) = scripted::start(Script { config: *b"changed!", ..Script::default() });
+    let (socket, memory) = scripted::start(Script { config: b"changed!".to_vec(), ..Script::default() });
     guest.replace(socket, None);
     assert_eq!((guest.read(0x70), guest.read(0x60), bases(&memory.take())), (0x4f, 3, vec![]));
     assert_eq!(guest.read(0x100), u64::from(u32::from_le_bytes(*b"chan")));
+    guest.write(0x70, 0);
+    guest.probe();
+    assert_eq!((guest.read(0x70), bases(&memory.take())), (0xf, vec![0]));
+}
+
+/// Then all of its backends are, and a driver that is ready is told in each case what becomes of its device.
+#[test]
+fn a_driver_whose_worker_is_replaced_goes_on_or_hears_that_it_cannot() {
+    type Next = (Script, u64, Vec<u32>);
+    let good = Script::default;
+    let nexts: [Next; 3] = [
+        (good(), 0xf, vec![5]),
+        (Script { features: 1 << 32 | 1 << 33 | 1 << 30, ..good() }, 0x4f, vec![]),
+        (Script { config: b"less\0\0\0\0".to_vec(), ..good() }, 0x4f, vec![]),
+    ];
+    for (script, status, told) in nexts {
+        let (mut guest, _) = in_use(good());
+        let state = guest.transport().state();
+        assert_eq!(guest.replace_worker(Some(state)), Ok(()));
+        // It is there before its backend is.
+        assert_eq!((guest.read(0x70), guest.has_backend()), (0xf, false));
+        guest.write(0x64, 3);
+        guest.xen.raised();
+        let (socket, memory) = scripted::start(script);
+        guest.replace(socket, None);
+        assert_eq!((guest.read(0x70), bases(&memory.take())), (status, told));
+        let is_lost = status == 0x4f;
+        assert_eq!((guest.read(0x60) & 2 != 0, guest.xen.raised().len()), (is_lost, usize::from(is_lost)));
+        guest.write(0x70, 0);
+        guest.probe();
+        assert_eq!((guest.read(0x70), bases(&memory.take())), (0xf, vec![0]));
+    }
+}
+
+#[test]
+fn a_driver_whose_worker_is_replaced_waits_five_seconds_for_a_backend_and_no_longer() {
+    let (mut guest, _) = in_use(Script::default());
+    let state = guest.transport().state();
+    guest.replace_worker(Some(state)).unwrap();
+    guest.pass_deadline();
+    assert_eq!((guest.read(0x70), guest.read(0x60) & 2, guest.xen.mapped()), (0x4f, 2, 0));
+}
+
+#[test]
+fn a_driver_of_which_nothing_is_known_any_more_hears_that_it_cannot_go_on() {
+    let (mut guest, _) = in_use(Script::default());
+    assert_eq!(guest.replace_worker(None), Err(RestoreError::Unreadable));
+    assert_eq!((guest.read(0x70), guest.read(0x60), guest.xen.raised()), (0x4f, 3, vec![IRQ]));
+    let (socket, memory) = scripted::start(Script::default());
+    guest.replace(socket, None);
+    assert_eq!((guest.read(0x70), bases(&memory.take())), (0x4f, vec![]));
     guest.write(0x70, 0);
     guest.probe();
     assert_eq!((guest.read(0x70), bases(&memory.take())), (0xf, vec![0]));
@@ -613,6 +716,61 @@ fn a_backend_that_answers_is_left_alone() {
     guest.progress(8, 5);
     guest.device().kicked();
     assert!(guest.device().deadline().is_some() && !guest.device().awaits_kick());
+}
+
+/// A call to the backend takes the answer that is due before its own.
+#[test]
+fn a_sign_of_life_that_another_call_takes_is_one() {
+    type Call = (&'static str, fn(&mut Guest));
+    let calls: [Call; 4] = [
+        ("QueueReset", |guest| guest.write(0xc0, 1)),
+        ("QueueReady", |guest| {
+            guest.write(0x44, 0);
+            guest.progress(8, 5);
+        }),
+        ("a reset", |guest| guest.write(0x70, 0)),
+        ("a reset and a start", |guest| {
+            guest.write(0x70, 0);
+            guest.probe();
+            guest.progress(7, 5);
+        }),
+    ];
+    let mut killed = Vec::new();
+    for (name, call) in calls {
+        let (mut guest, _) = in_use(Script::default());
+        guest.stand_still();
+        call(&mut guest);
+        killed.extend(guest.is_killed().then_some(name));
+    }
+    let script = Script { config: vec![0; 136], features: 1 << 32 | 1 << 33 | 1 << 30, ..Script::default() };
+    let mut guest = Guest::of(INPUT, scripted::start(script).0);
+    guest.xen.grant(1);
+    guest.probe_with(0);
+    guest.progress(7, 5);
+    guest.stand_still();
+    guest.xen.trap(0, write(BASE + 0x100, 1, 1));
+    guest.bus.serve(&*guest.xen, 0);
+    killed.extend(guest.is_killed().then_some("a write of the configuration"));
+    let (socket, seen) = test_backend::start_with_requests();
+    let mut guest = Guest::with(socket);
+    guest.xen.grant(1);
+    guest.probe();
+    guest.progress(7, 5);
+    guest.stand_still();
+    guest.change_config(&seen);
+    killed.extend(guest.is_killed().then_some("a change of the configuration"));
+    assert_eq!(killed, [""; 0]);
+}
+
+/// The worker may be kept from reading it in time, by another device.
+#[test]
+fn an_answer_that_is_there_is_heard_before_the_backend_is_judged() {
+    let (mut guest, _) = in_use(Script::default());
+    guest.stand_still();
+    let connection = guest.device().connection().unwrap().try_clone_to_owned().unwrap();
+    poll(&mut [PollFd::new(&connection, PollFlags::IN)], None).unwrap();
+    guest.pass_deadline();
+    assert!(guest.has_backend());
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 //! The windows of one guest: from a parsed request to the device whose registers it means.
 
+use std::collections::BTreeMap;
+
 use log::{error, trace};
 use xen_bindings::{Doorbell, Request as RawRequest};
 
@@ -80,22 +82,38 @@ impl<D: Device> Window<D> {
     }
 }
 
-/// All windows of a guest.
+/// All windows of a guest, by the numbers of their devices.
 #[derive(Debug)]
 pub struct Bus<D> {
-    windows: Vec<Window<D>>,
+    windows: BTreeMap<u16, Window<D>>,
+}
+
+impl<D> Default for Bus<D> {
+    /// Without windows.
+    fn default() -> Self {
+        Self { windows: BTreeMap::new() }
+    }
 }
 
 impl<D: Device> Bus<D> {
-    /// A bus with these windows.
-    #[must_use]
-    pub fn new(windows: Vec<Window<D>>) -> Self {
-        Self { windows }
+    /// Adds the window of the device `number`.
+    pub fn insert(&mut self, number: u16, window: Window<D>) {
+        self.windows.insert(number, window);
     }
 
-    /// All of them, in the order of the configuration.
-    pub fn windows_mut(&mut self) -> &mut [Window<D>] {
-        &mut self.windows
+    /// Takes the window of the device `number` away. A guest finds nothing there from now on.
+    pub fn remove(&mut self, number: u16) -> Option<Window<D>> {
+        self.windows.remove(&number)
+    }
+
+    /// The window of the device `number`.
+    pub fn window_mut(&mut self, number: u16) -> Option<&mut Window<D>> {
+        self.windows.get_mut(&number)
+    }
+
+    /// All of them, with their numbers.
+    pub fn windows_mut(&mut self) -> impl Iterator<Item = (u16, &mut Window<D>)> {
+        self.windows.iter_mut().map(|(number, window)| (*number, window))
     }
 
     /// Serves the request of `vcpu`, if it has one.
@@ -130,7 +148,7 @@ impl<D: Device> Bus<D> {
 
     /// Writes down what has changed of the devices' states without a guest's access.
     pub fn keep(&mut self) {
-        self.windows.iter_mut().for_each(Window::keep);
+        self.windows.values_mut().for_each(Window::keep);
     }
 
     fn answer<H: Hypervisor>(&mut self, vcpu: u32, slot: Slot<'_, H>) {
@@ -151,7 +169,7 @@ impl<D: Device> Bus<D> {
     /// Whether the kernel's ioeventfd answers `request`. Its handler runs on the same event as ours, so exactly one of
     /// the two must claim the slot.
     fn is_kernels(&self, request: &RawRequest) -> bool {
-        self.windows.iter().flat_map(|window| &window.doorbells).any(|doorbell| doorbell.matches(request))
+        self.windows.values().flat_map(|window| &window.doorbells).any(|doorbell| doorbell.matches(request))
     }
 
     fn read(&mut self, access: Access) -> u64 {
@@ -177,7 +195,7 @@ impl<D: Device> Bus<D> {
             let offset = access.address.checked_sub(base)?;
             (offset.checked_add(width)? <= WINDOW_SIZE).then_some(offset)
         };
-        let mut windows = self.windows.iter_mut();
+        let mut windows = self.windows.values_mut();
         windows.find_map(|window| offset(window.base).map(|offset| (window, offset)))
     }
 }
@@ -209,7 +227,7 @@ mod tests {
             let Some(kept) = &self.kept else { return };
             self.starts += 1;
             let state = Record::peek(kept).unwrap();
-            assert!(state.is_some_and(is_known), "a worker that died now would have begun in secret");
+            assert!(state.value().is_some_and(is_known), "a worker that died now would have begun in secret");
         }
     }
 
@@ -224,7 +242,7 @@ mod tests {
         fn stop(&mut self) {}
         fn begin_anew(&mut self, queue: Option<u16>) -> Result<(), Lost> {
             let Some(kept) = &self.kept else { return Ok(()) };
-            let state: State = Record::peek(kept).unwrap().unwrap();
+            let state: State = Record::peek(kept).unwrap().value().unwrap();
             let is_known = match queue {
                 None => state.is_started,
                 Some(queue) => state.queues[usize::from(queue)].is_ready(),
@@ -296,27 +314,32 @@ mod tests {
         let identity = Identity {
             name: "guest/device".into(),
             device_id: 34,
-            features: 1 << 32 | 1 << 33 | 1 << 40,
             demanded_features: 0,
             starts_by_kick: false,
             queues: 1,
             queue_size_max: 64,
         };
-        let transport = Transport::new(identity, vec![0; 8], device);
-        Bus::new(vec![
+        let transport = Transport::new(identity, 1 << 32 | 1 << 33 | 1 << 40, vec![0; 8], device);
+        let mut bus = Bus::default();
+        bus.insert(
+            0,
             Window {
                 base: BASE,
                 doorbells: (0..doorbells).map(|queue| Doorbell { base: BASE, queue }).collect(),
                 occupant: Occupant::Device(transport),
                 keeper: None,
             },
+        );
+        bus.insert(
+            1,
             Window {
                 base: BASE + WINDOW_SIZE,
                 doorbells: Vec::new(),
                 occupant: Occupant::Absent,
                 keeper: None,
             },
-        ])
+        );
+        bus
     }
 
     fn ask(bus: &mut Bus<Nothing>, request: RawRequest) -> u64 {
@@ -346,6 +369,22 @@ mod tests {
             assert_eq!(ask(&mut bus, read(BASE + WINDOW_SIZE + offset, 4)), 0, "{offset:#x}");
         }
         assert_eq!(ask(&mut bus, read(BASE + WINDOW_SIZE, 1)), 0);
+    }
+
+    #[test]
+    fn a_window_that_was_taken_away_reads_zero_and_another_may_take_its_place() {
+        let mut bus = bus(1);
+        let window = bus.remove(0).unwrap();
+        let xen = Fake::new(1);
+        xen.trap(0, write(BASE + QUEUE_NOTIFY, 4, 0));
+        bus.serve(&xen, 0);
+        assert_eq!(xen.answers().len(), 1, "there is no kernel's part in it any more");
+        assert_eq!(
+            (ask(&mut bus, read(BASE, 4)), ask(&mut bus, read(BASE + WINDOW_SIZE, 4))),
+            (0, u64::from(MAGIC))
+        );
+        bus.insert(7, window);
+        assert_eq!(ask(&mut bus, read(BASE + 8, 4)), 34);
     }
 
     #[test]
@@ -391,8 +430,8 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         let kept = || Record::open::<State>(file.try_clone().unwrap()).unwrap();
         let mut bus = bus(0);
-        bus.windows_mut()[0].keeper = Some(Keeper::new(kept().0));
-        let status = || kept().1.map(|state| state.status.bits());
+        bus.window_mut(0).unwrap().keeper = Some(Keeper::new(kept().0));
+        let status = || kept().1.value().map(|state: State| state.status.bits());
         ask(&mut bus, read(BASE + 0x70, 4));
         ask(&mut bus, write(BASE + QUEUE_NOTIFY, 4, 0));
         assert_eq!(status(), None, "nothing has been said");
@@ -401,7 +440,7 @@ mod tests {
         witness.xen.trap(0, write(BASE + 0x70, 4, 1));
         bus.serve(&witness, 0);
         assert_eq!(at_answer.get(), Some(1));
-        let Occupant::Device(transport) = &mut bus.windows_mut()[0].occupant else { panic!() };
+        let Occupant::Device(transport) = &mut bus.window_mut(0).unwrap().occupant else { panic!() };
         transport.device_lost();
         bus.keep();
         assert_eq!(status(), Some(0x41));
@@ -413,7 +452,7 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         let (record, _) = Record::open::<State>(file.try_clone().unwrap()).unwrap();
         let mut bus = bus_with(0, Nothing { kept: Some(file), starts: 0 });
-        bus.windows_mut()[0].keeper = Some(Keeper::new(record));
+        bus.window_mut(0).unwrap().keeper = Some(Keeper::new(record));
         let mut set = |(offset, value)| {
             ask(&mut bus, write(BASE + offset, 4, value));
         };
@@ -423,7 +462,7 @@ mod tests {
         enable.clone().for_each(&mut set);
         [(0x70, 0xf), (0xc0, 1)].into_iter().for_each(&mut set);
         enable.for_each(&mut set);
-        let Occupant::Device(transport) = &bus.windows_mut()[0].occupant else { panic!() };
+        let Occupant::Device(transport) = &bus.window_mut(0).unwrap().occupant else { panic!() };
         assert_eq!(transport.device().starts, 2);
     }
 

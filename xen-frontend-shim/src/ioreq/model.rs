@@ -129,19 +129,19 @@ fn bus() -> Bus<Nothing> {
     let identity = Identity {
         name: "guest/device".into(),
         device_id: 34,
-        features: 1 << 32 | 1 << 33 | 1 << 40,
         demanded_features: 0,
         starts_by_kick: false,
         queues: QUEUES,
         queue_size_max: 64,
     };
-    let transport = Transport::new(identity, vec![0; 8], Nothing);
+    let transport = Transport::new(identity, 1 << 32 | 1 << 33 | 1 << 40, vec![0; 8], Nothing);
     let device = Occupant::Device(transport);
     let doorbells = (0..QUEUES).map(|queue| Doorbell { base: BASE, queue }).collect();
-    Bus::new(vec![
-        Window { base: BASE, doorbells, occupant: device, keeper: None },
-        Window { base: BASE + WINDOW_SIZE, doorbells: Vec::new(), occupant: Occupant::Absent, keeper: None },
-    ])
+    let mut bus = Bus::default();
+    bus.insert(0, Window { base: BASE, doorbells, occupant: device, keeper: None });
+    let (base, occupant) = (BASE + WINDOW_SIZE, Occupant::Absent);
+    bus.insert(1, Window { base, doorbells: Vec::new(), occupant, keeper: None });
+    bus
 }
 
 /// Whether the kernel's ioeventfd takes it: the queues of the first window, written in full width. It does not

@@ -17,7 +17,36 @@ const COPY: usize = 4096;
 /// What is before the value: magic and version, length, number, checksum of all else.
 const HEADER: usize = 24;
 /// The version is part of it: what another version has written is not understood, and so not read.
-const MAGIC: u32 = u32::from_le_bytes(*b"XBT1");
+const MAGIC: u32 = u32::from_le_bytes(*b"XBT2");
+
+/// What is in the file of a value.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Found<T> {
+    /// Nothing: it has not been written.
+    Nothing,
+    /// The value.
+    Value(T),
+    /// What was written cannot be read: it is damaged, or of another version of this program.
+    Damaged,
+}
+
+impl<T> Found<T> {
+    /// The value, if it can be read.
+    pub fn value(self) -> Option<T> {
+        match self {
+            Self::Value(value) => Some(value),
+            Self::Nothing | Self::Damaged => None,
+        }
+    }
+
+    fn map<U>(self, map: impl FnOnce(T) -> U) -> Found<U> {
+        match self {
+            Self::Nothing => Found::Nothing,
+            Self::Value(value) => Found::Value(map(value)),
+            Self::Damaged => Found::Damaged,
+        }
+    }
+}
 
 /// The file of one value, open for its only writer.
 #[derive(Debug)]
@@ -29,14 +58,18 @@ pub struct Record {
 
 impl Record {
     /// Takes up `file`, and reads the value from it if it has one.
-    pub fn open<T: DeserializeOwned>(file: File) -> io::Result<(Self, Option<T>)> {
+    pub fn open<T: DeserializeOwned>(file: File) -> io::Result<(Self, Found<T>)> {
         file.set_len(2 * u64::try_from(COPY).map_err(io::Error::other)?)?;
-        let (number, value) = newest(&file)?.map_or((0, None), |(number, value)| (number, Some(value)));
-        Ok((Self { file, number }, value))
+        let mut number = 0;
+        let found = newest(&file)?.map(|(newest, value)| {
+            number = newest;
+            value
+        });
+        Ok((Self { file, number }, found))
     }
 
     /// Reads the value while somebody else may be writing: the one before, or the one after.
-    pub fn peek<T: DeserializeOwned>(file: &File) -> io::Result<Option<T>> {
+    pub fn peek<T: DeserializeOwned>(file: &File) -> io::Result<Found<T>> {
         newest(file).map(|found| found.map(|(_, value)| value))
     }
 
@@ -49,9 +82,10 @@ impl Record {
     }
 }
 
-/// The newest sound copy.
-fn newest<T: DeserializeOwned>(file: &File) -> io::Result<Option<(u64, T)>> {
+/// The newest sound copy, and its number.
+fn newest<T: DeserializeOwned>(file: &File) -> io::Result<Found<(u64, T)>> {
     let mut newest: Option<(u64, T)> = None;
+    let mut is_written = false;
     for place in 0..2 {
         let mut copy = vec![0; COPY];
         match file.read_exact_at(&mut copy, offset(place)) {
@@ -59,13 +93,18 @@ fn newest<T: DeserializeOwned>(file: &File) -> io::Result<Option<(u64, T)>> {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
             result => result?,
         }
+        is_written |= copy.iter().any(|byte| *byte != 0);
         if let Some((number, value)) = parse(&copy)
             && newest.as_ref().is_none_or(|(newest, _)| number > *newest)
         {
             newest = Some((number, value));
         }
     }
-    Ok(newest)
+    Ok(match newest {
+        Some(newest) => Found::Value(newest),
+        None if is_written => Found::Damaged,
+        None => Found::Nothing,
+    })
 }
 
 /// Where the copy of this number is.
@@ -117,9 +156,9 @@ mod tests {
         tempfile::tempfile().expect("a temporary file")
     }
 
-    fn read<T: DeserializeOwned>(file: &File) -> Option<T> {
+    fn read(file: &File) -> Found<State> {
         let peeked = Record::peek(file).expect("readable");
-        assert!(peeked.is_some() == Record::open::<T>(file.try_clone().unwrap()).unwrap().1.is_some());
+        assert_eq!(peeked, Record::open(file.try_clone().unwrap()).unwrap().1);
         peeked
     }
 
@@ -129,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_file_without_a_value_has_none() {
-        assert_eq!(read::<State>(&file()), None);
+        assert_eq!(read(&file()), Found::Nothing);
     }
 
     #[test]
@@ -143,9 +182,9 @@ mod tests {
         for generation in 0..5 {
             let (mut record, _) = Record::open::<State>(file.try_clone().unwrap()).unwrap();
             record.write(&state(2 * generation)).unwrap();
-            assert_eq!(read(&file), Some(state(2 * generation)));
+            assert_eq!(read(&file), Found::Value(state(2 * generation)));
             record.write(&state(2 * generation + 1)).unwrap();
-            assert_eq!(read(&file), Some(state(2 * generation + 1)));
+            assert_eq!(read(&file), Found::Value(state(2 * generation + 1)));
         }
     }
 
@@ -161,7 +200,7 @@ mod tests {
             let copy = format(record.number + 1, &after).unwrap();
             for written in 0..copy.len() {
                 file.write_all_at(&copy[..written], offset(record.number + 1)).unwrap();
-                let found: State = read(&file).unwrap();
+                let found = read(&file).value().unwrap();
                 // What is not written yet may be there already, as part of an older copy.
                 assert!(
                     found == before || (found == after && written > HEADER),
@@ -169,12 +208,12 @@ mod tests {
                 );
             }
             file.write_all_at(&copy, offset(record.number + 1)).unwrap();
-            assert_eq!(read(&file), Some(after));
+            assert_eq!(read(&file), Found::Value(after));
         }
     }
 
     #[test]
-    fn what_is_damaged_or_of_another_version_is_not_read() {
+    fn what_is_damaged_or_of_another_version_is_not_taken_for_nothing() {
         let file = file();
         let (mut record, _) = Record::open::<State>(file.try_clone().unwrap()).unwrap();
         record.write(&state(1)).unwrap();
@@ -183,10 +222,10 @@ mod tests {
             let mut damaged = copy.clone();
             damaged[place] ^= 0x10;
             file.write_all_at(&damaged, offset(1)).unwrap();
-            assert_eq!(read::<State>(&file), None, "byte {place}");
+            assert_eq!(read(&file), Found::Damaged, "byte {place}");
         }
         file.write_all_at(&copy, offset(1)).unwrap();
-        assert_eq!(read(&file), Some(state(1)));
+        assert_eq!(read(&file), Found::Value(state(1)));
     }
 
     #[test]
@@ -196,6 +235,6 @@ mod tests {
         record.write(&state(1)).unwrap();
         let large = State { config: vec![0; COPY], ..State::default() };
         assert_eq!(record.write(&large).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
-        assert_eq!(read(&file), Some(state(1)));
+        assert_eq!(read(&file), Found::Value(state(1)));
     }
 }

@@ -24,18 +24,18 @@ use xen_bindings::{
 };
 
 use super::SupervisorError;
+use crate::assignment::{Assignment, Carriers, Description, QueueEvents};
 use crate::config::{Device, Guest, WINDOW_SIZE};
-use crate::handoff::{DeviceHandoff, Handoff, Parcel, QueueHandoff};
-use crate::state::{GuestState, Record};
+use crate::handoff::{Handoff, Parcel};
+use crate::state::{Found, GuestState, Record};
 use crate::virtio_mmio::State;
 
 /// How long to wait for the event by which a channel begins. It is there as soon as the channel is bound.
 const FIRST_EVENT_LIMIT: Duration = Duration::from_secs(1);
 
-/// A guest's ioreq server with all that belongs to it. The fields are dropped in this order: the kernel must let go of
-/// page and channels before they go.
+/// A guest's ioreq server with all that belongs to it, but its devices, which must go before it does. The fields are dropped in
+/// this order: the kernel must let go of page and channels before they go.
 pub(super) struct Claim {
-    devices: Vec<ClaimedDevice>,
     channels: Vec<Channel>,
     evtchn: Evtchn,
     page: Arc<IoreqPage>,
@@ -49,9 +49,9 @@ pub(super) struct Claim {
     mapped: Vec<u64>,
 }
 
-/// A device's queues, and where its state is kept.
-struct ClaimedDevice {
-    device: Device,
+/// What a device has as long as it is configured, whoever serves it: the event descriptors of its queues.
+pub(super) struct ClaimedDevice {
+    pub(super) device: Device,
     queues: Vec<ClaimedQueue>,
 }
 
@@ -91,6 +91,7 @@ fn find_or_create(
     record: File,
 ) -> Result<(IoreqServer, bool), SupervisorError> {
     let (mut record, known) = Record::open::<Known>(record)?;
+    let known = known.value();
     let others: Vec<_> = IoreqServer::list(privcmd, domain)?.into_iter().map(IoreqServerId::get).collect();
     if let Some(left) = known.and_then(|known| known.find(&others)) {
         let known = Known { others: others.into_iter().filter(|id| *id != left).collect(), own: Some(left) };
@@ -141,13 +142,10 @@ impl Claim {
             .iter()
             .map(|slot| evtchn.bind(domain, slot.event_port()))
             .collect::<Result<_, _>>()?;
-        let (devices, mapped) = (Vec::new(), Vec::new());
-        let mut claim = Self { devices, channels, evtchn, page, server, privcmd, state, is_adopted, mapped };
+        let claim = Self { channels, evtchn, page, server, privcmd, state, is_adopted, mapped: Vec::new() };
         // A kick that waits already has had its event. So the kernel must not look for kicks before the worker has
         // answered that one, or both would.
         settle(&claim.evtchn, &claim.ports())?;
-        claim.devices = guest.device.iter().map(|device| claim.device(device)).collect::<Result<_, _>>()?;
-        claim.report(guest);
         Ok(claim)
     }
 
@@ -156,17 +154,36 @@ impl Claim {
         self.is_adopted
     }
 
+    /// What a worker needs to serve a device, to which the claim keeps its right.
+    pub(super) fn assign(&self, claimed: &ClaimedDevice) -> Result<Assignment, SupervisorError> {
+        let ClaimedDevice { device, queues } = claimed;
+        let carriers = queues.iter().map(|queue| Carriers {
+            kick_by_kernel: queue.kernel_kick.is_some(),
+            call_by_kernel: queue.kernel_call.is_some(),
+        });
+        let events = queues.iter().map(|ClaimedQueue { kick, call, .. }| {
+            Ok(QueueEvents { kick: kick.try_clone()?, call: call.try_clone()? })
+        });
+        Ok(Assignment {
+            description: Description::of(device, carriers.collect()),
+            state: self.state.transport(&device.name)?.into(),
+            inflight: self.state.inflight(&device.name)?.into(),
+            queues: events.collect::<io::Result<_>>()?,
+        })
+    }
+
     fn ports(&self) -> Vec<Port> {
         self.channels.iter().map(Channel::port).collect()
     }
 
-    fn device(&self, device: &Device) -> Result<ClaimedDevice, SupervisorError> {
+    /// Claims a device, of which no driver knows, or which there was before.
+    pub(super) fn device(&self, device: &Device) -> Result<ClaimedDevice, SupervisorError> {
         ClaimedDevice::new(&self.privcmd, &self.page, &self.ports(), device)
     }
 
     /// Says who carries kicks and interrupts, since it decides how fast the devices are.
-    fn report(&self, guest: &Guest) {
-        let queues = || self.devices.iter().flat_map(|device| &device.queues);
+    pub(super) fn report<'a>(&self, guest: &Guest, devices: impl Iterator<Item = &'a ClaimedDevice>) {
+        let queues: Vec<_> = devices.flat_map(|device| &device.queues).collect();
         let carrier = |by_kernel| if by_kernel { "the kernel" } else { "the shim (slower)" };
         info!(
             "{}: {} {} of {} vCPUs; kicks by {}, interrupts by {}",
@@ -174,60 +191,42 @@ impl Claim {
             if self.is_adopted { "took over" } else { "made" },
             self.server.id(),
             self.channels.len(),
-            carrier(queues().all(|queue| queue.kernel_kick.is_some())),
-            carrier(queues().all(|queue| queue.kernel_call.is_some())),
+            carrier(queues.iter().all(|queue| queue.kernel_kick.is_some())),
+            carrier(queues.iter().all(|queue| queue.kernel_call.is_some())),
         );
     }
 
-    /// Sends the guest's accesses to its devices here, which somebody must be ready to answer.
-    pub(super) fn map_windows(&mut self) -> Result<(), SupervisorError> {
-        for ClaimedDevice { device, .. } in &self.devices {
-            if self.mapped.contains(&device.base) {
-                continue;
-            }
-            match self.server.map_window(device.base, WINDOW_SIZE) {
-                // A former supervisor has done it.
-                Err(error) if self.is_adopted && error.io().kind() == io::ErrorKind::AlreadyExists => {}
-                result => result?,
-            }
-            self.mapped.push(device.base);
+    /// Sends the guest's accesses to the window at `base` here, which somebody must be ready to answer.
+    pub(super) fn map_window(&mut self, base: u64) -> Result<(), SupervisorError> {
+        if self.mapped.contains(&base) {
+            return Ok(());
         }
+        match self.server.map_window(base, WINDOW_SIZE) {
+            // A former supervisor has done it.
+            Err(error) if self.is_adopted && error.io().kind() == io::ErrorKind::AlreadyExists => {}
+            result => result?,
+        }
+        self.mapped.push(base);
         Ok(())
     }
 
     /// Whether a driver uses a device, as far as the worker has said. To be sure, ask when there is none. What the worker keeps
     /// came from a guest, so it may be anything.
     pub(super) fn is_used(&self, device: &Device) -> bool {
-        let state = self.state.transport(&device.name).and_then(|file| Record::peek::<State>(&file));
-        // What cannot be read is not touched.
-        state.map_or(true, |state| state.is_some_and(|state| state.has_driver()))
-    }
-
-    /// Has these devices from now on. To be called while there is no worker.
-    pub(super) fn reconfigure(&mut self, devices: &[Device]) -> Result<(), SupervisorError> {
-        let (stay, go): (Vec<_>, Vec<_>) =
-            self.devices.drain(..).partition(|claimed| devices.contains(&claimed.device));
-        self.devices = stay;
-        for ClaimedDevice { device, .. } in go {
-            self.state.forget(&device.name)?;
+        match self.state.transport(&device.name).and_then(|file| Record::peek::<State>(&file)) {
+            Ok(Found::Nothing) => false,
+            Ok(Found::Value(state)) => state.has_driver(),
+            // What cannot be read is not touched.
+            Ok(Found::Damaged) | Err(_) => true,
         }
-        for device in devices {
-            if !self.devices.iter().any(|claimed| claimed.device == *device) {
-                let claimed = self.device(device)?;
-                self.devices.push(claimed);
-            }
-        }
-        // In the order of the configuration, as they are handed over.
-        self.devices.sort_by_key(|claimed| devices.iter().position(|device| *device == claimed.device));
-        Ok(())
     }
 
-    /// Forgets what drivers have said, since there are none any more.
-    pub(super) fn forget(&self) -> io::Result<()> {
-        self.devices.iter().try_for_each(|claimed| self.state.forget(&claimed.device.name))
+    /// Forgets what the driver of a device has said, since there is none any more.
+    pub(super) fn forget(&self, device: &Device) -> io::Result<()> {
+        self.state.forget(&device.name)
     }
 
-    /// What a worker needs. `is_first` says that none has answered the guest since this claim was made.
+    /// What a worker needs besides devices. `is_first` says that none has answered the guest since this claim was made.
     pub(super) fn hand_off(
         &self,
         guest: &Guest,
@@ -235,6 +234,8 @@ impl Claim {
     ) -> Result<(Parcel, Handoff), SupervisorError> {
         let mut parcel = Parcel::default();
         let handoff = Handoff {
+            name: guest.name.clone(),
+            domid: guest.domid,
             is_first,
             is_running: self.is_adopted || !is_first,
             server: self.server.id().get(),
@@ -243,12 +244,6 @@ impl Claim {
             evtchn: parcel.add(&self.evtchn)?,
             // A fresh one each time: what a dead worker had mapped goes with its own.
             gntdev: parcel.add(Gntdev::open()?)?,
-            device: self
-                .devices
-                .iter()
-                .map(|device| device.hand_off(&self.state, &mut parcel))
-                .collect::<Result<_, _>>()?,
-            guest: guest.clone(),
         };
         Ok((parcel, handoff))
     }
@@ -272,23 +267,6 @@ impl ClaimedDevice {
             queues.push(ClaimedQueue { kernel_kick, kernel_call, kick, call });
         }
         Ok(Self { device: device.clone(), queues })
-    }
-
-    fn hand_off(&self, state: &GuestState, parcel: &mut Parcel) -> Result<DeviceHandoff, SupervisorError> {
-        let mut queues = Vec::new();
-        for queue in &self.queues {
-            queues.push(QueueHandoff {
-                kick: parcel.add(&queue.kick)?,
-                kick_by_kernel: queue.kernel_kick.is_some(),
-                call: parcel.add(&queue.call)?,
-                call_by_kernel: queue.kernel_call.is_some(),
-            });
-        }
-        Ok(DeviceHandoff {
-            state: parcel.add(state.transport(&self.device.name)?)?,
-            inflight: parcel.add(state.inflight(&self.device.name)?)?,
-            queue: queues,
-        })
     }
 }
 

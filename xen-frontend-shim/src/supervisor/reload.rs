@@ -3,7 +3,8 @@
 //! Another configuration for a guest that runs: what of it can be had.
 //!
 //! A device that a driver uses stays as it is. A driver cannot be told that its device has become another one, and it has
-//! buffers on the way. So a device is removed or changed while it is in reset, and one that is new is added.
+//! buffers on the way. So a device is removed or changed while no driver has it, and one that is new is added. Devices that are as
+//! they were wanted are not touched: neither they nor what serves them is told.
 
 use crate::config::{Device, WINDOW_SIZE};
 
@@ -12,6 +13,13 @@ use crate::config::{Device, WINDOW_SIZE};
 pub(super) struct Merged {
     pub(super) devices: Vec<Device>,
     pub(super) refusals: Vec<String>,
+}
+
+/// Whether a device that takes the place of another is the same one to the guest, which knows it already and needs not find it
+/// anew: Linux acknowledges a device once, and not again when a driver comes (virtio 1.3, 3.1.1).
+pub(super) fn is_same_to_guest(one: &Device, other: &Device) -> bool {
+    let known = |device: &Device| (device.name.clone(), device.device_id, device.base, device.irq);
+    known(one) == known(other)
 }
 
 /// What becomes of the devices that there `are` when others are `wanted`.
@@ -75,6 +83,15 @@ mod tests {
         let wanted = [device("b", 1, "y"), device("c", 2, "x")];
         let merged = merge(&are, &wanted, |_| false);
         assert_eq!((merged.devices.as_slice(), merged.refusals.len()), (wanted.as_slice(), 0));
+    }
+
+    #[test]
+    fn a_device_is_the_same_to_its_guest_whoever_serves_it() {
+        let one = device("a", 0, "x");
+        assert!(is_same_to_guest(&one, &Device { queues: 2, ..device("a", 0, "y") }));
+        for other in [device("b", 0, "x"), device("a", 1, "x"), Device { device_id: 41, ..one.clone() }] {
+            assert!(!is_same_to_guest(&one, &other), "{other:?}");
+        }
     }
 
     #[test]

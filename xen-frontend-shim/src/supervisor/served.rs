@@ -1,39 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! One guest that is served: its worker and the backends of its devices, each of which is replaced when it ends.
+//! One guest that is served: its worker, which is replaced when it ends, and its devices ([`Devices`]).
 //!
 //! ```text
 //!   worker ends ──▶ its backends notice and end, or are killed ──▶ pause ──▶ worker, and then backends
 //!   backend ends ──▶ pause ──▶ another ──▶ its connection goes to the worker
 //! ```
-//!
-//! A backend is started when there is a worker to give it to and nothing is left of the one before. So a new one finds the
-//! hardware free, and what the former had mapped of the guest is unmapped.
 
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use confinement::Enforcement;
 use log::{error, info, warn};
-use xen_bindings::{DomId, Gntdev, Privcmd, Unpaused};
+use xen_bindings::{DomId, Privcmd, Unpaused};
 
 use super::SupervisorError;
 use super::back_off::BackOff;
-use super::backend::Backend;
 use super::claim::Claim;
+use super::devices::Devices;
 use super::obituary::end_of;
 use super::process::{self, Process};
-use super::reload::merge;
 use super::watch::{Subject, Watch};
 use crate::config::{Device, Guest};
-use crate::control::{Connection, Control, Report};
+use crate::control::{Control, Report};
 use crate::state::GuestState;
-
-/// How long a backend may take to end by itself when its worker has.
-const EXIT_LIMIT: Duration = Duration::from_secs(1);
 
 /// A guest, and who serves it.
 pub(super) struct Served {
@@ -44,27 +37,19 @@ pub(super) struct Served {
     // Before the claim: a worker must be gone before what it uses is taken away.
     worker: Option<Worker>,
     worker_back_off: BackOff,
-    backends: Vec<Backend>,
+    // As well: the kernel must let go of a device before the page goes.
+    devices: Devices,
     claim: Claim,
     /// Whether a worker has answered the guest since the claim was made.
     is_answered: bool,
     /// Whether the guest has ended. Its devices are still there, but nobody uses them.
     is_gone: bool,
-    /// The devices that it is to have as soon as nothing of worker and backends is left.
-    wanted: Option<Vec<Device>>,
 }
 
 /// A running worker.
 struct Worker {
     process: Process,
     control: Control,
-}
-
-fn backends(guest: &str, devices: &[Device]) -> Vec<Backend> {
-    let backend = |device: &Device| {
-        Backend::new(format!("{guest}/{}", device.name), device.backend.clone(), device.user)
-    };
-    devices.iter().map(backend).collect()
 }
 
 impl Worker {
@@ -96,14 +81,15 @@ impl Served {
         seccomp: Enforcement,
     ) -> Result<Self, SupervisorError> {
         let claim = Claim::new(&guest, state)?;
+        let devices = Devices::new(index, &guest, &claim)?;
         let end = end_of(privcmd, DomId::new(guest.domid)).unwrap_or_default();
         if let Some(end) = &end {
             warn!("{}: has {end}; nobody will use its devices", guest.name);
-            claim.forget()?;
+            devices.forget(&claim)?;
         }
         Ok(Self {
             index,
-            backends: backends(&guest.name, &guest.device),
+            devices,
             guest,
             seccomp,
             worker: None,
@@ -111,7 +97,6 @@ impl Served {
             claim,
             is_answered: false,
             is_gone: end.is_some(),
-            wanted: None,
         })
     }
 
@@ -120,27 +105,20 @@ impl Served {
         if let Some(worker) = &mut self.worker {
             worker.process.enforce(now);
         }
-        if self.worker.is_none() && self.is_empty() {
-            self.reconfigure();
-        }
-        if self.worker.is_none() && self.wanted.is_none() && self.worker_back_off.is_due(now) {
+        if self.worker.is_none() && self.worker_back_off.is_due(now) {
             self.start_worker(watch, now);
         }
-        for device in 0..self.backends.len() {
-            self.attend_backend(device, watch, now);
-        }
+        let control = self.worker.as_ref().map(|worker| &worker.control);
+        self.devices.attend(control, &self.claim, watch, now);
     }
 
     /// When [`Self::attend`] has something to do, if nothing happens before.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let starts = self.worker.is_some();
-        let backends = self.backends.iter().filter_map(|backend| backend.deadline(starts));
         let worker = match &self.worker {
             Some(worker) => worker.process.deadline(),
-            None if self.wanted.is_some() => None,
             None => self.worker_back_off.due(),
         };
-        backends.chain(worker).min()
+        self.devices.deadline(self.worker.is_some()).into_iter().chain(worker).min()
     }
 
     fn start_worker(&mut self, watch: &Watch, now: Instant) {
@@ -152,7 +130,13 @@ impl Served {
             Ok(worker)
         });
         match started {
-            Ok(worker) => self.worker = Some(worker),
+            Ok(mut worker) => {
+                if let Err(error) = self.devices.assign(&worker.control, &self.claim) {
+                    error!("{}: its worker does not get its devices: {error}", self.guest.name);
+                    worker.process.expect_end(now);
+                }
+                self.worker = Some(worker);
+            }
             Err(error) => {
                 let pause = self.worker_back_off.ended(now);
                 error!("{}: cannot start its worker: {error}; trying again in {pause:?}", self.guest.name);
@@ -160,63 +144,17 @@ impl Served {
         }
     }
 
-    fn attend_backend(&mut self, device: usize, watch: &Watch, now: Instant) {
-        let Some(backend) = self.backends.get_mut(device) else { return };
-        if let Some(process) = backend.process() {
-            process.enforce(now);
-        }
-        let Some(worker) = &self.worker else { return };
-        let Ok(number) = u16::try_from(device) else { return };
-        if !backend.is_absent() || !backend.back_off.is_due(now) {
-            return;
-        }
-        backend.back_off.started(now);
-        let delivered = match Self::start_backend(backend, watch, Subject::Backend(self.index, number)) {
-            Ok(connection) => worker.control.deliver(number, Some(&connection)),
-            Err(error) => {
-                let pause = backend.back_off.ended(now);
-                if pause == BackOff::FIRST {
-                    error!("{}: {error}; trying again from time to time", backend.name);
-                }
-                // A socket may be there in a moment, and the worker waits for it. A program will not.
-                if backend.is_elsewhere() { Ok(()) } else { worker.control.deliver(number, None) }
-            }
-        };
-        if let Err(error) = delivered {
-            warn!("{}: its worker does not take its backend: {error}", backend.name);
-        }
-    }
-
-    fn start_backend(
-        backend: &mut Backend,
-        watch: &Watch,
-        subject: Subject,
-    ) -> Result<Connection, SupervisorError> {
-        let gntdev = Gntdev::open()?.as_fd().try_clone_to_owned()?;
-        let connection = backend.start(gntdev).map_err(io::Error::other)?;
-        if let Some(process) = backend.process() {
-            watch.add(&process.as_fd(), subject)?;
-        }
-        Ok(connection)
-    }
-
     /// The worker says something, or hangs up.
     pub(super) fn spoken(&mut self, watch: &Watch, privcmd: &Privcmd, now: Instant) {
         let Some(worker) = &self.worker else { return };
         match worker.control.hear() {
             Ok(Some(Report::Ready)) => self.ready(privcmd),
-            Ok(Some(Report::Lost(device))) => self.let_go(usize::from(device), now),
+            Ok(Some(Report::Lost(device))) => self.devices.connection_ended(device, now),
+            Ok(Some(Report::Released(device))) => self.devices.released(device, now),
+            Ok(Some(Report::Kept(device))) => self.devices.kept(device),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             // It is about to end, or makes no sense any more.
             Ok(None) | Err(_) => watch.remove(&worker.control.as_fd()),
-        }
-    }
-
-    fn let_go(&mut self, device: usize, now: Instant) {
-        let Some(backend) = self.backends.get_mut(device) else { return };
-        if backend.let_go() {
-            let pause = backend.back_off.ended(now);
-            warn!("{}: its backend has hung up; connecting again in {pause:?}", backend.name);
         }
     }
 
@@ -227,31 +165,14 @@ impl Served {
         watch.remove(&control.as_fd());
         let status = process.reap()?;
         let pause = self.worker_back_off.ended(now);
-        if self.wanted.is_some() {
-            info!("{}: its worker makes room for another configuration", self.guest.name);
-        } else {
-            error!("{}: its worker has ended ({status}); another takes over in {pause:?}", self.guest.name);
-        }
-        for backend in &mut self.backends {
-            backend.let_go();
-            if let Some(process) = backend.process() {
-                process.expect_end(now + EXIT_LIMIT);
-            }
-        }
+        error!("{}: its worker has ended ({status}); another takes over in {pause:?}", self.guest.name);
+        self.devices.worker_ended(&self.claim, now);
         Ok(())
     }
 
     /// The program of a device's backend has ended.
     pub(super) fn backend_ended(&mut self, device: u16, watch: &Watch, now: Instant) -> io::Result<()> {
-        let Some(backend) = self.backends.get_mut(usize::from(device)) else { return Ok(()) };
-        if let Some(process) = backend.process() {
-            watch.remove(&process.as_fd());
-        }
-        if let Some(status) = backend.ended()? {
-            let pause = backend.back_off.ended(now);
-            warn!("{}: its backend has ended ({status}); another is started in {pause:?}", backend.name);
-        }
-        Ok(())
+        self.devices.backend_ended(device, watch, now)
     }
 
     /// Whether this is the guest that `other` means.
@@ -285,48 +206,22 @@ impl Served {
         }
     }
 
-    /// Begins to give the guest other devices, if that is wanted: the worker makes room, and the next one has them.
+    /// Begins to give the guest these devices in place of those that it has. Those that stay are left alone.
     pub(super) fn reload(&mut self, wanted: Vec<Device>) {
-        let merged = merge(&self.guest.device, &wanted, |device| self.claim.is_used(device));
-        for refusal in &merged.refusals {
-            warn!("{}: {refusal}", self.guest.name);
-        }
-        if merged.devices == self.guest.device {
-            return;
-        }
-        self.wanted = Some(wanted);
-        if let Some(worker) = &mut self.worker {
-            worker.process.expect_end(Instant::now());
-        }
-    }
-
-    /// Whether nothing of the backends is left.
-    fn is_empty(&self) -> bool {
-        self.backends.iter().all(Backend::is_absent)
-    }
-
-    /// Gives the guest the devices that are wanted, while nobody serves any.
-    fn reconfigure(&mut self) {
-        let Some(wanted) = self.wanted.take() else { return };
-        // A driver may have come since they were wanted.
-        let merged = merge(&self.guest.device, &wanted, |device| self.claim.is_used(device));
-        let name = &self.guest.name;
-        match self.claim.reconfigure(&merged.devices) {
-            Ok(()) => info!("{name}: has {} devices from now on", merged.devices.len()),
-            Err(error) => return error!("{name}: its devices cannot be changed: {error}"),
-        }
-        self.backends = backends(&self.guest.name, &merged.devices);
-        self.guest.device = merged.devices;
+        let control = self.worker.as_ref().map(|worker| &worker.control);
+        self.devices.reload(wanted, control, &self.claim);
     }
 
     /// Its devices answer: gives the guest its windows and lets it run.
     fn ready(&mut self, privcmd: &Privcmd) {
         let is_first = !std::mem::replace(&mut self.is_answered, true);
-        if let Err(error) = self.claim.map_windows() {
+        let mut windows = self.devices.windows().into_iter();
+        if let Err(error) = windows.try_for_each(|base| self.claim.map_window(base)) {
             error!("{}: cannot reach its devices: {error}", self.guest.name);
         } else if is_first && !self.is_gone {
             self.unpause(privcmd);
         }
+        self.devices.answered();
         if self.is_gone {
             self.tell_of_end();
         }

@@ -9,6 +9,7 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::time::Instant;
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
@@ -24,12 +25,12 @@ const PAYLOAD: u32 = 8;
 /// Bytes of the answer.
 const ANSWER: usize = 12 + 8;
 
-/// What has come of a knock.
+/// What has come from the other side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Heard {
     /// The answer, which is taken from the socket.
     Answer,
-    /// Nothing so far.
+    /// Nothing so far, or a part of the answer.
     Nothing,
     /// The other side has hung up.
     HangUp,
@@ -37,23 +38,54 @@ pub enum Heard {
     Noise,
 }
 
-/// Sends the message. It does not wait; a socket that takes no message of this size is as good as dead.
-pub fn knock(socket: impl AsFd) -> io::Result<()> {
-    let mut message = [0; 12];
-    for (place, word) in message.chunks_exact_mut(4).zip([REQUEST, VERSION, 0]) {
-        place.copy_from_slice(&word.to_ne_bytes());
+/// A question that has been asked and not been answered yet.
+#[derive(Debug)]
+pub struct Question {
+    answer_by: Instant,
+    answer: [u8; ANSWER],
+    /// How much of the answer has come in. A backend may send header and payload apart.
+    received: usize,
+}
+
+impl Question {
+    /// Asks, and expects an answer by `answer_by`. It does not wait; a socket that takes no message of this size is as
+    /// good as dead.
+    pub fn ask(socket: impl AsFd, answer_by: Instant) -> io::Result<Self> {
+        let mut message = [0; 12];
+        for (place, word) in message.chunks_exact_mut(4).zip([REQUEST, VERSION, 0]) {
+            place.copy_from_slice(&word.to_ne_bytes());
+        }
+        match send(socket, &message, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)? {
+            12 => Ok(Self { answer_by, answer: [0; ANSWER], received: 0 }),
+            _ => Err(io::ErrorKind::WriteZero.into()),
+        }
     }
-    match send(socket, &message, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)? {
-        12 => Ok(()),
-        _ => Err(io::ErrorKind::WriteZero.into()),
+
+    /// When the other side has had its time.
+    #[must_use]
+    pub fn answer_by(&self) -> Instant {
+        self.answer_by
+    }
+
+    /// Looks for the answer.
+    pub fn hear(&mut self, socket: impl AsFd) -> Heard {
+        let rest = self.answer.get_mut(self.received..).unwrap_or_default();
+        match recv(socket, rest, RecvFlags::DONTWAIT) {
+            Ok((length @ 1.., _)) => self.received += length,
+            Err(Errno::AGAIN | Errno::INTR) => return Heard::Nothing,
+            Ok((0, _)) | Err(_) => return Heard::HangUp,
+        }
+        match self.received {
+            ANSWER if is_answer(&self.answer) => Heard::Answer,
+            ANSWER => Heard::Noise,
+            _ => Heard::Nothing,
+        }
     }
 }
 
-/// Looks for the answer.
-pub fn hear(socket: impl AsFd) -> Heard {
-    let mut answer = [0; ANSWER];
-    match recv(socket, answer.as_mut_slice(), RecvFlags::DONTWAIT) {
-        Ok((ANSWER, _)) if is_answer(&answer) => Heard::Answer,
+/// Looks whether there is something on a connection on which nothing has been asked.
+pub fn hear_unasked(socket: impl AsFd) -> Heard {
+    match recv(socket, &mut [0; 1], RecvFlags::DONTWAIT) {
         Ok((1.., _)) => Heard::Noise,
         Err(Errno::AGAIN | Errno::INTR) => Heard::Nothing,
         Ok((0, _)) | Err(_) => Heard::HangUp,
@@ -75,26 +107,46 @@ mod tests {
     use super::*;
     use crate::vhost_user::test_backend;
 
+    fn ask(socket: impl AsFd) -> io::Result<Question> {
+        Question::ask(socket, Instant::now())
+    }
+
     #[test]
     fn a_real_backend_answers() {
         let (socket, _) = test_backend::start();
         for _ in 0..3 {
-            knock(&socket).unwrap();
+            let mut question = ask(&socket).unwrap();
             poll(&mut [PollFd::new(&socket, PollFlags::IN)], None).unwrap();
-            assert_eq!(hear(&socket), Heard::Answer);
-            assert_eq!(hear(&socket), Heard::Nothing);
+            assert_eq!(question.hear(&socket), Heard::Answer);
+            assert_eq!(hear_unasked(&socket), Heard::Nothing);
         }
+    }
+
+    #[test]
+    fn an_answer_may_come_in_parts() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let mut question = ask(&ours).unwrap();
+        let answer = [1_u32, 5, 8, 0x1234, 0].map(u32::to_ne_bytes);
+        let (last, parts) = answer.as_flattened().split_last().unwrap();
+        for part in parts {
+            theirs.write_all(&[*part]).unwrap();
+            assert_eq!(question.hear(&ours), Heard::Nothing);
+        }
+        theirs.write_all(&[*last]).unwrap();
+        assert_eq!(question.hear(&ours), Heard::Answer);
     }
 
     #[test]
     fn silence_noise_and_an_end_are_told_apart() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
-        knock(&ours).unwrap();
-        assert_eq!(hear(&ours), Heard::Nothing);
-        theirs.write_all(&[0; ANSWER]).unwrap();
-        assert_eq!(hear(&ours), Heard::Noise);
+        let mut question = ask(&ours).unwrap();
+        assert_eq!(question.hear(&ours), Heard::Nothing);
+        theirs.write_all(&[0; ANSWER + 1]).unwrap();
+        assert_eq!(question.hear(&ours), Heard::Noise);
+        assert_eq!(hear_unasked(&ours), Heard::Noise);
+        let mut question = ask(&ours).unwrap();
         drop(theirs);
-        assert_eq!(hear(&ours), Heard::HangUp);
-        assert!(knock(&ours).is_err());
+        assert_eq!((question.hear(&ours), hear_unasked(&ours)), (Heard::HangUp, Heard::HangUp));
+        assert!(ask(&ours).is_err());
     }
 }

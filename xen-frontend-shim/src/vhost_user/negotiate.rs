@@ -13,6 +13,7 @@ use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use crate::vhost_user::inflight;
 use crate::vhost_user::kind::DeviceKind;
 use crate::vhost_user::requests::Requests;
+use crate::virtio_mmio::features::VERSION_1;
 
 /// What a backend offers.
 #[derive(Debug)]
@@ -38,6 +39,9 @@ pub enum NegotiateError {
     /// It is too old, or none at all.
     #[error("it lacks VHOST_USER_F_PROTOCOL_FEATURES")]
     NoProtocolFeatures,
+    /// It serves legacy drivers only, and a device must offer VIRTIO_F_VERSION_1 (virtio 1.3, 6.2).
+    #[error("it lacks VIRTIO_F_VERSION_1: a device of virtio 0.9 cannot be served")]
+    Legacy,
     /// It cannot map grants.
     #[error(
         "it lacks the protocol feature XEN_MMAP: use a build of it for Xen (this project's backend and those of \
@@ -72,6 +76,9 @@ pub fn negotiate(frontend: &mut Frontend, kind: &DeviceKind, queues: u16) -> Res
     let features = frontend.get_features().map_err(at("GET_FEATURES"))?;
     if features & VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits() == 0 {
         return Err(NegotiateError::NoProtocolFeatures);
+    }
+    if features & VERSION_1 == 0 {
+        return Err(NegotiateError::Legacy);
     }
     let protocol = frontend.get_protocol_features().map_err(at("GET_PROTOCOL_FEATURES"))?;
     let protocol = choose(protocol, kind)?;

@@ -43,7 +43,7 @@ pub(crate) const RECORD: usize = 256;
 #[derive(Clone)]
 pub(crate) struct Script {
     pub(crate) features: u64,
-    pub(crate) config: [u8; 8],
+    pub(crate) config: Vec<u8>,
     pub(crate) tracks_inflight: bool,
     /// Answers this request with an error.
     pub(crate) refuses: Option<u32>,
@@ -58,7 +58,7 @@ impl Default for Script {
         let features = 1 << 32 | 1 << 33 | 1 << 30 | 1;
         Self {
             features,
-            config: *b"constant",
+            config: b"constant".to_vec(),
             tracks_inflight: true,
             refuses: None,
             hangs_after: None,
@@ -131,7 +131,7 @@ fn answer(script: &Script, request: u32, needs_reply: bool, payload: &[u8]) -> O
         GET_FEATURES => Some(script.features.to_ne_bytes().to_vec()),
         GET_PROTOCOL_FEATURES => Some((protocol | inflight).bits().to_ne_bytes().to_vec()),
         GET_QUEUE_NUM => Some(1u64.to_ne_bytes().to_vec()),
-        GET_CONFIG => Some([&payload[..12], &script.config].concat()),
+        GET_CONFIG => Some([&payload[..12], script.config.as_slice()].concat()),
         GET_VRING_BASE => Some(payload.to_vec()),
         GET_INFLIGHT_FD => {
             let size = u64::try_from(RECORD).unwrap().to_ne_bytes();

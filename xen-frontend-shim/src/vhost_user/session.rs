@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::warn;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -21,11 +21,11 @@ use crate::memory::table::{self, TooManyRegions};
 use crate::memory::{Mapping, Region, Ring};
 use crate::vhost_user::inflight::Inflight;
 use crate::vhost_user::kind::DeviceKind;
-use crate::vhost_user::knock::{self, Heard};
+use crate::vhost_user::knock::{Heard, Question, hear_unasked};
 use crate::vhost_user::negotiate::{NegotiateError, Offer, negotiate, read_config};
 use crate::vhost_user::requests::Requests;
 use crate::vhost_user::watchdog::Watchdog;
-use crate::virtio_mmio::features::ACCESS_PLATFORM;
+use crate::virtio_mmio::features::{self, ACCESS_PLATFORM};
 
 /// How a backend reaches the memory that a table describes.
 pub trait Backing {
@@ -140,8 +140,8 @@ pub struct Session {
     requests: Option<Requests>,
     /// Whether it has been told nothing since it was stopped.
     is_idle: bool,
-    /// Whether it has been asked for a sign of life and has not given it.
-    is_asked: bool,
+    /// What it has been asked for a sign of life and has not answered. Whoever takes the answer, this goes with it.
+    question: Option<Question>,
 }
 
 impl Session {
@@ -177,15 +177,15 @@ impl Session {
             running: Vec::new(),
             requests,
             is_idle: true,
-            is_asked: false,
+            question: None,
         };
         Ok((session, offer))
     }
 
-    /// The features that the backend offers.
+    /// What a driver is offered of the backend's features.
     #[must_use]
-    pub fn features(&self) -> u64 {
-        self.features
+    pub fn offered(&self) -> u64 {
+        features::offered(self.features, self.kind.features)
     }
 
     /// Whether the backend records which requests it has taken.
@@ -194,18 +194,26 @@ impl Session {
         self.inflight_size.is_some()
     }
 
-    /// Asks for a sign of life, for which [`Self::hear`] waits.
-    pub fn knock(&mut self) -> io::Result<()> {
-        self.is_asked = true;
-        knock::knock(&*self.socket)
+    /// Asks for a sign of life, which is due by `answer_by`. [`Self::hear`] takes it, or the next call does.
+    pub fn ask(&mut self, answer_by: Instant) -> io::Result<()> {
+        self.question = Some(Question::ask(&*self.socket, answer_by)?);
+        Ok(())
     }
 
-    /// What has come unexpectedly, or in answer to [`Self::knock`].
+    /// By when the sign of life is due that it has been asked for and has not given.
+    #[must_use]
+    pub fn answer_by(&self) -> Option<Instant> {
+        self.question.as_ref().map(Question::answer_by)
+    }
+
+    /// What has come unexpectedly, or in answer to [`Self::ask`].
     pub fn hear(&mut self) -> Heard {
-        match knock::hear(&*self.socket) {
-            Heard::Answer if !std::mem::take(&mut self.is_asked) => Heard::Noise,
-            heard => heard,
+        let Some(question) = &mut self.question else { return hear_unasked(&*self.socket) };
+        let heard = question.hear(&*self.socket);
+        if heard == Heard::Answer {
+            self.question = None;
         }
+        heard
     }
 
     /// Starts the device: features, record, memory, rings, in that order, all of them anew.
@@ -369,7 +377,7 @@ impl Session {
 impl Session {
     /// Waits for the sign of life, if it has been asked for one.
     fn collect(&mut self) -> Result<(), vhost::vhost_user::Error> {
-        while self.is_asked {
+        while self.question.is_some() {
             // It can only fail for an interruption.
             let _ = poll(&mut [PollFd::new(&*self.socket, PollFlags::IN)], None);
             match self.hear() {
@@ -578,8 +586,9 @@ mod tests {
         let backing = Box::new(SharedMemory::new());
         let (mut session, _) = Session::open(socket, DeviceKind::of(41), 1, &watchdog, backing).unwrap();
         for _ in 0..3 {
-            session.knock().unwrap();
+            session.ask(Instant::now()).unwrap();
             start(&mut session, VERSION_1, &[notifier()]).unwrap();
+            assert_eq!(session.answer_by(), None);
             assert_eq!(session.hear(), Heard::Nothing);
             session.stop().unwrap();
         }

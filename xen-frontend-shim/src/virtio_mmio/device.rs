@@ -57,9 +57,7 @@ pub struct Identity {
     pub name: String,
     /// The virtio device ID (virtio 1.3, section 5).
     pub device_id: u32,
-    /// The features that the driver may choose from.
-    pub features: u64,
-    /// Those among them that it cannot leave out.
+    /// The features that a driver cannot leave out.
     pub demanded_features: u64,
     /// Whether a kick starts the device as DRIVER_OK does, for the sake of drivers that are early.
     pub starts_by_kick: bool,

@@ -113,6 +113,34 @@ fn a_lost_backend_shows_in_the_status_until_reset() {
     assert_eq!(driver.read(0x70), 0x4f);
 }
 
+/// A driver that comes after the reset chooses from what there is, and the device serves it.
+#[test]
+fn after_a_reset_a_driver_finds_what_the_present_backend_offers() {
+    let mut driver = Driver::new();
+    driver.probe();
+    driver.transport.backend_replaced(FEATURES & !(1 << 29), vec![7; 8]);
+    assert_eq!((driver.read(0x70), driver.log().interrupts), (0x4f, 1));
+    driver.probe();
+    assert_eq!((driver.read(0x70), driver.read(0x100)), (0xf, 0x0707_0707));
+    assert_eq!(driver.log().started[1].0, FEATURES & !(1 << 29));
+    // A driver that does not use what goes does not mind, and neither if there is more.
+    driver.transport.backend_replaced(FEATURES, vec![7; 8]);
+    driver.transport.backend_replaced(FEATURES & !(1 << 29), vec![7; 8]);
+    assert_eq!((driver.read(0x70), driver.read(0x60) & CONFIG_CHANGE), (0xf, 0));
+}
+
+#[test]
+fn another_configuration_costs_a_driver_a_reset_that_uses_the_device() {
+    let mut driver = Driver::new();
+    driver.probe();
+    driver.transport.backend_replaced(FEATURES, vec![7; 4]);
+    assert_eq!((driver.read(0x70), driver.read(0x60), driver.log().interrupts), (0x4f, CONFIG_CHANGE, 1));
+    assert_eq!((driver.read(0x100), driver.read(0x104), driver.read(0xfc)), (0x0707_0707, 0, 1));
+    driver.write(0x70, 0);
+    driver.transport.backend_replaced(FEATURES, vec![8; 8]);
+    assert_eq!((driver.read(0x70), driver.read(0x100)), (0, 0x0808_0808));
+}
+
 #[test]
 fn where_drivers_are_early_a_kick_starts_the_device_once() {
     let mut driver = Driver::of_type(true);

@@ -38,6 +38,8 @@ pub enum Action {
     Lose,
     /// The backend has another configuration, all of this byte.
     Configure(u8),
+    /// Another backend comes, which has not the features of these bits, and has a configuration all of this byte.
+    Backend(u64, u8),
     /// From now on the device refuses to be started, or does not.
     Refuse(bool),
     /// The process is replaced, and another transport takes up the state.
@@ -50,6 +52,8 @@ struct Seen {
     is_running: bool,
     queues: Vec<u16>,
     used: [u16; QUEUES as usize],
+    /// What drivers may choose from.
+    offered: u64,
     refuses: bool,
     interrupts: usize,
     starts: usize,
@@ -72,7 +76,7 @@ impl Seen {
 
     fn begin(&mut self, accepted: u64, rings: &[Ring]) -> Result<(), Lost> {
         assert!(!self.is_running, "started twice");
-        assert_eq!(features::check(identity(false).features, DEMANDED, accepted), Ok(()));
+        assert_eq!(features::check(self.offered, DEMANDED, accepted), Ok(()));
         self.is_running = true;
         self.starts += 1;
         for ring in rings {
@@ -170,11 +174,15 @@ impl Device for Strict {
     }
 }
 
+/// What the device offers with a backend that lacks nothing.
+fn all_features() -> u64 {
+    features::offered(1 | features::EVENT_IDX, 1)
+}
+
 fn identity(starts_by_kick: bool) -> Identity {
     Identity {
         name: "model".into(),
         device_id: 34,
-        features: features::offered(1 | features::EVENT_IDX, 1),
         demanded_features: DEMANDED,
         starts_by_kick,
         queues: QUEUES,
@@ -203,8 +211,11 @@ impl Checked {
     }
 
     fn transport(starts_by_kick: bool) -> (Transport<Strict>, Strict) {
-        let device = Strict::default();
-        (Transport::new(identity(starts_by_kick), vec![0; CONFIG_LENGTH], device.clone()), device)
+        let seen = Seen { offered: all_features(), ..Seen::default() };
+        let device = Strict(Rc::new(RefCell::new(seen)));
+        let identity = identity(starts_by_kick);
+        let transport = Transport::new(identity, all_features(), vec![0; CONFIG_LENGTH], device.clone());
+        (transport, device)
     }
 
     /// Lets `action` happen, and checks what became of it.
@@ -221,6 +232,11 @@ impl Checked {
             Action::Use(queue, used) => self.device.0.borrow_mut().advance(queue, used),
             Action::Lose => self.transport.device_lost(),
             Action::Configure(byte) => self.transport.config_changed(vec![byte; CONFIG_LENGTH]),
+            Action::Backend(lacks, byte) => {
+                let offered = features::offered((1 | features::EVENT_IDX) & !lacks, 1);
+                self.device.0.borrow_mut().offered = offered;
+                self.transport.backend_replaced(offered, vec![byte; CONFIG_LENGTH]);
+            }
             Action::Refuse(refuses) => self.device.0.borrow_mut().refuses = refuses,
             Action::Replace => return self.replace(),
         }
@@ -229,6 +245,14 @@ impl Checked {
         assert!(after == state || self.transport.revision() != revision, "a change that is not counted");
         let has_notified = self.device.0.borrow().interrupts != interrupts;
         assert!(!has_notified || after.status.has(status::DRIVER_OK), "notified before DRIVER_OK");
+        // To initialise is to reset first.
+        if *action != Action::Initialise {
+            let must_know = status::DRIVER_OK.with(status::NEEDS_RESET);
+            let is_news = after.status.has(must_know) && !state.status.has(must_know);
+            assert!(!is_news || has_notified, "a driver that is not told: {state:?}, {after:?}");
+            let keeps_bits = after.status.has(state.status) || after == self.reset(&after);
+            assert!(keeps_bits, "{state:?}, {after:?}");
+        }
         self.check();
     }
 
@@ -267,16 +291,22 @@ impl Checked {
             assert_eq!(after, *before, "{width:?} at {offset:#x}");
         }
         if offset == STATUS && width == Width::Four && value & u64::from(u32::MAX) == 0 {
-            let State { config_generation, config, .. } = after.clone();
-            assert_eq!(after, State { config_generation, config, ..self.fresh.clone() }, "after a reset");
+            assert_eq!(after, self.reset(&after), "after a reset");
             assert_eq!(self.transport.read(INTERRUPT_STATUS, Width::Four), 0, "after a reset");
             assert!(!self.device.0.borrow().is_running, "after a reset");
         }
     }
 
+    /// How a device is after a reset, of whose backend `state` tells.
+    fn reset(&self, state: &State) -> State {
+        let State { device_features, config_generation, config, .. } = state.clone();
+        State { device_features, config_generation, config, ..self.fresh.clone() }
+    }
+
     fn initialise(&mut self) {
-        let low = features::half(identity(false).features, 0);
-        let high = features::half(identity(false).features, 1);
+        let offered = self.transport.state().device_features;
+        let low = features::half(offered, 0);
+        let high = features::half(offered, 1);
         let page = u32::try_from(GRANT_SPACE >> 32).unwrap_or_default();
         let mut script = vec![
             (STATUS, 0),
@@ -299,38 +329,55 @@ impl Checked {
             self.transport.write(offset, Width::Four, u64::from(value));
         }
         let is_started = self.transport.state().is_started;
-        assert!(is_started, "a driver that keeps the rules has its device");
+        assert_eq!(
+            is_started,
+            offered & DEMANDED == DEMANDED,
+            "a driver that keeps the rules has its device"
+        );
     }
 
     /// Whatever state can be reached can be taken up.
     fn replace(&mut self) {
         let state = self.transport.state();
-        let (transport, device) = Self::transport(self.starts_by_kick);
-        {
-            let former = self.device.0.borrow();
-            let mut seen = device.0.borrow_mut();
-            (seen.used, seen.refuses) = (former.used, former.refuses);
+        let former = self.device.0.borrow();
+        let seen = Seen {
+            used: former.used,
+            offered: former.offered,
+            refuses: former.refuses,
             // What needs a reset is not resumed: it is stopped when the reset comes.
-            seen.is_running = state.is_started && !state.is_live();
-        }
-        (self.transport, self.device) = (transport, device);
-        self.transport.config_changed(state.config.clone());
-        assert_eq!(self.transport.restore(state.clone()), Ok(()), "{state:?}");
+            is_running: state.is_started && !state.is_live(),
+            ..Seen::default()
+        };
+        drop(former);
+        self.device = Strict(Rc::new(RefCell::new(seen)));
+        let identity = identity(self.starts_by_kick);
+        let (transport, restored) = Transport::restored(identity, Some(state.clone()), self.device.clone());
+        self.transport = transport;
+        assert_eq!(restored, Ok(()), "{state:?}");
         let refuses = self.device.0.borrow().refuses;
         assert!(refuses && state.is_live() || self.transport.state() == state, "{state:?}");
         self.check();
     }
 }
 
-/// Takes up a state of anybody's making: it is refused, or it is one that a driver can have brought about, and then it
-/// is taken as it is. A reset ends it in any case.
+/// Takes up a state of anybody's making: if it is one that a driver can have brought about it is taken as it is, and if not, the
+/// driver is told that its device needs a reset (virtio 1.3, 2.1.2). A reset ends it in any case.
 pub fn take_up(state: &State) {
-    let (mut transport, device) = Checked::transport(false);
-    transport.config_changed(state.config.clone());
+    let seen = Seen { offered: state.device_features, ..Seen::default() };
+    let device = Strict(Rc::new(RefCell::new(seen)));
     let is_sound = state.check(&identity(false)).is_ok();
-    assert_eq!(transport.restore(state.clone()).is_ok(), is_sound, "{state:?}");
+    let (mut transport, restored) = Transport::restored(identity(false), Some(state.clone()), device.clone());
+    assert_eq!(restored.is_ok(), is_sound, "{state:?}");
+    let taken = transport.state();
     if is_sound {
-        assert_eq!(transport.state(), *state);
+        let queues = if state.has_driver() { &state.queues } else { &taken.queues }.clone();
+        assert_eq!(taken, State { queues, ..state.clone() });
+    } else {
+        assert!(taken.status.has(status::NEEDS_RESET), "{state:?}");
+        assert!(taken.status.has(state.status) || !state.status.is_reachable(), "{state:?}");
+        assert_eq!(taken.check(&identity(false)), Ok(()), "{state:?}");
+        let is_told = device.0.borrow().interrupts == 1 && taken.config_change;
+        assert_eq!(is_told, taken.status.has(status::DRIVER_OK), "{state:?}");
     }
     assert_eq!(device.0.borrow().is_running, is_sound && state.is_live(), "{state:?}");
     transport.write(STATUS, Width::Four, 0);

@@ -48,6 +48,7 @@ fn actions() -> impl Strategy<Value = Action> {
         2 => (0..3_u16, any::<u16>()).prop_map(|(queue, used)| Action::Use(queue, used)),
         1 => Just(Action::Lose),
         1 => (0..3_u8).prop_map(Action::Configure),
+        1 => (select(&[0, 1, 1 << 29]), 0..2_u8).prop_map(|(lacks, byte)| Action::Backend(lacks, byte)),
         1 => any::<bool>().prop_map(Action::Refuse),
         2 => Just(Action::Replace),
     ]

@@ -36,12 +36,14 @@ impl Session {
         }
     }
 
-    /// What a former one was.
-    pub(super) fn restored(state: &State) -> Self {
+    /// What a former one was, of a device that has `queues` now, as it had unless there is no driver.
+    pub(super) fn restored(state: &State, queues: u16) -> Self {
         let mut interrupt = Interrupt::default();
         if state.config_change {
             interrupt.config_changed();
         }
+        let mut known = state.queues.clone();
+        known.resize(usize::from(queues), Queue::default());
         Self {
             device_features_select: state.device_features_select,
             driver_features_select: state.driver_features_select,
@@ -49,13 +51,26 @@ impl Session {
             queue_select: state.queue_select,
             status: state.status,
             is_started: state.is_started,
-            queues: state.queues.clone(),
+            queues: known,
             interrupt,
         }
     }
 
-    /// As plain data, with the configuration that the driver sees.
-    pub(super) fn state(&self, config: &ConfigSpace) -> State {
+    /// That of a driver of which no more is left than a state that cannot be taken up, or nothing at all. It may go on with a
+    /// device that it has started.
+    pub(super) fn unrestorable(state: Option<&State>, queues: u16) -> Self {
+        let status = state.map(|state| state.status).filter(|status| status.is_reachable());
+        let status = status.unwrap_or(Status::LIVE);
+        let mut session = Self { status, is_started: status.has(status::DRIVER_OK), ..Self::new(queues) };
+        if session.is_started {
+            // What was used before, its driver may not have been told of.
+            session.interrupt.resume(session.queues.len());
+        }
+        session
+    }
+
+    /// As plain data, with what the driver sees of the device.
+    pub(super) fn state(&self, device_id: u32, device_features: u64, config: &ConfigSpace) -> State {
         // Named one by one, so that a new field has to be decided on.
         let Self {
             device_features_select,
@@ -68,6 +83,8 @@ impl Session {
             interrupt,
         } = self;
         State {
+            device_id,
+            device_features,
             device_features_select: *device_features_select,
             driver_features_select: *driver_features_select,
             driver_features: *driver_features,

@@ -4,14 +4,15 @@
 //!
 //! A worker that dies takes its transports with it, but not the drivers, which go on as if nothing had happened. So the
 //! state is kept outside, written when a register write has changed it ([`Transport::revision`]), and a transport of
-//! the next worker takes it up ([`Transport::restore`]). Kicks and acknowledged used buffers are not part of it: they
+//! the next worker takes it up ([`Transport::restored`]). Kicks and acknowledged used buffers are not part of it: they
 //! are as frequent as requests, and to repeat a notification is allowed where to lose one is not.
 //!
 //! The state was written by this program, but perhaps for another configuration or by another version of it, and what
-//! is in it came from a guest. So it is checked as if the driver said all of it again.
+//! is in it came from a guest. So it is checked as if the driver said all of it again. One that cannot be taken up belongs to a
+//! driver nevertheless, which has to be told (virtio 1.3, 2.1.2): its device needs a reset.
 //!
 //! [`Transport::revision`]: crate::virtio_mmio::Transport::revision
-//! [`Transport::restore`]: crate::virtio_mmio::Transport::restore
+//! [`Transport::restored`]: crate::virtio_mmio::Transport::restored
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -25,6 +26,10 @@ use crate::virtio_mmio::status::{self, Status};
 /// The state of one transport.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
+    /// DeviceID.
+    pub device_id: u32,
+    /// The features that the driver may choose from.
+    pub device_features: u64,
     /// DeviceFeaturesSel.
     pub device_features_select: u32,
     /// DriverFeaturesSel.
@@ -50,14 +55,20 @@ pub struct State {
 /// Why a state cannot be taken up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum RestoreError {
+    /// It is damaged, or of another version of this program.
+    #[error("its state cannot be read")]
+    Unreadable,
     /// The device is configured otherwise now.
-    #[error("the state is of {0} queues, and the device has {1}")]
+    #[error("its driver knows a device of type {0}, and it is one of type {1} now")]
+    Type(u32, u32),
+    /// The device is configured otherwise now.
+    #[error("its driver knows {0} queues, and the device has {1} now")]
     Queues(usize, u16),
     /// No driver can have brought the device there.
     #[error("status {0}, started {1}: no driver can have come there")]
     Status(Status, bool),
-    /// The backend offers less than it did.
-    #[error("what was agreed cannot be had any more: {0}")]
+    /// No driver can have agreed on these features.
+    #[error(transparent)]
     Features(#[from] Refusal),
     /// A queue that is in use cannot be.
     #[error(transparent)]
@@ -80,14 +91,19 @@ impl State {
 
     /// Whether a device as `identity` describes it can be in this state.
     pub fn check(&self, identity: &Identity) -> Result<(), RestoreError> {
-        if self.queues.len() != usize::from(identity.queues) {
+        if self.device_id != identity.device_id {
+            return Err(RestoreError::Type(self.device_id, identity.device_id));
+        }
+        // Without a driver, nobody has looked at the queues.
+        if self.has_driver() && self.queues.len() != usize::from(identity.queues) {
             return Err(RestoreError::Queues(self.queues.len(), identity.queues));
         }
         if !self.status.is_reachable() || !self.agrees_with_status(identity) {
             return Err(RestoreError::Status(self.status, self.is_started));
         }
-        if self.status.has(status::FEATURES_OK) {
-            features::check(identity.features, identity.demanded_features, self.driver_features)?;
+        // Whatever was agreed on with a device that needs a reset, it is of no use.
+        if self.status.has(status::FEATURES_OK) && !self.status.has(status::NEEDS_RESET) {
+            features::check(self.device_features, identity.demanded_features, self.driver_features)?;
         }
         if self.is_live() {
             rings(&self.queues, identity.queue_size_max)?;
@@ -213,19 +229,9 @@ mod tests {
         driver.write(0x64, CONFIG_CHANGE);
         assert_ne!(driver.transport.state(), state);
         for (state, pending) in [(state, CONFIG_CHANGE), (driver.transport.state(), 0)] {
-            let mut driver = Driver::with(identity(), vec![7; 8]);
-            driver.transport.restore(state).expect("a good state");
+            let mut driver = Driver::restored(state);
             assert_eq!((driver.read(0x60) & CONFIG_CHANGE, driver.read(0xfc)), (pending, 1));
         }
-    }
-
-    #[test]
-    fn a_configuration_that_changed_meanwhile_is_reported() {
-        let state = probed().transport.state();
-        let mut driver = Driver::with(identity(), vec![9; 8]);
-        driver.transport.restore(state).expect("a good state");
-        assert_eq!((driver.read(0xfc), driver.read(0x60)), (1, USED_BUFFER | CONFIG_CHANGE));
-        assert_eq!(driver.read(0x100), 0x0909_0909);
     }
 
     #[test]
@@ -243,37 +249,72 @@ mod tests {
     #[test]
     fn a_device_that_cannot_go_on_is_lost_to_the_driver_and_the_state_is_taken_up() {
         let state = probed().transport.state();
-        let mut driver = Driver::new();
-        driver.log().refuse_start = true;
-        assert_eq!(driver.transport.restore(state), Ok(()));
+        let (mut driver, restored) = Driver::found(Some(state), |log| log.refuse_start = true);
+        assert_eq!(restored, Ok(()));
         assert_eq!((driver.read(0x70), driver.log().interrupts), (0x4f, 1));
         assert_ne!(driver.read(0x60) & CONFIG_CHANGE, 0);
     }
 
+    /// Whatever is wrong with it, the driver that it was of may wait for an answer. What 2.1.2 says then is shown in `conformance`.
     #[test]
-    fn a_state_that_no_driver_can_have_reached_is_refused_and_changes_nothing() {
+    fn a_state_that_cannot_be_taken_up_costs_a_reset_and_no_more() {
         let good = probed().transport.state();
         let fewer = State { queues: good.queues[..1].to_vec(), ..good.clone() };
         let mut unsized_queue = good.clone();
         unsized_queue.queues[1] = Queue::default();
         unsized_queue.queues[1].set_ready(true);
         for (bad, word) in [
-            (State::default(), "0 queues"),
-            (fewer, "1 queues"),
-            (State { status: status_from_file(0x10), ..good.clone() }, "status 0x10"),
-            (State { status: status_from_file(7), ..good.clone() }, "status 0x7"),
-            (State { is_started: false, ..good.clone() }, "started false"),
-            (State { status: status_from_file(0xb), ..good.clone() }, "started true"),
-            (State { driver_features: FEATURES | 2, ..good.clone() }, "not offered"),
-            (State { driver_features: 0, ..good.clone() }, "VERSION_1"),
-            (unsized_queue, "queue 1: size 0"),
+            (None, "cannot be read"),
+            (Some(State { device_id: 41, ..good.clone() }), "type 41"),
+            (Some(fewer), "1 queues"),
+            (Some(State { status: status_from_file(0x10), ..good.clone() }), "status 0x10"),
+            (Some(State { status: status_from_file(7), ..good.clone() }), "status 0x7"),
+            (Some(State { is_started: false, ..good.clone() }), "started false"),
+            (Some(State { driver_features: FEATURES | 2, ..good.clone() }), "not offered"),
+            (Some(State { driver_features: 0, ..good.clone() }), "VERSION_1"),
+            (Some(unsized_queue), "queue 1: size 0"),
         ] {
-            let mut driver = Driver::new();
-            let error = driver.transport.restore(bad.clone()).expect_err("refused").to_string();
+            let (mut driver, restored) = Driver::found(bad.clone(), |_| {});
+            let error = restored.expect_err("refused").to_string();
             assert!(error.contains(word), "{error}");
-            assert_eq!(driver.transport.state(), Driver::new().transport.state());
+            assert_eq!(
+                (driver.read(0x70), driver.read(0x60), driver.log().interrupts),
+                (0x4f, 3, 1),
+                "{word}"
+            );
             assert!(driver.log().resumed.is_empty());
+            // It stays so, whichever process comes next, until the driver resets it.
+            let mut driver = Driver::restored(driver.transport.state());
+            assert_eq!((driver.read(0x70), driver.log().resumed.len()), (0x4f, 0));
+            driver.transport.backend_replaced(FEATURES, vec![1; 8]);
+            driver.write(0x70, 0);
+            assert_eq!((driver.read(0x70), driver.log().stops), (0, 1));
             driver.probe();
+        }
+    }
+
+    /// As after a reload: Linux acknowledges a device when it finds it, and not again when a driver comes.
+    #[test]
+    fn a_device_that_is_acknowledged_may_become_another_one_of_its_type() {
+        let mut driver = Driver::new();
+        driver.write(0x70, 1);
+        let identity = Identity { queues: 5, ..identity() };
+        let (mut driver, restored) = Driver::found_as(identity, Some(driver.transport.state()), |_| {});
+        assert_eq!((restored, driver.read(0x70)), (Ok(()), 1));
+        assert_eq!(driver.transport.state().queues.len(), 5);
+        driver.transport.backend_replaced(FEATURES & !(1 << 29), vec![1; 8]);
+        assert_eq!((driver.read(0x70), driver.read(0x10)), (1, 1));
+        driver.write(0x70, 3);
+        assert_eq!(driver.read(0x70), 3);
+    }
+
+    #[test]
+    fn a_larger_or_smaller_limit_of_queues_is_noticed() {
+        let state = probed().transport.state();
+        for (queue_size_max, status) in [(512, 0xf), (64, 0xf), (32, 0x4f)] {
+            let identity = Identity { queue_size_max, ..identity() };
+            let (mut driver, restored) = Driver::found_as(identity, Some(state.clone()), |_| {});
+            assert_eq!((driver.read(0x70), restored.is_ok()), (status, status == 0xf));
         }
     }
 
@@ -301,11 +342,11 @@ mod tests {
         early.write(0x50, 0);
         let state = early.transport.state();
         assert!(state.is_started);
-        assert!(matches!(Driver::new().transport.restore(state.clone()), Err(RestoreError::Status(..))));
-        let mut restored = Driver::of_type(true);
-        restored.transport.restore(state).expect("a good state");
-        assert_eq!(restored.log().resumed.len(), 1);
-        assert!(!restored.transport.awaits_early_kick());
+        assert!(matches!(Driver::found(Some(state.clone()), |_| {}).1, Err(RestoreError::Status(..))));
+        let identity = Identity { starts_by_kick: true, ..identity() };
+        let (driver, restored) = Driver::found_as(identity, Some(state), |_| {});
+        assert_eq!((restored, driver.log().resumed.len()), (Ok(()), 1));
+        assert!(!driver.transport.awaits_early_kick());
     }
 
     #[test]

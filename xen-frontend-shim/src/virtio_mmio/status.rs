@@ -33,7 +33,7 @@ pub const FAILED: Status = Status(128);
 /// | FAILED    | reset | no  | no  | no              | no    | –           |
 ///
 /// DEVICE_NEEDS_RESET is the device's: in what a driver writes it is ignored, and it stays set until the reset.
-const PATH: [Status; 5] = [Status(0), Status(1), Status(1 | 2), Status(1 | 2 | 8), Status(1 | 2 | 8 | 4)];
+const PATH: [Status; 5] = [Status(0), Status(1), Status(1 | 2), Status(1 | 2 | 8), Status::LIVE];
 
 /// A set of status bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,6 +64,9 @@ impl From<u32> for Wish {
 }
 
 impl Status {
+    /// With a driver that is ready: the end of the path.
+    pub(super) const LIVE: Self = Self(1 | 2 | 8 | 4);
+
     /// As the register shows it.
     #[must_use]
     pub fn bits(self) -> u32 {

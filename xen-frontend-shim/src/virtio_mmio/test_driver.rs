@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use super::features::{ACCESS_PLATFORM, RING_RESET, VERSION_1};
-use super::{Device, Identity, Lost, State, Transport};
+use super::{Device, Identity, Lost, RestoreError, State, Transport};
 use crate::ioreq::Width;
 use crate::memory::Ring;
 
@@ -102,7 +102,6 @@ pub(crate) fn identity() -> Identity {
     Identity {
         name: "guest/device".into(),
         device_id: 34,
-        features: FEATURES,
         demanded_features: 1,
         starts_by_kick: false,
         queues: 2,
@@ -128,14 +127,33 @@ impl Driver {
 
     pub(crate) fn with(identity: Identity, config: Vec<u8>) -> Self {
         let device = Recorder::default();
-        Self { transport: Transport::new(identity, config, device.clone()), device }
+        Self { transport: Transport::new(identity, FEATURES, config, device.clone()), device }
     }
 
     /// The driver goes on with another transport, which takes up the state of the former.
     pub(crate) fn restored(state: State) -> Self {
-        let mut driver = Self::new();
-        driver.transport.restore(state).expect("a good state");
+        let (driver, restored) = Self::found(Some(state), |_| {});
+        assert_eq!(restored, Ok(()));
         driver
+    }
+
+    /// The driver goes on with a device that is `prepared` so, and what is left of the state.
+    pub(crate) fn found(
+        state: Option<State>,
+        prepare: impl FnOnce(&mut Log),
+    ) -> (Self, Result<(), RestoreError>) {
+        Self::found_as(identity(), state, prepare)
+    }
+
+    pub(crate) fn found_as(
+        identity: Identity,
+        state: Option<State>,
+        prepare: impl FnOnce(&mut Log),
+    ) -> (Self, Result<(), RestoreError>) {
+        let device = Recorder::default();
+        prepare(&mut device.0.borrow_mut());
+        let (transport, restored) = Transport::restored(identity, state, device.clone());
+        (Self { transport, device }, restored)
     }
 
     pub(crate) fn read(&mut self, offset: u64) -> u32 {

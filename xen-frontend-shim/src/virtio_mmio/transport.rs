@@ -5,7 +5,7 @@
 //! What a guest writes changes state here; what must happen outside of it leaves through [`Device`]. No value that
 //! a guest writes can index, allocate or fail beyond this device.
 
-use log::{debug, warn};
+use log::{debug, error, warn};
 
 use crate::ioreq::Width;
 use crate::virtio_mmio::config_space::ConfigSpace;
@@ -21,6 +21,8 @@ use crate::virtio_mmio::status::{self, Wish};
 #[derive(Debug)]
 pub struct Transport<D> {
     identity: Identity,
+    /// The features that the driver may choose from: as the present backend offers them, or the last one did.
+    features: u64,
     config: ConfigSpace,
     session: Session,
     revision: u64,
@@ -38,29 +40,31 @@ enum Due {
 }
 
 impl<D: Device> Transport<D> {
-    /// A device in reset.
-    pub fn new(identity: Identity, config: Vec<u8>, device: D) -> Self {
+    /// A device in reset, which offers `features`.
+    pub fn new(identity: Identity, features: u64, config: Vec<u8>, device: D) -> Self {
         let session = Session::new(identity.queues);
         let config = ConfigSpace::new(config);
-        Self { identity, config, session, revision: 0, due: None, device }
+        Self { identity, features, config, session, revision: 0, due: None, device }
     }
 
-    /// Takes up where another transport was, whose `state` this is, and lets the device go on. A device that cannot
-    /// is lost to the driver; an error means that the state is of no use and the transport as it was before.
-    ///
-    /// This transport must not have been used yet.
-    pub fn restore(&mut self, state: State) -> Result<(), RestoreError> {
-        state.check(&self.identity)?;
-        let is_live = state.is_live();
-        self.session = Session::restored(&state);
-        let former = ConfigSpace::restored(state.config, state.config_generation);
-        let config = std::mem::replace(&mut self.config, former);
-        // The driver knows the former one. If there is another now, that is news.
-        self.config_changed(config.into_bytes());
-        if is_live {
-            self.resume();
+    /// A device that goes on where another transport was, whose `state` this is, if it could be read. One that cannot needs a
+    /// reset; if that is the state's fault, the reason is returned. The driver sees the status that it knows, and the
+    /// notification that 2.1.2 demands.
+    pub fn restored(identity: Identity, state: Option<State>, device: D) -> (Self, Result<(), RestoreError>) {
+        let checked = state.as_ref().map_or(Err(RestoreError::Unreadable), |state| state.check(&identity));
+        let session = match (&state, checked) {
+            (Some(state), Ok(())) => Session::restored(state, identity.queues),
+            (state, _) => Session::unrestorable(state.as_ref(), identity.queues),
+        };
+        let State { device_features, config, config_generation, .. } = state.unwrap_or_default();
+        let mut transport = Self::new(identity, device_features, Vec::new(), device);
+        (transport.session, transport.config) = (session, ConfigSpace::restored(config, config_generation));
+        if checked.is_err() {
+            transport.device_lost();
+        } else if transport.session.is_live() {
+            transport.change(Self::resume);
         }
-        Ok(())
+        (transport, checked)
     }
 
     fn resume(&mut self) {
@@ -74,9 +78,9 @@ impl<D: Device> Transport<D> {
         self.device.interrupt();
     }
 
-    /// All that the driver has said since the last reset, for [`Self::restore`].
+    /// All that the driver has said since the last reset, for [`Self::restored`].
     pub fn state(&self) -> State {
-        self.session.state(&self.config)
+        self.session.state(self.identity.device_id, self.features, &self.config)
     }
 
     /// A number that changes whenever [`Self::state`] does. Kicks and the acknowledgement of used buffers leave it.
@@ -166,9 +170,28 @@ impl<D: Device> Transport<D> {
         self.change(Self::reset);
     }
 
-    /// Whether the configuration is another than `bytes`.
-    pub fn has_other_config(&self, bytes: &[u8]) -> bool {
-        self.config.bytes() != bytes
+    /// There is another backend, which offers `features` and has the configuration `config`. A driver that goes on without a reset
+    /// must find what it knows: the features that it agreed on, and, if it uses the device, the configuration. A driver that
+    /// comes later finds what there is now.
+    pub fn backend_replaced(&mut self, features: u64, config: Vec<u8>) {
+        self.change(|transport| {
+            transport.features = features;
+            let is_other = transport.config.replace(config);
+            let Session { status, driver_features, .. } = &transport.session;
+            let missing = if status.has(status::FEATURES_OK) { driver_features & !features } else { 0 };
+            let reason = match missing {
+                _ if status.has(status::NEEDS_RESET) => None,
+                0 if is_other && transport.session.is_live() => Some("another configuration".to_owned()),
+                0 => None,
+                missing => Some(format!("not the features {missing:#x}, which its driver has agreed on")),
+            };
+            if let Some(reason) = reason {
+                error!("{}: its new backend has {reason}; the device needs a reset", transport.identity.name);
+                transport.device_lost();
+            } else if is_other {
+                transport.notify_of_change();
+            }
+        });
     }
 
     /// The backend has a new configuration.
@@ -189,13 +212,13 @@ impl<D: Device> Transport<D> {
     }
 
     fn read_register(&mut self, register: Readable) -> u32 {
-        let Self { identity, config, session, device, .. } = self;
+        let Self { identity, features, config, session, device, .. } = self;
         match register {
             Readable::Magic => MAGIC,
             Readable::Version => VERSION,
             Readable::DeviceId => identity.device_id,
             Readable::VendorId => VENDOR,
-            Readable::DeviceFeatures => features::half(identity.features, session.device_features_select),
+            Readable::DeviceFeatures => features::half(*features, session.device_features_select),
             Readable::QueueSizeMax => session.selected().map_or(0, |_| u32::from(identity.queue_size_max)),
             Readable::QueueReady => session.selected().map_or(0, |queue| u32::from(queue.is_ready())),
             // A queue is reset by the time that the write returns, so that no driver can see it happen (2.6.1).
@@ -372,8 +395,8 @@ impl<D: Device> Transport<D> {
     }
 
     fn accepts_features(&mut self) -> bool {
-        let Identity { features, demanded_features, .. } = self.identity;
-        let check = features::check(features, demanded_features, self.session.driver_features);
+        let demanded = self.identity.demanded_features;
+        let check = features::check(self.features, demanded, self.session.driver_features);
         if let Err(refusal) = check {
             warn!("{}: {refusal}", self.identity.name);
         }
@@ -411,7 +434,7 @@ impl<D: Device> Transport<D> {
     /// Virtio 1.3, 2.4: whatever the driver has said is forgotten, and the status reads 0 only when this is done.
     fn reset(&mut self) {
         // Named one by one, so that a new field has to be decided on.
-        let Self { identity, config: _, session, revision: _, due, device } = self;
+        let Self { identity, features: _, config: _, session, revision: _, due, device } = self;
         *due = None;
         if session.is_started {
             device.stop();

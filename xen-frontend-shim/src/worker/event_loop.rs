@@ -166,11 +166,26 @@ impl EventLoop {
         Ok(())
     }
 
+    /// Watches the event descriptors of a window no more, which is to be closed here but is open elsewhere.
+    pub(super) fn forget_queues(&mut self, index: u16, window: &Window<Served>) -> io::Result<()> {
+        let Occupant::Device(transport) = &window.occupant else { return Ok(()) };
+        for notifier in transport.device().notifiers() {
+            for eventfd in [&notifier.kick, &notifier.call] {
+                match self.epoll.ctl(ControlOperation::Delete, eventfd.as_raw_fd(), EpollEvent::default()) {
+                    // The kernel sees to the interrupts: they were not watched.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    result => result?,
+                }
+            }
+        }
+        self.kicks.retain(|kick| kick.window != index);
+        Ok(())
+    }
+
     /// Watches for the kicks that would start a device now, or would be the first after a rest.
     pub(super) fn arm_kicks(&mut self, bus: &mut Bus<Served>) -> io::Result<()> {
-        let windows = bus.windows_mut();
         for kick in self.kicks.iter_mut().filter(|kick| !kick.is_armed) {
-            let occupant = windows.get_mut(usize::from(kick.window)).map(|window| &mut window.occupant);
+            let occupant = bus.window_mut(kick.window).map(|window| &mut window.occupant);
             if let Some(Occupant::Device(transport)) = occupant
                 && (transport.awaits_early_kick() || transport.device().awaits_kick())
             {

@@ -6,27 +6,28 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use log::{info, warn};
+use log::{error, info, warn};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use xen_bindings::{Doorbell, eventfd_from};
 
 use super::Served;
-use crate::config::Device;
+use crate::assignment::{Assignment, Description, QueueEvents};
 use crate::control::Connection;
 use crate::device::{BackedDevice, replace_backend};
-use crate::handoff::{DeviceHandoff, Inheritance, QueueHandoff};
 use crate::hypervisor::xen::XenGuest;
 use crate::ioreq::bus::{Keeper, Occupant};
-use crate::state::Record;
-use crate::vhost_user::knock::{hear, knock};
+use crate::state::{Found, Record};
+use crate::vhost_user::knock::Question;
 use crate::vhost_user::{
-    DeviceKind, Grants, Heard, Inflight, NegotiateError, Notifier, Offer, Process, Session, Watchdog,
+    DeviceKind, Grants, Heard, Inflight, NegotiateError, Notifier, Process, Session, Watchdog,
 };
-use crate::virtio_mmio::{self, Identity, State, Transport, features};
+use crate::virtio_mmio::{Identity, State, Transport};
 
 /// What a device needs besides a backend.
 pub(super) struct Seat {
-    device: Device,
+    device: Description,
+    queues: u16,
     domid: u16,
     /// Until a device has them.
     parts: Option<Parts>,
@@ -36,7 +37,7 @@ pub(super) struct Seat {
     /// Whether it is known how it starts: with a backend, or without.
     pub(super) is_settled: bool,
     /// What the driver said to a former worker.
-    state: Option<State>,
+    found: Found<State>,
     candidate: Option<Candidate>,
 }
 
@@ -49,34 +50,30 @@ struct Parts {
 /// A backend that has been started and not been heard of yet.
 struct Candidate {
     connection: Connection,
-    answer_by: Instant,
+    question: Question,
 }
 
 impl Seat {
     /// Takes what the supervisor has handed over. What is kept of the device goes into its window.
-    pub(super) fn new(
-        inheritance: &Inheritance,
-        domid: u16,
-        device: Device,
-        given: &DeviceHandoff,
-    ) -> io::Result<(Self, Keeper)> {
-        let (record, state) = Record::open(inheritance.take(given.state)?.into())?;
-        let notifiers = given.queue.iter().map(|queue| notifier(inheritance, queue));
+    pub(super) fn new(domid: u16, assignment: Assignment) -> io::Result<(Self, Keeper)> {
+        let Assignment { description: device, state, inflight, queues } = assignment;
+        let (record, found) = Record::open(state.into())?;
         let queue_size = DeviceKind::of(device.device_id).queue_size_max;
-        let by_kernel = (0..).zip(&given.queue).filter(|(_, queue)| queue.kick_by_kernel);
+        let by_kernel = (0..).zip(&device.queues).filter(|(_, queue)| queue.kick_by_kernel);
         let doorbells = by_kernel.map(|(queue, _)| Doorbell { base: device.base, queue }).collect();
         let seat = Self {
             parts: Some(Parts {
-                notifiers: notifiers.collect::<io::Result<_>>()?,
-                inflight: Inflight::new(inheritance.take(given.inflight)?.into(), queue_size),
+                notifiers: queues.into_iter().map(notifier).collect::<io::Result<_>>()?,
+                inflight: Inflight::new(inflight.into(), queue_size),
             }),
-            polled_calls: given.queue.iter().map(|queue| !queue.call_by_kernel).collect(),
+            polled_calls: device.queues.iter().map(|queue| !queue.call_by_kernel).collect(),
             doorbells,
+            queues: u16::try_from(device.queues.len()).map_err(io::Error::other)?,
             device,
             domid,
             is_settled: false,
             candidate: None,
-            state,
+            found,
         };
         Ok((seat, Keeper::new(record)))
     }
@@ -98,19 +95,29 @@ impl Seat {
 
     /// Has a backend wait at the door until it gives a sign of life, which it is asked for.
     pub(super) fn receive(&mut self, connection: Connection, limit: Duration) -> io::Result<()> {
-        knock(&connection.socket)?;
-        self.candidate = Some(Candidate { connection, answer_by: Instant::now() + limit });
+        let question = Question::ask(&connection.socket, Instant::now() + limit)?;
+        self.candidate = Some(Candidate { connection, question });
         Ok(())
     }
 
     /// What has come from the backend at the door; nothing if there is none.
-    pub(super) fn hear(&self) -> Option<Heard> {
-        Some(hear(&self.candidate.as_ref()?.connection.socket))
+    pub(super) fn hear(&mut self) -> Option<Heard> {
+        let Candidate { connection, question } = self.candidate.as_mut()?;
+        Some(question.hear(&connection.socket))
+    }
+
+    /// Whether something is there to be [heard](Self::hear), which another device may have kept this process from.
+    fn has_answered(&self) -> bool {
+        let Some(candidate) = &self.candidate else { return false };
+        matches!(
+            poll(&mut [PollFd::new(&candidate.connection.socket, PollFlags::IN)], Some(&Timespec::default())),
+            Ok(1..)
+        )
     }
 
     /// When the backend at the door has had its time.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        Some(self.candidate.as_ref()?.answer_by)
+        Some(self.candidate.as_ref()?.question.answer_by())
     }
 
     /// Sends the backend at the door away.
@@ -120,7 +127,7 @@ impl Seat {
 
     /// Kills the backend at the door if it has had its time. True if it had.
     pub(super) fn enforce(&mut self, now: Instant) -> bool {
-        if self.deadline().is_none_or(|deadline| deadline > now) {
+        if self.deadline().is_none_or(|deadline| deadline > now) || self.has_answered() {
             return false;
         }
         if let Some(pidfd) = self.candidate.take().and_then(|candidate| candidate.connection.pidfd) {
@@ -140,74 +147,71 @@ impl Seat {
         let kind = DeviceKind::of(self.device.device_id);
         let grants = Box::new(Grants { gntdev: connection.gntdev, domid: self.domid });
         let process = connection.pidfd.map(Process::new);
-        let (session, offer) =
-            Session::open(connection.socket, kind.clone(), self.device.queues, watchdog, grants)?;
-        match occupant {
-            Occupant::Device(transport) => replace_backend(transport, session, offer, process),
-            Occupant::Absent => {
-                let Some(parts) = self.parts.take() else { return Ok(()) };
-                *occupant = Occupant::Device(self.transport(&kind, &offer, parts, guest));
-                if let Occupant::Device(transport) = occupant {
-                    // Nobody has said anything yet that it could refuse.
-                    let _ = transport.device_mut().attach(session, process);
-                    if let Some(state) = self.state.take() {
-                        restore(transport, state, &self.device.name);
-                    }
-                    transport.device_mut().tell_if_unused();
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn transport(
-        &self,
-        kind: &DeviceKind,
-        offer: &Offer,
-        Parts { notifiers, inflight }: Parts,
-        guest: &Rc<XenGuest>,
-    ) -> Transport<Served> {
-        let device = &self.device;
-        let identity = Identity {
-            name: device.name.clone(),
-            device_id: device.device_id,
-            features: features::offered(offer.features, kind.features),
-            demanded_features: kind.required_features,
-            starts_by_kick: kind.starts_by_kick,
-            queues: device.queues,
-            queue_size_max: kind.queue_size_max,
-        };
-        info!("{}: served, features {:#x}", device.name, identity.features);
+        let (session, offer) = Session::open(connection.socket, kind, self.queues, watchdog, grants)?;
         if offer.inflight_size.is_none() {
             warn!(
                 "{}: its backend lacks the protocol feature INFLIGHT_SHMFD: should it end while it has requests, the \
                  device will need a reset",
-                device.name
+                self.device.name
             );
         }
-        let backed =
-            BackedDevice::new(device.name.clone(), Rc::clone(guest), device.irq, notifiers, inflight);
-        Transport::new(identity, offer.config.clone(), backed)
+        if let Occupant::Device(transport) = occupant {
+            replace_backend(transport, session, offer, process);
+        } else if let Some(device) = self.take_device(guest) {
+            info!("{}: served, features {:#x}", self.device.name, session.offered());
+            let mut transport = Transport::new(self.identity(), session.offered(), offer.config, device);
+            // Nobody has said anything yet that it could refuse.
+            let _ = transport.device_mut().attach(session, process);
+            transport.device_mut().tell_if_unused();
+            *occupant = Occupant::Device(transport);
+        }
+        Ok(())
     }
-}
 
-/// Goes on where the driver is that a former worker has served.
-fn restore<D: virtio_mmio::Device>(transport: &mut Transport<D>, state: State, name: &str) {
-    let is_used = state.status.bits() != 0;
-    match transport.restore(state) {
-        Ok(()) if is_used => info!("{name}: goes on with the driver that it has"),
-        Ok(()) => {}
-        Err(error) => {
-            warn!("{name}: it needs a reset, since it cannot go on: {error}");
-            transport.device_lost();
+    /// The device that a former worker has served, if its driver has not reset it: it is there for the driver before there is a
+    /// backend for it, as when a backend is replaced.
+    pub(super) fn restore(&mut self, guest: &Rc<XenGuest>) -> Option<Transport<Served>> {
+        let state = match std::mem::replace(&mut self.found, Found::Nothing) {
+            Found::Value(state) if state.status.bits() != 0 => Some(state),
+            Found::Nothing | Found::Value(_) => return None,
+            Found::Damaged => None,
+        };
+        let (transport, restored) = Transport::restored(self.identity(), state, self.take_device(guest)?);
+        // A driver that has it is not kept waiting; one that comes waits as for a device that is new.
+        self.is_settled = transport.state().has_driver();
+        match restored {
+            Ok(()) if self.is_settled => info!("{}: goes on with the driver that it has", self.device.name),
+            Ok(()) => {}
+            Err(error) => error!("{}: it cannot go on: {error}; the device needs a reset", self.device.name),
+        }
+        Some(transport)
+    }
+
+    /// The device without a backend. There is one.
+    fn take_device(&mut self, guest: &Rc<XenGuest>) -> Option<Served> {
+        let Parts { notifiers, inflight } = self.parts.take()?;
+        let Description { name, irq, .. } = &self.device;
+        Some(BackedDevice::new(name.clone(), Rc::clone(guest), *irq, notifiers, inflight))
+    }
+
+    fn identity(&self) -> Identity {
+        let device = &self.device;
+        let kind = DeviceKind::of(device.device_id);
+        Identity {
+            name: device.name.clone(),
+            device_id: device.device_id,
+            demanded_features: kind.required_features,
+            starts_by_kick: kind.starts_by_kick,
+            queues: self.queues,
+            queue_size_max: kind.queue_size_max,
         }
     }
 }
 
-fn notifier(inheritance: &Inheritance, queue: &QueueHandoff) -> io::Result<Notifier> {
+fn notifier(QueueEvents { kick, call }: QueueEvents) -> io::Result<Notifier> {
     Ok(Notifier {
-        kick: eventfd_from(inheritance.take(queue.kick)?),
-        call: eventfd_from(inheritance.take(queue.call)?),
+        kick: eventfd_from(kick),
+        call: eventfd_from(call),
         // A queue that is not usable is none for the next worker's backend either, which says so again.
         err: EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?,
     })

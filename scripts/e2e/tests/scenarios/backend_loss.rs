@@ -23,7 +23,7 @@ const EEPROM: u16 = 0x50;
 const PROGRAM: &str = "/usr/bin/backend";
 const AWAY: &str = "/usr/bin/backend.away";
 /// Status of a device that was in use, with DEVICE_NEEDS_RESET.
-const NEEDS_RESET: &str = "0x0000004f";
+pub(crate) const NEEDS_RESET: &str = "0x0000004f";
 /// After so long a guest must know what has become of a transfer: two seconds of standstill, five for an answer, five for
 /// another backend, and time for an emulated machine.
 const BOUND: Duration = Duration::from_secs(30);

@@ -65,11 +65,14 @@ pub(crate) fn an_edge_arrives(machine: &Machine) -> Result<()> {
 
 /// As [`an_edge_arrives`], but something else happens while the guest waits.
 pub(crate) fn expect_edges_after(machine: &Machine, event: impl Fn(&Machine) -> Result<()>) -> Result<()> {
+    expect_two_edges(machine, |place| if place == 0 { event(machine) } else { Ok(()) })
+}
+
+/// As [`an_edge_arrives`], but something else happens before each of two edges.
+pub(crate) fn expect_two_edges(machine: &Machine, mut before: impl FnMut(usize) -> Result<()>) -> Result<()> {
     machine.gpio.drive(BUTTON, 0)?;
     expect_edges(&machine.guest_a, &BUTTON.to_string(), &["rising", "falling"], |place| {
-        if place == 0 {
-            event(machine)?;
-        }
+        before(place)?;
         machine.gpio.drive(BUTTON, u8::from(place == 0))
     })?;
     machine.gpio.release(BUTTON)

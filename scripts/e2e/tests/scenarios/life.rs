@@ -48,6 +48,11 @@ impl Victim {
         found.with_context(|| format!("there is no {self:?} among {processes:?}"))
     }
 
+    /// Its process.
+    pub(crate) fn pid(self, machine: &Machine) -> Result<u32> {
+        self.find(machine).map(|process| process.pid)
+    }
+
     /// Sends it a signal, and says who it was.
     pub(crate) fn signal(self, machine: &Machine, signal: &str) -> Result<Process> {
         let process = self.find(machine)?;

@@ -15,6 +15,7 @@ mod life;
 mod outputs;
 mod quiet;
 mod rebind;
+mod reload;
 #[path = "../shared/mod.rs"]
 mod shared;
 mod shim_loss;
@@ -94,6 +95,9 @@ const SCENARIOS: &[Scenario] = &[
     scenario("a-worker-is-killed", shim_loss::worker_killed),
     scenario("the-supervisor-is-killed", shim_loss::supervisor_killed),
     scenario("the-supervisor-is-terminated", shim_loss::supervisor_terminated),
+    scenario("a-driver-hears-that-its-device-is-lost", shim_loss::a_driver_hears_that_its_device_is_lost),
+    scenario("a-reload-leaves-lines-in-use-alone", reload::lines_in_use_stay),
+    scenario("a-reload-leaves-transfers-alone", reload::transfers_go_on),
     scenario("lifecycle-loop", shim_loss::lifecycle_loop),
     scenario("driver-domain-is-small", size::driver_domain_is_small),
     scenario("kernels-did-not-complain", quiet::kernels_did_not_complain),

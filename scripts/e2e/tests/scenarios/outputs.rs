@@ -31,7 +31,7 @@ pub(crate) fn expect(machine: &Machine, line: u32, value: u64, when: &str) -> Re
 }
 
 /// What has happened to a line of the board.
-fn events(machine: &Machine, line: u32, mark: usize) -> Result<Vec<Value>> {
+pub(crate) fn events(machine: &Machine, line: u32, mark: usize) -> Result<Vec<Value>> {
     let mut entries = machine.gpio.since(mark)?;
     entries.retain(|entry| entry.get("line").and_then(Value::as_u64) == Some(line.into()));
     Ok(entries)

@@ -5,16 +5,18 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use e2e::host::machine::Machine;
+use e2e::host::process::wait_until;
 
+use crate::backend_loss::NEEDS_RESET;
 use crate::life::{Order, Transfers, Victim, devices_work};
 use crate::rebind::{devices, rebinding_leaves_no_grant_mapped, tell};
-use crate::{LIMIT, shared};
+use crate::{LIMIT, gpio, shared};
 
 const ROUNDS: u32 = 150;
 /// How long the transfers may take, with all that happens meanwhile.
-const TRANSFERS: Duration = Duration::from_secs(300);
+pub(crate) const TRANSFERS: Duration = Duration::from_secs(300);
 /// The request that is in flight when a backend dies with its worker ends with an error; the next one may as well,
 /// if the guest's driver was just about to send it.
 const ERRORS: u32 = 2;
@@ -22,7 +24,7 @@ const ERRORS: u32 = 2;
 const PLATFORM_DRIVER: &str = "/sys/bus/platform/drivers/virtio-mmio";
 /// By the registers that it has as the second device of its guest.
 const GPIO_OF_GUEST_B: &str = "2000200.virtio";
-const CONFIG: &str = "/etc/xen-frontend-shim.toml";
+pub(crate) const CONFIG: &str = "/etc/xen-frontend-shim.toml";
 
 pub(crate) fn worker_killed(machine: &Machine) -> Result<()> {
     let order = Order::of(machine)?;
@@ -105,6 +107,80 @@ pub(crate) fn configuration_reloaded(machine: &Machine) -> Result<()> {
     machine.guest_b.check(&["agent", "i2c", "0", "w0x68:08", "r0x68:1"], LIMIT)?;
     machine.guest_a.check(&["agent", "i2c", "0", "w0x50:00", "r0x50:1"], LIMIT)?;
     order.restored(machine)
+}
+
+/// What makes the state of guest-a's GPIO controller one that the next worker cannot go on with, in a shell of the driver
+/// domain, and who ends upon that: with the supervisor the configuration is another one.
+const LOSSES: [(&str, &str, Victim); 4] = [
+    (
+        "its record is damaged",
+        "/bin/busybox yes | /bin/busybox head -c 8192 >/run/xen-frontend-shim/guest-a/gpio.transport",
+        Victim::Worker("guest-a"),
+    ),
+    (
+        "it has fewer queues",
+        r#"first=$(/bin/busybox sed -n '/queues = 2/=' $CONFIG | /bin/busybox head -n 1)
+        /bin/busybox sed -i "${first}s/2/1/" $CONFIG"#,
+        Victim::Supervisor,
+    ),
+    (
+        "its backend offers fewer lines",
+        r#"/bin/busybox sed -i 's|, "--line", "[^"]*=power"||' $CONFIG"#,
+        Victim::Supervisor,
+    ),
+    (
+        "no backend comes",
+        r#"/bin/busybox sed -i 's|"/usr/bin/backend", \("gpio".*=led\)|"/no/such/backend", \1|' $CONFIG"#,
+        Victim::Supervisor,
+    ),
+];
+
+/// Virtio 1.3, 2.1.2: the driver sees DRIVER_OK and DEVICE_NEEDS_RESET, and is interrupted. Its device is back when it has reset
+/// it.
+pub(crate) fn a_driver_hears_that_its_device_is_lost(machine: &Machine) -> Result<()> {
+    let shell = |command: &str| {
+        machine.driver_domain.check(&["sh", "-c", &format!("CONFIG={CONFIG}; {command}")], LIMIT)
+    };
+    shell("/bin/busybox cp $CONFIG /tmp/kept.toml")?;
+    for (loss, cause, victim) in LOSSES {
+        let lost = shell(cause).and_then(|_| lose(machine, victim));
+        // Whatever became of it: the others want to be served.
+        shell("/bin/busybox cp /tmp/kept.toml $CONFIG")?;
+        lost.and_then(|gpio| find_again(machine, victim, &gpio)).with_context(|| format!("if {loss}"))?;
+    }
+    Ok(())
+}
+
+/// Has the guest's driver lose its GPIO controller, which is returned, when `victim` ends.
+fn lose(machine: &Machine, victim: Victim) -> Result<Vec<(String, String)>> {
+    let guest = &machine.guest_a;
+    let mut gpio = devices(guest)?;
+    gpio.retain(|(driver, _)| driver.contains("gpio"));
+    let [(_, device)] = gpio.as_slice() else { bail!("guest-a has the GPIO devices {gpio:?}") };
+    let interrupts = format!("grep -w {device} /proc/interrupts");
+    let status = format!("cat /sys/bus/virtio/devices/{device}/status");
+    let before = guest.check(&["sh", "-c", &interrupts], LIMIT)?;
+    victim.end(machine, "KILL")?;
+    let mut seen = String::new();
+    wait_until("the driver sees that its device needs a reset", LIMIT, || {
+        seen = guest.check(&["sh", "-c", &status], LIMIT)?;
+        Ok((seen.trim() == NEEDS_RESET).then_some(()))
+    })
+    .with_context(|| format!("its status is {seen}"))?;
+    ensure!(guest.check(&["sh", "-c", &interrupts], LIMIT)? != before, "it was not interrupted: {before}");
+    Ok(gpio)
+}
+
+/// Has the guest's driver reset the controller that it has lost, once there is what there was.
+fn find_again(machine: &Machine, victim: Victim, gpio: &[(String, String)]) -> Result<()> {
+    if let Victim::Supervisor = victim {
+        victim.end(machine, "KILL")?;
+    }
+    tell(&machine.guest_a, gpio, "unbind")?;
+    tell(&machine.guest_a, gpio, "bind")?;
+    devices_work(machine)?;
+    gpio::guest_a_drives_a_line(machine)?;
+    gpio::an_edge_arrives(machine)
 }
 
 /// How often [`lifecycle_loop`] does something: as a rule, and if time does not matter.

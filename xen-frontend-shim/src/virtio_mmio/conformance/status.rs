@@ -3,8 +3,10 @@
 //! 2.1, 3.1.1: the device status, and what starts when.
 
 use super::{STEPS, after, after_of_type, everywhere, live};
+use crate::virtio_mmio::features::EVENT_IDX;
 use crate::virtio_mmio::interrupt::CONFIG_CHANGE;
-use crate::virtio_mmio::test_driver::Driver;
+use crate::virtio_mmio::test_driver::{Driver, FEATURES, identity};
+use crate::virtio_mmio::{Identity, State};
 
 /// Before and after every permitted write that is not 0, of the bits that drivers set in order.
 const PERMITTED: [(u32, u32); 10] =
@@ -138,6 +140,61 @@ fn s2_1_2_needs_reset_does_not_notify_a_driver_before_driver_ok_but_then() {
     driver.write(0x70, 0xf);
     assert_eq!((driver.read(0x70), driver.read(0x60), driver.log().interrupts), (0x4f, CONFIG_CHANGE, 1));
     assert!(driver.log().started.is_empty());
+}
+
+/// Whether the device was lost while a backend served it, with it, or with the process that knew what the driver has said.
+#[test]
+fn s2_1_2_needs_reset_keeps_the_status_however_the_device_is_lost() {
+    type Loss = (&'static str, fn(&mut Driver));
+    let losses: [Loss; 5] = [
+        ("lost", |driver| driver.transport.device_lost()),
+        ("fewer features", |driver| driver.transport.backend_replaced(FEATURES & !EVENT_IDX, vec![9; 8])),
+        ("another type", |driver| {
+            let state = State { device_id: 41, ..driver.transport.state() };
+            *driver = Driver::found(Some(state), |_| {}).0;
+        }),
+        ("fewer queues", |driver| {
+            let identity = Identity { queues: 1, ..identity() };
+            *driver = Driver::found_as(identity, Some(driver.transport.state()), |_| {}).0;
+        }),
+        ("no state", |driver| *driver = Driver::found(None, |_| {}).0),
+    ];
+    for (loss, lose) in losses {
+        for steps in 0..=STEPS.len() {
+            let mut driver = after(steps);
+            let before = driver.read(0x70);
+            lose(&mut driver);
+            let expected = match loss {
+                // Nothing is agreed on yet that could be missed.
+                "fewer features" if before & 8 == 0 => before,
+                "fewer queues" if before & 2 == 0 => before,
+                // The driver may be ready for all that is known.
+                "no state" => 0x4f,
+                _ => before | 0x40,
+            };
+            assert_eq!(driver.read(0x70), expected, "{loss} after {steps} steps");
+            let is_due = expected == 0x4f;
+            assert_eq!(driver.read(0x60) & CONFIG_CHANGE != 0, is_due, "{loss} after {steps} steps");
+            assert_eq!(driver.log().interrupts, usize::from(is_due), "{loss} after {steps} steps");
+        }
+    }
+}
+
+/// One that has agreed on features learns of it when it is ready, in whichever process.
+#[test]
+fn s2_1_2_a_device_that_was_lost_before_driver_ok_notifies_at_driver_ok() {
+    for is_replaced in [false, true] {
+        let mut driver = after(6);
+        driver.transport.backend_replaced(FEATURES & !EVENT_IDX, vec![9; 8]);
+        if is_replaced {
+            driver = Driver::restored(driver.transport.state());
+        }
+        assert_eq!((driver.read(0x70), driver.log().interrupts), (0x4b, 0));
+        driver.write(0x70, 0xf);
+        let seen = (driver.read(0x70), driver.read(0x60), driver.log().interrupts);
+        assert_eq!(seen, (0x4f, CONFIG_CHANGE, 1));
+        assert!(driver.log().started.is_empty());
+    }
 }
 
 #[test]
