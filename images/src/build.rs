@@ -5,7 +5,6 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
-use dtoolkit::fdt::Fdt;
 use dtoolkit::model::DeviceTree;
 
 use crate::board::Region;
@@ -83,10 +82,7 @@ impl Job<'_> {
             Some(path) => std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?,
             None => dump_device_tree(self.plan.board)?,
         };
-        let fdt = Fdt::new(&dtb).context("the board's device tree cannot be read")?;
-        let host = DeviceTree::from_fdt(&fdt);
-        self.loaded.require_nodes(self.plan, &host)?;
-        Ok(host)
+        self.loaded.host(self.plan, &dtb)
     }
 
     fn build(&self, directory: &Path, host: DeviceTree) -> anyhow::Result<()> {
@@ -96,7 +92,9 @@ impl Job<'_> {
             let path = directory.join(name);
             std::fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))
         };
-        write("driver-domain.cpio.gz", &self.driver_ramdisk(&shim)?.into_bytes()?)?;
+        let ramdisk = self.driver_ramdisk(&shim)?.into_bytes()?;
+        self.loaded.require_room(&self.files, ramdisk.len() as u64)?;
+        write("driver-domain.cpio.gz", &ramdisk)?;
         write("shim.toml", shim.as_bytes())?;
         write("driver-domain.dtb", &driver_dt(plan)?.to_dtb())?;
         for guest in &plan.guests {

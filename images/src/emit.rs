@@ -4,7 +4,7 @@
 
 pub mod accounts;
 pub mod driver_dt;
-mod fdt;
+pub(crate) mod fdt;
 pub mod guest_dt;
 pub mod host_dt;
 pub mod policy;

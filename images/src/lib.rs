@@ -13,7 +13,7 @@
 //! ```
 //!
 //! [`manifest`] and [`board`] say what was written, with the place where it was written; [`load`] reads both.
-//! [`validate`] finds what cannot work. [`plan`] is the one place that hands out domain ids, addresses and interrupts,
+//! [`validate`] finds what cannot work, with [`kernel`] what Xen does not start. [`plan`] is the one place that hands out domain ids, addresses and interrupts,
 //! and [`modules`] the one that hands out places in memory, so that the files that [`build`] makes with [`emit`] cannot
 //! disagree.
 
@@ -21,6 +21,7 @@ pub mod board;
 pub mod build;
 pub mod diagnostics;
 pub mod emit;
+pub mod kernel;
 pub mod load;
 pub mod manifest;
 pub mod modules;

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use annotate_snippets::Renderer;
 use anyhow::Context;
+use dtoolkit::fdt::Fdt;
 use dtoolkit::model::DeviceTree;
 
 use crate::board::Board;
@@ -59,22 +60,38 @@ impl Loaded {
         Plan::new(&self.manifest, &self.board).context("the manifest was validated but cannot be planned")
     }
 
-    /// Refuses the manifest if a file that it names is not in `directory`.
+    /// Refuses the manifest if a file that it names is not in `directory`, or is one that Xen does not start a domain from.
     ///
     /// # Errors
     ///
-    /// The names of the files that are missing, where the manifest has them.
+    /// What is wrong with which files, where the manifest has them.
     pub fn require_files(&self, directory: &Path) -> Result<(), Refusal> {
-        refuse_if_any(&self.source, validate::missing_files(&self.manifest, directory))
+        refuse_if_any(&self.source, validate::files(&self.manifest, directory))
     }
 
-    /// Refuses the board file if a node that it names is not in `host`, the board's device tree.
+    /// Refuses the manifest if the driver domain has no room for its kernel, in `directory`, and a ramdisk of `ramdisk`
+    /// bytes.
     ///
     /// # Errors
     ///
-    /// The nodes that are missing, where the board file has them.
-    pub fn require_nodes(&self, plan: &Plan<'_>, host: &DeviceTree) -> Result<(), Refusal> {
-        refuse_if_any(&self.board_source, missing_nodes(plan, host))
+    /// How much memory it takes.
+    pub fn require_room(&self, directory: &Path, ramdisk: u64) -> Result<(), Refusal> {
+        refuse_if_any(&self.source, validate::driver_domain_room(&self.manifest, directory, ramdisk))
+    }
+
+    /// Reads `dtb`, the board's device tree, and refuses the board file if that contradicts it: a node is not there, or
+    /// memory is reserved.
+    ///
+    /// # Errors
+    ///
+    /// It is no device tree; or what contradicts it, where the board file has it.
+    pub fn host(&self, plan: &Plan<'_>, dtb: &[u8]) -> anyhow::Result<DeviceTree> {
+        let fdt = Fdt::new(dtb).context("the board's device tree cannot be read")?;
+        let host = DeviceTree::from_fdt(&fdt);
+        let mut found = missing_nodes(plan, &host);
+        found.extend(validate::reserved_memory(&self.board, &fdt));
+        refuse_if_any(&self.board_source, found)?;
+        Ok(host)
     }
 }
 
@@ -92,6 +109,7 @@ pub fn load(path: &Path) -> anyhow::Result<Loaded> {
     let board_source =
         Board::source(&manifest.board, directory).map_err(|found| refuse(&source, vec![found]))?;
     let board = Board::parse(&board_source.text).map_err(|found| refuse(&board_source, found))?;
+    refuse_if_any(&board_source, validate::board(&board))?;
     refuse_if_any(&source, validate::validate(&manifest, &board))?;
     Ok(Loaded { manifest, board, source, board_source })
 }

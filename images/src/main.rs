@@ -25,6 +25,12 @@ enum Command {
     Check {
         /// The manifest.
         manifest: PathBuf,
+        /// Look at kernels and ramdisks, too: where the inputs are, as for `build`.
+        #[arg(long, value_name = "DIR")]
+        files: Option<PathBuf>,
+        /// Look at the board's own device tree, too.
+        #[arg(long, value_name = "FILE")]
+        host_dtb: Option<PathBuf>,
     },
     /// Build the image: device trees, policy, the driver domain's ramdisk, the command to run it.
     Build {
@@ -78,7 +84,9 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Check { manifest } => check(&manifest),
+        Command::Check { manifest, files, host_dtb } => {
+            check(&manifest, files.as_deref(), host_dtb.as_deref())
+        }
         Command::Build { manifest, files, output, host_dtb } => {
             let loaded = load(&manifest)?;
             loaded.require_files(&files)?;
@@ -91,9 +99,16 @@ fn run(command: Command) -> anyhow::Result<()> {
     }
 }
 
-fn check(path: &Path) -> anyhow::Result<()> {
+fn check(path: &Path, files: Option<&Path>, host_dtb: Option<&Path>) -> anyhow::Result<()> {
     let loaded = load(path)?;
+    if let Some(files) = files {
+        loaded.require_files(files)?;
+    }
     let plan = loaded.plan()?;
+    if let Some(path) = host_dtb {
+        let dtb = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        loaded.host(&plan, &dtb)?;
+    }
     for guest in &plan.guests {
         println!("{} (domain {})", guest.guest.name.value, guest.domid);
         for device in &guest.devices {

@@ -33,7 +33,7 @@ pub struct Domain {
     /// Its kernel, below the directory of input files.
     pub kernel: Spanned<String>,
     /// What its kernel's command line has besides what the builder puts there.
-    pub bootargs: Option<String>,
+    pub bootargs: Option<Spanned<String>>,
 }
 
 /// The domain that owns the hardware and serves the guests.

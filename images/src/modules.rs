@@ -30,7 +30,7 @@ pub struct Modules {
 impl Modules {
     /// No files yet; they go where `board` has room for them.
     pub fn new(board: &Board) -> Self {
-        Self { room: board.machine.modules, loaded: Vec::new() }
+        Self { room: board.machine.modules.value, loaded: Vec::new() }
     }
 
     /// The place of `file`, which is `size` bytes long.
@@ -85,7 +85,7 @@ mod tests {
         let first = modules.place(Path::new("a"), 1).unwrap();
         let second = modules.place(Path::new("b"), (2 << 20) + 1).unwrap();
         let third = modules.place(Path::new("c"), 1).unwrap();
-        assert_eq!(first.base, board().machine.modules.base);
+        assert_eq!(first.base, board().machine.modules.value.base);
         assert_eq!([second.base - first.base, third.base - first.base], [2 << 20, 6 << 20]);
     }
 

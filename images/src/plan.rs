@@ -24,6 +24,12 @@ pub const INTERRUPTS: Interrupts =
 /// The driver domain is the first that Xen makes, so this is its domid.
 pub const DRIVER_DOMID: u16 = 1;
 
+/// The virtio device ID of an I2C adapter (virtio 1.3, 5).
+pub const I2C: u32 = 34;
+
+/// The virtio device ID of a GPIO controller (virtio 1.3, 5).
+pub const GPIO: u32 = 41;
+
 /// The user of a guest's worker and backends has this number and the domid's, and so has its group: what one guest takes
 /// over belongs to nobody else.
 const FIRST_USER: u32 = 10000;
@@ -162,8 +168,13 @@ impl<'a> GuestPlan<'a> {
 
     /// Its type in the policy.
     pub fn policy_type(&self) -> String {
-        format!("{}_t", self.guest.name.value.replace('-', "_"))
+        policy_type(&self.guest.name.value)
     }
+}
+
+/// The type in the policy of the guest called `name`.
+pub fn policy_type(name: &str) -> String {
+    format!("{}_t", name.replace('-', "_"))
 }
 
 impl<'a> Function<'a> {
@@ -180,8 +191,8 @@ impl<'a> Function<'a> {
     /// The virtio device ID (virtio 1.3, 5).
     pub fn device_id(&self) -> u32 {
         match self {
-            Self::I2c { .. } => 34,
-            Self::Gpio { .. } => 41,
+            Self::I2c { .. } => I2C,
+            Self::Gpio { .. } => GPIO,
         }
     }
 

@@ -5,20 +5,33 @@
 //! Each check looks at one kind of thing and reports all that it finds; none of them stops another. What passes here
 //! can be planned ([`crate::plan`]).
 
+mod board;
 mod devices;
 mod domains;
 mod files;
 mod hardware;
+mod host;
 mod names;
 mod placement;
+mod words;
 
 use std::path::Path;
 
+use dtoolkit::fdt::Fdt;
+
 use crate::board::Board;
 use crate::diagnostics::Diagnostic;
+use crate::kernel;
 use crate::manifest::Manifest;
 
-/// All that is wrong with `manifest` on `board`.
+/// All that is wrong with `board` by itself.
+pub fn board(board: &Board) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    board::check(board, &mut found);
+    found
+}
+
+/// All that is wrong with `manifest` on `board`, with which nothing is wrong.
 pub fn validate(manifest: &Manifest, board: &Board) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     names::check(manifest, &mut found);
@@ -31,7 +44,19 @@ pub fn validate(manifest: &Manifest, board: &Board) -> Vec<Diagnostic> {
     found
 }
 
-/// All files that `manifest` names and that are not in `directory`.
-pub fn missing_files(manifest: &Manifest, directory: &Path) -> Vec<Diagnostic> {
-    files::missing(manifest, directory)
+/// What of `board` cannot be beside what `host`, its device tree, says.
+pub fn reserved_memory(board: &Board, host: &Fdt<'_>) -> Vec<Diagnostic> {
+    host::reserved_memory(board, host)
+}
+
+/// All that is wrong with the files in `directory` that `manifest` names.
+pub fn files(manifest: &Manifest, directory: &Path) -> Vec<Diagnostic> {
+    files::contents(manifest, directory)
+}
+
+/// Whether the driver domain has room for its kernel, in `directory`, and a ramdisk of `ramdisk` bytes.
+pub fn driver_domain_room(manifest: &Manifest, directory: &Path, ramdisk: u64) -> Vec<Diagnostic> {
+    let domain = &manifest.driver_domain.domain;
+    let kernel = kernel::size(&directory.join(&domain.kernel.value));
+    kernel.ok().and_then(|kernel| files::room(domain, kernel, ramdisk)).into_iter().collect()
 }

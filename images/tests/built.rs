@@ -75,3 +75,60 @@ fn files_that_the_manifest_names_are_pointed_at_in_it() {
     assert!(error.contains("there is no file `guest.cpio.gz`"), "{error}");
     assert!(error.contains("3 mistakes, nothing was written"), "{error}");
 }
+
+/// Xen would panic, and no domain would start.
+#[test]
+fn kernels_and_ramdisks_that_xen_does_not_start_are_pointed_at() {
+    let directory = tempfile::tempdir().unwrap();
+    let manifest = directory.path().join("manifest.toml");
+    let text = std::fs::read_to_string(demo()).unwrap();
+    let text = text.replacen("name = \"guest-b\"", "name = \"guest-b\"\nkernel = \"other\"", 1);
+    std::fs::write(&manifest, text).unwrap();
+    let write = |name: &str, content: &[u8], length: u64| {
+        let path = directory.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, content).unwrap();
+        std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(length).unwrap();
+    };
+    let complaint =
+        || load(&manifest).unwrap().require_files(directory.path()).map_err(|error| error.to_string());
+    let mut image = [0; 64];
+    image[0x38..0x3c].copy_from_slice(b"ARM\x64");
+    write("bin/agent", b"", 1);
+    write("Image", &image, 8 << 20);
+    write("other", b"MZ\0\0zimg", 8 << 20);
+    // 96 MiB of memory, of which a kernel has 8 and a device tree 2.
+    write("guest.cpio.gz", b"", 84 << 20);
+    let error = complaint().unwrap_err();
+    assert!(
+        error.contains("Xen does not start a domain from `other`") && error.contains("^^^^^ this kernel"),
+        "{error}"
+    );
+    assert!(error.contains("it is an EFI program that unpacks a kernel: give the kernel's"), "{error}");
+    assert!(error.contains("one mistake"), "{error}");
+    write("other", &image, 8 << 20);
+    assert_eq!(complaint(), Ok(()));
+    write("guest.cpio.gz", b"", (84 << 20) + 1);
+    let error = complaint().unwrap_err();
+    assert!(error.contains("96 MiB of memory are too little for kernel and ramdisk"), "{error}");
+    assert!(
+        error.contains("these and the device tree take 96 MiB") && error.contains("2 mistakes"),
+        "{error}"
+    );
+    write("Image", b"not a kernel", 8 << 20);
+    let error = complaint().unwrap_err();
+    assert!(error.contains("^^^^^^ the kernel of this domain"), "{error}");
+}
+
+#[test]
+fn the_driver_domain_has_room_for_the_ramdisk_that_is_made() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut image = [0; 64];
+    image[0x38..0x3c].copy_from_slice(b"ARM\x64");
+    std::fs::write(directory.path().join("Image"), image).unwrap();
+    let loaded = load(&demo()).unwrap();
+    // 64 MiB, of which kernel and device tree have 2 each.
+    assert!(loaded.require_room(directory.path(), 58 << 20).is_ok());
+    let error = loaded.require_room(directory.path(), (58 << 20) + 1).unwrap_err().to_string();
+    assert!(error.contains("64 MiB of memory are too little"), "{error}");
+}

@@ -129,7 +129,7 @@ fn a_node_that_the_host_lacks_is_pointed_at_in_the_board_file() {
     let plan = loaded.plan().unwrap();
     let mut tree = host(&plan);
     tree.root.child_mut("soc").unwrap().remove_child("i2c@7e804000").unwrap();
-    let error = loaded.require_nodes(&plan, &tree).unwrap_err().to_string();
+    let error = loaded.host(&plan, &tree.to_dtb()).unwrap_err().to_string();
     assert!(error.contains("raspberry-pi-4.toml:"), "{error}");
     assert!(error.contains("has no node `/soc/i2c@7e804000`"), "{error}");
     assert!(error.contains("perhaps `/soc/gpio@7e200000` is meant"), "{error}");

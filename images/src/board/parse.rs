@@ -16,8 +16,7 @@ impl<'de> Deserialize<'de> for Board {
         let qemu = table.optional("qemu");
         let hardware: Result<Named<Hardware>, _> = table.required("hardware");
         finish!(table, {
-            let named =
-                |(name, hardware): (Spanned<String>, Hardware)| Hardware { name: name.value, ..hardware };
+            let named = |(name, hardware): (Spanned<String>, Hardware)| Hardware { name, ..hardware };
             let hardware = hardware?.0.into_iter().map(named).collect();
             Self { machine: machine?, xen_bootargs: xen?.bootargs, qemu, hardware }
         })
@@ -25,7 +24,7 @@ impl<'de> Deserialize<'de> for Board {
 }
 
 struct Xen {
-    bootargs: String,
+    bootargs: Spanned<String>,
 }
 
 impl<'de> Deserialize<'de> for Xen {
@@ -78,12 +77,12 @@ impl<'de> Deserialize<'de> for Hardware {
         let interrupts = table.optional("interrupts").unwrap_or_default();
         let clocks = table.optional("clocks").unwrap_or_default();
         let properties: Named<Property> = table.optional("properties").unwrap_or_default();
-        let properties = properties.0.into_iter().map(|(name, value)| (name.value, value)).collect();
         let qemu = table.optional("qemu");
         finish!(table, {
             let (host_node, node, compatible) = (host_node?, node?, compatible?);
-            let name = String::new();
-            let (kind, reg) = (kind?, reg?);
+            // The key of its table, which the caller knows.
+            let name = Spanned::new(String::new());
+            let (kind, reg, properties) = (kind?, reg?, properties.0);
             Self { name, kind, lines, host_node, node, compatible, reg, interrupts, clocks, properties, qemu }
         })
     }

@@ -21,7 +21,7 @@ pub fn driver_dt(plan: &Plan<'_>) -> Result<DeviceTree, ModelError> {
         let mut node = device(hardware)?;
         if !hardware.clocks.is_empty() {
             let clocks: Vec<_> = hardware.clocks.iter().zip(phandles.by_ref()).collect();
-            let names: Vec<_> = clocks.iter().map(|(clock, _)| &clock.name).collect();
+            let names: Vec<_> = clocks.iter().map(|(clock, _)| &clock.name.value).collect();
             let handles: Vec<_> = clocks.iter().map(|(_, phandle)| *phandle).collect();
             node = node.set_strings("clock-names", &names)?.set("clocks", handles)?;
             for (clock, phandle) in clocks {
@@ -34,13 +34,14 @@ pub fn driver_dt(plan: &Plan<'_>) -> Result<DeviceTree, ModelError> {
 }
 
 fn device(hardware: &Hardware) -> Result<DeviceTreeNode, ModelError> {
-    let registers: Vec<_> = hardware.reg.iter().flat_map(|region| reg(*region)).collect();
+    let registers: Vec<_> = hardware.reg.value.iter().flat_map(|region| reg(region.value)).collect();
     // `xen,reg` has for each range of pages its address, its size and where the domain shall see it.
     let pages: Vec<_> = hardware.pages().flat_map(|page| wide(&[page.base, page.size, page.base])).collect();
     let interrupts: Vec<_> =
         hardware.interrupts.iter().flat_map(|interrupt| spi(interrupt.spi, interrupt.flags)).collect();
-    let mut node = DeviceTreeNode::new(&hardware.node)?
-        .set_strings("compatible", &hardware.compatible)?
+    let compatible: Vec<_> = hardware.compatible.value.iter().map(|word| &word.value).collect();
+    let mut node = DeviceTreeNode::new(&hardware.node.value)?
+        .set_strings("compatible", &compatible)?
         .set("reg", registers)?
         .set("interrupt-parent", GIC)?
         .set("interrupts", interrupts)?
@@ -49,14 +50,14 @@ fn device(hardware: &Hardware) -> Result<DeviceTreeNode, ModelError> {
         // Its memory is mapped one to one, so DMA works without an IOMMU; and nothing but trust stops it.
         .set("xen,force-assign-without-iommu", FLAG)?;
     for (name, value) in &hardware.properties {
-        node = node.set_written(name, value)?;
+        node = node.set_written(&name.value, value)?;
     }
     Ok(node)
 }
 
 /// A clock of the host runs at the rate that the firmware has set; for the driver domain it is a constant.
 fn fixed_clock(hardware: &Hardware, clock: &Clock, phandle: u32) -> Result<DeviceTreeNode, ModelError> {
-    DeviceTreeNode::new(format!("clock-{}-{}", hardware.name, clock.name))?
+    DeviceTreeNode::new(clock.node(hardware))?
         .set("compatible", "fixed-clock")?
         .set("#clock-cells", 0u32)?
         .set("clock-frequency", clock.frequency)?

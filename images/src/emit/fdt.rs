@@ -19,7 +19,7 @@ pub(super) const FIRST_FREE_PHANDLE: u32 = 2;
 pub(super) const FLAG: [u8; 0] = [];
 
 /// Building a node by a chain of calls.
-pub(super) trait Build: Sized {
+pub(crate) trait Build: Sized {
     /// Sets a property.
     fn set<T: ToPropertyValue>(self, name: &str, value: T) -> Result<Self, ModelError>;
 
@@ -75,7 +75,7 @@ fn low(number: u64) -> u32 {
 }
 
 /// The `reg` of `region` where addresses and sizes have two cells each.
-pub(super) fn reg(region: Region) -> Vec<u32> {
+pub(crate) fn reg(region: Region) -> Vec<u32> {
     wide(&[region.base, region.size])
 }
 

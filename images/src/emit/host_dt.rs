@@ -10,6 +10,7 @@ use dtoolkit::error::ModelError;
 use dtoolkit::model::{DeviceTree, DeviceTreeNode};
 
 use super::fdt::{Build, FLAG, reg, wide};
+use super::policy::DRIVER_TYPE;
 use crate::board::{Board, Hardware, Region};
 use crate::diagnostics::{Diagnostic, nearest};
 use crate::manifest::Domain;
@@ -78,7 +79,7 @@ fn missing_node(hardware: &Hardware, host: &DeviceTree) -> Diagnostic {
         None => "write the path of a node of that tree".to_owned(),
     };
     let title = format!("the board's device tree has no node `{}`", path.value);
-    let label = format!("which is to give `{}` to the driver domain", hardware.name);
+    let label = format!("which is to give `{}` to the driver domain", hardware.name.value);
     Diagnostic::new(path.span, title, label).help(help)
 }
 
@@ -95,7 +96,7 @@ fn fill_chosen(chosen: &mut DeviceTreeNode, plan: &Plan<'_>, files: &Files) -> R
     let policy = module("xen,xsm-policy", files.policy)?;
     let mut node = std::mem::take(chosen)
         .cells(2, 2)?
-        .set("xen,xen-bootargs", format!("{} flask=enforcing", plan.board.xen_bootargs))?
+        .set("xen,xen-bootargs", xen_bootargs(plan.board))?
         .with(policy)
         .with(driver_domain(plan, &files.driver_domain)?);
     for (guest, files) in plan.guests.iter().zip(&files.guests) {
@@ -108,8 +109,8 @@ fn fill_chosen(chosen: &mut DeviceTreeNode, plan: &Plan<'_>, files: &Files) -> R
 fn driver_domain(plan: &Plan<'_>, files: &DomainFiles) -> Result<DeviceTreeNode, ModelError> {
     let written = &plan.manifest.driver_domain.domain;
     let memory = static_memory(plan.board, written);
-    let node = domain("driver-domain", written, files, &[BOOTARGS, DRIVER_BOOTARGS])?
-        .set("security-id", label("driver_t"))?
+    let node = domain("driver-domain", written, files, driver_bootargs(written))?
+        .set("security-id", label(DRIVER_TYPE))?
         // Memory at fixed addresses, and at the same in the domain as on the bus: devices do DMA into it.
         .set("#xen,static-mem-address-cells", 2u32)?
         .set("#xen,static-mem-size-cells", 2u32)?
@@ -120,11 +121,11 @@ fn driver_domain(plan: &Plan<'_>, files: &DomainFiles) -> Result<DeviceTreeNode,
 
 /// Where the driver domain's memory is.
 fn static_memory(board: &Board, domain: &Domain) -> Region {
-    Region { base: board.machine.static_memory.base, size: domain.memory.value.bytes }
+    Region { base: board.machine.static_memory.value.base, size: domain.memory.value.bytes }
 }
 
 fn guest(guest: &GuestPlan<'_>, files: &DomainFiles) -> Result<DeviceTreeNode, ModelError> {
-    domain(&guest.guest.name.value, &guest.guest.domain, files, &[BOOTARGS])?
+    domain(&guest.guest.name.value, &guest.guest.domain, files, guest_bootargs(&guest.guest.domain))?
         .set("security-id", label(&guest.policy_type()))?
         .set("nr_spis", GUEST_SPIS)?
         // Until its devices answer: an access that nobody handles is an abort. The shim starts it.
@@ -135,10 +136,9 @@ fn domain(
     name: &str,
     written: &Domain,
     files: &DomainFiles,
-    bootargs: &[&str],
+    bootargs: String,
 ) -> Result<DeviceTreeNode, ModelError> {
-    let bootargs: Vec<&str> = bootargs.iter().copied().chain(written.bootargs.as_deref()).collect();
-    let kernel = module("multiboot,kernel", files.kernel)?.set("bootargs", bootargs.join(" "))?;
+    let kernel = module("multiboot,kernel", files.kernel)?.set("bootargs", bootargs)?;
     let mut node = DeviceTreeNode::new(name)?
         .set("compatible", "xen,domain")?
         .cells(2, 2)?
@@ -152,6 +152,26 @@ fn domain(
         node.add_child(module("multiboot,ramdisk", ramdisk)?);
     }
     Ok(node.with(module("multiboot,device-tree", files.device_tree)?))
+}
+
+/// Xen's command line. Of an option that is given twice the last counts, and no board may turn FLASK off.
+pub fn xen_bootargs(board: &Board) -> String {
+    format!("{} flask=enforcing", board.xen_bootargs.value)
+}
+
+/// The command line of the driver domain's kernel.
+pub fn driver_bootargs(domain: &Domain) -> String {
+    bootargs(&[BOOTARGS, DRIVER_BOOTARGS], domain)
+}
+
+/// The command line of a guest's kernel.
+pub fn guest_bootargs(domain: &Domain) -> String {
+    bootargs(&[BOOTARGS], domain)
+}
+
+fn bootargs(own: &[&str], domain: &Domain) -> String {
+    let words = own.iter().copied().chain(domain.bootargs.as_ref().map(|written| written.value.as_str()));
+    words.collect::<Vec<_>>().join(" ")
 }
 
 fn module(kind: &str, region: Region) -> Result<DeviceTreeNode, ModelError> {

@@ -19,19 +19,30 @@ pub const FROM_XEN: [&str; 3] = ["flask/security_classes", "flask/initial_sids",
 const APPLIANCE: &str = include_str!("../../xen/policy/appliance.te");
 const CONTEXTS: &str = include_str!("../../xen/policy/contexts.te");
 
+/// The type of the driver domain.
+pub const DRIVER_TYPE: &str = "driver_t";
+
+/// Whether a domain of this type would get the rights of another, or the policy would not compile: the appliance's own
+/// policy has a type of that name already.
+pub fn is_taken(policy_type: &str) -> bool {
+    let declared = APPLIANCE.lines().chain(CONTEXTS.lines()).filter_map(|line| line.strip_prefix("type "));
+    let mut names = declared.filter_map(|rest| rest.split([',', ';']).next());
+    policy_type == DRIVER_TYPE || names.any(|name| name.trim() == policy_type)
+}
+
 /// The newest format that Xen's security server reads (`POLICYDB_VERSION_MAX`).
 const FORMAT: &str = "30";
 
 /// The lines about this manifest's domains.
 pub fn domains(plan: &Plan<'_>) -> String {
     let types: Vec<_> = plan.guests.iter().map(|guest| guest.policy_type()).collect();
-    let mut text = "declare_driver_domain(driver_t)\n".to_owned();
+    let mut text = format!("declare_driver_domain({DRIVER_TYPE})\n");
     for guest in &types {
         // Writing to a string does not fail.
         let _ = writeln!(text, "declare_guest({guest})");
     }
     for guest in &types {
-        let _ = writeln!(text, "allow_service(driver_t, {guest})");
+        let _ = writeln!(text, "allow_service({DRIVER_TYPE}, {guest})");
     }
     for guest in &types {
         for other in types.iter().filter(|other| *other != guest) {

@@ -40,7 +40,7 @@ pub fn qemu(plan: &Plan<'_>, xen: &Path, host_dtb: &Path, modules: &[Module]) ->
     );
     for hardware in &plan.hardware {
         let Some(device) = &hardware.qemu else { continue };
-        let name = &hardware.name;
+        let name = &hardware.name.value;
         args.extend(["-chardev".into(), format!("socket,id={name},path={name}.sock")]);
         args.extend(["-device".into(), format!("{},chardev={name},bus={}", device.vhost_user, device.bus)]);
     }
@@ -80,14 +80,14 @@ pub fn dump_device_tree(board: &Board) -> anyhow::Result<Vec<u8>> {
 /// The arguments that make the machine what its device tree says.
 fn machine(board: &Board, qemu: &Qemu) -> Vec<String> {
     let mut args = vec!["-M".to_owned(), qemu.machine.clone()];
-    args.extend(["-smp".to_owned(), board.machine.cpus.to_string()]);
+    args.extend(["-smp".to_owned(), board.machine.cpus.value.to_string()]);
     args.extend(["-m".to_owned(), format!("{}M", memory(board) >> 20)]);
     args.extend(qemu.args.iter().cloned());
     args
 }
 
 fn memory(board: &Board) -> u64 {
-    board.machine.ram.iter().map(|bank| bank.size).sum()
+    board.machine.ram.value.iter().map(|bank| bank.value.size).sum()
 }
 
 fn text(path: &Path) -> String {

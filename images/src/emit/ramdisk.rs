@@ -9,6 +9,8 @@ use anyhow::Context;
 use cpio::newc::{Builder, ModeFileType, trailer};
 use flate2::{Compression, GzBuilder};
 
+use super::accounts::{GROUP, PASSWD};
+
 /// Where busybox is in every ramdisk.
 pub const BUSYBOX: &str = "/bin/busybox";
 
@@ -23,6 +25,10 @@ pub const SHIM_CONFIG: &str = "/etc/xen-frontend-shim.toml";
 
 /// Where the backends are in the driver domain: one program.
 pub const BACKEND: &str = "/usr/bin/backend";
+
+/// What the builder puts into the driver domain's ramdisk by itself.
+pub const OWN_FILES: [&str; 9] =
+    ["/init", "/etc/inittab", PASSWD, GROUP, BUSYBOX, SHELL, SHIM, SHIM_CONFIG, BACKEND];
 
 /// A ramdisk that is being put together.
 #[derive(Debug, Default)]

@@ -97,5 +97,5 @@ fn escape(text: &str) -> String {
 
 /// The hardware's path in the driver domain's device tree, by which its backend finds it.
 fn path(hardware: &Hardware) -> String {
-    format!("/passthrough/{}", hardware.node)
+    format!("/passthrough/{}", hardware.node.value)
 }

@@ -5,11 +5,14 @@
 use std::collections::HashMap;
 
 use toml_span::Spanned;
+use xen_frontend_shim::vhost_user::DeviceKind;
 
 use super::hardware::owned;
+use super::words;
 use crate::board::{Board, Kind};
 use crate::diagnostics::Diagnostic;
-use crate::manifest::{I2c, Line, Manifest, Target};
+use crate::manifest::{Gpio, I2c, Line, Manifest, Target};
+use crate::plan::GPIO;
 
 /// The 7-bit addresses that are not reserved (I2C-bus specification, UM10204, table 4).
 const ADDRESSES: std::ops::RangeInclusive<i64> = 0x08..=0x77;
@@ -21,7 +24,7 @@ const BUSY_POLL: std::ops::RangeInclusive<i64> = 0..=1000;
 const DEBOUNCE: std::ops::RangeInclusive<i64> = 1..=1_000_000;
 
 /// What the builder writes itself into the node of a target.
-const OWN_PROPERTIES: [&str; 2] = ["compatible", "reg"];
+const OWN_PROPERTIES: [&str; 5] = ["compatible", "reg", "phandle", "linux,phandle", "name"];
 
 pub(super) fn check(manifest: &Manifest, board: &Board, found: &mut Vec<Diagnostic>) {
     let mut addresses = HashMap::new();
@@ -58,6 +61,7 @@ pub(super) fn check(manifest: &Manifest, board: &Board, found: &mut Vec<Diagnost
                     .help("list its lines: `lines = [{ chip = \"…\", line = 0, name = \"…\" }]`"),
                 );
             }
+            number_of_lines(device, found);
             for line in &device.lines {
                 line_itself(line, manifest, board, found);
                 line_owner(guest_name, line, &mut lines, found);
@@ -96,32 +100,22 @@ fn target_itself(target: &Target, found: &mut Vec<Diagnostic>) {
         };
         found.push(Diagnostic::new(address.span, title, "out of the 7-bit range, or reserved").help(help));
     }
-    for (name, _) in &target.properties {
-        if OWN_PROPERTIES.contains(&name.value.as_str()) {
-            let title = format!("the property `{}` cannot be given", name.value);
-            found.push(
-                Diagnostic::new(name.span, title, "the builder writes it")
-                    .help("use the target's `compatible` and `address`"),
-            );
-        } else if !is_property_name(&name.value) {
-            let title = format!("`{}` cannot name a property", name.value);
-            found.push(
-                Diagnostic::new(name.span, title, "not a name that a device tree can have")
-                    .help("use letters, digits and `,._+?#-`, from 1 to 31 in all"),
-            );
-        } else if target.compatible.is_none() {
-            found.push(
-                Diagnostic::new(name.span, "properties of a target without a driver", "nobody would read it")
-                    .help("add `compatible = \"…\"` to the target, or leave its properties out"),
-            );
-        }
+    words::properties(
+        &target.properties,
+        &OWN_PROPERTIES,
+        "use the target's `compatible` and `address`",
+        found,
+    );
+    if let (None, Some((name, _))) = (&target.compatible, target.properties.first()) {
+        found.push(
+            Diagnostic::new(
+                name.span,
+                "properties of a target without a driver",
+                "no driver would read them",
+            )
+            .help("add `compatible = \"…\"` to the target, or leave its properties out"),
+        );
     }
-}
-
-/// Devicetree Specification 0.4, 2.2.4.1.
-fn is_property_name(name: &str) -> bool {
-    let plain = |char: char| char.is_ascii_alphanumeric() || ",._+?#-".contains(char);
-    (1..=31).contains(&name.len()) && name.chars().all(plain)
 }
 
 /// Who has been given a thing, and whether they agreed to share it.
@@ -159,9 +153,20 @@ fn target_owner<'a>(
     }
 }
 
+/// A driver that waits for interrupts of all lines has a buffer of two descriptors for each in the event queue (virtio 1.3,
+/// 5.18.7), and Linux's asks for no more lines than that.
+fn number_of_lines(device: &Gpio, found: &mut Vec<Diagnostic>) {
+    let most = usize::from(DeviceKind::of(GPIO).queue_size_max / 2);
+    if device.lines.len() > most {
+        let title = format!("a GPIO controller with {} lines", device.lines.len());
+        let label = format!("its queue has room for the interrupts of {most} lines");
+        found.push(Diagnostic::new(device.span, title, label).help("make two controllers of it"));
+    }
+}
+
 fn line_itself(line: &Line, manifest: &Manifest, board: &Board, found: &mut Vec<Diagnostic>) {
     let Some(hardware) = owned(&line.chip, Kind::Gpio, manifest, board, found) else { return };
-    let count = hardware.lines.unwrap_or(u32::MAX);
+    let count = hardware.lines.as_ref().map_or(u32::MAX, |lines| lines.value);
     if !(0..i64::from(count)).contains(&line.line.value) {
         let title = format!("`{}` has no line {}", line.chip.value, line.line.value);
         let help = format!("write a line from 0 to {}", count.saturating_sub(1));

@@ -2,10 +2,14 @@
 
 //! Memory and CPUs of the domains.
 
+use std::collections::BTreeSet;
+
 use toml_span::Spanned;
 
+use super::words::is_plain_text;
 use crate::board::Board;
 use crate::diagnostics::Diagnostic;
+use crate::emit::host_dt::{driver_bootargs, guest_bootargs};
 use crate::manifest::{Domain, Manifest, Memory};
 
 /// Less than this and a kernel with its ramdisk does not start.
@@ -18,19 +22,23 @@ const MOST_VCPUS: u32 = 8;
 const XEN: Memory = Memory { bytes: 128 << 20 };
 
 pub(super) fn check(manifest: &Manifest, board: &Board, found: &mut Vec<Diagnostic>) {
-    each(&manifest.driver_domain.domain, found);
+    let driver_domain = &manifest.driver_domain.domain;
+    each(driver_domain, found);
+    bootargs(driver_domain, &driver_bootargs(driver_domain), found);
+    modules(manifest, found);
     let memory = &manifest.driver_domain.domain.memory;
-    let most = Memory { bytes: board.machine.static_memory.size };
+    let most = Memory { bytes: board.machine.static_memory.value.size };
     if memory.value > most {
         found.push(too_much(memory, format!("the board sets {most} aside for the driver domain"), most));
     }
 
     // The modules stay in memory until each domain has its copy of them.
-    let total: u64 = board.machine.ram.iter().map(|bank| bank.size).sum();
-    let spoken_for = [XEN.bytes, board.machine.modules.size, memory.value.bytes];
+    let total: u64 = board.machine.ram.value.iter().map(|bank| bank.value.size).sum();
+    let spoken_for = [XEN.bytes, board.machine.modules.value.size, memory.value.bytes];
     let mut free = Memory { bytes: spoken_for.iter().fold(total, |free, used| free.saturating_sub(*used)) };
     for guest in &manifest.guests {
         each(&guest.domain, found);
+        bootargs(&guest.domain, &guest_bootargs(&guest.domain), found);
         let memory = &guest.domain.memory;
         if memory.value > free {
             let label = format!("{free} are left when Xen and the domains before it have theirs");
@@ -38,6 +46,49 @@ pub(super) fn check(manifest: &Manifest, board: &Board, found: &mut Vec<Diagnost
         } else {
             free.bytes -= memory.value.bytes;
         }
+    }
+}
+
+/// Xen takes no more modules from the boot loader (`MAX_MODULES`), and ignores the rest: a domain without its kernel.
+const MODULES: usize = 32;
+
+/// Xen cuts the command line of a domain's kernel off here (`BOOTMOD_MAX_CMDLINE`).
+const BOOTARGS: usize = 1023;
+
+/// The modules that Xen gets: itself, the host's device tree and the policy; of each domain a device tree, and kernels and
+/// ramdisks, of which two domains may share one.
+fn modules(manifest: &Manifest, found: &mut Vec<Diagnostic>) {
+    let driver_domain = &manifest.driver_domain.domain;
+    let mut kernels = BTreeSet::from([driver_domain.kernel.value.as_str()]);
+    let mut ramdisks = BTreeSet::new();
+    // Three for Xen, and the driver domain's device tree and ramdisk.
+    let mut others = 5;
+    for guest in &manifest.guests {
+        kernels.insert(&guest.domain.kernel.value);
+        ramdisks.extend(guest.ramdisk.as_ref().map(|ramdisk| ramdisk.value.as_str()));
+        others += 1;
+        if others + kernels.len() + ramdisks.len() > MODULES {
+            let title = format!("the kernels, ramdisks and device trees are more than {MODULES}");
+            let label = "with this guest, of which Xen would have no kernel or no device tree";
+            let help = "let guests share kernels and ramdisks, or have fewer guests";
+            return found.push(Diagnostic::new(guest.name.span, title, label).help(help));
+        }
+    }
+}
+
+fn bootargs(domain: &Domain, line: &str, found: &mut Vec<Diagnostic>) {
+    let Some(written) = &domain.bootargs else { return };
+    if !is_plain_text(&written.value) {
+        let title = "a kernel's command line is one line of ASCII";
+        found.push(
+            Diagnostic::new(written.span, title, "other characters")
+                .help("use the characters from space to `~`"),
+        );
+    }
+    if line.len() > BOOTARGS {
+        let title = format!("the kernel's command line would have {} characters", line.len());
+        let label = format!("Xen cuts it off after {BOOTARGS}");
+        found.push(Diagnostic::new(written.span, title, label).help("leave something out"));
     }
 }
 

@@ -2,29 +2,50 @@
 
 //! The files that a manifest names.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use toml_span::Spanned;
 
+use super::words::is_plain_text;
 use crate::diagnostics::{Diagnostic, listed};
-use crate::emit::ramdisk::{BACKEND, BUSYBOX, SHELL, SHIM};
-use crate::manifest::Manifest;
+use crate::emit::ramdisk::{BACKEND, BUSYBOX, OWN_FILES, SHELL, SHIM};
+use crate::kernel::{self, KernelError};
+use crate::manifest::{Domain, Manifest, Memory};
+
+/// Directories of the driver domain over which something is mounted: a file there would not be seen.
+const MOUNTED: [&str; 5] = ["/dev", "/proc", "/run", "/sys", "/tmp"];
 
 /// Checks where extra files go in the driver domain.
 pub(super) fn destinations(manifest: &Manifest, found: &mut Vec<Diagnostic>) {
+    let mut seen: BTreeMap<&str, &Spanned<String>> = BTreeMap::new();
     for file in &manifest.driver_domain.files {
-        let path = file.destination.value.as_str();
-        let plain = path
-            .strip_prefix('/')
-            .is_some_and(|rest| rest.split('/').all(|part| !part.is_empty() && part != "." && part != ".."));
-        if !plain {
-            let title = format!("`{path}` is no place for a file");
-            found.push(
-                Diagnostic::new(file.destination.span, title, "not a plain absolute path")
-                    .help("write a path such as \"/usr/bin/agent\""),
-            );
+        let (path, span) = (file.destination.value.as_str(), file.destination.span);
+        let mut refuse = |title: String, label: &str, help: &str| {
+            found.push(Diagnostic::new(span, title, label).help(help));
+        };
+        let parts = path.strip_prefix('/').map(|rest| rest.split('/'));
+        let plain = parts.is_some_and(|mut parts| parts.all(|part| !["", ".", ".."].contains(&part)));
+        if !plain || !is_plain_text(path) {
+            let title = format!("{path:?} is no place for a file");
+            refuse(title, "not a plain absolute path", "write a path such as \"/usr/bin/agent\"");
+        } else if MOUNTED.iter().any(|mounted| is_below(path, mounted)) {
+            let title = format!("a file at `{path}` would not be seen");
+            refuse(title, "something is mounted over it", "choose a place in another directory");
+        } else if OWN_FILES.iter().any(|own| is_below(path, own) || is_below(own, path)) {
+            let title = format!("`{path}` is taken");
+            refuse(title, "the builder puts a file of its own there", "choose another place");
+        } else if seen.keys().any(|other| is_below(path, other) || is_below(other, path)) {
+            let title = format!("`{path}` cannot be beside the other files");
+            refuse(title, "another file is there, above it or below it", "choose another place");
         }
+        seen.insert(path, &file.destination);
     }
+}
+
+/// Whether `path` is `directory` or below it.
+fn is_below(path: &str, directory: &str) -> bool {
+    path.strip_prefix(directory).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Checks that the program on the driver domain's console is one that it has, and that init can start it as written.
@@ -50,21 +71,83 @@ pub(super) fn console(manifest: &Manifest, found: &mut Vec<Diagnostic>) {
     }
 }
 
-/// All files of `manifest` that are not in `directory`.
-pub(super) fn missing(manifest: &Manifest, directory: &Path) -> Vec<Diagnostic> {
+/// What is wrong with the files that `manifest` names, in `directory`: they are not there, or Xen does not start a domain
+/// from them.
+pub(super) fn contents(manifest: &Manifest, directory: &Path) -> Vec<Diagnostic> {
     let driver_domain = &manifest.driver_domain;
-    let own = driver_domain.files.iter().map(|file| &file.source);
-    let kernels = std::iter::once(&driver_domain.domain.kernel)
-        .chain(manifest.guests.iter().map(|guest| &guest.domain.kernel));
-    let ramdisks = manifest.guests.iter().filter_map(|guest| guest.ramdisk.as_ref());
-    let given = |file: &&Spanned<String>| !file.span.is_empty();
-    own.chain(kernels.filter(given))
-        .chain(ramdisks)
-        .filter(|file| !directory.join(&file.value).is_file())
-        .map(|file| {
-            let title = format!("there is no file `{}` in {}", file.value, directory.display());
-            Diagnostic::new(file.span, title, "no such file")
-                .help("paths are relative to the directory given with `--files`")
-        })
-        .collect()
+    let mut found: Vec<_> =
+        driver_domain.files.iter().filter_map(|file| missing(&file.source, directory)).collect();
+    let mut kernels = BTreeMap::new();
+    let guests = manifest.guests.iter().map(|guest| &guest.domain);
+    for domain in std::iter::once(&driver_domain.domain).chain(guests) {
+        let size = || kernel(domain, directory, &mut found);
+        kernels.entry(domain.kernel.value.as_str()).or_insert_with(size);
+    }
+    for guest in &manifest.guests {
+        let ramdisk = guest.ramdisk.as_ref().map(|ramdisk| self::ramdisk(ramdisk, directory, &mut found));
+        let kernel = kernels.get(guest.domain.kernel.value.as_str());
+        if let (Some(Some(kernel)), None | Some(Some(_))) = (kernel, ramdisk) {
+            found.extend(room(&guest.domain, *kernel, ramdisk.flatten().unwrap_or(0)));
+        }
+    }
+    found
+}
+
+fn missing(file: &Spanned<String>, directory: &Path) -> Option<Diagnostic> {
+    if directory.join(&file.value).is_file() {
+        return None;
+    }
+    let title = format!("there is no file `{}` in {}", file.value, directory.display());
+    let diagnostic = Diagnostic::new(file.span, title, "no such file");
+    Some(diagnostic.help("paths are relative to the directory given with `--files`"))
+}
+
+/// How much memory a domain's kernel takes.
+fn kernel(domain: &Domain, directory: &Path, found: &mut Vec<Diagnostic>) -> Option<u64> {
+    let file = &domain.kernel;
+    // Without `kernel` it is the one that every image needs: it is named when the image is built, if it is missing.
+    let is_written = !file.span.is_empty();
+    if let Some(missing) = missing(file, directory) {
+        found.extend(is_written.then_some(missing));
+        return None;
+    }
+    let refuse = |error: KernelError| {
+        let title = format!("Xen does not start a domain from `{}`", file.value);
+        let (span, label) = if is_written {
+            (file.span, "this kernel")
+        } else {
+            (domain.memory.span, "the kernel of this domain")
+        };
+        found.push(Diagnostic::new(span, title, label).help(format!("it is {error}")));
+    };
+    kernel::size(&directory.join(&file.value)).map_err(refuse).ok()
+}
+
+/// How large a ramdisk is.
+fn ramdisk(file: &Spanned<String>, directory: &Path, found: &mut Vec<Diagnostic>) -> Option<u64> {
+    if let Some(missing) = missing(file, directory) {
+        found.push(missing);
+        return None;
+    }
+    let size = std::fs::metadata(directory.join(&file.value)).map_or(0, |metadata| metadata.len());
+    if size == 0 {
+        let title = format!("the ramdisk `{}` is empty", file.value);
+        found.push(Diagnostic::new(file.span, title, "no kernel unpacks this").help("leave `ramdisk` out"));
+        return None;
+    }
+    Some(size)
+}
+
+/// Whether a domain has room for its kernel and its ramdisk, of these sizes.
+pub(super) fn room(domain: &Domain, kernel: u64, ramdisk: u64) -> Option<Diagnostic> {
+    // The device tree has at most one unit: Xen makes none that is larger.
+    let least = Memory { bytes: kernel::footprint(kernel, ramdisk, 1) };
+    let memory = &domain.memory;
+    if least < memory.value {
+        return None;
+    }
+    let title = format!("{} of memory are too little for kernel and ramdisk", memory.value);
+    let label = format!("these and the device tree take {least}");
+    let diagnostic = Diagnostic::new(memory.span, title, label);
+    Some(diagnostic.help("give it more: the kernel also needs room to unpack the ramdisk, and to run"))
 }

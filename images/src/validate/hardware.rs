@@ -15,7 +15,7 @@ pub(super) fn check(manifest: &Manifest, board: &Board, found: &mut Vec<Diagnost
             found.push(unknown(name, board, board.hardware.iter()));
             continue;
         };
-        if let Some((first, _)) = owned.iter().find(|(_, other)| other.name == hardware.name) {
+        if let Some((first, _)) = owned.iter().find(|(_, other)| other.name.value == hardware.name.value) {
             found.push(
                 Diagnostic::new(name.span, format!("`{}` is listed twice", name.value), "again")
                     .related(first.span, "the first time")
@@ -57,7 +57,7 @@ pub(super) fn owned<'a>(
         Kind::Gpio => "a GPIO controller",
     };
     if hardware.kind != kind {
-        let names = listed(of_kind.map(|hardware| &hardware.name));
+        let names = listed(of_kind.map(|hardware| &hardware.name.value));
         let title = format!("`{}` is not {what}", name.value);
         found.push(
             Diagnostic::new(name.span, title, "hardware of another kind")
@@ -81,8 +81,8 @@ fn unknown<'a>(
     board: &'a Board,
     candidates: impl Iterator<Item = &'a Hardware>,
 ) -> Diagnostic {
-    let names: Vec<_> = candidates.map(|hardware| &hardware.name).collect();
-    let all = listed(board.hardware.iter().map(|hardware| &hardware.name));
+    let names: Vec<_> = candidates.map(|hardware| &hardware.name.value).collect();
+    let all = listed(board.hardware.iter().map(|hardware| &hardware.name.value));
     let help = match nearest(&name.value, names.iter().copied()) {
         Some(near) => format!("write `{near}`; the board has {all}"),
         None => format!("the board has {all}"),

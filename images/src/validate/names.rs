@@ -7,11 +7,16 @@ use std::collections::HashMap;
 
 use toml_span::{Span, Spanned};
 
-use crate::diagnostics::{Diagnostic, listed};
-use crate::manifest::Manifest;
+use xen_frontend_shim::state::LOCK;
 
-/// Names that output files, types of the policy or users of the driver domain have already.
-const RESERVED: [&str; 8] = ["driver", "driver-domain", "host", "idle", "root", "shim", "unlabeled", "xen"];
+use crate::diagnostics::Diagnostic;
+use crate::emit::policy;
+use crate::manifest::Manifest;
+use crate::plan::policy_type;
+
+/// Names that something else has: `driver-domain.dtb` and `host.dtb` among the output files, a user of the driver domain, a
+/// file of the shim's state directory. The policy's types are asked for their names.
+const TAKEN: [&str; 4] = ["driver-domain", "host", "root", LOCK];
 
 /// The longest name: a file name, a log line's prefix and a policy's type stay legible.
 const LONGEST: usize = 31;
@@ -51,11 +56,11 @@ fn guest_name(name: &Spanned<String>, found: &mut Vec<Diagnostic>) {
         found.push(Diagnostic::new(name.span, title, "not a plain name").help(format!(
             "start with a letter, then use lower-case letters, digits and hyphens, at most {LONGEST} in all"
         )));
-    } else if RESERVED.contains(&text) {
+    } else if TAKEN.contains(&text) || policy::is_taken(&policy_type(text)) {
         let title = format!("the name `{text}` is taken");
         found.push(
-            Diagnostic::new(name.span, title, "used by the appliance itself")
-                .help(format!("choose another than {}", listed(RESERVED))),
+            Diagnostic::new(name.span, title, "a file, a user or a type of the policy has it")
+                .help("choose another name, such as one with a number at its end"),
         );
     }
 }

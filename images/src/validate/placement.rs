@@ -46,8 +46,7 @@ fn windows(devices: &[(&Placement, Span)], found: &mut Vec<Diagnostic>) {
                 WINDOWS.end() - WINDOW_SIZE
             )));
         }
-        let size = i64::try_from(WINDOW_SIZE).unwrap_or(i64::MAX);
-        if let Some((_, first)) = taken.iter().find(|(other, _)| (base.value - other).abs() < size) {
+        if let Some((_, first)) = taken.iter().find(|(other, _)| base.value.abs_diff(*other) < WINDOW_SIZE) {
             found.push(
                 Diagnostic::new(base.span, "two register windows overlap", "this one")
                     .related(*first, "and this one")

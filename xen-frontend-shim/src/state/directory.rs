@@ -19,6 +19,8 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::process::{Pid, Signal, getpgrp, kill_process_group};
 
+/// The file with the lock, in the directory where each guest has one by its name.
+pub const LOCK: &str = "lock";
 /// How long what a former supervisor has started may take to end by itself.
 const END_LIMIT: Duration = Duration::from_secs(2);
 /// How long it may take to end when it is killed: the kernel unmaps and closes.
@@ -40,7 +42,7 @@ impl StateDirectory {
     /// Opens the directory at `path`, made if it is not there, as soon as nobody else uses it.
     pub fn open(path: &Path) -> io::Result<Self> {
         make(path)?;
-        let mut lock = open(&path.join("lock"))?;
+        let mut lock = open(&path.join(LOCK))?;
         take(&mut lock)?;
         lock.set_len(0)?;
         lock.rewind()?;

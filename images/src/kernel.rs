@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Kernels as Xen takes them, and whether a domain's memory holds what Xen puts into it.
+//!
+//! Xen 4.20 starts a 64-bit domain from an arm64 `Image`, plain or compressed by gzip (`xen/arch/arm/kernel.c`). Anything
+//! else, or a domain whose memory is too small, makes it panic, and no domain starts.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use flate2::read::GzDecoder;
+
+/// Bytes of the header (Linux, `Documentation/arch/arm64/booting.rst`).
+const HEADER: usize = 64;
+/// Where the header has how far from the start of memory the image is to be.
+const TEXT_OFFSET: usize = 8;
+/// Where it has the size of the whole image, from text to bss.
+const IMAGE_SIZE: usize = 16;
+/// Where it has `MAGIC`.
+const MAGIC_OFFSET: usize = 0x38;
+const MAGIC: &[u8] = b"ARM\x64";
+/// An EFI program that unpacks a kernel, in place of the header (Linux, `drivers/firmware/efi/libstub/zboot-header.S`).
+const ZBOOT: &[u8] = b"zimg";
+const ZBOOT_OFFSET: usize = 4;
+/// U-Boot's legacy image.
+const UIMAGE: &[u8] = &[0x27, 0x05, 0x19, 0x56];
+const GZIP: &[u8] = &[0x1f, 0x8b];
+
+/// Xen puts kernel, ramdisk and device tree at multiples of this.
+const UNIT: u64 = 2 << 20;
+
+/// Why a file is no kernel that Xen takes.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// It cannot be read.
+    #[error("{0}")]
+    Read(#[from] io::Error),
+    /// `CONFIG_EFI_ZBOOT`.
+    #[error("an EFI program that unpacks a kernel: give the kernel's `arch/arm64/boot/Image`")]
+    Zboot,
+    /// `mkimage`.
+    #[error("an image for U-Boot: give the kernel's `arch/arm64/boot/Image`")]
+    UImage,
+    /// Neither plain nor compressed.
+    #[error("no arm64 kernel image: give the kernel's `arch/arm64/boot/Image`, plain or compressed by gzip")]
+    NoImage,
+}
+
+/// How much of a domain's memory is behind the kernel in the file at `path`, from the start.
+///
+/// # Errors
+///
+/// Xen would not start it.
+pub fn size(path: &Path) -> Result<u64, KernelError> {
+    let mut head = Vec::new();
+    File::open(path)?.take(HEADER as u64).read_to_end(&mut head)?;
+    if !head.starts_with(GZIP) {
+        return image_size(&head, std::fs::metadata(path)?.len());
+    }
+    let mut unpacked = GzDecoder::new(File::open(path)?);
+    let mut head = Vec::new();
+    unpacked.by_ref().take(HEADER as u64).read_to_end(&mut head).map_err(|_| KernelError::NoImage)?;
+    let rest = io::copy(&mut unpacked, &mut io::sink()).map_err(|_| KernelError::NoImage)?;
+    image_size(&head, rest.saturating_add(HEADER as u64))
+}
+
+/// The size by the header, or that of the file if that is larger: what is behind the file is zeroed by the kernel itself.
+fn image_size(head: &[u8], file: u64) -> Result<u64, KernelError> {
+    let has = |offset: usize, magic: &[u8]| head.get(offset..).is_some_and(|rest| rest.starts_with(magic));
+    if has(ZBOOT_OFFSET, ZBOOT) {
+        return Err(KernelError::Zboot);
+    }
+    if has(0, UIMAGE) {
+        return Err(KernelError::UImage);
+    }
+    let number = |offset: usize| head.get(offset..)?.first_chunk().copied().map(u64::from_le_bytes);
+    match (number(TEXT_OFFSET), number(IMAGE_SIZE)) {
+        (Some(offset), Some(size)) if has(MAGIC_OFFSET, MAGIC) => Ok(size.max(file).saturating_add(offset)),
+        _ => Err(KernelError::NoImage),
+    }
+}
+
+/// How many bytes a domain must have at least for what Xen puts into its memory: more than these.
+///
+/// Xen finds no place for device tree and ramdisk otherwise (`place_modules()`). What the kernel needs to unpack the
+/// ramdisk and to run comes on top of it, and is not known here.
+pub fn footprint(kernel: u64, ramdisk: u64, device_tree: u64) -> u64 {
+    [kernel, ramdisk, device_tree]
+        .into_iter()
+        .map(|part| part.checked_next_multiple_of(UNIT).unwrap_or(u64::MAX))
+        .fold(0, u64::saturating_add)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    use super::*;
+
+    fn header(image_size: u64) -> Vec<u8> {
+        let mut head = vec![0; HEADER];
+        head[IMAGE_SIZE..IMAGE_SIZE + 8].copy_from_slice(&image_size.to_le_bytes());
+        head[MAGIC_OFFSET..].copy_from_slice(&[MAGIC, &[0; 4]].concat());
+        head
+    }
+
+    fn size_of(content: &[u8]) -> Result<u64, KernelError> {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(content).unwrap();
+        size(file.path())
+    }
+
+    #[test]
+    fn an_image_is_as_large_as_it_says_or_as_it_is() {
+        assert_eq!(size_of(&header(0x20_0000)).unwrap(), 0x20_0000);
+        let mut long = header(0);
+        long.resize(100_000, 1);
+        assert_eq!(size_of(&long).unwrap(), 100_000);
+        let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+        packed.write_all(&long).unwrap();
+        assert_eq!(size_of(&packed.finish().unwrap()).unwrap(), 100_000);
+    }
+
+    #[test]
+    fn what_xen_does_not_start_is_named() {
+        let mut zboot = header(0x20_0000);
+        zboot[..8].copy_from_slice(b"MZ\0\0zimg");
+        assert!(matches!(size_of(&zboot), Err(KernelError::Zboot)));
+        assert!(matches!(size_of(&[UIMAGE, &[0; 60]].concat()), Err(KernelError::UImage)));
+        for other in [&b""[..], b"\x7fELF", &[0; 64], &[GZIP, b"not gzip"].concat()] {
+            assert!(matches!(size_of(other), Err(KernelError::NoImage)), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn each_part_takes_whole_units() {
+        assert_eq!(footprint(1, 1, 1), 3 * UNIT);
+        assert_eq!(footprint(UNIT, 0, UNIT + 1), 3 * UNIT);
+        assert_eq!(footprint(u64::MAX, 1, 1), u64::MAX);
+    }
+}
