@@ -3,9 +3,14 @@
 //! What the manifest's and the boards' readers need beyond `toml-span`: sizes, device tree properties, choices, and
 //! tables whose keys are the author's own.
 
+mod property;
+
 use toml_span::de_helpers::expected;
 use toml_span::value::{Value, ValueInner};
 use toml_span::{DeserError, Deserialize, Error, ErrorKind, Span, Spanned};
+
+pub(crate) use self::property::Compatible;
+pub use self::property::Property;
 
 /// The bytes of one MiB.
 pub(crate) const MIB: u64 = 1 << 20;
@@ -47,38 +52,6 @@ impl Memory {
 impl std::fmt::Display for Memory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} MiB", self.mib())
-    }
-}
-
-/// The value of a device tree property as it is written in TOML.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Property {
-    /// `true`: the property is there and has no value.
-    Flag,
-    /// Integers: cells of 32 bits.
-    Cells(Vec<u32>),
-    /// Strings.
-    Strings(Vec<String>),
-}
-
-impl<'de> Deserialize<'de> for Property {
-    fn deserialize(value: &mut Value<'de>) -> Result<Self, DeserError> {
-        let span = value.span;
-        match value.take() {
-            ValueInner::Boolean(true) => Ok(Self::Flag),
-            ValueInner::Integer(number) => Ok(Self::Cells(vec![u32::deserialize(&mut Value::with_span(
-                ValueInner::Integer(number),
-                span,
-            ))?])),
-            ValueInner::String(text) => Ok(Self::Strings(vec![text.into()])),
-            ValueInner::Array(items) if items.first().is_some_and(|first| first.as_str().is_some()) => {
-                Vec::deserialize(&mut Value::with_span(ValueInner::Array(items), span)).map(Self::Strings)
-            }
-            ValueInner::Array(items) => {
-                Vec::deserialize(&mut Value::with_span(ValueInner::Array(items), span)).map(Self::Cells)
-            }
-            other => Err(expected("true, an integer, a string, or an array of these", other, span).into()),
-        }
     }
 }
 

@@ -6,7 +6,7 @@ use toml_span::value::Value;
 use toml_span::{DeserError, Deserialize, Spanned, de_helpers::TableHelper};
 
 use super::{Board, Clock, Hardware, Interrupt, Kind, Machine, Qemu, QemuDevice, Region};
-use crate::spanned::{Named, Property, choice, custom, finish};
+use crate::spanned::{Compatible, Named, Property, choice, custom, finish};
 
 impl<'de> Deserialize<'de> for Board {
     fn deserialize(value: &mut Value<'de>) -> Result<Self, DeserError> {
@@ -72,7 +72,7 @@ impl<'de> Deserialize<'de> for Hardware {
         let lines = table.optional("lines");
         let host_node = table.required("host-node");
         let node = table.required("node");
-        let compatible = table.required("compatible");
+        let compatible = table.required("compatible").map(|Compatible(names)| names);
         let reg = table.required("reg");
         let interrupts = table.optional("interrupts").unwrap_or_default();
         let clocks = table.optional("clocks").unwrap_or_default();

@@ -36,6 +36,7 @@ pub(crate) trait Build: Sized {
         match value {
             Property::Flag => self.set(name, FLAG),
             Property::Cells(cells) => self.set(name, cells.as_slice()),
+            Property::Bytes(bytes) => self.set(name, bytes.as_slice()),
             Property::Strings(strings) => self.set_strings(name, strings),
         }
     }

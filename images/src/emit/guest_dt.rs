@@ -55,8 +55,8 @@ fn function(function: &Function<'_>) -> Result<DeviceTreeNode, ModelError> {
         Function::I2c { targets, .. } => {
             let mut node = DeviceTreeNode::new("i2c")?.set("compatible", compatible)?.cells(1, 0)?;
             for target in *targets {
-                if let Some(driver) = &target.compatible {
-                    node.add_child(i2c_target(target, &driver.value)?);
+                if let Some(drivers) = &target.compatible {
+                    node.add_child(i2c_target(target, drivers)?);
                 }
             }
             Ok(node)
@@ -70,11 +70,12 @@ fn function(function: &Function<'_>) -> Result<DeviceTreeNode, ModelError> {
     }
 }
 
-fn i2c_target(target: &Target, driver: &str) -> Result<DeviceTreeNode, ModelError> {
+fn i2c_target(target: &Target, drivers: &[String]) -> Result<DeviceTreeNode, ModelError> {
     // Validated: the address has seven bits.
     let address = u32::try_from(target.address.value).unwrap_or(u32::MAX);
-    let mut node =
-        DeviceTreeNode::new(format!("target@{address:x}"))?.set("compatible", driver)?.set("reg", address)?;
+    let mut node = DeviceTreeNode::new(format!("target@{address:x}"))?
+        .set_strings("compatible", drivers)?
+        .set("reg", address)?;
     for (name, value) in &target.properties {
         node = node.set_written(&name.value, value)?;
     }

@@ -10,7 +10,7 @@ use super::{
     Bias, Domain, Drive, DriverDomain, ExtraFile, Gpio, Guest, I2c, Line, Manifest, Placement, Property,
     Safe, Target,
 };
-use crate::spanned::{Named, choice, custom, finish};
+use crate::spanned::{Compatible, Named, choice, custom, finish};
 
 impl<'de> Deserialize<'de> for Manifest {
     fn deserialize(value: &mut Value<'de>) -> Result<Self, DeserError> {
@@ -80,7 +80,7 @@ impl<'de> Deserialize<'de> for Target {
     fn deserialize(value: &mut Value<'de>) -> Result<Self, DeserError> {
         let mut table = TableHelper::new(value)?;
         let address = table.required("address");
-        let compatible = table.optional("compatible");
+        let compatible = table.optional("compatible").map(|Compatible(names)| names);
         let properties: Named<Property> = table.optional("properties").unwrap_or_default();
         let shared = table.optional("shared").unwrap_or_default();
         finish!(table, Self { address: address?, compatible, properties: properties.0, shared })
