@@ -58,8 +58,8 @@ pub enum Forbidden {
     Sysctl(u16),
     /// An operation of the platform by its number. It is about no domain.
     Platform(u16),
-    /// An operation of the security server by its number, about the domain if about any.
-    Flask(u16),
+    /// An operation of the security server by its number, and its first parameter.
+    Flask(u16, u16),
     /// An event channel in the domain, for another one.
     AllocUnbound(DomId),
     /// An event channel of the domain: what it is bound to.
@@ -117,8 +117,8 @@ impl Privcmd {
                 let [low, high] = abi::PLATFORM_VERSION;
                 self.structure(abi::HYPERVISOR_PLATFORM_OP, &[(0, cmd), (4, low), (6, high)])
             }
-            Forbidden::Flask(cmd) => {
-                self.structure(abi::HYPERVISOR_XSM_OP, &[(0, cmd), (4, abi::FLASK_VERSION), (8, domain)])
+            Forbidden::Flask(cmd, parameter) => {
+                self.structure(abi::HYPERVISOR_XSM_OP, &[(0, cmd), (4, abi::FLASK_VERSION), (8, parameter)])
             }
             Forbidden::AllocUnbound(remote) => {
                 self.event_channel_op(abi::EVTCHNOP_ALLOC_UNBOUND, &[(0, domain), (2, remote.get())])

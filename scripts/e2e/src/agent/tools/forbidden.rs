@@ -170,7 +170,8 @@ fn about_none() -> impl Iterator<Item = Forbidden> {
     SYSCTLS
         .map(Forbidden::Sysctl)
         .chain(PLATFORM.map(Forbidden::Platform))
-        .chain(FLASK.map(Forbidden::Flask))
+        .chain(FLASK.map(|number| Forbidden::Flask(number, 0)))
+        .chain(FLASK.map(|number| Forbidden::Flask(number, 1)))
         .chain(LABELS.map(|label| Forbidden::Domctl(CREATE_DOMAIN, label)))
         .chain([Forbidden::ConsoleWrite])
 }
