@@ -11,12 +11,15 @@
 //! - to unpause: a guest that is held would run.
 //!
 //! Who tries one of these in vain says so by itself.
+//!
+//! One thing more is asked: that Xen refuses the guest's grant table, as a Xen without our patches would not.
 
 use rustix::io::Errno;
 use vmm_sys_util::eventfd::EventFd;
 use xen_bindings::grant_copy::CrossesPage;
 use xen_bindings::{
     CopyBatch, DomId, Gntdev, GrantRef, GrantStatus, IoreqServer, IoreqServerId, Irq, IrqFd, Privcmd,
+    Resource,
 };
 
 use super::Finding;
@@ -30,6 +33,9 @@ const NO_SERVER: u16 = u16::MAX;
 
 /// No grant table reaches that far.
 const NO_GRANT: u32 = u32::MAX;
+
+/// No grant table has so many frames.
+const NO_FRAME: u32 = u32::MAX - 1;
 
 /// What is tried, in this order: each step needs the one before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,9 +52,12 @@ enum Step {
     Read,
     /// A copy to a page of the guest's.
     Write,
+    /// The guest's grant table, which Xen has to refuse.
+    GrantTable,
 }
 
-const STEPS: [Step; 6] = [Step::Call, Step::Servers, Step::State, Step::Page, Step::Read, Step::Write];
+const STEPS: [Step; 7] =
+    [Step::Call, Step::Servers, Step::State, Step::Page, Step::Read, Step::Write, Step::GrantTable];
 
 /// The ways to Xen.
 struct Xen {
@@ -110,6 +119,10 @@ fn attempt(xen: &Xen, domid: u16, step: Step) -> Result<(), Errno> {
         Step::Servers => IoreqServer::list(privcmd, guest).map(drop),
         Step::State => privcmd.domain_state(guest).map(drop),
         Step::Page => IoreqServer::adopt(privcmd, guest, IoreqServerId::new(NO_SERVER)).page().map(drop),
+        Step::GrantTable => {
+            let answer = privcmd.map_resource(guest, Resource::GrantTable, NO_FRAME).err();
+            return refused(answer.as_ref().and_then(errno));
+        }
         Step::Read | Step::Write => {
             return xen.gntdev.as_ref().map_or(Ok(()), |gntdev| copy(gntdev, guest, step));
         }
@@ -120,6 +133,15 @@ fn attempt(xen: &Xen, domid: u16, step: Step) -> Result<(), Errno> {
 /// That there is no such server is found when the policy has allowed to look.
 fn beyond_policy(step: Step, error: Errno) -> Result<(), Errno> {
     if (step, error) == (Step::Page, Errno::NOENT) { Ok(()) } else { Err(error) }
+}
+
+/// A Xen that does not refuse by its policy goes on and finds that there is no such frame.
+fn refused(answer: Option<Errno>) -> Result<(), Errno> {
+    match answer {
+        Some(Errno::ACCESS) => Ok(()),
+        Some(error) => Err(error),
+        None => Err(Errno::INVAL),
+    }
 }
 
 /// Copies a byte from or to what the guest cannot have granted.
@@ -181,6 +203,10 @@ fn advice(step: Step, error: Errno, guest: &Guest) -> String {
         // FLASK looks at a copy from the domain that has the source to the one that has the destination.
         (Step::Read, Errno::ACCESS) => rule("GUEST DRIVER:grant copy"),
         (Step::Write, Errno::ACCESS) => rule("DRIVER GUEST:grant copy"),
+        (Step::GrantTable, _) => format!(
+            "Xen lets this domain map the grant table of {name}, and with it all of its memory: build Xen with our patches \
+             (images/xen/patches), and a policy that does not say `DRIVER GUEST:domain2 resource_map_grant_table`"
+        ),
         (_, Errno::NOSYS | Errno::OPNOTSUPP) => {
             "build Xen with CONFIG_IOREQ_SERVER=y, for which it needs CONFIG_EXPERT=y".to_owned()
         }
@@ -232,6 +258,7 @@ mod tests {
             (Step::Read, Errno::ACCESS, "allow GUEST DRIVER:grant copy;"),
             (Step::Write, Errno::ACCESS, "allow DRIVER GUEST:grant copy;"),
             (Step::Write, Errno::FAULT, "nothing can be copied to it: "),
+            (Step::GrantTable, Errno::INVAL, "build Xen with our patches"),
         ];
         for (step, error, expected) in cases {
             let line = line(step, error);
@@ -244,6 +271,9 @@ mod tests {
         assert_eq!(beyond_policy(Step::Page, Errno::NOENT), Ok(()));
         assert_eq!(beyond_policy(Step::Page, Errno::ACCESS), Err(Errno::ACCESS));
         assert_eq!(beyond_policy(Step::Servers, Errno::NOENT), Err(Errno::NOENT));
+        assert_eq!(refused(Some(Errno::ACCESS)), Ok(()));
+        assert_eq!(refused(Some(Errno::INVAL)), Err(Errno::INVAL));
+        assert_eq!(refused(None), Err(Errno::INVAL));
         assert_eq!(permitted(GrantStatus::BadGrantRef), Ok(()));
         assert_eq!(permitted(GrantStatus::PermissionDenied), Err(Errno::ACCESS));
         assert_eq!(permitted(GrantStatus::BadDomain), Err(Errno::SRCH));

@@ -60,6 +60,10 @@ calls! {
     MapIoreqPage = "map ioreq page",
     /// `mmap` of a descriptor of privcmd and `IOCTL_PRIVCMD_MMAPBATCH_V2`.
     MapForeignPage = "map foreign page",
+    /// `mmap` of a descriptor of privcmd and `IOCTL_PRIVCMD_MMAP_RESOURCE`, of what is no ioreq page of ours.
+    MapResource = "map resource",
+    /// A hypercall that the policy forbids.
+    Forbidden = "forbidden hypercall",
     /// `XEN_DOMCTL_unpausedomain`.
     Unpause = "unpause",
     /// `XEN_DOMCTL_getdomaininfo`.

@@ -10,7 +10,7 @@
 //!                            ├▶ eventfd::IoEventFd            QUEUE_NOTIFY → eventfd, by the kernel
 //!                            ├▶ eventfd::IrqFd                eventfd → guest interrupt, by the kernel
 //!                            ├▶ domain                      let a guest run, notice its end
-//!                            └▶ foreign pages
+//!                            └▶ forbidden                 what Xen shall refuse
 //!  shim, daemons ─▶ gntdev::Gntdev ─┬▶ gntdev::GrantMapping   rings
 //!                                   └▶ grant_copy             buffers
 //! ```
@@ -38,6 +38,7 @@ pub mod domain;
 pub mod error;
 pub mod eventfd;
 pub mod evtchn;
+pub mod forbidden;
 pub mod gntdev;
 pub mod grant_copy;
 pub mod ids;
@@ -50,6 +51,7 @@ pub use domain::{DomainState, Reason, Unpaused};
 pub use error::{Call, Error, Result};
 pub use eventfd::{Doorbell, IoEventFd, IrqFd, eventfd_from};
 pub use evtchn::{Channel, Evtchn, Fired};
+pub use forbidden::{Forbidden, Resource};
 pub use gntdev::{Access, Gntdev, GrantMapping};
 pub use grant_copy::{CopyBatch, GrantStatus};
 pub use ids::{DomId, Gfn, GrantRef, IoreqServerId, Irq, Port, RemotePort};

@@ -9,7 +9,7 @@
 //!   `xen_privcmd.unrestricted=1`. An open before xenstore has answered waits.
 //! - [`Privcmd::restrict`] ties a descriptor, with all its duplicates, to one guest for good. What remains are the calls
 //!   here that name that guest. Those of [`crate::domain`] do not, since a plain hypercall does not say whom it is about.
-//! - Xen's policy has the last word: `hvm:dm` for the device model operations, `resource_map` for the ioreq page,
+//! - Xen's policy has the last word: `hvm:dm` for the device model operations, `resource_map` for the ioreq page only,
 //!   `domain:unpause` and `domain:getdomaininfo`, `mmu:map_*` for foreign pages (which the driver domain does not have).
 //!
 //! The kernel pins the buffers of device model operations. It does not pin those of plain hypercalls: a page that is just
@@ -89,6 +89,10 @@ impl AsFd for Privcmd {
 pub struct ForeignPage(Mapping);
 
 impl ForeignPage {
+    pub(crate) fn new(mapping: Mapping) -> Self {
+        Self(mapping)
+    }
+
     /// The 32 bits at `offset`, if it lies in the page and is aligned.
     #[must_use]
     pub fn load_u32(&self, offset: usize) -> Option<u32> {

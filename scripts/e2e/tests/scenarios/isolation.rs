@@ -4,7 +4,7 @@
 
 use anyhow::{Context, Result, ensure};
 use e2e::host::channel::Channel;
-use e2e::host::machine::{GUEST_A, Machine};
+use e2e::host::machine::{GUEST_A, GUEST_B, Machine};
 use serde_json::json;
 
 use crate::LIMIT;
@@ -93,4 +93,122 @@ fn denied_by_flask(machine: &Machine) -> Result<()> {
         (line.text.contains("avc:  denied") && line.text.contains("map_")).then(|| line.text.clone())
     })?;
     denial.map(drop).context("no denial on Xen's console")
+}
+
+const MAPPED: &str = "mapped";
+const DENIED: &str = "Permission denied (os error 13)";
+const UNKNOWN: &str = "Operation not permitted (os error 1)";
+const NO_SUCH: &str = "No such file or directory (os error 2)";
+const INVALID: &str = "Invalid argument (os error 22)";
+
+/// What Xen keeps for a guest: the page of the guest's own ioreq server is mapped, and nothing else. Whoever maps the grant
+/// table can grant itself all of the guest's memory.
+pub(crate) fn resources(machine: &Machine) -> Result<()> {
+    for guest in [GUEST_A, GUEST_B] {
+        let domain = guest.to_string();
+        let servers = machine.driver_domain.check(&["agent", "ioreq-servers", &domain], LIMIT)?;
+        let server: u16 =
+            servers.trim_matches(['[', ']']).parse().with_context(|| format!("ioreq servers {servers}"))?;
+        let (own, other) = (server.to_string(), (server + 1).to_string());
+        let attempts = [
+            ("ioreq-server", own.as_str(), "1", MAPPED),
+            // No server of Arm has buffered requests, and there is one page of requests.
+            ("ioreq-server", &own, "0", NO_SUCH),
+            ("ioreq-server", &own, "2", INVALID),
+            ("ioreq-server", &other, "1", NO_SUCH),
+            ("grant-table", "0", "0", DENIED),
+            ("grant-table", "0", "1", DENIED),
+            ("grant-table", "0", "63", DENIED),
+            ("grant-status", "0", "0", DENIED),
+            ("vmtrace", "0", "0", DENIED),
+            ("unknown", "0", "0", UNKNOWN),
+        ];
+        for (resource, id, frame, expected) in attempts {
+            let attempt = ["agent", "map-resource", &domain, resource, id, frame];
+            let text = machine.driver_domain.check(&attempt, LIMIT)?;
+            ensure!(text == expected, "{}: {text}, not {expected}", attempt.join(" "));
+        }
+    }
+    Ok(())
+}
+
+/// The event channels of a guest are the guest's: the driver domain takes none but by an ioreq server.
+pub(crate) fn event_channels(machine: &Machine) -> Result<()> {
+    let text = machine.driver_domain.check(&["agent", "take-ports", &GUEST_A.to_string()], LIMIT)?;
+    ensure!(text == format!("taken=0 {DENIED}"), "{text}");
+    Ok(())
+}
+
+/// A server that cannot answer is not enabled. Xen would look for its page at the guest's next access.
+pub(crate) fn no_page(machine: &Machine) -> Result<()> {
+    let text = machine.driver_domain.check(&["agent", "enable-without-page", &GUEST_A.to_string()], LIMIT)?;
+    // The kick, if no other register.
+    let read = machine.guest_a.check(&["agent", "i2c", "0", "r0x48:2"], LIMIT);
+    ensure!(text == INVALID, "{text}; then guest-a: {read:?}");
+    read.map(drop)
+}
+
+/// All ioreq servers and ranges that Xen allows, over the guest's memory and what Xen emulates too: the guest does not notice.
+pub(crate) fn overload(machine: &Machine) -> Result<()> {
+    let guest = GUEST_A.to_string();
+    let held = machine.driver_domain.start(&["agent", "overload", &guest])?;
+    let said = held.look_until(LIMIT, |output| output.text().starts_with("servers="))?.text();
+    machine.guest_a.check(&["agent", "i2c", "0", "r0x48:2"], LIMIT)?;
+    machine.guest_a.check(&["sh", "-c", "dmesg"], LIMIT)?;
+    machine.driver_domain.check(&["agent", "end-overload"], LIMIT)?;
+    // Eight for a guest, one of which is the shim's; 256 ranges of each kind for a server, of which three are others here.
+    ensure!(said == "servers=7 ranges=1789 No space left on device (os error 28)", "{said}");
+    Ok(())
+}
+
+/// Calls of the driver domain about guest-a, itself or Xen that are not refused, or not because of the policy.
+/// images/xen/policy/README.md has the whole table.
+const NOT_REFUSED: &[&str] = &[
+    // unpausedomain: it runs already.
+    "domain 2 Domctl(4, 1): Invalid argument (os error 22)",
+    // getdomaininfo.
+    "domain 2 Domctl(5, 1): 0",
+    // irq_permission, which Arm does not have: FLASK's answer (EILSEQ) to what it does not expect.
+    "domain 2 Domctl(19, 1): Invalid or incomplete multibyte or wide character (os error 84)",
+    // (test_)assign_device, deassign_device: the path of the device is read first, here from address 1.
+    "domain 2 Domctl(37, 1): Bad address (os error 14)",
+    "domain 2 Domctl(45, 1): Bad address (os error 14)",
+    "domain 2 Domctl(47, 1): Bad address (os error 14)",
+    "domain 1 Domctl(19, 1): Invalid or incomplete multibyte or wide character (os error 84)",
+    "domain 1 Domctl(37, 1): Bad address (os error 14)",
+    "domain 1 Domctl(45, 1): Bad address (os error 14)",
+    // set_target: a domain is no target of its own. Xen looks at that first.
+    "domain 1 Domctl(46, 1): Invalid argument (os error 22)",
+    "domain 1 Domctl(47, 1): Bad address (os error 14)",
+    // set_virq_handler: virtual interrupt 1 has no handler, as it is each domain's own.
+    "domain 1 Domctl(66, 1): Invalid argument (os error 22)",
+    "domain 1 GrantTableSize: 0",
+    // getenforce, policyvers, getbool (there are none), mls, getavc_threshold, avc_hashstats, get_peer_sid (no such channel).
+    "domain 1 Flask(2, 0): 1",
+    "domain 1 Flask(10, 0): 30",
+    "domain 1 Flask(11, 0): No such file or directory (os error 2)",
+    "domain 1 Flask(14, 0): 0",
+    "domain 1 Flask(16, 0): 512",
+    "domain 1 Flask(18, 0): 0",
+    "domain 1 Flask(23, 0): Invalid argument (os error 22)",
+    // relabel_domain, of domain 0.
+    "domain 1 Flask(24, 0): No such process (os error 3)",
+    "domain 1 Flask(2, 1): 1",
+    // setenforce to what it is. To 0 is refused.
+    "domain 1 Flask(3, 1): 0",
+    "domain 1 Flask(10, 1): 30",
+    "domain 1 Flask(11, 1): No such file or directory (os error 2)",
+    "domain 1 Flask(14, 1): 0",
+    "domain 1 Flask(16, 1): 512",
+    "domain 1 Flask(18, 1): 0",
+    "domain 1 Flask(23, 1): Invalid argument (os error 22)",
+];
+
+pub(crate) fn hypercalls(machine: &Machine) -> Result<()> {
+    let text = machine.driver_domain.check(&["agent", "hypercalls", &GUEST_A.to_string()], LIMIT)?;
+    let calls: Vec<&str> = text.lines().filter(|line| !line.starts_with("refused ")).collect();
+    ensure!(calls == NOT_REFUSED, "not refused: {}", calls.join("\n"));
+    // That the guest and the driver domain go on is part of it.
+    machine.guest_a.check(&["agent", "i2c", "0", "r0x48:2"], LIMIT)?;
+    Ok(())
 }

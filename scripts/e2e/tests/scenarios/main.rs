@@ -47,6 +47,12 @@ const fn scenario(name: &'static str, run: fn(&Machine) -> Result<()>) -> Scenar
     Scenario { name, run, expected: &[], boots: false }
 }
 
+/// One that has Xen deny something.
+const fn denied(name: &'static str, run: fn(&Machine) -> Result<()>) -> Scenario {
+    // Two spaces, as the security server prints it.
+    Scenario { name, run, expected: &["avc:  denied"], boots: false }
+}
+
 /// In this order. The last ones look back on all that went before.
 const SCENARIOS: &[Scenario] = &[
     scenario("guest-a-reads-temperature", i2c::guest_a_reads_temperature),
@@ -72,6 +78,11 @@ const SCENARIOS: &[Scenario] = &[
         ],
         boots: false,
     },
+    denied("driver-domain-maps-no-resource-but-its-ioreq-page", isolation::resources),
+    denied("driver-domain-takes-no-event-channel-of-a-guest", isolation::event_channels),
+    scenario("driver-domain-enables-no-ioreq-server-without-a-page", isolation::no_page),
+    scenario("driver-domain-does-no-harm-by-many-ioreq-servers", isolation::overload),
+    denied("driver-domain-makes-no-call-that-it-does-not-need", isolation::hypercalls),
     scenario("both-guests-at-once", both::both_guests_at_once),
     scenario("a-driver-that-goes-leaves-a-line-safe", outputs::a_driver_that_goes_leaves_a_line_safe),
     scenario("a-line-that-shall-stay-stays", outputs::a_line_that_shall_stay_stays),
@@ -90,8 +101,8 @@ const SCENARIOS: &[Scenario] = &[
     scenario("every-process-has-given-up-its-rights", confined::every_process_has_given_up_its_rights),
     scenario("a-worker-reaches-its-own-guest-only", confined::a_worker_reaches_its_own_guest_only),
     scenario("a-guests-user-opens-no-device", confined::a_guests_user_opens_no_device),
-    scenario("a-check-finds-nothing-missing", confined::a_check_finds_nothing_missing),
-    scenario("a-check-says-what-is-missing", confined::a_check_says_what_is_missing),
+    denied("a-check-finds-nothing-missing", confined::a_check_finds_nothing_missing),
+    denied("a-check-says-what-is-missing", confined::a_check_says_what_is_missing),
     scenario("a-worker-is-killed", shim_loss::worker_killed),
     scenario("the-supervisor-is-killed", shim_loss::supervisor_killed),
     scenario("the-supervisor-is-terminated", shim_loss::supervisor_terminated),

@@ -14,11 +14,13 @@
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::mem::{offset_of, size_of};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{dm_op, domctl, evtchn, gntdev, ioreq, privcmd};
+use super::{dm_op, domctl, evtchn, gntdev, hypercall, ioreq, privcmd};
 use crate::ioreq::{BITS_OFFSET, OFFSETS, Slot};
+use crate::sys::privcmd::Words;
 
 /// Compilers that know the target's ABI, best first. The host's, told that it compiles for aarch64, has the same
 /// (LP64, little-endian, natural alignment), and is enough where no cross compiler is installed.
@@ -36,6 +38,11 @@ const INCLUDES: &str = "\
 #include <xen/interface/memory.h>
 #include <xen/interface/sched.h>
 #include <xen/interface/domctl.h>
+#include <xen/interface/event_channel.h>
+#include <xen/interface/platform.h>
+#include <xen/interface/sysctl.h>
+#include <xen/interface/hvm/params.h>
+#include <xen/interface/xsm/flask_op.h>
 #include <xen/interface/hvm/dm_op.h>
 #include <xen/interface/hvm/hvm_op.h>
 #include <xen/interface/hvm/ioreq.h>
@@ -240,6 +247,50 @@ fn xen_domctl() -> Claims {
     claims
 }
 
+fn xen_hypercalls() -> Claims {
+    let mut claims = Claims::default();
+    for (value, name) in hypercall::NAMES {
+        claims.equal(name, *value);
+    }
+    let version = |c: &str, versions: &RangeInclusive<u16>| {
+        format!("{c} >= {} && {c} <= {}", versions.start(), versions.end())
+    };
+    claims.holds(&version("XEN_DOMCTL_INTERFACE_VERSION", &hypercall::DOMCTL_VERSIONS));
+    claims.holds(&version("XEN_SYSCTL_INTERFACE_VERSION", &hypercall::SYSCTL_VERSIONS));
+    let [low, high] = hypercall::PLATFORM_VERSION.map(u32::from);
+    claims.equal("XENPF_INTERFACE_VERSION", high << 16 | low);
+    // Where the fields are that `forbidden` fills in.
+    for (structure, field, offset) in [
+        ("struct xen_sysctl", "cmd", 0),
+        ("struct xen_sysctl", "interface_version", 4),
+        ("struct xen_platform_op", "cmd", 0),
+        ("struct xen_platform_op", "interface_version", 4),
+        ("struct xen_flask_op", "cmd", 0),
+        ("struct xen_flask_op", "interface_version", 4),
+        ("struct evtchn_alloc_unbound", "dom", 0),
+        ("struct evtchn_alloc_unbound", "remote_dom", 2),
+        ("struct evtchn_status", "dom", 0),
+        ("struct evtchn_status", "port", 4),
+        ("struct evtchn_reset", "dom", 0),
+        ("struct xen_hvm_param", "domid", 0),
+        ("struct xen_hvm_param", "index", 4),
+        ("struct sched_remote_shutdown", "domain_id", 0),
+        ("struct xen_add_to_physmap", "domid", 0),
+        ("struct xen_add_to_physmap", "space", 4),
+        ("struct xen_remove_from_physmap", "domid", 0),
+        ("struct gnttab_query_size", "dom", 0),
+        ("struct gnttab_query_size", "status", 12),
+        ("struct gnttab_setup_table", "dom", 0),
+        ("struct gnttab_setup_table", "status", 8),
+    ] {
+        claims.offset(structure, field, offset);
+    }
+    for structure in ["xen_domctl", "xen_sysctl", "xen_platform_op", "xen_flask_op", "gnttab_setup_table"] {
+        claims.holds(&format!("sizeof(struct {structure}) <= {}", size_of::<Words>()));
+    }
+    claims
+}
+
 fn xen_ioreq() -> Claims {
     let mut claims = Claims::default();
     claims.size("struct ioreq", size_of::<Slot>());
@@ -287,8 +338,17 @@ fn bit_fields() -> Claims {
     claims
 }
 
-fn all() -> [Claims; 7] {
-    [linux_privcmd(), linux_evtchn(), linux_gntdev(), xen_dm_op(), xen_domctl(), xen_ioreq(), bit_fields()]
+fn all() -> [Claims; 8] {
+    [
+        linux_privcmd(),
+        linux_evtchn(),
+        linux_gntdev(),
+        xen_dm_op(),
+        xen_domctl(),
+        xen_hypercalls(),
+        xen_ioreq(),
+        bit_fields(),
+    ]
 }
 
 /// Where the headers are, or why the check cannot be made.

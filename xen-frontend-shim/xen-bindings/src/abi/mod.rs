@@ -10,6 +10,7 @@ pub mod dm_op;
 pub mod domctl;
 pub mod evtchn;
 pub mod gntdev;
+pub mod hypercall;
 pub mod ioreq;
 pub mod privcmd;
 

@@ -124,6 +124,56 @@ pub(crate) fn domctl(fd: BorrowedFd<'_>, mut op: domctl::Domctl) -> Result<domct
     Ok(op)
 }
 
+/// The structure of a hypercall: zeros but for a few fields of 16 bits, none of which can be an address of a process, since
+/// Linux maps nothing below 64 KiB.
+#[repr(transparent)]
+pub(crate) struct Words([u16; 136]);
+
+impl Words {
+    /// A structure with these fields, each by its offset in bytes.
+    pub(crate) fn new(fields: &[(usize, u16)]) -> Self {
+        let mut words = [0; _];
+        for (offset, value) in fields {
+            if let Some(word) = words.get_mut(offset / size_of::<u16>()) {
+                *word = *value;
+            }
+        }
+        Self(words)
+    }
+
+    /// The field at this offset in bytes.
+    pub(crate) fn get(&self, offset: usize) -> i16 {
+        self.0.get(offset / size_of::<u16>()).map_or(0, |word| word.cast_signed())
+    }
+}
+
+/// An argument of a hypercall.
+#[derive(Clone, Copy)]
+pub(crate) enum Argument {
+    Number(u16),
+    /// The address of the structure.
+    Words,
+}
+
+/// `IOCTL_PRIVCMD_HYPERCALL` with a structure that holds no addresses.
+pub(crate) fn hypercall(
+    fd: BorrowedFd<'_>,
+    number: u16,
+    arguments: [Argument; 3],
+    words: &mut Words,
+) -> Result<u32> {
+    let address = address_of(words);
+    let [a, b, c] = arguments.map(|argument| match argument {
+        Argument::Number(number) => number.into(),
+        Argument::Words => address,
+    });
+    let mut call = abi::Hypercall { op: number.into(), arg: [a, b, c, 0, 0] };
+    // SAFETY: `words` lives until the call returns, and is larger than any structure of Xen's that is passed by address. Xen
+    // may write into it; any bits are valid. All other addresses that Xen can take from the call are below 64 KiB, where
+    // nothing of this process is.
+    unsafe { exchange(fd, abi::IOCTL_PRIVCMD_HYPERCALL, &mut call) }
+}
+
 /// What `IOCTL_PRIVCMD_IOEVENTFD` is about, and what has to stay while it is assigned.
 #[derive(Debug)]
 pub(crate) struct IoEventFd {

@@ -5,6 +5,7 @@
 
 mod census;
 mod confined;
+mod forbidden;
 mod foreign;
 mod gpio;
 mod i2c;
@@ -38,6 +39,12 @@ agent threads                                   the threads of all programs
 agent census                                    the processes of the shim and the backends, and what each holds
 agent map-foreign DOMID GFN COUNT               try to map pages of a domain by the right of this one
 agent map-grant DOMID FIRST COUNT               try to map pages that a domain may have granted
+agent map-resource DOMID RESOURCE ID FRAME       try to map what Xen keeps for a domain: ioreq-server, grant-table, ...
+agent take-ports DOMID                          try to take event channels of a domain until it has none
+agent enable-without-page DOMID                 try to enable an ioreq server of a guest that has no page of requests
+agent overload DOMID                            make all ioreq servers and ranges of a guest that Xen allows, and keep them
+agent end-overload                              end that
+agent hypercalls DOMID                          try calls about a domain that Xen shall refuse, and tell of those that it does not
 agent ioreq-servers DOMID                       which ioreq servers of a guest this domain has
 agent open-as UID PATH...                       try to open files as a user
 agent borrow-privcmd PID DOMID...               try to use the privcmd of a process for each domain
@@ -95,6 +102,14 @@ pub fn run(arguments: &[String]) -> Result<(), Failure> {
         ["map-foreign", domain, first, count] => {
             foreign::map_foreign(number(domain)?, number(first)?, number(count)?)
         }
+        ["map-resource", domain, resource, id, frame] => {
+            forbidden::map_resource(number(domain)?, resource, number(id)?, number(frame)?)
+        }
+        ["take-ports", domain] => forbidden::take_ports(number(domain)?),
+        ["enable-without-page", domain] => forbidden::enable_without_page(number(domain)?),
+        ["overload", domain] => forbidden::overload(number(domain)?),
+        ["end-overload"] => forbidden::end_overload(),
+        ["hypercalls", domain] => forbidden::hypercalls(number(domain)?),
         ["ioreq-servers", domain] => foreign::ioreq_servers(number(domain)?),
         ["map-grant", domain, first, count] => {
             foreign::map_grants(number(domain)?, number(first)?, number(count)?)
