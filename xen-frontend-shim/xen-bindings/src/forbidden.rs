@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Calls that the appliance never needs and that its policy forbids. `xen-frontend-shim check` and tests make them, to see
-//! that Xen refuses: images/xen/policy/README.md lists them all.
+//! Calls that the appliance never needs and that its policy forbids. `xen-frontend-shim check` and tests make
+//! them, to see that Xen refuses: images/xen/policy/README.md lists them all.
 //!
-//! A call consists of numbers below 64 KiB. Linux maps nothing there for a user's process (`vm.mmap_min_addr`), so no call
-//! here has an address of this process in it but that of its own structure, whatever Xen makes of it.
+//! A call consists of numbers below 64 KiB. Linux puts nothing of a process so low unless the process asks for
+//! it by address, which none here does. So the only address in a call is that of its own structure, whatever
+//! Xen makes of the rest.
 
 use std::os::fd::AsFd;
 
@@ -98,7 +99,8 @@ impl Privcmd {
     ///
     /// # Errors
     ///
-    /// [`Error::is_denied`] holds as it should, or the policy allows the call and something else is wrong with it.
+    /// [`Error::is_denied`] holds as it should, or the policy allows the call and something else is wrong
+    /// with it.
     pub fn forbidden(&self, domain: DomId, call: Forbidden) -> Result<u32> {
         self.attempt(domain.get(), call).map_err(|errno| Error::new(Call::Forbidden, Some(domain), errno))
     }
@@ -181,8 +183,8 @@ impl Privcmd {
     }
 }
 
-/// The answer to the first version of an interface that is not `EACCES`: Xen says so of a version that it does not have,
-/// and of what the policy forbids.
+/// The answer to the first version of an interface that is not `EACCES`: Xen says so of a version that it
+/// does not have, and of what the policy forbids.
 fn first_answer(
     versions: impl Iterator<Item = u16>,
     attempt: impl Fn(u16) -> rustix::io::Result<u32>,

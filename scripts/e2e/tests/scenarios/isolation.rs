@@ -101,8 +101,8 @@ const UNKNOWN: &str = "Operation not permitted (os error 1)";
 const NO_SUCH: &str = "No such file or directory (os error 2)";
 const INVALID: &str = "Invalid argument (os error 22)";
 
-/// What Xen keeps for a guest: the page of the guest's own ioreq server is mapped, and nothing else. Whoever maps the grant
-/// table can grant itself all of the guest's memory.
+/// What Xen keeps for a guest: the page of the guest's own ioreq server is mapped, and nothing else. Whoever
+/// maps the grant table can grant itself all of the guest's memory.
 pub(crate) fn resources(machine: &Machine) -> Result<()> {
     for guest in [GUEST_A, GUEST_B] {
         let domain = guest.to_string();
@@ -148,7 +148,8 @@ pub(crate) fn no_page(machine: &Machine) -> Result<()> {
     read.map(drop)
 }
 
-/// All ioreq servers and ranges that Xen allows, over the guest's memory and what Xen emulates too: the guest does not notice.
+/// All ioreq servers and ranges that Xen allows, over the guest's memory and what Xen emulates too: the guest
+/// does not notice.
 pub(crate) fn overload(machine: &Machine) -> Result<()> {
     let guest = GUEST_A.to_string();
     let held = machine.driver_domain.start(&["agent", "overload", &guest])?;
@@ -156,13 +157,14 @@ pub(crate) fn overload(machine: &Machine) -> Result<()> {
     machine.guest_a.check(&["agent", "i2c", "0", "r0x48:2"], LIMIT)?;
     machine.guest_a.check(&["sh", "-c", "dmesg"], LIMIT)?;
     machine.driver_domain.check(&["agent", "end-overload"], LIMIT)?;
-    // Eight for a guest, one of which is the shim's; 256 ranges of each kind for a server, of which three are others here.
+    // Eight for a guest, one of which is the shim's; 256 ranges of each kind for a server, of which three are
+    // others here.
     ensure!(said == "servers=7 ranges=1789 No space left on device (os error 28)", "{said}");
     Ok(())
 }
 
-/// Calls of the driver domain about guest-a, itself or Xen that are not refused, or not because of the policy.
-/// images/xen/policy/README.md has the whole table.
+/// Calls of the driver domain about guest-a, itself or Xen that are not refused, or not because of the
+/// policy. images/xen/policy/README.md has the whole table.
 const NOT_REFUSED: &[&str] = &[
     // unpausedomain: it runs already.
     "domain 2 Domctl(4, 1): Invalid argument (os error 22)",
@@ -183,7 +185,8 @@ const NOT_REFUSED: &[&str] = &[
     // set_virq_handler: virtual interrupt 1 has no handler, as it is each domain's own.
     "domain 1 Domctl(66, 1): Invalid argument (os error 22)",
     "domain 1 GrantTableSize: 0",
-    // getenforce, policyvers, getbool (there are none), mls, getavc_threshold, avc_hashstats, get_peer_sid (no such channel).
+    // getenforce, policyvers, getbool (there are none), mls, getavc_threshold, avc_hashstats, get_peer_sid
+    // (no such channel).
     "domain 1 Flask(2, 0): 1",
     "domain 1 Flask(10, 0): 30",
     "domain 1 Flask(11, 0): No such file or directory (os error 2)",

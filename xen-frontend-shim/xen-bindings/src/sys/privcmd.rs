@@ -124,8 +124,8 @@ pub(crate) fn domctl(fd: BorrowedFd<'_>, mut op: domctl::Domctl) -> Result<domct
     Ok(op)
 }
 
-/// The structure of a hypercall: zeros but for a few fields of 16 bits, none of which can be an address of a process, since
-/// Linux maps nothing below 64 KiB.
+/// The structure of a hypercall: zeros but for a few fields of 16 bits. None can be an address of something:
+/// Linux puts nothing of a process below 64 KiB unless asked to, and nothing here asks.
 #[repr(transparent)]
 pub(crate) struct Words([u16; 136]);
 
@@ -168,9 +168,9 @@ pub(crate) fn hypercall(
         Argument::Words => address,
     });
     let mut call = abi::Hypercall { op: number.into(), arg: [a, b, c, 0, 0] };
-    // SAFETY: `words` lives until the call returns, and is larger than any structure of Xen's that is passed by address. Xen
-    // may write into it; any bits are valid. All other addresses that Xen can take from the call are below 64 KiB, where
-    // nothing of this process is.
+    // SAFETY: `words` lives until the call returns, and is larger than any structure of Xen's that is passed
+    // by address. Xen may write into it; any bits are valid. All other addresses that Xen can take from the
+    // call are below 64 KiB, where nothing of this process is.
     unsafe { exchange(fd, abi::IOCTL_PRIVCMD_HYPERCALL, &mut call) }
 }
 

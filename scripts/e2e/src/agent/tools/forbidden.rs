@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Attempts of the driver domain on what Xen keeps for a guest, beyond what serving it takes. images/xen/policy/README.md says
-//! of each permission of the policy what it opens, and names these.
+//! Attempts of the driver domain on what Xen keeps for a guest, beyond what serving it takes.
+//! images/xen/policy/README.md says of each permission of the policy what it opens, and names these.
 
 use std::fs;
 use std::io::Read;
@@ -14,7 +14,8 @@ use super::Failure;
 
 /// The driver domain itself.
 const OWN: DomId = DomId::new(1);
-/// More event channels than a domain can have: Xen gives a dom0less domain 1023 (`dom0less-build.c`, `max_evtchn_port`).
+/// More event channels than a domain can have: Xen gives a dom0less domain 1023 (`dom0less-build.c`,
+/// `max_evtchn_port`).
 const MANY_PORTS: u32 = 1200;
 /// Where a guest has virtio devices (Xen's `public/arch-arm.h`, GUEST_VIRTIO_MMIO_BASE).
 const WINDOWS: u64 = 0x0200_0000;
@@ -75,8 +76,8 @@ pub(super) fn take_ports(domain: u16) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Makes an ioreq server for all that the guest's devices have, and enables it without having asked for its page. If Xen does
-/// that, the server stays: whoever is to suffer from it shall find it.
+/// Makes an ioreq server for all that the guest's devices have, and enables it without having asked for its
+/// page. If Xen does that, the server stays, so that the guest's next access meets it.
 pub(super) fn enable_without_page(domain: u16) -> Result<(), Failure> {
     let server = IoreqServer::create(&Privcmd::open()?, DomId::new(domain))?;
     server.map_window(WINDOWS, WINDOWS_LEN)?;
@@ -90,8 +91,9 @@ pub(super) fn enable_without_page(domain: u16) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Makes ioreq servers, each with as many ranges as Xen allows, and enables them. The first has the guest's memory and what Xen
-/// emulates for it. They stay until `end_overload`, since Xen keeps them when this process is killed.
+/// Makes ioreq servers, each with as many ranges as Xen allows, and enables them. The first has the guest's
+/// memory and what Xen emulates for it. They stay until `end_overload`, since Xen keeps them when this
+/// process is killed.
 pub(super) fn overload(domain: u16) -> Result<(), Failure> {
     let (privcmd, domain) = (Privcmd::open()?, DomId::new(domain));
     let (mut servers, mut pages) = (Vec::new(), Vec::new());
@@ -125,8 +127,8 @@ pub(super) fn end_overload() -> Result<(), Failure> {
     Ok(UnixStream::connect(END)?.read_to_end(&mut Vec::new()).map(drop)?)
 }
 
-/// Makes each call about the domain and then about this one. Those that are not refused get a line each, the last line says
-/// how many were.
+/// Makes each call about the domain and then about this one. Those that are not refused get a line each, the
+/// last line says how many were.
 pub(super) fn hypercalls(domain: u16) -> Result<(), Failure> {
     let privcmd = Privcmd::open()?;
     let domain = DomId::new(domain);
