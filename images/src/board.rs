@@ -78,7 +78,7 @@ pub struct Hardware {
     /// Its name in the driver domain's device tree, below `/passthrough`.
     pub node: Spanned<String>,
     /// What its driver knows it by.
-    pub compatible: Spanned<Vec<Spanned<String>>>,
+    pub compatible: Vec<String>,
     /// Its registers, by physical address.
     pub reg: Spanned<Vec<Spanned<Region>>>,
     /// Its interrupts.

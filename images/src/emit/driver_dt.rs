@@ -39,9 +39,8 @@ fn device(hardware: &Hardware) -> Result<DeviceTreeNode, ModelError> {
     let pages: Vec<_> = hardware.pages().flat_map(|page| wide(&[page.base, page.size, page.base])).collect();
     let interrupts: Vec<_> =
         hardware.interrupts.iter().flat_map(|interrupt| spi(interrupt.spi, interrupt.flags)).collect();
-    let compatible: Vec<_> = hardware.compatible.value.iter().map(|word| &word.value).collect();
     let mut node = DeviceTreeNode::new(&hardware.node.value)?
-        .set_strings("compatible", &compatible)?
+        .set_strings("compatible", &hardware.compatible)?
         .set("reg", registers)?
         .set("interrupt-parent", GIC)?
         .set("interrupts", interrupts)?

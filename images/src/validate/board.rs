@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use toml_span::{Span, Spanned};
 
-use super::words::{self, is_compatible, is_node_name, is_node_path, is_plain_text, is_word};
+use super::words::{self, is_node_name, is_node_path, is_plain_text, is_word};
 use crate::board::{Board, Hardware, Kind, Machine, PAGE, Region};
 use crate::diagnostics::Diagnostic;
 use crate::emit::host_dt::xen_bootargs;
@@ -150,20 +150,6 @@ fn words(hardware: &Hardware, found: &mut Vec<Diagnostic>) {
         found.push(
             Diagnostic::new(hardware.host_node.span, title, "no node can have it")
                 .help("write it from the root, as in \"/soc@0/i2c@30a20000\""),
-        );
-    }
-    if hardware.compatible.value.is_empty() {
-        let title = format!("`{}` has no `compatible`", hardware.name.value);
-        found.push(
-            Diagnostic::new(hardware.compatible.span, title, "no driver would be bound to it")
-                .help("list what its binding says, the most specific first"),
-        );
-    }
-    for compatible in hardware.compatible.value.iter().filter(|word| !is_compatible(&word.value)) {
-        let title = format!("{:?} cannot be `compatible`", compatible.value);
-        found.push(
-            Diagnostic::new(compatible.span, title, "not one word of ASCII")
-                .help("write it as its binding does, as in \"vendor,device\""),
         );
     }
     if let (Kind::I2c, Some(lines)) = (hardware.kind, &hardware.lines) {

@@ -71,11 +71,6 @@ pub(super) fn is_plain_text(text: &str) -> bool {
     text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
 }
 
-/// A value of `compatible`: one word.
-pub(super) fn is_compatible(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| (b'!'..=b'~').contains(&byte))
-}
-
 /// A word that is part of file names, of node names and of arguments.
 pub(super) fn is_word(text: &str) -> bool {
     let plain = |char: char| char.is_ascii_alphanumeric() || "-_".contains(char);
@@ -105,14 +100,6 @@ pub(super) fn properties(
             found.push(
                 Diagnostic::new(name.span, title, "there is no node that its handle could be of")
                     .help("leave it out: a device tree made from this has no handles of the author's"),
-            );
-        }
-        let strings = if let Property::Strings(strings) = value { strings.as_slice() } else { &[] };
-        for string in strings.iter().filter(|string| string.contains('\0')) {
-            let title = format!("{string:?} cannot be the value of a property");
-            found.push(
-                Diagnostic::new(name.span, title, "a zero ends a string in a device tree")
-                    .help("write two strings, as a list"),
             );
         }
     }
