@@ -44,17 +44,10 @@ fn print_guest(plan: &GuestPlan<'_>, last: bool) {
 fn things(function: &Function<'_>) -> Vec<String> {
     match function {
         Function::I2c { adapter, targets } => {
-            let what = |compatible: Option<&str>| compatible.unwrap_or("a target").to_owned();
-            let compatible = |target: &images::manifest::Target| {
-                what(target.compatible.as_ref().map(|compatible| compatible.value.as_str()))
-            };
             let line = |target: &images::manifest::Target| {
-                format!(
-                    "I2C    {:#04x}  {:<14} on {}",
-                    target.address.value,
-                    compatible(target),
-                    adapter.name
-                )
+                let compatible = target.compatible.as_ref().and_then(|names| names.first());
+                let what = compatible.map_or("a target", String::as_str);
+                format!("I2C    {:#04x}  {what:<14} on {}", target.address.value, adapter.name.value)
             };
             targets.iter().map(line).collect()
         }
@@ -62,7 +55,7 @@ fn things(function: &Function<'_>) -> Vec<String> {
             let line =
                 |(place, (chip, line)): (usize, &(&images::board::Hardware, &images::manifest::Line))| {
                     let name = line.name.as_ref().map_or("", |name| name.value.as_str());
-                    format!("GPIO   {place:<4}  {name:<14} line {} of {}", line.line.value, chip.name)
+                    format!("GPIO   {place:<4}  {name:<14} line {} of {}", line.line.value, chip.name.value)
                 };
             lines.iter().enumerate().map(line).collect()
         }
