@@ -171,7 +171,8 @@ impl Served {
             return;
         }
         backend.back_off.started(now);
-        let delivered = match Self::start_backend(backend, watch, Subject::Backend(self.index, number)) {
+        let (domain, subject) = (DomId::new(self.guest.domid), Subject::Backend(self.index, number));
+        let delivered = match Self::start_backend(backend, domain, watch, subject) {
             Ok(connection) => worker.control.deliver(number, Some(&connection)),
             Err(error) => {
                 let pause = backend.back_off.ended(now);
@@ -189,10 +190,11 @@ impl Served {
 
     fn start_backend(
         backend: &mut Backend,
+        domain: DomId,
         watch: &Watch,
         subject: Subject,
     ) -> Result<Connection, SupervisorError> {
-        let gntdev = Gntdev::open()?.as_fd().try_clone_to_owned()?;
+        let gntdev = Gntdev::open_for(domain)?.as_fd().try_clone_to_owned()?;
         let connection = backend.start(gntdev).map_err(io::Error::other)?;
         if let Some(process) = backend.process() {
             watch.add(&process.as_fd(), subject)?;
