@@ -69,7 +69,7 @@ pub enum Report {
 pub struct Connection {
     /// The vhost-user socket.
     pub socket: UnixStream,
-    /// An open `/dev/xen/gntdev` for this life alone: what a backend has mapped goes with it.
+    /// An open `/dev/xen/gntdev` for this life alone: what a backend has mapped goes with it. It is restricted to the guest.
     pub gntdev: OwnedFd,
     /// The process, to kill it and to see its end. A backend that somebody else started has none.
     pub pidfd: Option<OwnedFd>,

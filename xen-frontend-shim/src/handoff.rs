@@ -51,9 +51,9 @@ pub struct Handoff {
     pub ports: Vec<u32>,
     /// An open `/dev/xen/privcmd` that is restricted to the guest.
     pub privcmd: Number,
-    /// The open `/dev/xen/evtchn` to which the ports are bound.
+    /// The open `/dev/xen/evtchn` to which the ports are bound, restricted to the guest.
     pub evtchn: Number,
-    /// An open `/dev/xen/gntdev` for the worker's own mappings.
+    /// An open `/dev/xen/gntdev` that is restricted to the guest, for the worker's own mappings.
     pub gntdev: Number,
 }
 

@@ -72,6 +72,8 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
         return Vec::new();
     };
     let mut findings = vec![interface(&privcmd), eventfds(&privcmd)];
+    // One of its own: what is restricted stays so.
+    findings.extend(Gntdev::open().ok().map(|gntdev| restriction(&gntdev)));
     let xen = Xen { privcmd, gntdev: Gntdev::open().ok() };
     findings.extend(config.guest.iter().map(|guest| judge(guest, |step| attempt(&xen, guest.domid, step))));
     findings
@@ -109,6 +111,15 @@ fn eventfds(privcmd: &Privcmd) -> Finding {
         }
         Ok(Err(error)) => Finding::weak(WHAT, format!("the kernel refuses: {error}")),
         Err(error) => Finding::weak(WHAT, format!("there is no eventfd: {error}")),
+    }
+}
+
+/// Whether a process can be kept to the grants of its guest. Without that, none is served.
+fn restriction(gntdev: &Gntdev) -> Finding {
+    const WHAT: &str = "grants of one guest only (gntdev)";
+    match gntdev.restrict(DomId::new(NOBODY)) {
+        Ok(()) => Finding::ok(WHAT),
+        Err(error) => Finding::missing(WHAT, format!("no guest is served: {error}")),
     }
 }
 
@@ -277,6 +288,16 @@ mod tests {
         assert_eq!(permitted(GrantStatus::BadGrantRef), Ok(()));
         assert_eq!(permitted(GrantStatus::PermissionDenied), Err(Errno::ACCESS));
         assert_eq!(permitted(GrantStatus::BadDomain), Err(Errno::SRCH));
+    }
+
+    #[test]
+    fn a_kernel_that_cannot_restrict_grants_is_told_the_patch() {
+        let line = restriction(&Gntdev::from_fd(tempfile::tempfile().unwrap().into())).to_string();
+        assert!(
+            line.starts_with("missing  grants of one guest only (gntdev): no guest is served: "),
+            "{line}"
+        );
+        assert!(line.contains("0004-xen-gntdev"), "{line}");
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! next supervisor waits for the lock, and kills whoever does not let go of it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -42,12 +42,14 @@ impl StateDirectory {
     /// Opens the directory at `path`, made if it is not there, as soon as nobody else uses it.
     pub fn open(path: &Path) -> io::Result<Self> {
         make(path)?;
-        let mut lock = open(&path.join(LOCK))?;
-        take(&mut lock)?;
-        lock.set_len(0)?;
-        lock.rewind()?;
+        let path_of_lock = path.join(LOCK);
+        let mut owner = open(&path_of_lock)?;
+        // What is inherited cannot be written: the next supervisor kills the process group that it reads there.
+        let lock = File::open(&path_of_lock).map_err(|error| about(&path_of_lock, &error))?;
+        take(&lock)?;
+        owner.set_len(0)?;
         // A number that no other group gets while one of ours is left.
-        write!(lock, "{}", getpgrp().as_raw_nonzero())?;
+        write!(owner, "{}", getpgrp().as_raw_nonzero())?;
         Ok(Self { path: path.to_owned(), lock })
     }
 
@@ -131,7 +133,7 @@ fn about(path: &Path, error: &io::Error) -> io::Error {
 }
 
 /// Takes the lock from whoever has it.
-fn take(lock: &mut File) -> io::Result<()> {
+fn take(mut lock: &File) -> io::Result<()> {
     if wait(lock, Duration::ZERO)? {
         return Ok(());
     }
@@ -140,7 +142,6 @@ fn take(lock: &mut File) -> io::Result<()> {
         return Ok(());
     }
     let mut text = String::new();
-    lock.rewind()?;
     lock.read_to_string(&mut text)?;
     let group = text.trim().parse().ok().and_then(Pid::from_raw);
     match group {
@@ -227,21 +228,28 @@ mod tests {
         let parent_fd = state.lock.try_clone().unwrap().into();
         child.fd_mappings(vec![FdMapping { parent_fd, child_fd: 3 }]).unwrap();
         let child = child.spawn().unwrap();
-        let mut lock = &state.lock;
-        lock.set_len(0).unwrap();
-        lock.rewind().unwrap();
-        write!(lock, "{}", child.id()).unwrap();
+        fs::write(state.path.join("lock"), child.id().to_string()).unwrap();
         child
+    }
+
+    #[test]
+    fn what_inherits_the_lock_cannot_say_whom_the_next_one_kills() {
+        let (_directory, path) = place();
+        let state = StateDirectory::open(&path).unwrap();
+        let mut inherited = state.lock.try_clone().unwrap();
+        assert_eq!(inherited.write(b"1").unwrap_err().raw_os_error(), Some(Errno::BADF.raw_os_error()));
+        assert!(inherited.set_len(0).is_err());
+        assert_eq!(fs::read_to_string(path.join("lock")).unwrap(), getpgrp().as_raw_nonzero().to_string());
     }
 
     #[test]
     fn the_next_one_waits_until_nothing_of_the_former_is_left() {
         let (_directory, path) = place();
         let mut child = left_behind(StateDirectory::open(&path).unwrap(), "read line");
-        let mut lock = open(&path.join("lock")).unwrap();
+        let lock = open(&path.join("lock")).unwrap();
         assert!(!wait(&lock, Duration::from_millis(50)).unwrap());
         drop(child.stdin.take());
-        take(&mut lock).unwrap();
+        take(&lock).unwrap();
         assert!(child.wait().unwrap().code().is_some(), "it was not killed");
     }
 

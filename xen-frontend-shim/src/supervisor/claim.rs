@@ -130,6 +130,9 @@ impl Claim {
     /// Takes up the ioreq server of `guest`, or makes it, and all that goes with it.
     pub(super) fn new(guest: &Guest, state: GuestState) -> Result<Self, SupervisorError> {
         let domain = DomId::new(guest.domid);
+        // Each worker and each backend gets one of its own. Where the kernel has none for one guest alone, none is served:
+        // before anything is made.
+        Gntdev::open_for(domain)?;
         let privcmd = Privcmd::open()?;
         privcmd.restrict(domain)?;
         let (server, is_adopted) = find_or_create(&privcmd, domain, state.server()?)?;
@@ -142,6 +145,8 @@ impl Claim {
             .iter()
             .map(|slot| evtchn.bind(domain, slot.event_port()))
             .collect::<Result<_, _>>()?;
+        // The channels that it has are all that it ever needs.
+        evtchn.restrict(domain)?;
         let claim = Self { channels, evtchn, page, server, privcmd, state, is_adopted, mapped: Vec::new() };
         // A kick that waits already has had its event. So the kernel must not look for kicks before the worker has
         // answered that one, or both would.
@@ -243,7 +248,7 @@ impl Claim {
             privcmd: parcel.add(&self.privcmd)?,
             evtchn: parcel.add(&self.evtchn)?,
             // A fresh one each time: what a dead worker had mapped goes with its own.
-            gntdev: parcel.add(Gntdev::open()?)?,
+            gntdev: parcel.add(Gntdev::open_for(self.page.domain())?)?,
         };
         Ok((parcel, handoff))
     }

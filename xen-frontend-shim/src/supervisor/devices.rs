@@ -17,7 +17,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use log::{error, info, warn};
-use xen_bindings::Gntdev;
+use xen_bindings::{DomId, Gntdev};
 
 use super::SupervisorError;
 use super::back_off::BackOff;
@@ -54,6 +54,7 @@ pub(super) struct Devices {
     /// The guest's place among all guests, and its name.
     guest: u16,
     name: String,
+    domain: DomId,
     devices: BTreeMap<u16, ServedDevice>,
     /// The number that was given last.
     last: u16,
@@ -66,8 +67,9 @@ pub(super) struct Devices {
 impl Devices {
     /// Claims the devices of `guest`, whose place among all guests is `index`.
     pub(super) fn new(index: u16, guest: &Guest, claim: &Claim) -> Result<Self, SupervisorError> {
-        let (name, devices) = (guest.name.clone(), BTreeMap::new());
-        let mut all = Self { guest: index, name, devices, last: u16::MAX, wanted: None, is_news: false };
+        let (name, domain, devices) = (guest.name.clone(), DomId::new(guest.domid), BTreeMap::new());
+        let mut all =
+            Self { guest: index, name, domain, devices, last: u16::MAX, wanted: None, is_news: false };
         for device in &guest.device {
             all.add(device, claim, None)?;
         }
@@ -124,10 +126,11 @@ impl Devices {
         }
         self.remove_and_add(worker, claim);
         if let Some(worker) = worker {
-            let guest = self.guest;
+            let (guest, domain) = (self.guest, self.domain);
             for (number, device) in &mut self.devices {
                 if device.stage == Stage::Served {
-                    device.start_backend(*number, worker, watch, Subject::Backend(guest, *number), now);
+                    let subject = Subject::Backend(guest, *number);
+                    device.start_backend(*number, domain, worker, watch, subject, now);
                 }
             }
         }
@@ -293,6 +296,7 @@ impl ServedDevice {
     fn start_backend(
         &mut self,
         number: u16,
+        domain: DomId,
         worker: &Control,
         watch: &Watch,
         subject: Subject,
@@ -303,7 +307,7 @@ impl ServedDevice {
             return;
         }
         backend.back_off.started(now);
-        let delivered = match start(backend, watch, subject) {
+        let delivered = match start(backend, domain, watch, subject) {
             Ok(connection) => worker.deliver(number, Some(&connection)),
             Err(error) => {
                 let pause = backend.back_off.ended(now);
@@ -320,8 +324,13 @@ impl ServedDevice {
     }
 }
 
-fn start(backend: &mut Backend, watch: &Watch, subject: Subject) -> Result<Connection, SupervisorError> {
-    let gntdev = Gntdev::open()?.as_fd().try_clone_to_owned()?;
+fn start(
+    backend: &mut Backend,
+    domain: DomId,
+    watch: &Watch,
+    subject: Subject,
+) -> Result<Connection, SupervisorError> {
+    let gntdev = Gntdev::open_for(domain)?.as_fd().try_clone_to_owned()?;
     let connection = backend.start(gntdev).map_err(io::Error::other)?;
     if let Some(process) = backend.process() {
         watch.add(&process.as_fd(), subject)?;

@@ -39,7 +39,7 @@ pub trait Backing {
 /// kernel unmaps whatever the backend had left.
 #[derive(Debug)]
 pub struct Grants {
-    /// An open `/dev/xen/gntdev` that nobody else uses.
+    /// An open `/dev/xen/gntdev` that nobody else uses, restricted to the guest.
     pub gntdev: OwnedFd,
     /// The guest.
     pub domid: u16,

@@ -92,6 +92,8 @@ calls! {
     ReadPending = "read pending event channels",
     /// `write` to a descriptor of evtchn.
     Unmask = "unmask event channels",
+    /// `IOCTL_GNTDEV_RESTRICT_DOMID`.
+    RestrictGntdev = "restrict gntdev",
     /// `IOCTL_GNTDEV_MAP_GRANT_REF`.
     InsertGrants = "enter grants to map",
     /// `mmap` of a descriptor of gntdev, which maps the grants.
@@ -185,6 +187,8 @@ const RESTRICTED: &str = "the kernel of an unprivileged domain needs xen_privcmd
 const POLICY: &str = "Xen's security policy does not allow this domain to do it";
 const NO_IOREQ: &str = "Xen needs CONFIG_IOREQ_SERVER";
 const NO_EVENTFD: &str = "the kernel lacks CONFIG_XEN_PRIVCMD_EVENTFD";
+const NO_RESTRICTION: &str = "the kernel lacks the patch 0004-xen-gntdev of images/linux/patches, without which a process \
+                              reaches what any guest has granted: build it with that patch";
 const NO_DOMAIN: &str = "there is no such domain";
 
 fn hint(call: Call, errno: Errno) -> Option<&'static str> {
@@ -222,7 +226,15 @@ fn specific_hint(call: Call, errno: Errno) -> Option<&'static str> {
         (Call::MapIoRange, Errno::EXIST) => Some("the range overlaps one that is mapped already"),
         (Call::SetIrqLevel, Errno::INVAL) => Some("only SPIs that Xen itself does not use can be raised"),
         (Call::MapIoreqPage, Errno::OPNOTSUPP | Errno::INVAL) => Some(NO_IOREQ),
-        (Call::RestrictPrivcmd, Errno::INVAL) => Some("this descriptor is restricted to another domain"),
+        (Call::RestrictPrivcmd | Call::RestrictGntdev, Errno::INVAL)
+        | (Call::RestrictEvtchn, Errno::ACCESS)
+        | (Call::InsertGrants | Call::GrantCopy, Errno::PERM) => {
+            Some("this descriptor is restricted to another domain")
+        }
+        (Call::RestrictGntdev, Errno::NOTTY) => Some(NO_RESTRICTION),
+        (Call::BindInterdomain | Call::BindVirq, Errno::ACCESS) => {
+            Some("this descriptor is restricted to another domain, or Xen's security policy forbids it")
+        }
         _ => None,
     }
 }

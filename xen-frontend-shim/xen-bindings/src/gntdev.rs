@@ -10,6 +10,8 @@
 //!   mapping *and* the entry are gone, and as long as no one else (a forked child, direct I/O) holds the page.
 //! - With CONFIG_XEN_UNPOPULATED_ALLOC a mapping takes no memory of this domain; without it, a page for each grant.
 //! - Duplicates of a descriptor share one table: closing the last one removes all entries.
+//! - A descriptor reaches the grants of all domains. That it can be restricted to one is a patch of ours
+//!   (`images/linux/patches`): [`Gntdev::restrict`].
 
 use std::fs::OpenOptions;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -57,10 +59,25 @@ impl Gntdev {
         Ok(Self::from_fd(file.into()))
     }
 
+    /// Opens the device for one guest: what another has granted is out of its reach.
+    pub fn open_for(domain: DomId) -> Result<Self> {
+        let gntdev = Self::open()?;
+        gntdev.restrict(domain)?;
+        Ok(gntdev)
+    }
+
     /// Takes over a descriptor that another process opened.
     #[must_use]
     pub fn from_fd(fd: OwnedFd) -> Self {
         Self { fd: Arc::new(fd) }
+    }
+
+    /// Ties this descriptor, with all its duplicates, to the grants of one guest, for good. Nothing may be mapped yet.
+    ///
+    /// # Errors
+    /// [`Error::is_unsupported`] holds on a kernel that lacks our patch.
+    pub fn restrict(&self, domain: DomId) -> Result<()> {
+        sys::restrict(self.as_fd(), domain.get()).map_err(fail(Call::RestrictGntdev, domain))
     }
 
     /// Maps pages that `domain` has granted, one after the other.
@@ -203,6 +220,14 @@ mod tests {
         }
         let error = wrong().map(DomId::new(2), &[GrantRef::new(1)], Access::Read).unwrap_err();
         assert_eq!(error.call(), Call::InsertGrants);
+    }
+
+    #[test]
+    fn a_kernel_that_cannot_restrict_is_told_from_one_that_refuses() {
+        let error = wrong().restrict(DomId::new(2)).unwrap_err();
+        assert!(error.is_unsupported());
+        assert_eq!((error.call(), error.domain()), (Call::RestrictGntdev, Some(DomId::new(2))));
+        assert!(error.to_string().contains("0004-xen-gntdev"), "{error}");
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub const IOCTL_GNTDEV_MAP_GRANT_REF: Opcode = none::<MapGrantRef>(b'G', 0);
 pub const IOCTL_GNTDEV_UNMAP_GRANT_REF: Opcode = none::<UnmapGrantRef>(b'G', 1);
 /// `IOCTL_GNTDEV_GRANT_COPY`.
 pub const IOCTL_GNTDEV_GRANT_COPY: Opcode = none::<GrantCopy>(b'G', 8);
+/// `IOCTL_GNTDEV_RESTRICT_DOMID`, of our patch to Linux.
+pub const IOCTL_GNTDEV_RESTRICT_DOMID: Opcode = none::<RestrictDomId>(b'G', 32);
 
 /// `GNTCOPY_source_gref`: the segment's source is a grant.
 pub const GNTCOPY_SOURCE_GREF: u16 = 1 << 0;
@@ -122,6 +124,15 @@ pub struct GrantCopy {
     pub segments: u64,
 }
 
+/// `struct ioctl_gntdev_restrict_domid`.
+#[derive(Debug, Default)]
+#[repr(C)]
+#[allow(missing_docs)]
+pub struct RestrictDomId {
+    pub domid: u32,
+    pub reserved: u32,
+}
+
 const _: () = {
     assert!(size_of::<GrantRef>() == 8);
     assert!(size_of::<MapGrantRef>() == 24);
@@ -129,4 +140,5 @@ const _: () = {
     assert!(size_of::<Foreign>() == size_of::<CopyEnd>());
     assert!(size_of::<GrantCopySegment>() == 24);
     assert!(size_of::<GrantCopy>() == 16);
+    assert!(size_of::<RestrictDomId>() == 8);
 };

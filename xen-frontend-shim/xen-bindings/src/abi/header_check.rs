@@ -144,6 +144,7 @@ fn linux_gntdev() -> Claims {
     same_layout!(claims, gntdev::GrantCopySegment, "struct gntdev_grant_copy_segment", {
         source, dest, len, flags, status
     });
+    same_layout!(claims, gntdev::RestrictDomId, "struct ioctl_gntdev_restrict_domid", { domid, reserved });
     for (field, offset) in [
         ("virt", 0),
         ("foreign.ref", offset_of!(gntdev::Foreign, ref_)),
@@ -156,6 +157,7 @@ fn linux_gntdev() -> Claims {
         gntdev::IOCTL_GNTDEV_MAP_GRANT_REF => "IOCTL_GNTDEV_MAP_GRANT_REF",
         gntdev::IOCTL_GNTDEV_UNMAP_GRANT_REF => "IOCTL_GNTDEV_UNMAP_GRANT_REF",
         gntdev::IOCTL_GNTDEV_GRANT_COPY => "IOCTL_GNTDEV_GRANT_COPY",
+        gntdev::IOCTL_GNTDEV_RESTRICT_DOMID => "IOCTL_GNTDEV_RESTRICT_DOMID",
         gntdev::GNTCOPY_SOURCE_GREF => "GNTCOPY_source_gref",
         gntdev::GNTCOPY_DEST_GREF => "GNTCOPY_dest_gref",
         gntdev::GNTST_OKAY => "GNTST_okay",

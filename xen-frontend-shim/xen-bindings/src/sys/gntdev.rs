@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The ioctls of `/dev/xen/gntdev` (Linux 6.12, `drivers/xen/gntdev.c`).
+//! The ioctls of `/dev/xen/gntdev` (Linux 6.12 and our patch, `drivers/xen/gntdev.c`).
 
 use std::os::fd::BorrowedFd;
 
@@ -19,6 +19,13 @@ pub(crate) fn insert(fd: BorrowedFd<'_>, refs: &[abi::GrantRef]) -> Result<u64> 
     // SAFETY: `words` has the layout of the structure with `count` entries; the kernel reads it and writes its head back.
     unsafe { exchange(fd, abi::IOCTL_GNTDEV_MAP_GRANT_REF, words.as_mut_ptr()) }?;
     words.get(1).copied().ok_or(Errno::INVAL)
+}
+
+/// `IOCTL_GNTDEV_RESTRICT_DOMID`.
+pub(crate) fn restrict(fd: BorrowedFd<'_>, domid: u16) -> Result<()> {
+    let mut call = abi::RestrictDomId { domid: domid.into(), reserved: 0 };
+    // SAFETY: the kernel reads this structure.
+    unsafe { exchange(fd, abi::IOCTL_GNTDEV_RESTRICT_DOMID, &mut call) }.map(drop)
 }
 
 /// `IOCTL_GNTDEV_UNMAP_GRANT_REF`.
