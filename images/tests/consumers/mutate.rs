@@ -284,7 +284,9 @@ fn change_one(whole: &mut Value, Mutation { kind, place, change }: &Mutation) ->
     let fits = |path: &&Path| match change {
         Change::Value(new) => at(path).is_some_and(|old| old.same_type(new)),
         Change::Again => matches!(path.last(), Some(Step::Item(_))),
-        Change::Rename(_) => path.iter().rev().nth(1).is_some_and(is_authors),
+        Change::Rename(_) => {
+            matches!(path.last(), Some(Step::Key(_))) && path.iter().rev().nth(1).is_some_and(is_authors)
+        }
         Change::Copy(_) | Change::Remove => true,
     };
     let fitting: Vec<_> = all.iter().filter(fits).collect();
