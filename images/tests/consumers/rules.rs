@@ -142,6 +142,10 @@ fn names(plan: &Plan<'_>) -> Result<(), String> {
     once("the type", types.chain(own.iter().chain(&["device", "nobody"]).map(|name| format!("{name}_t"))))?;
     once("the node", plan.hardware.iter().map(|hardware| hardware.node.as_str()))?;
     once("the host's node", plan.hardware.iter().map(|hardware| hardware.host_node.value.as_str()))?;
+    let qemu = plan.board.qemu.iter().flat_map(|qemu| qemu.args.iter().chain([&qemu.program, &qemu.machine]));
+    for word in qemu {
+        ensure(!word.contains('\0'), || format!("{word:?} cannot be a word of a command line"))?;
+    }
     for hardware in plan.hardware.iter().filter(|hardware| hardware.qemu.is_some()) {
         let name = &hardware.name;
         let plain = |char: char| char.is_ascii_alphanumeric() || "-._".contains(char);
