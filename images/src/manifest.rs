@@ -97,8 +97,8 @@ pub struct I2c {
 pub struct Target {
     /// Its address, seven bits.
     pub address: Spanned<i64>,
-    /// The drivers that the guest's kernel may bind, by device tree binding, the most specific first. None if not given:
-    /// the guest's programs then use the bus themselves.
+    /// The drivers that the guest's kernel may bind, by device tree binding, the most specific first. None if not
+    /// given: the guest's programs then use the bus themselves.
     pub compatible: Option<Vec<String>>,
     /// More properties of its device tree node.
     pub properties: Vec<(Spanned<String>, Property)>,

@@ -50,8 +50,8 @@ impl<'de> Deserialize<'de> for Property {
     }
 }
 
-/// The names of what a device is compatible with, the most specific first; at least one. A string stands for a list of
-/// one.
+/// The names of what a device is compatible with, the most specific first; at least one. A string stands for a
+/// list of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Compatible(pub(crate) Vec<String>);
 
@@ -71,8 +71,8 @@ impl<'de> Deserialize<'de> for Compatible {
     }
 }
 
-/// A name by which drivers are found. The kernel also gives it to programs of user space, one to a line, so it has
-/// neither blanks nor control characters.
+/// A name by which drivers are found. The kernel also gives it to programs of user space, one to a line, so it
+/// has neither blanks nor control characters.
 fn binding(value: &mut Value<'_>) -> Result<String, DeserError> {
     let span = value.span;
     let name = value.take_string(None)?;

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! The programs that read an image, given what was built.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use images::emit::shim::shim;
+use images::plan::Plan;
+use xen_frontend_shim::config::{Backend, Config};
+
+use crate::inputs::Inputs;
+
+/// Warnings of dtc about nodes that are as Linux's bindings want them: clocks and the grants' IOMMU have no
+/// registers, and an interrupt controller that no interrupt map refers to needs no address cells.
+const NOT_MEANT: [&str; 2] = ["no-simple_bus_reg", "no-interrupt_provider"];
+
+/// Warnings of dtc that go by a node's name alone, where guests are nodes and are called as their authors like.
+const BY_NAME: [&str; 6] = [
+    "no-i2c_bus_bridge",
+    "no-i2c_bus_reg",
+    "no-spi_bus_bridge",
+    "no-spi_bus_reg",
+    "no-chosen_node_is_root",
+    "no-alias_paths",
+];
+
+/// A program that reads something, and what it reads.
+type Reader = (String, Child);
+
+/// Shows the image in `output` to all of them.
+pub(crate) fn accept(plan: &Plan<'_>, output: &Path, inputs: &Inputs) -> Result<(), String> {
+    let config = Config::read(&output.join("shim.toml")).map_err(|error| error.to_string())?;
+    if config != shim(plan) {
+        return Err(format!("the shim reads something else than was written: {config:?}"));
+    }
+    // All at once: most of the time of each goes into starting it.
+    let mut readers = Vec::new();
+    for entry in std::fs::read_dir(output).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "dtb") {
+            readers.push(device_tree_compiler(&path)?);
+        }
+    }
+    for device in config.guest.iter().flat_map(|guest| &guest.device) {
+        if let Backend::Command(words) = &device.backend {
+            readers.push(backend(words, inputs)?);
+        }
+    }
+    let verdicts: Vec<_> = readers.into_iter().map(verdict).collect();
+    verdicts.into_iter().collect()
+}
+
+fn device_tree_compiler(dtb: &Path) -> Result<Reader, String> {
+    let mut command = Command::new("dtc");
+    command.args(["-I", "dtb", "-O", "dts", "-o", "/dev/null"]);
+    let by_name: &[_] = if dtb.ends_with("host.dtb") { &BY_NAME } else { &[] };
+    command.args(NOT_MEANT.iter().chain(by_name).flat_map(|check| ["-W", check])).arg(dtb);
+    start(format!("dtc, of {}", dtb.file_name().unwrap_or_default().display()), &mut command)
+}
+
+/// The backend reads its whole command line, and then opens nothing. It must be of the same sources as the
+/// builder.
+fn backend(words: &[String], inputs: &Inputs) -> Result<Reader, String> {
+    let arguments = words.get(1..).unwrap_or_default();
+    let mut command = Command::new(&inputs.backend);
+    command.args(arguments).arg("--print-capabilities");
+    start(format!("backend, of {arguments:?}"), &mut command)
+}
+
+fn start(what: String, command: &mut Command) -> Result<Reader, String> {
+    let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let child = command.spawn().map_err(|error| format!("{what}: {error}"))?;
+    Ok((what, child))
+}
+
+/// A program accepts what it has nothing to say about.
+fn verdict((what, child): Reader) -> Result<(), String> {
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() && said.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("{what}: {}", said.trim_end()))
+    }
+}

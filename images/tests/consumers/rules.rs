@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! What Xen, Linux and QEMU require and no program can be asked about here.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt::Debug;
+use std::hash::Hash;
+use std::io::Read;
+use std::path::Path;
+
+use cpio::newc::Reader;
+use dtoolkit::fdt::Fdt;
+use dtoolkit::model::{DeviceTree, DeviceTreeNode};
+use dtoolkit::{Node, Property};
+use flate2::read::GzDecoder;
+use images::board::Region;
+use images::plan::{Function, Plan};
+
+/// What Xen has room for of its own command line, with the zero at its end (`saved_cmdline`).
+const XEN_BOOTARGS: usize = 1024;
+
+/// What Linux has room for of its own (`COMMAND_LINE_SIZE` of arm64).
+const KERNEL_BOOTARGS: usize = 2048;
+
+/// The granule of memory that is given to a domain.
+const PAGE: u64 = 4096;
+
+/// How many lines the backend serves in one device.
+const LINES: usize = 512;
+
+/// Whether all of them hold for the image in `output`.
+pub(crate) fn hold(plan: &Plan<'_>, output: &Path) -> Result<(), String> {
+    let dtb = std::fs::read(output.join("host.dtb")).unwrap();
+    let host = DeviceTree::from_fdt(&Fdt::new(&dtb).map_err(|error| error.to_string())?);
+    let chosen = host.root.child("chosen").ok_or("no /chosen")?;
+    command_lines(chosen)?;
+    memory(plan, chosen)?;
+    names(plan)?;
+    devices(plan)?;
+    ramdisk(&output.join("driver-domain.cpio.gz"))
+}
+
+fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), String> {
+    if holds { Ok(()) } else { Err(otherwise()) }
+}
+
+fn once<T: Eq + Hash + Debug>(what: &str, values: impl IntoIterator<Item = T>) -> Result<(), String> {
+    let mut seen = HashSet::new();
+    for value in values {
+        let text = format!("{value:?}");
+        ensure(seen.insert(value), || format!("{what} {text} is there twice"))?;
+    }
+    Ok(())
+}
+
+/// A command line has room, and is one line of text.
+fn command_lines(chosen: &DeviceTreeNode) -> Result<(), String> {
+    let text = |node: &DeviceTreeNode, name: &str| {
+        let property = node.property(name).ok_or_else(|| format!("no {name}"))?;
+        str::from_utf8(property.value())
+            .map(|text| text.trim_end_matches('\0').to_owned())
+            .map_err(|error| format!("{name}: {error}"))
+    };
+    let fits = |line: String, room: usize| {
+        ensure(line.len() < room, || {
+            format!("a command line of {} bytes, with room for {room}", line.len())
+        })?;
+        ensure(!line.contains(char::is_control), || format!("a command line of several lines: {line:?}"))
+    };
+    fits(text(chosen, "xen,xen-bootargs")?, XEN_BOOTARGS)?;
+    for module in chosen.children().flat_map(Node::children) {
+        if module.property("bootargs").is_some() {
+            fits(text(module, "bootargs")?, KERNEL_BOOTARGS)?;
+        }
+    }
+    Ok(())
+}
+
+/// Modules and the driver domain's memory are in RAM and apart, by whole pages; the guests have their memory in
+/// what is left.
+fn memory(plan: &Plan<'_>, chosen: &DeviceTreeNode) -> Result<(), String> {
+    let machine = &plan.board.machine;
+    let driver = Region {
+        base: machine.static_memory.base,
+        size: plan.manifest.driver_domain.domain.memory.value.bytes,
+    };
+    let mut taken = vec![("the driver domain's memory", driver)];
+    let modules = chosen.children().chain(chosen.children().flat_map(Node::children));
+    let mut modules: Vec<_> = modules.filter(|node| node.name().starts_with("module@")).map(reg).collect();
+    // A kernel of several domains is one module, named by each.
+    modules.sort_by_key(|region| (region.base, region.size));
+    modules.dedup();
+    taken.extend(modules.into_iter().map(|region| ("a module", region)));
+    for (number, (what, region)) in taken.iter().enumerate() {
+        let end = region
+            .base
+            .checked_add(region.size)
+            .ok_or_else(|| format!("{what} at {region:x?} has no end"))?;
+        let inside = |bank: &Region| bank.base <= region.base && end <= bank.end();
+        ensure(machine.ram.iter().any(inside), || format!("{what} at {region:x?} is not in RAM"))?;
+        ensure(region.base.is_multiple_of(PAGE), || format!("{what} at {region:x?} begins within a page"))?;
+        for (other_what, other) in taken.iter().take(number) {
+            ensure(!region.overlaps(*other), || {
+                format!("{what} and {other_what} overlap: {region:x?}, {other:x?}")
+            })?;
+        }
+    }
+    for (number, bank) in machine.ram.iter().enumerate() {
+        let apart = machine.ram.iter().take(number).all(|other| !bank.overlaps(*other));
+        ensure(apart && bank.size > 0, || format!("the bank {bank:x?} of RAM is empty or there twice"))?;
+    }
+    let used: u64 = taken.iter().map(|(_, region)| region.size).sum();
+    let wanted: u64 = plan.guests.iter().map(|guest| guest.guest.domain.memory.value.bytes).sum();
+    let all: u64 = machine.ram.iter().map(|bank| bank.size).sum();
+    ensure(used + wanted <= all, || format!("{wanted} bytes for the guests, of {all} with {used} taken"))?;
+    let devices = plan.hardware.iter().flat_map(|hardware| hardware.pages());
+    for page in devices {
+        let apart = machine.ram.iter().all(|bank| !bank.overlaps(page));
+        ensure(apart && page.size > 0, || format!("registers at {page:x?} are memory, or none"))?;
+    }
+    Ok(())
+}
+
+fn reg(module: &DeviceTreeNode) -> Region {
+    let property = module.property("reg").unwrap();
+    let (base, size) = property.value().split_at(size_of::<u64>());
+    let wide = |bytes: &[u8]| u64::from_be_bytes(bytes.try_into().unwrap());
+    Region { base: wide(base), size: wide(size) }
+}
+
+/// Each name stands for one thing wherever it is used: as a file, a user, a directory of the shim's state, a
+/// type.
+fn names(plan: &Plan<'_>) -> Result<(), String> {
+    let guests = || plan.guests.iter().map(|guest| guest.guest.name.value.as_str());
+    once("the guest", guests())?;
+    once("the file", guests().chain(["host", "driver-domain", "shim", "xenpolicy", "qemu"]))?;
+    once("the entry of the shim's state", guests().chain(["lock"]))?;
+    once("the user", guests().chain(["root", "nobody"]))?;
+    let own =
+        ["driver", "xen", "xenboot", "domxen", "domio", "unlabeled", "security", "irq", "iomem", "ioport"];
+    let types = plan.guests.iter().map(|guest| guest.policy_type());
+    once("the type", types.chain(own.iter().chain(&["device", "nobody"]).map(|name| format!("{name}_t"))))?;
+    once("the node", plan.hardware.iter().map(|hardware| hardware.node.as_str()))?;
+    once("the host's node", plan.hardware.iter().map(|hardware| hardware.host_node.value.as_str()))?;
+    let qemu = plan.board.qemu.iter().flat_map(|qemu| qemu.args.iter().chain([&qemu.program, &qemu.machine]));
+    for word in qemu {
+        ensure(!word.contains('\0'), || format!("{word:?} cannot be a word of a command line"))?;
+    }
+    for hardware in plan.hardware.iter().filter(|hardware| hardware.qemu.is_some()) {
+        let name = &hardware.name;
+        let plain = |char: char| char.is_ascii_alphanumeric() || "-._".contains(char);
+        let is_id = name.starts_with(|first: char| first.is_ascii_alphabetic()) && name.chars().all(plain);
+        ensure(is_id, || format!("{name:?} is no identifier of QEMU"))?;
+    }
+    Ok(())
+}
+
+fn devices(plan: &Plan<'_>) -> Result<(), String> {
+    for guest in &plan.guests {
+        once("the device", guest.devices.iter().map(|device| device.name))?;
+        once("the window", guest.devices.iter().map(|device| device.base))?;
+        once("the interrupt", guest.devices.iter().map(|device| device.irq))?;
+        for device in &guest.devices {
+            if let Function::Gpio { lines } = &device.function {
+                ensure((1..=LINES).contains(&lines.len()), || format!("{} lines", lines.len()))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The kernel unpacks an archive entry by entry: a file has its place only in a directory, and there once.
+fn ramdisk(path: &Path) -> Result<(), String> {
+    let mut archive = Vec::new();
+    GzDecoder::new(std::fs::File::open(path).unwrap())
+        .read_to_end(&mut archive)
+        .map_err(|error| error.to_string())?;
+    let mut modes = HashMap::new();
+    let mut rest = archive.as_slice();
+    loop {
+        let reader = Reader::new(rest).map_err(|error| format!("the ramdisk: {error}"))?;
+        let (name, mode) = (reader.entry().name().to_owned(), reader.entry().mode());
+        if reader.entry().is_trailer() {
+            return Ok(());
+        }
+        let parent = name.rsplit_once('/').map(|(parent, _)| parent);
+        let in_directory =
+            parent.is_none_or(|parent| modes.get(parent).is_some_and(|mode| mode & 0o170_000 == 0o040_000));
+        ensure(in_directory, || format!("the ramdisk has no directory for {name}"))?;
+        ensure(modes.insert(name.clone(), mode).is_none(), || format!("the ramdisk has {name} twice"))?;
+        rest = reader.finish().map_err(|error| error.to_string())?;
+    }
+}
