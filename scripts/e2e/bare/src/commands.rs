@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 
 use crate::jobs::{self, Job};
 use crate::machine::{self, Width};
-use crate::{conformance, hostile, platform, xen};
+use crate::{conformance, hostile, platform, rogue, witness, xen};
 
 /// Runs a command; the first word says which.
 ///
@@ -21,6 +21,8 @@ pub fn run(job: &Job, command: &[&str]) -> Result<()> {
         ["conformance", group] => conformance::run(job, group, ""),
         ["conformance", group, filter] => conformance::run(job, group, filter),
         ["hostile", ref attack @ ..] => hostile::run(job, attack),
+        ["rogue", ref attack @ ..] => rogue::run(job, attack),
+        ["witness", ref command @ ..] => witness::run(job, command),
         ["power-off"] => xen::power_off(),
         ["crash"] => xen::crash(),
         _ => bail!("no command: {}", command.join(" ")),

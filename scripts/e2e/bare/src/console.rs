@@ -9,10 +9,9 @@ use core::mem;
 use crate::clock::Moment;
 use crate::interrupts;
 use crate::machine::{self, Width};
+use crate::platform::places;
 
-/// GUEST_PL011_BASE (Xen's public header arch-arm.h). The registers are those of Arm's PL011 (DDI 0183).
-const BASE: u64 = 0x2200_0000;
-/// UARTDR.
+/// UARTDR. The registers are those of Arm's PL011 (DDI 0183).
 const DATA: u64 = 0x00;
 /// UARTFR, and in it: nothing to read, no room to write.
 const FLAGS: u64 = 0x18;
@@ -26,12 +25,12 @@ const ARRIVED: u64 = 1 << 4 | 1 << 6;
 const LINE_LIMIT: usize = 256;
 
 fn read(register: u64) -> u64 {
-    machine::load(BASE + register, Width::Word).unwrap_or(NOTHING)
+    machine::load(places().console + register, Width::Word).unwrap_or(NOTHING)
 }
 
 fn write(register: u64, value: u64) {
     // Without a console there is nobody to tell.
-    let _ = machine::store(BASE + register, Width::Word, value);
+    let _ = machine::store(places().console + register, Width::Word, value);
 }
 
 /// Keeps the interrupt, which is a level, from coming again at once. [`Reader`] lets it come again.

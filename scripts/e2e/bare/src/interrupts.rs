@@ -2,19 +2,17 @@
 
 //! Interrupts: each is counted, and whoever waits for one waits for its count to change.
 //!
-//! The controller is the GICv3 that Xen emulates, at the addresses of Xen's public header arch-arm.h. Its registers are
-//! those of Arm's GIC architecture specification (IHI 0069), chapter 12.
+//! The controller is the GICv3 that Xen emulates. Its registers are those of Arm's GIC architecture specification (IHI
+//! 0069), chapter 12.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::clock::Moment;
 use crate::console;
 use crate::machine::{self, Width};
+use crate::platform::places;
 
-/// GUEST_GICV3_GICD_BASE.
-const DISTRIBUTOR: u64 = 0x0300_1000;
-/// GUEST_GICV3_GICR0_BASE; each CPU has two frames of 64 KiB.
-const REDISTRIBUTORS: u64 = 0x0302_0000;
+/// Each CPU has two frames of 64 KiB.
 const REDISTRIBUTOR_SIZE: u64 = 0x2_0000;
 /// The second frame of a redistributor, for software and private interrupts.
 const PRIVATE: u64 = 0x1_0000;
@@ -39,8 +37,6 @@ const PRIORITIES: u64 = 0xa0a0_a0a0;
 pub const WAKE: usize = 0;
 /// The virtual timer (GUEST_TIMER_VIRT_PPI).
 const TIMER: usize = 27;
-/// The console (GUEST_VPL011_SPI).
-pub const CONSOLE: usize = 32;
 /// What the guest has: the first 32 are of each CPU, the others of all.
 const COUNT: usize = 64;
 /// From this number on there is none to handle.
@@ -55,20 +51,26 @@ fn write(address: u64, value: u64) {
 
 /// Enables the interrupts of all CPUs: the console's is a level, the devices' are edges as their nodes say.
 pub fn enable_distributor() {
-    write(DISTRIBUTOR + CONTROL, ENABLED);
-    write(DISTRIBUTOR + GROUP + 4, 0xffff_ffff);
+    let distributor = places().distributor;
+    write(distributor + CONTROL, ENABLED);
+    write(distributor + GROUP + 4, 0xffff_ffff);
     for word in 8..16 {
-        write(DISTRIBUTOR + PRIORITY + 4 * word, PRIORITIES);
+        write(distributor + PRIORITY + 4 * word, PRIORITIES);
     }
-    write(DISTRIBUTOR + CONFIGURATION + 8, 0xaaaa_aaa8);
-    write(DISTRIBUTOR + CONFIGURATION + 12, 0xaaaa_aaaa);
-    write(DISTRIBUTOR + ENABLE + 4, 0xffff_ffff);
+    let console = places().console_interrupt;
+    for (word, first) in [(2, 32), (3, 48)] {
+        let edges = (0..16)
+            .filter(|number| first + number != console)
+            .fold(0, |edges, number| edges | 2 << (2 * number));
+        write(distributor + CONFIGURATION + 4 * word, edges);
+    }
+    write(distributor + ENABLE + 4, 0xffff_ffff);
 }
 
 /// Enables the interrupts of the CPU that calls this.
 pub fn enable_this_cpu() {
     let number = u64::try_from(machine::cpu()).unwrap_or(0);
-    let redistributor = REDISTRIBUTORS + REDISTRIBUTOR_SIZE * number;
+    let redistributor = places().redistributors + REDISTRIBUTOR_SIZE * number;
     write(redistributor + WAKER, 0);
     let private = redistributor + PRIVATE;
     write(private + GROUP, 0xffff_ffff);
@@ -88,7 +90,7 @@ pub fn handle() {
         }
         match usize::try_from(number) {
             Ok(TIMER) => machine::set_timer(None),
-            Ok(CONSOLE) => console::mask_interrupt(),
+            Ok(number) if number == places().console_interrupt => console::mask_interrupt(),
             _ => {}
         }
         if let Some(count) = usize::try_from(number).ok().and_then(|number| COUNTS.get(number)) {

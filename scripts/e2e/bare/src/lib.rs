@@ -11,6 +11,9 @@
 //!      interrupts, clock, console, device tree ────────────────────▶ machine ─▶ Xen
 //! ```
 //!
+//! Xen boots the same program, linked for another address, in place of the driver domain, too: then it is [`rogue`], and
+//! the guests, which watch their own memory, are [`witness`]es.
+//!
 //! All `unsafe` is in [`machine`]. Only there does the guest differ from what is built for the host, where its logic is
 //! checked and tested, and where the tests take their names from [`conformance`].
 
@@ -30,7 +33,9 @@ pub mod jobs;
 pub mod machine;
 pub mod pages;
 pub mod platform;
+pub mod rogue;
 pub mod virtio;
+pub mod witness;
 pub mod xen;
 
 /// The first CPU comes here with a stack and a heap, and with interrupts masked.

@@ -4,20 +4,8 @@
 
 #![cfg_attr(bare_metal, no_std, no_main)]
 
-#[cfg(bare_metal)]
-mod guest {
-    use core::panic::PanicInfo;
-
-    // Its start-up code is where Xen enters.
-    use bare as _;
-
-    /// Says why, and crashes: Xen takes the domain off the machine, and whoever waits for it sees that.
-    #[panic_handler]
-    fn panic(info: &PanicInfo<'_>) -> ! {
-        bare::console::print(format_args!("bare {info}\n"));
-        bare::xen::crash()
-    }
-}
+// Its start-up code is where Xen enters.
+use bare as _;
 
 #[cfg(not(bare_metal))]
 fn main() -> std::process::ExitCode {

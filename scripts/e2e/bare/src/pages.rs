@@ -31,6 +31,12 @@ impl Page {
         u32::try_from(address / PAGE).unwrap_or(u32::MAX)
     }
 
+    /// Its address.
+    #[must_use]
+    pub fn address(&self) -> u64 {
+        u64::try_from((&raw const *self.0).addr()).unwrap_or(u64::MAX)
+    }
+
     fn cell(&self, offset: usize) -> Option<&AtomicU16> {
         self.0.0.get(offset / 2)
     }
@@ -66,6 +72,17 @@ impl Page {
     #[must_use]
     pub fn read_u32(&self, offset: usize) -> u32 {
         u32::from(self.read_u16(offset)) | u32::from(self.read_u16(offset + 2)) << 16
+    }
+
+    /// Reads 64 bits, at an even offset.
+    #[must_use]
+    pub fn read_u64(&self, offset: usize) -> u64 {
+        u64::from(self.read_u32(offset)) | u64::from(self.read_u32(offset + 4)) << 32
+    }
+
+    /// Writes 64 bits, at an even offset.
+    pub fn write_u64(&self, offset: usize, value: u64) {
+        self.write(offset, &value.to_le_bytes());
     }
 
     /// Reads bytes.

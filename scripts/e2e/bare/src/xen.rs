@@ -10,8 +10,13 @@ use crate::machine;
 const MEMORY_OP: u64 = 12;
 /// `XENMEM_add_to_physmap`.
 const ADD_TO_PHYSMAP: u64 = 7;
+/// `XENMEM_remove_from_physmap`.
+const REMOVE_FROM_PHYSMAP: u64 = 15;
 /// `XENMAPSPACE_grant_table`.
 const GRANT_TABLE: u64 = 1;
+/// `__HYPERVISOR_grant_table_op`, `GNTTABOP_unmap_grant_ref`.
+const GRANT_TABLE_OP: u64 = 20;
+const UNMAP_GRANT_REF: u64 = 1;
 /// `DOMID_SELF`.
 const SELF: u64 = 0x7ff0;
 /// `__HYPERVISOR_sched_op`.
@@ -32,6 +37,32 @@ pub fn map_grant_table(index: u64, address: u64) -> Result<()> {
     let pointer = argument.as_ptr().addr();
     let result = machine::hypercall(MEMORY_OP, [ADD_TO_PHYSMAP, u64::try_from(pointer)?, 0, 0]);
     ensure!(result == 0, "Xen does not give frame {index} of the grant table: {result}");
+    Ok(())
+}
+
+/// Takes away the page that is at this frame.
+///
+/// # Errors
+/// There is none.
+pub fn remove_from_physmap(frame: u64) -> Result<()> {
+    // struct xen_remove_from_physmap: domid (16 bits), gpfn (64).
+    let argument = [SELF, frame];
+    let pointer = argument.as_ptr().addr();
+    let result = machine::hypercall(MEMORY_OP, [REMOVE_FROM_PHYSMAP, u64::try_from(pointer)?, 0, 0]);
+    ensure!(result == 0, "Xen does not take frame {frame:#x} away: {result}");
+    Ok(())
+}
+
+/// Unmaps what was mapped by a grant.
+///
+/// # Errors
+/// The handle is none.
+pub fn unmap_grant(address: u64, handle: u64) -> Result<()> {
+    // struct gnttab_unmap_grant_ref: host_addr (64 bits), dev_bus_addr (64), handle (32), status (16).
+    let argument = [address, 0, handle & 0xffff_ffff];
+    let pointer = argument.as_ptr().addr();
+    let result = machine::hypercall(GRANT_TABLE_OP, [UNMAP_GRANT_REF, u64::try_from(pointer)?, 1, 0]);
+    ensure!(result == 0, "Xen does not unmap {address:#x}: {result}");
     Ok(())
 }
 

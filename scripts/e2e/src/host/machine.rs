@@ -98,6 +98,20 @@ impl Place {
         }
     }
 
+    /// The places in a checkout, `run` being the name of the run: of the image whose driver domain was taken over
+    /// (scripts/e2e/rogue.toml). Its guests wait until that starts them.
+    #[must_use]
+    pub fn rogue(run: &str) -> Self {
+        let demo = Self::in_checkout(run);
+        let guest = |name| Guest { name, greeting: &["machine"] };
+        Self {
+            manifest: Path::new(env!("CARGO_MANIFEST_DIR")).join("rogue.toml"),
+            image: demo.image.with_file_name("rogue"),
+            guests: vec![guest("first"), guest("second")],
+            ..demo
+        }
+    }
+
     /// The places in a checkout, `run` being the name of the run: of the demo's image.
     #[must_use]
     pub fn in_checkout(run: &str) -> Self {
@@ -235,7 +249,10 @@ impl Machine {
     }
 
     /// What Xen prints for one of its debug keys (xen/common/keyhandler.c). It says when it begins, not when it ends.
-    fn ask_xen(&self, key: u8) -> Result<String> {
+    ///
+    /// # Errors
+    /// The console fails.
+    pub fn ask_xen(&self, key: u8) -> Result<String> {
         let mark = self.console.mark();
         self.console.type_to_xen(&[key])?;
         let end = Instant::now() + PATIENCE;

@@ -37,27 +37,27 @@ const NUMBERS: [u32; 22] = [
 
 /// A source of chance.
 #[derive(Debug)]
-pub(super) struct Dice(Rng);
+pub(crate) struct Dice(Rng);
 
 impl Dice {
     /// The one of a CPU.
-    pub(super) fn new(seed: u64, cpu: usize) -> Self {
+    pub(crate) fn new(seed: u64, cpu: usize) -> Self {
         let cpu = u64::try_from(cpu).unwrap_or(0);
         Self(Rng::with_seed(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ cpu))
     }
 
     /// Whether something happens that happens in one of `of` cases.
-    pub(super) fn one_in(&mut self, of: u32) -> bool {
+    pub(crate) fn one_in(&mut self, of: u32) -> bool {
         self.0.u32(0..of) == 0
     }
 
     /// Less than `end`, which is not 0.
-    pub(super) fn below(&mut self, end: usize) -> usize {
+    pub(crate) fn below(&mut self, end: usize) -> usize {
         self.0.usize(0..end)
     }
 
     /// One of them; [`Default`] if there is none.
-    pub(super) fn pick<T: Copy + Default>(&mut self, from: &[T]) -> T {
+    pub(crate) fn pick<T: Copy + Default>(&mut self, from: &[T]) -> T {
         if from.is_empty() {
             T::default()
         } else {
@@ -66,22 +66,22 @@ impl Dice {
     }
 
     /// Any bits.
-    pub(super) fn word(&mut self) -> u32 {
+    pub(crate) fn word(&mut self) -> u32 {
         self.0.u32(..)
     }
 
     /// Any bits.
-    pub(super) fn half(&mut self) -> u16 {
+    pub(crate) fn half(&mut self) -> u16 {
         self.0.u16(..)
     }
 
     /// A number of those that hurt, or any.
-    pub(super) fn number(&mut self) -> u32 {
+    pub(crate) fn number(&mut self) -> u32 {
         if self.one_in(4) { self.word() } else { self.pick(&NUMBERS) }
     }
 
     /// A number of those that hurt, or any; cut off.
-    pub(super) fn small(&mut self) -> u16 {
+    pub(crate) fn small(&mut self) -> u16 {
         let [low, high, ..] = self.number().to_le_bytes();
         u16::from_le_bytes([low, high])
     }
@@ -105,14 +105,14 @@ impl Dice {
 
 /// Pages that are granted, well and badly.
 #[derive(Debug)]
-pub(super) struct Pool {
+pub(crate) struct Pool {
     good: Vec<Granted>,
     bad: Vec<Granted>,
 }
 
 impl Pool {
     /// Grants them.
-    pub(super) fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         let good = (0..4).map(|_| Granted::new()).collect::<Result<_>>()?;
         let mut bad = Vec::new();
         for flags in [PERMIT | READ_ONLY, 0, 2, 3, 0x8000 | PERMIT] {
@@ -133,18 +133,18 @@ impl Pool {
     }
 
     /// A page that is granted as it should be.
-    pub(super) fn page(&self, dice: &mut Dice) -> Option<&Granted> {
+    pub(crate) fn page(&self, dice: &mut Dice) -> Option<&Granted> {
         self.good.get(dice.below(self.good.len().max(1)))
     }
 
     /// An address that serves as a buffer's.
-    pub(super) fn good(&self, dice: &mut Dice) -> u64 {
+    pub(crate) fn good(&self, dice: &mut Dice) -> u64 {
         self.page(dice).map_or(0, |page| page.address(0))
     }
 
     /// Any address: a good one, one that is not aligned, one near the end of its page, one of a page that is granted
     /// badly, one that is nowhere.
-    pub(super) fn any(&self, dice: &mut Dice) -> u64 {
+    pub(crate) fn any(&self, dice: &mut Dice) -> u64 {
         let good = self.good(dice);
         match dice.below(8) {
             0 | 1 => good,

@@ -9,7 +9,7 @@
 
 mod busy;
 mod chains;
-mod dice;
+pub(crate) mod dice;
 mod early;
 mod registers;
 mod revoked;

@@ -9,6 +9,7 @@
 use alloc::alloc::{Layout, alloc};
 use core::arch::{asm, global_asm};
 use core::ops::Range;
+use core::panic::PanicInfo;
 use core::slice;
 
 use dtoolkit::fdt::Fdt;
@@ -26,14 +27,17 @@ static HEAP: LockedHeap = LockedHeap::empty();
 
 static DEVICE_TREE: Mutex<&[u8]> = Mutex::new(&[]);
 
-/// Where a guest's RAM begins, and this image (Xen's public header arch-arm.h: GUEST_RAM0_BASE).
-const RAM: u64 = 0x4000_0000;
+/// The GiB that start.s maps as memory. A guest's RAM begins where it does (Xen's public header arch-arm.h:
+/// GUEST_RAM0_BASE), the driver domain's somewhere in it.
+const MEMORY: Range<u64> = 0x4000_0000..0x8000_0000;
 /// The stack of a CPU that [`start_cpu`] starts.
 const STACK: usize = 128 << 10;
 /// The firmware's function that starts a CPU (Arm's PSCI, 5.1.4), for callers of 64 bits.
 const CPU_ON: u64 = 0xc400_0003;
 
 unsafe extern "C" {
+    static image_start: u8;
+    static data_start: u8;
     static image_end: u8;
     static attempt_start: u8;
     static attempt_end: u8;
@@ -51,7 +55,7 @@ extern "C" fn first_main(device_tree: u64) -> ! {
     // SAFETY: as above; the size is the second word of its header, and the heap is kept away from it.
     let bytes = unsafe { slice::from_raw_parts(device_tree as *const u8, size as usize) };
     *DEVICE_TREE.lock() = bytes;
-    let room = free_memory(bytes, device_tree..device_tree + size);
+    let room = free_memory(device_tree..device_tree + size);
     // SAFETY: RAM that nothing else is in: it begins behind the image and leaves the device tree out.
     unsafe { HEAP.lock().init(room.start as *mut u8, (room.end - room.start) as usize) };
     crate::first_cpu()
@@ -64,16 +68,27 @@ extern "C" fn another_main() -> ! {
 }
 
 /// The larger part of the RAM, below or above the device tree.
-fn free_memory(tree: &[u8], taken: Range<u64>) -> Range<u64> {
-    let size = Fdt::new(tree).ok().and_then(|tree| {
-        let memory = tree.memory().ok()?;
-        let first = memory.reg().ok()??.next()?;
-        first.size::<u64>().ok()
-    });
+fn free_memory(taken: Range<u64>) -> Range<u64> {
     let start = (&raw const image_end) as u64;
-    let end = RAM + size.unwrap_or(0);
+    let end = ram().end;
     let (below, above) = (start..taken.start.min(end), taken.end.next_multiple_of(4096)..end);
     if below.end.saturating_sub(below.start) >= above.end.saturating_sub(above.start) { below } else { above }
+}
+
+/// The RAM that there is, by the device tree.
+pub fn ram() -> Range<u64> {
+    let found = Fdt::new(device_tree()).ok().and_then(|tree| {
+        let memory = tree.memory().ok()?;
+        let first = memory.reg().ok()??.next()?;
+        let (base, size) = (first.address::<u64>().ok()?, first.size::<u64>().ok()?);
+        Some(base..base + size)
+    });
+    found.unwrap_or(MEMORY.start..MEMORY.start)
+}
+
+/// What of this image is never written: its code and its constants.
+pub fn constant_image() -> Range<u64> {
+    (&raw const image_start) as u64..(&raw const data_start) as u64
 }
 
 /// The device tree that Xen made for the guest.
@@ -118,6 +133,13 @@ extern "C" fn trapped(kind: u64, saved: &mut Saved) {
     panic!("exception {kind} at {:#x}: syndrome {syndrome:#x}, address {address:#x}", saved.elr);
 }
 
+/// Says why, and crashes: Xen takes the domain off the machine, and whoever waits for it sees that.
+#[panic_handler]
+fn panic(info: &PanicInfo<'_>) -> ! {
+    crate::console::print(format_args!("bare {info}\n"));
+    crate::xen::crash()
+}
+
 // ---- Memory and devices ----
 
 /// Loads from any address; a fault is a result.
@@ -143,7 +165,7 @@ pub fn load(address: u64, width: Width) -> Result<u64, Abort> {
 /// # Panics
 /// If the address is that of memory. Pages that are shared are written by their owner.
 pub fn store(address: u64, width: Width, value: u64) -> Result<(), Abort> {
-    assert!(address < RAM || address >= RAM << 2, "{address:#x} is memory");
+    assert!(!MEMORY.contains(&address), "{address:#x} is memory");
     let (syndrome, fault);
     // SAFETY: one store, not to memory that Rust uses; if it faults, `trapped` makes it return.
     unsafe {

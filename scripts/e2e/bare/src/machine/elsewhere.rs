@@ -2,6 +2,8 @@
 
 //! The same functions on the machine that builds the guest: nothing is there, and every access finds that out.
 
+use core::ops::Range;
+
 use super::{Abort, GRANT_ENTRIES, GrantEntry, Width};
 
 /// What Xen says of a hypercall that it does not have.
@@ -11,6 +13,18 @@ const NO_SUCH_CALL: i64 = -38;
 #[must_use]
 pub fn device_tree() -> &'static [u8] {
     &[]
+}
+
+/// There is none.
+#[must_use]
+pub fn ram() -> Range<u64> {
+    0..0
+}
+
+/// There is none.
+#[must_use]
+pub fn constant_image() -> Range<u64> {
+    0..0
 }
 
 /// # Errors

@@ -19,9 +19,9 @@ mod elsewhere;
 use elsewhere as here;
 
 pub use here::{
-    acknowledge_interrupt, barrier, counter, cpu, device_tree, enable_cpu_interface, end_of_interrupt,
-    frequency, grant_table, hypercall, load, mask_interrupts, send_interrupt, set_timer, start_cpu, store,
-    unmask_interrupts, wait_for_interrupt,
+    acknowledge_interrupt, barrier, constant_image, counter, cpu, device_tree, enable_cpu_interface,
+    end_of_interrupt, frequency, grant_table, hypercall, load, mask_interrupts, ram, send_interrupt,
+    set_timer, start_cpu, store, unmask_interrupts, wait_for_interrupt,
 };
 
 /// How many grants there may be: four pages of them.

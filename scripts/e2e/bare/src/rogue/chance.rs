@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! Hypercalls by chance: one of the tables', at any target, with some of its words changed. The same seed makes the same
+//! calls.
+
+use anyhow::Result;
+
+use super::Known;
+use super::attempt::Attempt;
+use super::every;
+use super::ledger::Ledger;
+use super::memory;
+use super::tables::{FREQUENT, Form, GRANT_TABLE_OP, HYPERCALLS, Hypercall, MEMORY_OP, VCPU_OP};
+use super::words::{BUFFERS, Target};
+use crate::hostile::dice::Dice;
+
+/// Numbers at which programs go wrong besides those of [`Dice`]: domids, frames of guests, addresses of nothing.
+const NUMBERS: [u64; 16] = [
+    0x7ff0,
+    0x7ff1,
+    0x7ff2,
+    0x7fff,
+    2,
+    3,
+    0x4_0000,
+    0x4_0001,
+    0x4_2000,
+    0x3_8000,
+    0x3800_0000,
+    0x4000_0000,
+    0xffff_ffff_ffff_f000,
+    0x8000_0000_0000_0000,
+    0x0000_ffff_ffff_f000,
+    u64::MAX,
+];
+
+/// `GNTTABOP_setup_table` and `GNTTABOP_get_status_frames`: their structures have the address of a list.
+const WITH_LIST: [u64; 2] = [2, 9];
+
+/// After so many calls what was mapped is taken away, lest there be no room for more.
+const CLEARED_AFTER: u64 = 100;
+
+pub(super) fn run(ledger: &mut Ledger, known: &[Known; 2], seed: u64, count: u64) -> Result<()> {
+    let targets = every::targets(known);
+    let mut dice = Dice::new(seed, 0);
+    let mut made = 0;
+    while made < count {
+        let mut attempt = pick(&mut dice, &targets);
+        let operation = attempt.operation();
+        let changes = dice.below(5);
+        for _ in 0..changes {
+            change(&mut dice, &mut attempt);
+        }
+        if attempt.operation() != operation {
+            attempt.find_domid();
+        }
+        spare_own_memory(&mut attempt);
+        if attempt.harms_only_itself().is_some() {
+            continue;
+        }
+        ledger.make(&attempt, dice.one_in(6));
+        made += 1;
+        if made % CLEARED_AFTER == 0 {
+            memory::clear();
+        }
+    }
+    Ok(())
+}
+
+/// A call as the tables have it, now and then one that they do not have.
+fn pick(dice: &mut Dice, targets: &[Target]) -> Attempt {
+    let target = targets.get(dice.below(targets.len())).copied().unwrap_or_default();
+    let unknown = Hypercall {
+        number: u64::from(dice.word() % 64),
+        name: "",
+        form: Form::Register,
+        end: 1,
+        words: &[],
+        operations: &[],
+    };
+    let is_unknown = dice.one_in(40) && every::is_unknown(unknown.number);
+    let among = if dice.one_in(5) { HYPERCALLS.len() } else { FREQUENT };
+    let known = HYPERCALLS.get(dice.below(among));
+    let hypercall = known.filter(|_| !is_unknown).unwrap_or(&unknown);
+    let number = u64::from(dice.word()) % hypercall.end;
+    let operations = hypercall.operations;
+    let named = operations.iter().find(|operation| operation.number == number);
+    let chosen = if dice.one_in(10) { None } else { operations.get(dice.below(operations.len().max(1))) };
+    Attempt::new(hypercall, chosen.or(named).ok_or(number), &target)
+}
+
+/// Changes one word: to a number that hurts, by a bit, by a little, or to anything.
+fn change(dice: &mut Dice, attempt: &mut Attempt) {
+    let is_list = dice.one_in(4);
+    let place = match dice.below(8) {
+        // The first register has the number of the operation, or the address of the structure.
+        0 => attempt.registers.get_mut(1 + dice.below(3)),
+        _ if is_list => attempt.list.get_mut(dice.below(32)),
+        _ => attempt.argument.get_mut(dice.below(6)),
+    };
+    let Some(place) = place else { return };
+    *place = match dice.below(7) {
+        0 => dice.pick(&NUMBERS),
+        1 => u64::from(dice.number()),
+        2 => *place ^ 1 << (dice.word() % 64),
+        3 => place.wrapping_add(u64::from(dice.small())),
+        4 => *place & 0xffff_ffff | u64::from(dice.number()) << 32,
+        5 => *place & !0xffff | dice.pick(&NUMBERS) & 0xffff,
+        _ => u64::from(dice.word()) << 32 | u64::from(dice.word()),
+    };
+}
+
+/// Keeps the call away from the rogue's own RAM, in which it would only hurt itself: addresses there become that of a page
+/// that it can spare, and frames become frames of the landing zone.
+fn spare_own_memory(attempt: &mut Attempt) {
+    let (number, operation) = (attempt.number, attempt.operation());
+    let gives_pages_away = number == MEMORY_OP || number == GRANT_TABLE_OP;
+    limit_lengths(attempt);
+    let takes_addresses = number == GRANT_TABLE_OP && !WITH_LIST.contains(&operation);
+    let spare = |word: &mut u64, is_address_of_page: bool| {
+        // What a vCPU registers is written to at any time.
+        if number == VCPU_OP && memory::is_own_address(*word) {
+            *word = memory::own();
+        }
+        if memory::is_private(*word) || (is_address_of_page && memory::is_own_address(*word)) {
+            *word = if is_address_of_page { memory::LANDING } else { memory::own() };
+        }
+        if memory::is_own_frame(*word) && (gives_pages_away || *word != memory::own_frame()) {
+            *word = (memory::LANDING >> 12) + (*word & 7);
+        }
+    };
+    // The structure is where its fields are looked for afterwards.
+    let is_readable =
+        |word: &&mut u64| memory::is_own_address(**word) || memory::is_beside_grant_table(**word);
+    for word in attempt.registers.iter_mut().filter(is_readable) {
+        let is_list = *word >> 12 == memory::list() >> 12;
+        *word = if is_list { memory::list() + 8 * BUFFERS } else { memory::argument() };
+    }
+    for word in &mut attempt.argument {
+        spare(word, takes_addresses);
+    }
+    for word in &mut attempt.list {
+        spare(word, false);
+    }
+}
+
+/// Keeps Xen from writing results beyond the pages that are meant for them.
+fn limit_lengths(attempt: &mut Attempt) {
+    let operation = attempt.operation();
+    let ([_, _, count, _], [first, ..]) = (&mut attempt.registers, &mut attempt.argument);
+    match (attempt.number, operation) {
+        // So many structures, each with a status.
+        (GRANT_TABLE_OP, _) => *count %= 16,
+        // So many frames, each with a result: `size` of struct xen_add_to_physmap_batch.
+        (MEMORY_OP, 23) => *first &= !(0xfff8 << 32),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_seed_makes_the_same_calls() {
+        let guest = Target { domid: 2, frame: 0x4_1000, grant: 9 };
+        let calls = |seed| {
+            let mut dice = Dice::new(seed, 0);
+            [(); 50].map(|()| {
+                let mut attempt = pick(&mut dice, &[guest]);
+                change(&mut dice, &mut attempt);
+                (attempt.number, attempt.registers, attempt.argument)
+            })
+        };
+        assert_eq!(calls(1), calls(1));
+        assert_ne!(calls(1), calls(2));
+    }
+}

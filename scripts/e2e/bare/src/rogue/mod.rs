@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! A driver domain that was taken over: it makes every hypercall at every domain, and tries what is known to have worked
+//! somewhere.
+//!
+//! ```text
+//!  commands ─▶ every (the tables, call by call) ─┐
+//!             attacks (sequences, by name) ──────┼─▶ ledger ─▶ attempt ─▶ Xen
+//!             chance (the tables, changed) ──────┘     │
+//!                                                      └─▶ memory: is a secret in it?
+//! ```
+//!
+//! Each guest (crate [`witness`](crate::witness)) watches its own memory, and tells the host what there is to attack: where
+//! its secret is, and which pages it has granted. The host (scripts/e2e/tests/rogue) compares the calls that succeed with
+//! a list.
+
+mod attacks;
+mod attempt;
+mod chance;
+mod every;
+mod ledger;
+mod memory;
+mod tables;
+mod words;
+
+use alloc::vec::Vec;
+
+use anyhow::{Context, Result, bail, ensure};
+use spin::Mutex;
+
+use crate::commands::number;
+use crate::jobs::Job;
+use attempt::Attempt;
+use ledger::Ledger;
+use words::Target;
+
+/// What the rogue knows of a guest: all that could help it but the secret itself.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    /// Its domid.
+    domid: u16,
+    /// The first of some frames that are full of its secret.
+    frame: u64,
+    /// The reference of a page that it has granted to the rogue.
+    control: u32,
+    /// Likewise, to be read only.
+    read_only: u32,
+    /// The reference of a page with its secret that it has granted to the other guest.
+    neighbour: u32,
+    /// Its secret, combined with [`ledger::MASK`].
+    secret: u64,
+}
+
+impl Known {
+    fn target(&self) -> Target {
+        Target { domid: self.domid, frame: self.frame, grant: self.control }
+    }
+}
+
+static KNOWN: Mutex<Vec<Known>> = Mutex::new(Vec::new());
+
+/// Runs one of the commands.
+///
+/// # Errors
+/// It failed, or there is none of that name. That Xen refuses something is no error.
+pub fn run(job: &Job, command: &[&str]) -> Result<()> {
+    match *command {
+        ["unpause", domid] => unpause(job, domid),
+        ["know", domid, frame, control, read_only, neighbour, secret] => {
+            know(domid, frame, [control, read_only, neighbour], secret)
+        }
+        ["control"] => with_ledger(job, attacks::control),
+        ["every"] => with_ledger(job, every::run),
+        ["attacks"] => with_ledger(job, attacks::run),
+        ["chance", seed, count] => {
+            let (seed, count) = (number(seed)?, number(count)?);
+            with_ledger(job, |ledger, known| chance::run(ledger, known, seed, count))
+        }
+        _ => bail!("the rogue does not know: {}", command.join(" ")),
+    }
+}
+
+/// Starts a guest, as a driver domain does when its devices answer.
+fn unpause(job: &Job, domid: &str) -> Result<()> {
+    let target = Target { domid: u16::try_from(number(domid)?)?, ..Target::default() };
+    let attempt = Attempt::named(tables::DOMCTL, "unpausedomain", &target).context("no such call")?;
+    let mut ledger = Ledger::default();
+    ensure!(ledger.make(&attempt, false), "domain {domid} cannot be unpaused");
+    ledger.report(job);
+    Ok(())
+}
+
+fn know(domid: &str, frame: &str, references: [&str; 3], secret: &str) -> Result<()> {
+    let reference = |text: &str| -> Result<u32> { Ok(u32::try_from(number(text)?)?) };
+    let [control, read_only, neighbour] = references;
+    KNOWN.lock().push(Known {
+        domid: u16::try_from(number(domid)?)?,
+        frame: number(frame)?,
+        control: reference(control)?,
+        read_only: reference(read_only)?,
+        neighbour: reference(neighbour)?,
+        secret: number(secret)?,
+    });
+    Ok(())
+}
+
+fn with_ledger(job: &Job, perform: impl FnOnce(&mut Ledger, &[Known; 2]) -> Result<()>) -> Result<()> {
+    let known = KNOWN.lock().clone();
+    let known: [Known; 2] = known.try_into().ok().context("two guests are to be known")?;
+    let mut ledger = Ledger::new(known.map(|guest| guest.secret));
+    memory::clear();
+    perform(&mut ledger, &known)?;
+    ledger.report(job);
+    Ok(())
+}

@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! A guest that watches itself while somebody attacks it: it keeps a secret in many pages, grants a few others, and looks
+//! again and again whether anything of its memory has changed that should not. The attacker is [`rogue`](crate::rogue).
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
+use core::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use spin::Mutex;
+
+use crate::clock::Moment;
+use crate::commands::number;
+use crate::grants::{self, Granted, IN_USE, PERMIT, READ_ONLY};
+use crate::interrupts;
+use crate::jobs::Job;
+use crate::machine::{self, GRANT_ENTRIES, Width};
+use crate::pages::{PAGE, Page};
+
+/// What the attacker finds in the page that is granted to it, and what it shall write there.
+pub const CONTROL: u64 = 0x6772_616e_7465_6421;
+/// See [`CONTROL`].
+pub const ANSWER: u64 = 0x616e_7377_6572_6564;
+/// What a page has that the attacker may read.
+const READABLE: u64 = 0x7265_6164_6162_6c65;
+/// So many pages have the secret, 2 MiB of them.
+const PAGES: usize = 512;
+/// So many of them are looked at in one go, and so long is the rest between two.
+const AT_ONCE: usize = 32;
+const REST: Duration = Duration::from_millis(5);
+
+/// How often has been looked, how often something had changed, and the longest time between two looks, in microseconds.
+static BEATS: AtomicU64 = AtomicU64::new(0);
+static DAMAGES: AtomicU64 = AtomicU64::new(0);
+static LONGEST_GAP: AtomicU64 = AtomicU64::new(0);
+/// What had changed first.
+static FIRST_DAMAGE: Mutex<Option<String>> = Mutex::new(None);
+/// What there is to attack.
+static OPEN: Mutex<Option<Open>> = Mutex::new(None);
+
+/// What the attacker is told.
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    frame: u32,
+    control: u32,
+    read_only: u32,
+    neighbour: u32,
+    is_answered: bool,
+}
+
+/// Runs one of the commands: `guard SECRET NEIGHBOUR`, which does not end by itself, and `report`.
+///
+/// # Errors
+/// It failed, or there is none of that name.
+pub fn run(job: &Job, command: &[&str]) -> Result<()> {
+    match *command {
+        ["guard", secret, neighbour] => {
+            let mut guarded = Guarded::new(number(secret)?, u16::try_from(number(neighbour)?)?)?;
+            guarded.watch(job);
+            Ok(())
+        }
+        ["report"] => report(job),
+        _ => bail!("no witness: {}", command.join(" ")),
+    }
+}
+
+fn report(job: &Job) -> Result<()> {
+    let open = OPEN.lock().context("nothing is guarded yet")?;
+    let gap = Duration::from_micros(LONGEST_GAP.swap(0, Ordering::Relaxed)).as_millis();
+    let (beats, damages) = (BEATS.load(Ordering::Relaxed), DAMAGES.load(Ordering::Relaxed));
+    let Open { frame, control, read_only, neighbour, is_answered } = open;
+    job.say(format_args!(
+        "beats={beats} damages={damages} longest-gap-ms={gap} frame={frame} control={control}"
+    ));
+    let answered = u8::from(is_answered);
+    job.say(format_args!("read-only={read_only} neighbour={neighbour} answered={answered}"));
+    if let Some(first) = FIRST_DAMAGE.lock().as_deref() {
+        bail!("{first}");
+    }
+    Ok(())
+}
+
+/// What is watched.
+struct Guarded {
+    secret: u64,
+    pages: Vec<Page>,
+    control: Granted,
+    read_only: Granted,
+    neighbour: Granted,
+    table: Vec<[u64; 3]>,
+    code: u64,
+}
+
+/// Word `index` of page `page`: the secret, then one that no other place has.
+fn word(secret: u64, page: usize, index: usize) -> u64 {
+    if index.is_multiple_of(2) {
+        return secret;
+    }
+    let place = u64::try_from(page * PAGE + index).unwrap_or(u64::MAX);
+    place.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ secret.rotate_left(17)
+}
+
+fn fill(page: &Page, value: impl Fn(usize) -> u64) {
+    for index in 0..PAGE / 8 {
+        page.write_u64(8 * index, value(index));
+    }
+}
+
+fn has(page: &Page, value: impl Fn(usize) -> u64) -> bool {
+    (0..PAGE / 8).all(|index| page.read_u64(8 * index) == value(index))
+}
+
+/// An entry of the grant table, but for what Xen changes in it.
+fn entry(reference: usize) -> [u64; 3] {
+    let entry = u32::try_from(reference).ok().and_then(grants::entry);
+    entry.map_or([0; 3], |entry| {
+        let flags = entry.flags.load(Ordering::Acquire) & !IN_USE;
+        let (domain, frame) = (entry.domain.load(Ordering::Relaxed), entry.frame.load(Ordering::Relaxed));
+        [flags.into(), domain.into(), frame.into()]
+    })
+}
+
+/// A sum over the code and the constants of this image (FNV-1a, by words).
+fn code() -> u64 {
+    let words = machine::constant_image().step_by(8).map(|address| machine::load(address, Width::Double));
+    words.fold(0xcbf2_9ce4_8422_2325, |sum: u64, word| {
+        (sum ^ word.unwrap_or_default()).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+impl Guarded {
+    fn new(secret: u64, neighbour_domid: u16) -> Result<Self> {
+        let pages: Vec<Page> = (0..PAGES).map(|_| Page::default()).collect();
+        for (number, page) in pages.iter().enumerate() {
+            fill(page, |index| word(secret, number, index));
+        }
+        let control = Granted::with_flags(0)?;
+        fill(control.page(), |_| CONTROL);
+        let read_only = Granted::with_flags(0)?;
+        fill(read_only.page(), |_| READABLE);
+        let neighbour = Granted::with_flags(0)?;
+        fill(neighbour.page(), |index| word(secret, PAGES, index));
+        for (granted, flags) in [(&control, PERMIT), (&read_only, PERMIT | READ_ONLY), (&neighbour, PERMIT)] {
+            let entry = grants::entry(granted.reference()).context("a reference beyond the table")?;
+            if granted.reference() == neighbour.reference() {
+                entry.domain.store(neighbour_domid, Ordering::Relaxed);
+            }
+            entry.flags.store(flags, Ordering::Release);
+        }
+        machine::barrier();
+        let table = (0..GRANT_ENTRIES).map(entry).collect();
+        Ok(Self { secret, pages, control, read_only, neighbour, table, code: code() })
+    }
+
+    /// Looks again and again until it is told to stop.
+    fn watch(&mut self, job: &Job) {
+        let mut next = 0;
+        let mut last = Moment::now();
+        while !job.is_to_stop() {
+            if let Some(damage) = self.damage(next) {
+                DAMAGES.fetch_add(1, Ordering::Relaxed);
+                FIRST_DAMAGE.lock().get_or_insert(damage);
+            }
+            self.tell();
+            next = (next + AT_ONCE) % PAGES;
+            BEATS.fetch_add(1, Ordering::Relaxed);
+            interrupts::wait(Some(Moment::after(REST)), || false);
+            let gap = u64::try_from(last.elapsed().as_micros()).unwrap_or(u64::MAX);
+            LONGEST_GAP.fetch_max(gap, Ordering::Relaxed);
+            last = Moment::now();
+        }
+    }
+
+    fn tell(&self) {
+        let first = self.pages.first().map_or(0, Page::frame);
+        *OPEN.lock() = Some(Open {
+            frame: first,
+            control: self.control.reference(),
+            read_only: self.read_only.reference(),
+            neighbour: self.neighbour.reference(),
+            is_answered: self.control.page().read_u64(8) == ANSWER,
+        });
+    }
+
+    /// What has changed: of some of the pages, and of all that is small.
+    fn damage(&self, first: usize) -> Option<String> {
+        for (number, page) in self.pages.iter().enumerate().skip(first).take(AT_ONCE) {
+            if !has(page, |index| word(self.secret, number, index)) {
+                return Some(format!("page {number} of the secret, frame {:#x}, has changed", page.frame()));
+            }
+        }
+        if !has(self.read_only.page(), |_| READABLE) {
+            return Some(String::from("the page that may only be read has changed"));
+        }
+        if !has(self.neighbour.page(), |index| word(self.secret, PAGES, index)) {
+            return Some(String::from("the page that is granted to another guest has changed"));
+        }
+        let changed = self.table.iter().enumerate().find(|(reference, was)| entry(*reference) != **was);
+        if let Some((reference, was)) = changed {
+            return Some(format!(
+                "entry {reference} of the grant table was {was:x?}, is {:x?}",
+                entry(reference)
+            ));
+        }
+        (first == 0 && code() != self.code).then(|| String::from("the code has changed"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changes_is_found() {
+        let page = Page::default();
+        fill(&page, |index| word(7, 3, index));
+        assert!(has(&page, |index| word(7, 3, index)));
+        assert!(!has(&page, |index| word(7, 4, index)), "another page");
+        page.write_u8(4095, page.read_u8(4095) ^ 1);
+        assert!(!has(&page, |index| word(7, 3, index)));
+    }
+
+    #[test]
+    fn an_entry_that_xen_uses_is_the_same_and_one_that_somebody_writes_is_not() {
+        let was = entry(300);
+        let flags = &grants::entry(300).unwrap().flags;
+        flags.store(IN_USE, Ordering::Relaxed);
+        assert_eq!(entry(300), was);
+        flags.store(PERMIT, Ordering::Relaxed);
+        assert_ne!(entry(300), was);
+    }
+}
