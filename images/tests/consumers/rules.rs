@@ -170,7 +170,8 @@ fn devices(plan: &Plan<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// The nodes of the driver domain's hardware are all there, with the registers and the host's nodes that Xen assigns.
+/// The nodes of the driver domain's hardware are all there, with the registers and the host's nodes that Xen
+/// assigns.
 fn hardware(plan: &Plan<'_>, dtb: &[u8]) -> Result<(), String> {
     let tree = DeviceTree::from_fdt(&Fdt::new(dtb).map_err(|error| error.to_string())?);
     for hardware in &plan.hardware {
