@@ -15,7 +15,7 @@ use crate::inputs::Inputs;
 /// registers, and an interrupt controller that no interrupt map refers to needs no address cells.
 const NOT_MEANT: [&str; 2] = ["no-simple_bus_reg", "no-interrupt_provider"];
 
-/// Warnings of dtc that go by a node's name alone, where guests are nodes and are called as their authors like.
+/// Warnings of dtc that go by a node's name alone, where guests are nodes and are called as authors like.
 const BY_NAME: [&str; 6] = [
     "no-i2c_bus_bridge",
     "no-i2c_bus_reg",

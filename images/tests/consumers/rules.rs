@@ -37,6 +37,7 @@ pub(crate) fn hold(plan: &Plan<'_>, output: &Path) -> Result<(), String> {
     memory(plan, chosen)?;
     names(plan)?;
     devices(plan)?;
+    hardware(plan, &std::fs::read(output.join("driver-domain.dtb")).unwrap())?;
     ramdisk(&output.join("driver-domain.cpio.gz"))
 }
 
@@ -165,6 +166,32 @@ fn devices(plan: &Plan<'_>) -> Result<(), String> {
                 ensure((1..=LINES).contains(&lines.len()), || format!("{} lines", lines.len()))?;
             }
         }
+    }
+    Ok(())
+}
+
+/// The nodes of the driver domain's hardware are all there, with the registers and the host's nodes that Xen
+/// assigns.
+fn hardware(plan: &Plan<'_>, dtb: &[u8]) -> Result<(), String> {
+    let tree = DeviceTree::from_fdt(&Fdt::new(dtb).map_err(|error| error.to_string())?);
+    for hardware in &plan.hardware {
+        let name = &hardware.node;
+        let node = tree.root.child("passthrough").and_then(|parent| parent.child(name));
+        let node = node.ok_or_else(|| format!("no node {name}"))?;
+        let holds = |property: &str, expected: Vec<u8>| {
+            let is_there = node.property(property).is_some_and(|property| property.value() == expected);
+            ensure(is_there, || format!("{property} of {name} is something else"))
+        };
+        let wide =
+            |numbers: &[u64]| numbers.iter().flat_map(|number| number.to_be_bytes()).collect::<Vec<_>>();
+        holds("reg", hardware.reg.iter().flat_map(|reg| wide(&[reg.base, reg.size])).collect())?;
+        let pages = hardware.pages().flat_map(|page| wide(&[page.base, page.size, page.base]));
+        holds("xen,reg", pages.collect())?;
+        holds("xen,path", [hardware.host_node.value.as_bytes(), &[0]].concat())?;
+        holds(
+            "compatible",
+            hardware.compatible.iter().flat_map(|name| [name.as_bytes(), &[0]].concat()).collect(),
+        )?;
     }
     Ok(())
 }
