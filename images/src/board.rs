@@ -26,7 +26,7 @@ pub struct Board {
     /// Xen's command line on this board.
     pub xen_bootargs: Spanned<String>,
     /// How QEMU emulates it.
-    pub qemu: Option<Qemu>,
+    pub qemu: Option<Spanned<Qemu>>,
     /// What can be given to the driver domain.
     pub hardware: Vec<Hardware>,
 }

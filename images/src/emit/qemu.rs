@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, bail, ensure};
 use serde::Serialize;
+use toml_span::Spanned;
 
 use crate::board::{Board, Qemu};
 use crate::modules::Module;
@@ -27,7 +28,7 @@ pub struct QemuCommand {
 
 /// Makes the command, or none if QEMU does not know the board.
 pub fn qemu(plan: &Plan<'_>, xen: &Path, host_dtb: &Path, modules: &[Module]) -> Option<QemuCommand> {
-    let qemu = plan.board.qemu.as_ref()?;
+    let qemu = &plan.board.qemu.as_ref()?.value;
     let mut args = machine(plan.board, qemu);
     // A vhost-user daemon maps the machine's memory, so it must be a file.
     let size = memory(plan.board) >> 20;
@@ -59,7 +60,7 @@ pub fn qemu(plan: &Plan<'_>, xen: &Path, host_dtb: &Path, modules: &[Module]) ->
 ///
 /// The board is not one of QEMU's, or QEMU did not do it.
 pub fn dump_device_tree(board: &Board) -> anyhow::Result<Vec<u8>> {
-    let Some(qemu) = &board.qemu else {
+    let Some(Spanned { value: qemu, .. }) = &board.qemu else {
         bail!("QEMU does not emulate this board: give the board's device tree with `--host-dtb`");
     };
     let scratch = tempfile::tempdir()?;

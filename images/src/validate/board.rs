@@ -36,6 +36,7 @@ const XEN_BOOTARGS: usize = 1023;
 pub(super) fn check(board: &Board, found: &mut Vec<Diagnostic>) {
     machine(&board.machine, found);
     command_line(board, found);
+    qemu(board, found);
     let mut once = Once::default();
     for hardware in &board.hardware {
         words(hardware, found);
@@ -133,6 +134,24 @@ fn command_line(board: &Board, found: &mut Vec<Diagnostic>) {
     }
 }
 
+/// The words of QEMU's command line, in which a zero ends a word.
+fn qemu(board: &Board, found: &mut Vec<Diagnostic>) {
+    let own = board.qemu.iter().flat_map(|Spanned { value: qemu, span }| {
+        let words = qemu.args.iter().chain([&qemu.program, &qemu.machine]);
+        words.map(move |word| (word, *span))
+    });
+    let devices =
+        board.hardware.iter().filter_map(|hardware| Some((hardware.qemu.as_ref()?, hardware.name.span)));
+    let devices = devices.flat_map(|(device, span)| [(&device.vhost_user, span), (&device.bus, span)]);
+    for (word, span) in own.chain(devices).filter(|(word, _)| !is_plain_text(word) || word.is_empty()) {
+        let title = format!("{word:?} cannot be a word of QEMU's command line");
+        found.push(
+            Diagnostic::new(span, title, "here is a word with other characters than ASCII, or an empty one")
+                .help("use the characters from space to `~`"),
+        );
+    }
+}
+
 /// The words by which hardware is known.
 fn words(hardware: &Hardware, found: &mut Vec<Diagnostic>) {
     let clocks = hardware.clocks.iter().map(|clock| (&clock.name, "a clock"));
@@ -141,7 +160,7 @@ fn words(hardware: &Hardware, found: &mut Vec<Diagnostic>) {
             let title = format!("{:?} cannot name {what}", name.value);
             found.push(
                 Diagnostic::new(name.span, title, "not a plain name")
-                    .help("use letters, digits, `-` and `_`, from 1 to 31 in all"),
+                    .help("start with a letter, then use letters, digits, `-` and `_`, at most 31 in all"),
             );
         }
     }

@@ -74,7 +74,7 @@ pub(super) fn is_plain_text(text: &str) -> bool {
 /// A word that is part of file names, of node names and of arguments.
 pub(super) fn is_word(text: &str) -> bool {
     let plain = |char: char| char.is_ascii_alphanumeric() || "-_".contains(char);
-    !text.is_empty() && text.len() <= 31 && text.chars().all(plain) && !text.starts_with('-')
+    text.len() <= 31 && text.chars().all(plain) && text.starts_with(|first: char| first.is_ascii_alphabetic())
 }
 
 /// Checks the properties that an author adds to a node in which the builder writes `own`.
@@ -95,6 +95,12 @@ pub(super) fn properties(
                 Diagnostic::new(name.span, title, "not a name that a device tree can have")
                     .help("use letters, digits and `,._+?#-`, from 1 to 31 in all"),
             );
+        } else if let Some(expected) =
+            standard(text).filter(|(holds, _)| !holds(value)).map(|(_, words)| words)
+        {
+            let title = format!("the property `{text}` cannot have this value");
+            found
+                .push(Diagnostic::new(name.span, title, "of another type").help(format!("write {expected}")));
         } else if refers(text) && *value != Property::Flag {
             let title = format!("the property `{text}` refers to another node");
             found.push(
@@ -102,6 +108,25 @@ pub(super) fn properties(
                     .help("leave it out: a device tree made from this has no handles of the author's"),
             );
         }
+    }
+}
+
+/// Whether a value has the type that a property must have.
+type HasType = fn(&Property) -> bool;
+
+/// What a standard property holds (Devicetree Specification 0.4, 2.3), if it is one, and that in words.
+fn standard(name: &str) -> Option<(HasType, &'static str)> {
+    let string: HasType = |value| matches!(value, Property::Strings(strings) if strings.len() == 1);
+    let cell: HasType = |value| matches!(value, Property::Cells(cells) if cells.len() == 1);
+    let strings: HasType = |value| matches!(value, Property::Strings(_));
+    match name {
+        "status" | "model" | "label" | "device_type" => Some((string, "one string")),
+        "virtual-reg" => Some((cell, "one integer")),
+        _ if name.starts_with('#') && name.ends_with("-cells") => Some((cell, "one integer")),
+        _ if name.ends_with("-names") => Some((strings, "a string or a list of strings")),
+        "ranges" | "dma-ranges" => Some((|value| *value == Property::Flag, "true, or leave it out")),
+        "dma-coherent" => Some((|value| *value == Property::Flag, "true, or leave it out")),
+        _ => None,
     }
 }
 

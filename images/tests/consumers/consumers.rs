@@ -12,8 +12,9 @@ use xen_frontend_shim::config::{Backend, Config};
 use crate::inputs::Inputs;
 
 /// Warnings of dtc about nodes that are as Linux's bindings want them: clocks and the grants' IOMMU have no
-/// registers, and an interrupt controller that no interrupt map refers to needs no address cells.
-const NOT_MEANT: [&str; 2] = ["no-simple_bus_reg", "no-interrupt_provider"];
+/// registers, an interrupt controller that no interrupt map refers to needs no address cells, and a board's author may
+/// give a node a name without its address.
+const NOT_MEANT: [&str; 3] = ["no-simple_bus_reg", "no-interrupt_provider", "no-unit_address_vs_reg"];
 
 /// Warnings of dtc that go by a node's name alone, where guests are nodes and are called as authors like.
 const BY_NAME: [&str; 6] = [

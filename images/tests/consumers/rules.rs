@@ -25,8 +25,8 @@ const KERNEL_BOOTARGS: usize = 2048;
 /// The granule of memory that is given to a domain.
 const PAGE: u64 = 4096;
 
-/// How many lines the backend serves in one device.
-const LINES: usize = 512;
+/// How many lines can have their interrupts in one queue.
+const LINES: usize = 128;
 
 /// Whether all of them hold for the image in `output`.
 pub(crate) fn hold(plan: &Plan<'_>, output: &Path) -> Result<(), String> {
@@ -82,9 +82,10 @@ fn command_lines(chosen: &DeviceTreeNode) -> Result<(), String> {
 fn memory(plan: &Plan<'_>, chosen: &DeviceTreeNode) -> Result<(), String> {
     let machine = &plan.board.machine;
     let driver = Region {
-        base: machine.static_memory.base,
+        base: machine.static_memory.value.base,
         size: plan.manifest.driver_domain.domain.memory.value.bytes,
     };
+    let ram: Vec<Region> = machine.ram.value.iter().map(|bank| bank.value).collect();
     let mut taken = vec![("the driver domain's memory", driver)];
     let modules = chosen.children().chain(chosen.children().flat_map(Node::children));
     let mut modules: Vec<_> = modules.filter(|node| node.name().starts_with("module@")).map(reg).collect();
@@ -98,7 +99,7 @@ fn memory(plan: &Plan<'_>, chosen: &DeviceTreeNode) -> Result<(), String> {
             .checked_add(region.size)
             .ok_or_else(|| format!("{what} at {region:x?} has no end"))?;
         let inside = |bank: &Region| bank.base <= region.base && end <= bank.end();
-        ensure(machine.ram.iter().any(inside), || format!("{what} at {region:x?} is not in RAM"))?;
+        ensure(ram.iter().any(inside), || format!("{what} at {region:x?} is not in RAM"))?;
         ensure(region.base.is_multiple_of(PAGE), || format!("{what} at {region:x?} begins within a page"))?;
         for (other_what, other) in taken.iter().take(number) {
             ensure(!region.overlaps(*other), || {
@@ -106,17 +107,17 @@ fn memory(plan: &Plan<'_>, chosen: &DeviceTreeNode) -> Result<(), String> {
             })?;
         }
     }
-    for (number, bank) in machine.ram.iter().enumerate() {
-        let apart = machine.ram.iter().take(number).all(|other| !bank.overlaps(*other));
+    for (number, bank) in ram.iter().enumerate() {
+        let apart = ram.iter().take(number).all(|other| !bank.overlaps(*other));
         ensure(apart && bank.size > 0, || format!("the bank {bank:x?} of RAM is empty or there twice"))?;
     }
     let used: u64 = taken.iter().map(|(_, region)| region.size).sum();
     let wanted: u64 = plan.guests.iter().map(|guest| guest.guest.domain.memory.value.bytes).sum();
-    let all: u64 = machine.ram.iter().map(|bank| bank.size).sum();
+    let all: u64 = ram.iter().map(|bank| bank.size).sum();
     ensure(used + wanted <= all, || format!("{wanted} bytes for the guests, of {all} with {used} taken"))?;
     let devices = plan.hardware.iter().flat_map(|hardware| hardware.pages());
     for page in devices {
-        let apart = machine.ram.iter().all(|bank| !bank.overlaps(page));
+        let apart = ram.iter().all(|bank| !bank.overlaps(page));
         ensure(apart && page.size > 0, || format!("registers at {page:x?} are memory, or none"))?;
     }
     Ok(())
@@ -134,21 +135,25 @@ fn reg(module: &DeviceTreeNode) -> Region {
 fn names(plan: &Plan<'_>) -> Result<(), String> {
     let guests = || plan.guests.iter().map(|guest| guest.guest.name.value.as_str());
     once("the guest", guests())?;
-    once("the file", guests().chain(["host", "driver-domain", "shim", "xenpolicy", "qemu"]))?;
+    once("the file", guests().chain(["host", "driver-domain"]))?;
     once("the entry of the shim's state", guests().chain(["lock"]))?;
     once("the user", guests().chain(["root", "nobody"]))?;
     let own =
         ["driver", "xen", "xenboot", "domxen", "domio", "unlabeled", "security", "irq", "iomem", "ioport"];
     let types = plan.guests.iter().map(|guest| guest.policy_type());
     once("the type", types.chain(own.iter().chain(&["device", "nobody"]).map(|name| format!("{name}_t"))))?;
-    once("the node", plan.hardware.iter().map(|hardware| hardware.node.as_str()))?;
+    once("the node", plan.hardware.iter().map(|hardware| hardware.node.value.as_str()))?;
     once("the host's node", plan.hardware.iter().map(|hardware| hardware.host_node.value.as_str()))?;
-    let qemu = plan.board.qemu.iter().flat_map(|qemu| qemu.args.iter().chain([&qemu.program, &qemu.machine]));
+    let qemu = plan
+        .board
+        .qemu
+        .iter()
+        .flat_map(|qemu| qemu.value.args.iter().chain([&qemu.value.program, &qemu.value.machine]));
     for word in qemu {
         ensure(!word.contains('\0'), || format!("{word:?} cannot be a word of a command line"))?;
     }
     for hardware in plan.hardware.iter().filter(|hardware| hardware.qemu.is_some()) {
-        let name = &hardware.name;
+        let name = &hardware.name.value;
         let plain = |char: char| char.is_ascii_alphanumeric() || "-._".contains(char);
         let is_id = name.starts_with(|first: char| first.is_ascii_alphabetic()) && name.chars().all(plain);
         ensure(is_id, || format!("{name:?} is no identifier of QEMU"))?;
@@ -175,7 +180,7 @@ fn devices(plan: &Plan<'_>) -> Result<(), String> {
 fn hardware(plan: &Plan<'_>, dtb: &[u8]) -> Result<(), String> {
     let tree = DeviceTree::from_fdt(&Fdt::new(dtb).map_err(|error| error.to_string())?);
     for hardware in &plan.hardware {
-        let name = &hardware.node;
+        let name = &hardware.node.value;
         let node = tree.root.child("passthrough").and_then(|parent| parent.child(name));
         let node = node.ok_or_else(|| format!("no node {name}"))?;
         let holds = |property: &str, expected: Vec<u8>| {
@@ -184,7 +189,10 @@ fn hardware(plan: &Plan<'_>, dtb: &[u8]) -> Result<(), String> {
         };
         let wide =
             |numbers: &[u64]| numbers.iter().flat_map(|number| number.to_be_bytes()).collect::<Vec<_>>();
-        holds("reg", hardware.reg.iter().flat_map(|reg| wide(&[reg.base, reg.size])).collect())?;
+        holds(
+            "reg",
+            hardware.reg.value.iter().flat_map(|reg| wide(&[reg.value.base, reg.value.size])).collect(),
+        )?;
         let pages = hardware.pages().flat_map(|page| wide(&[page.base, page.size, page.base]));
         holds("xen,reg", pages.collect())?;
         holds("xen,path", [hardware.host_node.value.as_bytes(), &[0]].concat())?;
