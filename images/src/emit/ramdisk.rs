@@ -130,7 +130,8 @@ pub fn inittab(console: &[&str]) -> String {
         .iter()
         .map(|(kind, place)| format!("::sysinit:{BUSYBOX} mount -t {kind} {kind} {place}"))
         .collect();
-    lines.push(format!("::respawn:{SHIM} run {SHIM_CONFIG}"));
+    // Opened for writing only: what the shim starts inherits it, and must not read what is typed at the console.
+    lines.push(format!("::respawn:{SHIM} run {SHIM_CONFIG} >/dev/console 2>&1"));
     if !console.is_empty() {
         lines.push(format!("ttyAMA0::respawn:{}", console.join(" ")));
     }
@@ -211,9 +212,9 @@ mod tests {
 
     #[test]
     fn the_shim_is_kept_running_and_the_console_is_optional() {
-        assert!(
-            inittab(&[]).ends_with("::respawn:/usr/bin/xen-frontend-shim run /etc/xen-frontend-shim.toml\n")
-        );
+        assert!(inittab(&[]).ends_with(
+            "::respawn:/usr/bin/xen-frontend-shim run /etc/xen-frontend-shim.toml >/dev/console 2>&1\n"
+        ));
         assert!(inittab(&["/usr/bin/agent", "-q"]).ends_with("ttyAMA0::respawn:/usr/bin/agent -q\n"));
     }
 }

@@ -84,6 +84,8 @@ calls! {
     BindInterdomain = "bind event channel",
     /// `IOCTL_EVTCHN_BIND_VIRQ`.
     BindVirq = "bind virtual interrupt",
+    /// `IOCTL_EVTCHN_BIND_STATIC`.
+    BindStatic = "bind static event channel",
     /// `IOCTL_EVTCHN_UNBIND`.
     Unbind = "unbind event channel",
     /// `IOCTL_EVTCHN_NOTIFY`.
@@ -232,7 +234,7 @@ fn specific_hint(call: Call, errno: Errno) -> Option<&'static str> {
             Some("this descriptor is restricted to another domain")
         }
         (Call::RestrictGntdev, Errno::NOTTY) => Some(NO_RESTRICTION),
-        (Call::BindInterdomain | Call::BindVirq, Errno::ACCESS) => {
+        (Call::BindInterdomain | Call::BindVirq | Call::BindStatic, Errno::ACCESS) => {
             Some("this descriptor is restricted to another domain, or Xen's security policy forbids it")
         }
         _ => None,

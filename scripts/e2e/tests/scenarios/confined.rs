@@ -22,6 +22,7 @@ for process in /proc/[0-9]*; do
     echo "command: $(tr '\0' ' ' <$process/cmdline)"
     grep -E '^(Uid|Gid|Groups|Cap...|NoNewPrivs|Seccomp):' $process/status
     grep -E '^Max (open files|core file size|data size)' $process/limits
+    echo "output: $(grep ^flags $process/fdinfo/2)"
     for descriptor in $process/fd/*; do echo "opens: $(readlink $descriptor)"; done
 done 2>/dev/null"#;
 
@@ -134,6 +135,8 @@ fn is_powerless(process: &Process) -> Result<()> {
     ensure!(process.fact("Uid") == process.fact("Gid"), "its groups are {}", process.fact("Gid"));
     ensure!(process.fact("Groups").is_empty(), "its other groups are {}", process.fact("Groups"));
     ensure!(process.limits.contains("Max data size 33554432 33554432 "), "{}", process.limits);
+    // The access mode is in the last octal digit of the flags: O_WRONLY. What is typed at the console is not its business.
+    ensure!(process.fact("output").ends_with('1'), "its standard error has {}", process.fact("output"));
     let (descriptors, privcmds) = if process.is_worker() { (512, 1) } else { (256, 0) };
     let limit = format!("Max open files {descriptors} {descriptors} ");
     ensure!(process.limits.contains(&limit), "{}", process.limits);
@@ -148,21 +151,56 @@ fn is_powerless(process: &Process) -> Result<()> {
     Ok(())
 }
 
-/// The narrowing of a privcmd is a property of the open file, so it is tried with the worker's own.
-pub(crate) fn a_worker_reaches_its_own_guest_only(machine: &Machine) -> Result<()> {
-    let workers = processes(machine)?;
+/// What is tried with a descriptor of each node, and whether it does for the guest to which the descriptor is restricted.
+const ATTEMPTS: [(&str, &[(&str, bool)]); 3] = [
+    ("/dev/xen/privcmd", &[("call", true)]),
+    ("/dev/xen/gntdev", &[("map", true), ("copy-from", true), ("copy-to", true), ("restrict", true)]),
+    ("/dev/xen/evtchn", &[("bind", true), ("bind-static", false), ("bind-virq", false), ("notify", false)]),
+];
+
+/// A restriction is a property of the open file, so what is tried is the worker's and the backends' own.
+pub(crate) fn a_process_reaches_its_own_guest_only(machine: &Machine) -> Result<()> {
+    let processes = processes(machine)?;
     let domains = [GUEST_A, GUEST_A + 1];
-    for own in domains {
-        let worker = workers.iter().find(|process| process.is_worker() && process.fact("Uid") == user(own));
-        let worker = worker.with_context(|| format!("no worker of domain {own}"))?;
+    let mut tried = 0;
+    for process in processes.iter().filter(|process| !process.is_supervisor()) {
+        let own = domains.into_iter().find(|domain| process.fact("Uid") == user(*domain));
+        let own = own.with_context(|| format!("it is of no guest's user: {process:?}"))?;
         let [first, second] = domains.map(|domain| domain.to_string());
-        let command = ["agent", "borrow-privcmd", &worker.id, &first, &second];
-        let text = machine.driver_domain.check(&command, LIMIT)?;
-        for (domain, line) in domains.iter().zip(text.lines()) {
-            let expected = if *domain == own { ": done" } else { ": refused: query number of vCPUs" };
-            ensure!(line.contains(expected), "the worker of domain {own}: {text}");
+        let text = machine.driver_domain.check(&["agent", "borrow", &process.id, &first, &second], LIMIT)?;
+        let mut expected = 0;
+        for (node, attempts) in ATTEMPTS {
+            for (attempt, of_own) in attempts {
+                for domain in domains {
+                    let (count, start) = (process.count(node), format!("{domain} {attempt}: "));
+                    let outcomes: Vec<_> =
+                        text.lines().filter_map(|line| line.strip_prefix(&start)).collect();
+                    let done = outcomes.iter().filter(|outcome| **outcome == "done").count();
+                    let should = if *of_own && domain == own { count } else { 0 };
+                    ensure!(outcomes.len() == count && done == should, "{}:\n{text}", process.command());
+                    expected += count;
+                }
+            }
         }
-        ensure!(text.lines().count() == domains.len(), "{text}");
+        ensure!(text.lines().count() == expected && expected > 0, "{}:\n{text}", process.command());
+        restrictions_speak(&text).with_context(|| process.command().to_owned())?;
+        tried += 1;
+    }
+    ensure!(tried == 6, "two workers and four backends: {processes:?}");
+    Ok(())
+}
+
+/// It is the restriction that refuses, and nothing else that may be otherwise tomorrow.
+fn restrictions_speak(text: &str) -> Result<()> {
+    let reason = |line: &str| match line.split([' ', ':']).nth(1)? {
+        "call" | "map" | "copy-from" | "copy-to" => Some("Operation not permitted"),
+        "restrict" => Some("Invalid argument"),
+        "notify" => Some("not connected"),
+        _ => Some("Permission denied"),
+    };
+    for line in text.lines().filter(|line| line.contains(": refused: ")) {
+        let reason = reason(line).unwrap_or_default();
+        ensure!(line.contains(reason), "not for the reason {reason:?}: {line}");
     }
     Ok(())
 }

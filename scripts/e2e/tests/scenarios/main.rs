@@ -99,7 +99,7 @@ const SCENARIOS: &[Scenario] = &[
     scenario("backends-killed-again-and-again", backend_loss::killed_again_and_again),
     scenario("rebinding-leaves-no-grant-mapped", rebind::rebinding_leaves_no_grant_mapped),
     scenario("every-process-has-given-up-its-rights", confined::every_process_has_given_up_its_rights),
-    scenario("a-worker-reaches-its-own-guest-only", confined::a_worker_reaches_its_own_guest_only),
+    scenario("a-process-reaches-its-own-guest-only", confined::a_process_reaches_its_own_guest_only),
     scenario("a-guests-user-opens-no-device", confined::a_guests_user_opens_no_device),
     denied("a-check-finds-nothing-missing", confined::a_check_finds_nothing_missing),
     denied("a-check-says-what-is-missing", confined::a_check_says_what_is_missing),

@@ -8,7 +8,9 @@
 //! - its control socket, through which the frontend passes it memory, kicks and calls; a socket that it listens on;
 //! - its hardware, by the open descriptors. GPIO lines are requested of a chip that is open;
 //! - a file on which the I2C daemons of its guest lock each other out, and nobody else;
-//! - for a guest on Xen, grants: the frontend passes the descriptor of gntdev. Xen lets it reach what the guest granted.
+//! - for a guest on Xen, grants: the frontend passes a descriptor of gntdev that is restricted to the guest.
+//!
+//! What these let it do when it was taken over is in `README.md` of this crate: the whole adapter, and what is free of the chips.
 //!
 //! It has two threads: one answers the frontend, one works. It starts no program, opens nothing, signals
 //! nobody.

@@ -2,9 +2,9 @@
 
 //! A worker of the shim: what stands between one guest and its backends.
 //!
-//! The supervisor starts it as the guest's user and passes it all that it needs: a privcmd that is narrowed to the guest,
-//! the event channels, a gntdev, eventfds, the backends' sockets, and pidfds by which it ends a backend that hangs. It has
-//! not seen anything of the guest before it has enforced its list of system calls. It starts no program and opens nothing.
+//! The supervisor starts it as the guest's user and passes it all that it needs: a privcmd, the event channels and a gntdev,
+//! each restricted to the guest, eventfds, the backends' sockets, and pidfds by which it ends a backend that hangs. What these
+//! let it do when it was taken over is in `README.md` of this crate. It has not seen anything of the guest before it has enforced its list of system calls. It starts no program and opens nothing.
 //!
 //! ```text
 //!   start of the process ─▶ Worker::enter ─▶ watchdog's thread, ioreq page, backends ─▶ Worker::enforce ─▶ "ready"

@@ -256,13 +256,22 @@ fn request_named(name: &str) -> rustix::ioctl::Opcode {
         "hypercall" => privcmd::IOCTL_PRIVCMD_HYPERCALL,
         "map-foreign-pages" => privcmd::IOCTL_PRIVCMD_MMAPBATCH_V2,
         "restrict" => privcmd::IOCTL_PRIVCMD_RESTRICT,
+        "map-a-resource" => privcmd::IOCTL_PRIVCMD_MMAP_RESOURCE,
+        "assign-an-ioeventfd" => privcmd::IOCTL_PRIVCMD_IOEVENTFD,
         "dm-op" => privcmd::IOCTL_PRIVCMD_DM_OP,
         "bind-a-channel" => evtchn::IOCTL_EVTCHN_BIND_INTERDOMAIN,
+        "bind-a-static-channel" => evtchn::IOCTL_EVTCHN_BIND_STATIC,
         "notify" => evtchn::IOCTL_EVTCHN_NOTIFY,
         "grant-copy" => gntdev::IOCTL_GNTDEV_GRANT_COPY,
+        // IOCTL_GNTDEV_SET_UNMAP_NOTIFY
+        "notify-when-unmapped" => 0x0010_4707,
+        "i2c-retries" => 0x0701,
+        "i2c-timeout" => 0x0702,
         "i2c-transfer" => 0x0707,
         "i2c-slave-force" => 0x0706,
         "gpio-line" => 0xc250_b407,
+        // GPIO_V2_GET_LINEINFO_WATCH_IOCTL
+        "gpio-watch" => 0xc100_b406,
         other => panic!("no request {other}"),
     }
 }

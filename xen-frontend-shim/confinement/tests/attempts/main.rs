@@ -91,6 +91,15 @@ const PROMISES: &[Promise] = &[
     ("ioctl-hypercall", ALL, KILLED),
     ("ioctl-map-foreign-pages", ALL, KILLED),
     ("ioctl-restrict", ALL, KILLED),
+    // What is restricted to a guest stays so, and gets no more of it than it has.
+    ("ioctl-map-a-resource", ALL, KILLED),
+    ("ioctl-assign-an-ioeventfd", ALL, KILLED),
+    ("ioctl-bind-a-static-channel", ALL, KILLED),
+    ("ioctl-notify-when-unmapped", ALL, KILLED),
+    // What concerns an adapter or a chip as a whole.
+    ("ioctl-i2c-retries", ALL, KILLED),
+    ("ioctl-i2c-timeout", ALL, KILLED),
+    ("ioctl-gpio-watch", ALL, KILLED),
     ("ioctl-dm-op", BACKENDS, KILLED),
     ("ioctl-dm-op", WORKERS, Refused(Errno::NOTTY)),
     ("ioctl-bind-a-channel", ALL, KILLED),

@@ -18,6 +18,8 @@ pub const IOCTL_EVTCHN_UNBIND: Opcode = none::<PortArg>(b'E', 3);
 pub const IOCTL_EVTCHN_NOTIFY: Opcode = none::<PortArg>(b'E', 4);
 /// `IOCTL_EVTCHN_RESTRICT_DOMID`.
 pub const IOCTL_EVTCHN_RESTRICT_DOMID: Opcode = none::<RestrictDomId>(b'E', 6);
+/// `IOCTL_EVTCHN_BIND_STATIC`.
+pub const IOCTL_EVTCHN_BIND_STATIC: Opcode = none::<PortArg>(b'E', 7);
 
 /// `struct ioctl_evtchn_bind_virq`.
 #[derive(Debug, Default)]
@@ -36,7 +38,7 @@ pub struct BindInterdomain {
     pub remote_port: u32,
 }
 
-/// `struct ioctl_evtchn_unbind` and `struct ioctl_evtchn_notify`.
+/// `struct ioctl_evtchn_unbind`, `struct ioctl_evtchn_notify` and `struct ioctl_evtchn_bind`.
 #[derive(Debug, Default)]
 #[repr(C)]
 #[allow(missing_docs)]

@@ -124,6 +124,7 @@ fn linux_evtchn() -> Claims {
     });
     same_layout!(claims, evtchn::PortArg, "struct ioctl_evtchn_unbind", { port });
     same_layout!(claims, evtchn::PortArg, "struct ioctl_evtchn_notify", { port });
+    same_layout!(claims, evtchn::PortArg, "struct ioctl_evtchn_bind", { port });
     same_layout!(claims, evtchn::RestrictDomId, "struct ioctl_evtchn_restrict_domid", { domid });
     same_values!(claims,
         evtchn::IOCTL_EVTCHN_BIND_VIRQ => "IOCTL_EVTCHN_BIND_VIRQ",
@@ -131,6 +132,7 @@ fn linux_evtchn() -> Claims {
         evtchn::IOCTL_EVTCHN_UNBIND => "IOCTL_EVTCHN_UNBIND",
         evtchn::IOCTL_EVTCHN_NOTIFY => "IOCTL_EVTCHN_NOTIFY",
         evtchn::IOCTL_EVTCHN_RESTRICT_DOMID => "IOCTL_EVTCHN_RESTRICT_DOMID",
+        evtchn::IOCTL_EVTCHN_BIND_STATIC => "IOCTL_EVTCHN_BIND_STATIC",
     );
     claims
 }

@@ -22,6 +22,12 @@ pub(crate) fn bind_virq(fd: BorrowedFd<'_>, virq: u32) -> Result<u32> {
     unsafe { exchange(fd, abi::IOCTL_EVTCHN_BIND_VIRQ, &mut abi::BindVirq { virq }) }
 }
 
+/// `IOCTL_EVTCHN_BIND_STATIC`.
+pub(crate) fn bind_static(fd: BorrowedFd<'_>, port: u32) -> Result<()> {
+    // SAFETY: the kernel reads this structure.
+    unsafe { exchange(fd, abi::IOCTL_EVTCHN_BIND_STATIC, &mut abi::PortArg { port }) }.map(drop)
+}
+
 /// `IOCTL_EVTCHN_UNBIND`.
 pub(crate) fn unbind(fd: BorrowedFd<'_>, port: u32) -> Result<()> {
     // SAFETY: the kernel reads this structure.

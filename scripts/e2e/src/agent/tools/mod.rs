@@ -3,6 +3,7 @@
 //! What plain Linux tools do not do: thousands of transfers that are checked, GPIO lines, attempts on foreign
 //! memory. Each is a command of the agent's binary, also by hand in a guest's shell.
 
+mod borrow;
 mod census;
 mod confined;
 mod forbidden;
@@ -47,7 +48,7 @@ agent end-overload                              end that
 agent hypercalls DOMID                          try calls about a domain that Xen shall refuse, and tell of those that it does not
 agent ioreq-servers DOMID                       which ioreq servers of a guest this domain has
 agent open-as UID PATH...                       try to open files as a user
-agent borrow-privcmd PID DOMID...               try to use the privcmd of a process for each domain
+agent borrow PID DOMID...                       try to reach each domain by what a process has of /dev/xen, as its user
 CHIP is a name like gpiochip0, or the label of a chip";
 
 /// Runs the tool that `arguments` name and prints its result to standard output.
@@ -115,9 +116,9 @@ pub fn run(arguments: &[String]) -> Result<(), Failure> {
             foreign::map_grants(number(domain)?, number(first)?, number(count)?)
         }
         ["open-as", user, ref paths @ ..] => confined::open_as(number(user)?, paths),
-        ["borrow-privcmd", process, ref domains @ ..] => {
+        ["borrow", process, ref domains @ ..] => {
             let domains: Result<Vec<u16>, Failure> = domains.iter().map(|domain| number(domain)).collect();
-            confined::borrow_privcmd(number(process)?, &domains?)
+            borrow::borrow(number(process)?, &domains?)
         }
         _ => Err(format!("unknown command\n{USAGE}").into()),
     }
