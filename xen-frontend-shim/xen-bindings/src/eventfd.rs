@@ -9,16 +9,18 @@
 //!
 //! - The kernel matches a request of type COPY, a write of 4 bytes at the device's base + 0x50 (virtio 1.3, 4.2.2, QueueNotify:
 //!   the driver adds the offset itself), whose data has the queue's index in its low 16 bits. It signals the eventfd, sets the
-//!   slot to RESP_READY and notifies Xen, all in its interrupt handler.
+//!   slot to RESP_READY and notifies Xen, all in its interrupt handler. If the eventfd is not read and kicks come fast, by a
+//!   patch of ours it lets them wait for the next tick (`images/linux/patches`, 0005), with the event channel masked.
 //! - Its handler *shares* the interrupt of the event channel with that of `/dev/xen/evtchn`. For each event both run, that of
 //!   evtchn first, as it was bound first. So **a process that reads evtchn is woken by each kick**, and finds the slot in any
 //!   state: READY, if the kernel's second handler has not run yet; NONE, when the vCPU runs on already; or the vCPU's next
 //!   request.
-//! - **A READY slot that a [`Doorbell`] matches must be left to the kernel**: its handler for this event is about to run or
-//!   has run. The kernel does not take a request atomically, so answering it here as well could answer the vCPU's next
-//!   request by mistake. Two kinds of events are exceptions, as the handler ran before the doorbell was assigned: what was
-//!   READY already when [`IoEventFd::assign`] returned. A driver that waits for its write of DRIVER_OK to complete, as all do,
-//!   has no other vCPU notify at that time; to be safe against one that does, answer a match that stays READY for long.
+//! - **A READY slot that a [`Doorbell`] matches must be left to the kernel**: its handler for this event is about to run, has
+//!   run, or lets the request wait. The kernel does not take a request atomically, so answering it here as well could answer
+//!   the vCPU's next request by mistake. Two kinds of events are exceptions, as the handler ran before the doorbell was
+//!   assigned: what was READY already when [`IoEventFd::assign`] returned. A driver that waits for its write of DRIVER_OK to
+//!   complete, as all do, has no other vCPU notify at that time; to be safe against one that does, answer a match that stays
+//!   READY for long.
 //! - **Only evtchn unmasks the event channel**: the kernel's handler does not. A vCPU's next event, be it a kick or a
 //!   register access, comes through only after the process has read the port and written it back ([`crate::Evtchn::unmask`]).
 //!   So that has to be done for each event, whether or not there was something to answer, and before long.

@@ -5,7 +5,6 @@
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::{String, ToString};
-use alloc::sync::Arc;
 use core::time::Duration;
 
 use protocol::exchange::Exchange;
@@ -14,7 +13,7 @@ use protocol::request::{Answer, Request};
 
 use crate::clock::Moment;
 use crate::console::{self, Reader};
-use crate::jobs::Job;
+use crate::jobs::{Job, Running};
 use crate::machine;
 
 /// How often the agent says that it is there, until somebody answers.
@@ -57,7 +56,7 @@ fn send(frames: &[Frame]) {
 #[derive(Default)]
 struct Jobs {
     last: u32,
-    running: BTreeMap<u32, Arc<Job>>,
+    running: BTreeMap<u32, Running>,
 }
 
 impl Jobs {
@@ -69,7 +68,7 @@ impl Jobs {
                 job.run(&command);
                 Answer::Output(job.look())
             }
-            Request::Start(command) => match Job::start(command) {
+            Request::Start(command) => match Running::start(command) {
                 Ok(job) => {
                     self.last += 1;
                     self.running.insert(self.last, job);

@@ -8,7 +8,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use core::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -22,80 +22,134 @@ use crate::{commands, interrupts, machine, platform};
 const MOST: usize = 8;
 /// So often is looked after what no interrupt tells of.
 const GLANCE: Duration = Duration::from_millis(10);
+/// How long a CPU that was started may take until it is there.
+const ARRIVAL_LIMIT: Duration = Duration::from_secs(5);
 
 type Work = Box<dyn FnOnce() + Send>;
 
+/// What one CPU works on.
 struct Slot {
+    /// Whether the CPU is there.
     runs: AtomicBool,
-    busy: AtomicBool,
+    /// How many pieces of work it has been given, and how many it has done: it is idle if that is the same. Both wrap.
+    given: AtomicU32,
+    done: AtomicU32,
     work: Mutex<Option<Work>>,
 }
 
-static SLOTS: [Slot; MOST] =
-    [const { Slot { runs: AtomicBool::new(false), busy: AtomicBool::new(false), work: Mutex::new(None) } };
-        MOST];
+static SLOTS: [Slot; MOST] = [const { Slot::new() }; MOST];
 
-/// Starts all CPUs but the first.
+impl Slot {
+    const fn new() -> Self {
+        Self {
+            runs: AtomicBool::new(false),
+            given: AtomicU32::new(0),
+            done: AtomicU32::new(0),
+            work: Mutex::new(None),
+        }
+    }
+
+    /// Keeps the CPU for a piece of work that it is about to be given, if it is idle.
+    fn claim(&'static self) -> Option<Piece> {
+        let done = self.done.load(Ordering::Acquire);
+        let number = done.wrapping_add(1);
+        let is_claimed = self.runs.load(Ordering::Acquire)
+            && self.given.compare_exchange(done, number, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        is_claimed.then_some(Piece { slot: self, number })
+    }
+
+    /// Does what the CPU has been given. It is idle again when nothing of the work is left, what it owned included.
+    fn serve(&self) {
+        let work = self.work.lock().take();
+        if let Some(work) = work {
+            work();
+            self.done.fetch_add(1, Ordering::Release);
+        }
+    }
+}
+
+/// A piece of work that a CPU has been given.
+struct Piece {
+    slot: &'static Slot,
+    number: u32,
+}
+
+impl Piece {
+    /// Whether the CPU has done it. What it has written can be read then, and it can be given the next piece.
+    fn is_done(&self) -> bool {
+        let done = self.slot.done.load(Ordering::Acquire);
+        done.wrapping_sub(self.number) <= u32::MAX / 2
+    }
+}
+
+/// Starts all CPUs but the first, and waits until they are there.
 pub fn start_other_cpus() {
-    for cpu in 1..platform::cpus().min(MOST) {
-        // One that does not start is missed by whoever counts on it.
-        let _ = machine::start_cpu(cpu);
+    // One that does not start is missed by whoever counts on it.
+    let is_started = |&cpu: &usize| machine::start_cpu(cpu) == 0;
+    let started: Vec<usize> = (1..platform::cpus().min(MOST)).filter(is_started).collect();
+    let is_there = |&cpu: &usize| SLOTS.get(cpu).is_some_and(|slot| slot.runs.load(Ordering::Acquire));
+    let end = Moment::after(ARRIVAL_LIMIT);
+    while !started.iter().all(is_there) && !end.has_come() {
+        interrupts::wait(Some(Moment::after(GLANCE)), || started.iter().all(is_there));
     }
 }
 
 /// Any CPU but the first comes here, and works on what it is given.
 pub fn another_cpu() -> ! {
     interrupts::enable_this_cpu();
-    let slot = SLOTS.get(machine::cpu());
-    if let Some(slot) = slot {
-        slot.runs.store(true, Ordering::Release);
-    }
+    let cpu = machine::cpu();
+    arrive(cpu);
     loop {
-        let mut work = None;
-        interrupts::wait(None, || {
-            work = slot.and_then(|slot| slot.work.lock().take());
-            work.is_some()
-        });
-        if let (Some(work), Some(slot)) = (work, slot) {
-            work();
-            slot.busy.store(false, Ordering::Release);
-        }
+        interrupts::wait(None, || SLOTS.get(cpu).is_some_and(|slot| slot.work.lock().is_some()));
+        serve(cpu);
     }
 }
 
-/// Gives work to a CPU that has none.
-///
-/// # Errors
-/// All of them have.
-pub fn give(work: Work) -> Result<()> {
-    let idle = |slot: &Slot| {
-        slot.runs.load(Ordering::Acquire)
-            && slot.busy.compare_exchange(false, true, Ordering::AcqRel, Ordering::Acquire).is_ok()
-    };
-    let found = SLOTS.iter().enumerate().find(|(_, slot)| idle(slot));
-    let (cpu, slot) = found.context("no CPU is idle")?;
-    *slot.work.lock() = Some(work);
-    machine::send_interrupt(cpu);
-    Ok(())
+/// A CPU is there, and can be given work.
+pub fn arrive(cpu: usize) {
+    if let Some(slot) = SLOTS.get(cpu) {
+        slot.runs.store(true, Ordering::Release);
+    }
+}
+
+/// Does on this CPU what it has been given, if it has been given anything.
+pub fn serve(cpu: usize) {
+    if let Some(slot) = SLOTS.get(cpu) {
+        slot.serve();
+    }
+}
+
+/// Gives work to each CPU that is idle, but not more than `most` of them, and to each of them once.
+fn give(most: usize, mut work: impl FnMut(usize) -> Work) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    // A CPU may be done before the next one is asked: it is not asked again.
+    for (cpu, slot) in SLOTS.iter().enumerate() {
+        if pieces.len() == most {
+            break;
+        }
+        if let Some(piece) = slot.claim() {
+            *slot.work.lock() = Some(work(pieces.len()));
+            pieces.push(piece);
+            machine::send_interrupt(cpu);
+        }
+    }
+    pieces
 }
 
 /// Does the same on all CPUs that have nothing to do and on this one, with a number for each, and waits for all.
 /// Returns how many there were.
 pub fn on_all_cpus(work: impl Fn(usize) + Send + Sync + 'static) -> usize {
     let work = Arc::new(work);
-    let mut others = 0;
-    loop {
-        let (work, number) = (Arc::clone(&work), others + 1);
-        if give(Box::new(move || work(number))).is_err() {
-            break;
-        }
-        others += 1;
-    }
+    let pieces = give(MOST, |number| {
+        let work = Arc::clone(&work);
+        Box::new(move || work(number + 1))
+    });
     work(0);
-    while Arc::strong_count(&work) > 1 {
-        interrupts::wait(Some(Moment::after(GLANCE)), || Arc::strong_count(&work) == 1);
+    let are_done = || pieces.iter().all(Piece::is_done);
+    while !are_done() {
+        interrupts::wait(Some(Moment::after(GLANCE)), are_done);
     }
-    others + 1
+    pieces.len() + 1
 }
 
 /// A command that runs, has run or is to run.
@@ -116,36 +170,10 @@ impl Job {
         self.output.lock().end = End::Exited(i32::from(done.is_err()));
     }
 
-    /// Has a command run by another CPU.
-    ///
-    /// # Errors
-    /// None is idle.
-    pub fn start(command: Vec<String>) -> Result<Arc<Self>> {
-        let job = Arc::new(Self::default());
-        let running = Arc::clone(&job);
-        give(Box::new(move || running.run(&command)))?;
-        Ok(job)
-    }
-
     /// What it has written so far.
     #[must_use]
     pub fn look(&self) -> Output {
         self.output.lock().clone()
-    }
-
-    /// Asks it to stop, and waits until it has.
-    ///
-    /// # Errors
-    /// It does not.
-    pub fn stop(&self, limit: Duration) -> Result<Output> {
-        self.stop.store(true, Ordering::Release);
-        let end = Moment::after(limit);
-        while self.look().end == End::Running && !end.has_come() {
-            interrupts::wait(Some(Moment::after(GLANCE)), || self.look().end != End::Running);
-        }
-        let output = self.look();
-        ensure!(output.end != End::Running, "it does not stop");
-        Ok(output)
     }
 
     /// Whether it shall stop. Commands that take long ask.
@@ -165,5 +193,109 @@ impl Job {
         let kept = place(&mut output);
         let room = OUTPUT_LIMIT.saturating_sub(kept.len());
         kept.extend(text.bytes().take(room));
+    }
+}
+
+/// A command that another CPU was given.
+pub struct Running {
+    job: Arc<Job>,
+    piece: Piece,
+}
+
+impl Running {
+    /// Has a command run by another CPU.
+    ///
+    /// # Errors
+    /// None is idle.
+    pub fn start(command: Vec<String>) -> Result<Self> {
+        let job = Arc::new(Job::default());
+        let pieces = give(1, |_| {
+            let (job, command) = (Arc::clone(&job), command.clone());
+            Box::new(move || job.run(&command))
+        });
+        let piece = pieces.into_iter().next().context("no CPU is idle")?;
+        Ok(Self { job, piece })
+    }
+
+    /// What it has written so far. It has ended when its CPU is idle again, and not before.
+    #[must_use]
+    pub fn look(&self) -> Output {
+        let is_done = self.piece.is_done();
+        let mut output = self.job.look();
+        if !is_done {
+            output.end = End::Running;
+        }
+        output
+    }
+
+    /// Asks it to stop, and waits until it has.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn stop(&self, limit: Duration) -> Result<Output> {
+        self.job.stop.store(true, Ordering::Release);
+        let end = Moment::after(limit);
+        while !self.piece.is_done() && !end.has_come() {
+            interrupts::wait(Some(Moment::after(GLANCE)), || self.piece.is_done());
+        }
+        let output = self.look();
+        ensure!(output.end != End::Running, "it does not stop");
+        Ok(output)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_cpu_gets_one_piece_of_a_round_however_quick_it_is() {
+        assert_eq!([1, 2].map(machine::start_cpu), [0, 0]);
+        for _ in 0..3 {
+            let numbers = Arc::new(Mutex::new(Vec::new()));
+            let noted = Arc::clone(&numbers);
+            let cpus = on_all_cpus(move |number| {
+                assert!(number < 3, "piece {number} for three CPUs");
+                noted.lock().push(number);
+            });
+            assert_eq!((cpus, &*numbers.lock()), (3, &alloc::vec![1, 2, 0]));
+        }
+    }
+
+    /// Otherwise the next round would do without it.
+    #[test]
+    fn a_piece_is_done_when_its_cpu_can_be_given_the_next() {
+        static SLOT: Slot = Slot::new();
+        struct Owned;
+        impl Drop for Owned {
+            fn drop(&mut self) {
+                assert!(SLOT.claim().is_none(), "idle, and the work has not been let go of");
+            }
+        }
+        assert!(SLOT.claim().is_none(), "it is not there");
+        SLOT.runs.store(true, Ordering::Release);
+        for _ in 0..2 {
+            let piece = SLOT.claim().expect("it is idle");
+            let owned = Owned;
+            *SLOT.work.lock() = Some(Box::new(move || drop(owned)));
+            assert!(!piece.is_done() && SLOT.claim().is_none());
+            SLOT.serve();
+            assert!(piece.is_done());
+        }
+    }
+
+    #[test]
+    fn what_has_been_done_stays_done_when_the_count_wraps() {
+        static SLOT: Slot = Slot::new();
+        SLOT.runs.store(true, Ordering::Release);
+        for count in [&SLOT.given, &SLOT.done] {
+            count.store(u32::MAX, Ordering::Release);
+        }
+        let piece = SLOT.claim().expect("it is idle");
+        assert!(!piece.is_done());
+        SLOT.done.store(0, Ordering::Release);
+        assert!(piece.is_done());
+        SLOT.done.store(7, Ordering::Release);
+        assert!(piece.is_done());
     }
 }

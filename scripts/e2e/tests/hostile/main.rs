@@ -94,7 +94,7 @@ fn main() -> ExitCode {
         let shared = Arc::clone(&shared);
         Trial::test(name, move || trial(&shared, run))
     });
-    // On a machine of its own, which is gone when the other one boots.
+    // On machines of their own, which are gone when the others boot.
     let latency = Trial::test("latency-beside-a-hostile-guest", || {
         latency::compare().map_err(|error| Failed::from(format!("{error:#}")))
     });
@@ -102,8 +102,11 @@ fn main() -> ExitCode {
     let crowd = Trial::test("a-guest-with-eleven-adapters-has-one-turn", || {
         crowd::has_one_turn().map_err(|error| Failed::from(format!("{error:#}")))
     });
-    let alone = [latency, crowd].into_iter();
-    let conclusion = libtest_mimic::run(&arguments, alone.chain(others).chain(attacks).collect());
+    let flood = Trial::test("eight-vcpus-without-end", || {
+        latency::compare_floods().map_err(|error| Failed::from(format!("{error:#}")))
+    });
+    let apart = [latency, crowd, flood].into_iter();
+    let conclusion = libtest_mimic::run(&arguments, apart.chain(others).chain(attacks).collect());
     // `exit` would leave QEMU and the hardware running.
     drop(shared.lock().unwrap_or_else(PoisonError::into_inner).take());
     conclusion.exit_code()

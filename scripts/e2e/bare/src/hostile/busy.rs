@@ -95,6 +95,7 @@ impl Working {
 
 pub(super) fn run(job: &Job, rounds: u64) -> Result<()> {
     let mut devices = [Working::i2c()?, Working::gpio()?];
+    super::begin();
     for _ in 0..rounds {
         devices.iter_mut().try_for_each(Working::ask)?;
         devices.iter_mut().try_for_each(Working::take)?;

@@ -20,8 +20,10 @@ mod works;
 use core::time::Duration;
 
 use anyhow::{Result, bail};
+use storm::Flood;
 
 use crate::commands::number;
+use crate::console;
 use crate::jobs::Job;
 use crate::virtio::device::Kind;
 
@@ -35,12 +37,19 @@ pub fn run(job: &Job, command: &[&str]) -> Result<()> {
         ["rings", kind, seed, count] => rings::run(job, self::kind(kind)?, number(seed)?, number(count)?),
         ["chains", kind, seed, count] => chains::run(job, self::kind(kind)?, number(seed)?, number(count)?),
         ["storm", seed, count] => storm::run(job, number(seed)?, number(count)?),
+        ["kicks", time] => storm::flood(job, Flood::Kicks, Duration::from_millis(number(time)?)),
+        ["reads", time] => storm::flood(job, Flood::Reads, Duration::from_millis(number(time)?)),
         ["revoked", seed, count] => revoked::run(job, number(seed)?, number(count)?),
         ["early", milliseconds] => early::run(job, Duration::from_millis(number(milliseconds)?)),
         ["busy", rounds] => busy::run(job, number(rounds)?),
         ["works"] => works::run(),
         _ => bail!("no attack: {}", command.join(" ")),
     }
+}
+
+/// Says that something has begun: for whoever measures what is beside it.
+fn begin() {
+    console::print(format_args!("bare: begins\n"));
 }
 
 fn kind(name: &str) -> Result<Kind> {

@@ -1,16 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Kicks without buffers, by all CPUs at once, of queues that there are and of others, and resets between them.
+//! Kicks without buffers, by all CPUs at once: of queues that there are and of others, with resets between them; or one
+//! after the other, without end. Accesses to a register without end, likewise.
 
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
+use core::time::Duration;
 
 use anyhow::{Result, ensure};
 
 use super::dice::Dice;
+use crate::clock::Moment;
 use crate::jobs::{self, Job};
+use crate::platform;
 use crate::virtio::device::{Device, Kind, REQUIRED};
-use crate::virtio::window::{QUEUE_NOTIFY, STATUS};
+use crate::virtio::window::{INTERRUPT_STATUS, QUEUE_NOTIFY, STATUS, Window};
 
 /// So many kicks, then the devices are reset and started again.
 const ROUND: u64 = 500;
@@ -18,13 +23,8 @@ const ROUND: u64 = 500;
 pub(super) fn run(job: &Job, seed: u64, count: u64) -> Result<()> {
     let used = Arc::new(AtomicU64::new(0));
     for round in 0..count.div_ceil(ROUND) {
-        let mut devices = alloc::vec::Vec::new();
-        for kind in Kind::ALL {
-            let mut device = Device::find(kind)?;
-            device.start(REQUIRED | kind.feature(), 4)?;
-            devices.push(device);
-        }
-        let windows: alloc::vec::Vec<_> = devices.iter().map(|device| device.window).collect();
+        let devices = started()?;
+        let windows: Vec<_> = devices.iter().map(|device| device.window).collect();
         let cpus = jobs::on_all_cpus(move |cpu| {
             let mut dice = Dice::new(seed.wrapping_add(round), cpu);
             for _ in 0..ROUND / 2 {
@@ -38,12 +38,67 @@ pub(super) fn run(job: &Job, seed: u64, count: u64) -> Result<()> {
                 let _ = windows.get(dice.below(windows.len())).map(|window| window.write(STATUS, 0));
             }
         });
-        ensure!(cpus == 2, "{cpus} CPUs, there are to be 2");
+        require_all(cpus)?;
         let queues = devices.iter().flat_map(|device| &device.queues);
         used.fetch_add(queues.map(|queue| u64::from(queue.ring.used_index())).sum(), Ordering::AcqRel);
     }
     let used = used.load(Ordering::Acquire);
     ensure!(used == 0, "{used} buffers were used, none was offered");
     job.say(format_args!("kicks={count}"));
+    Ok(())
+}
+
+/// What is done without end.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Flood {
+    /// Each CPU kicks one queue after the other.
+    Kicks,
+    /// Each CPU reads a register, of one device after the other.
+    Reads,
+}
+
+/// Has all CPUs do the same for so long, as fast as they can.
+pub(super) fn flood(job: &Job, flood: Flood, time: Duration) -> Result<()> {
+    let devices = started()?;
+    let queues =
+        |device: &Device, kind: Kind| (0..kind.queues()).map(|queue| (device.window, queue)).collect();
+    let queues: Vec<Vec<(Window, u32)>> =
+        devices.iter().zip(Kind::ALL).map(|(device, kind)| queues(device, kind)).collect();
+    let queues = queues.concat();
+    let count = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&count);
+    super::begin();
+    let end = Moment::after(time);
+    let cpus = jobs::on_all_cpus(move |cpu| {
+        for &(window, queue) in queues.iter().cycle().skip(cpu) {
+            if end.has_come() {
+                break;
+            }
+            let done = match flood {
+                Flood::Kicks => window.write(QUEUE_NOTIFY, queue),
+                Flood::Reads => window.read(INTERRUPT_STATUS).map(drop),
+            };
+            // The device is there: it was started. Whether it says so, `works` finds out.
+            counted.fetch_add(u64::from(done.is_ok()), Ordering::AcqRel);
+        }
+    });
+    require_all(cpus)?;
+    job.say(format_args!("accesses={}", count.load(Ordering::Acquire)));
+    Ok(())
+}
+
+/// Both devices, started.
+fn started() -> Result<Vec<Device>> {
+    let start = |kind: Kind| {
+        let mut device = Device::find(kind)?;
+        device.start(REQUIRED | kind.feature(), 4)?;
+        Ok(device)
+    };
+    Kind::ALL.into_iter().map(start).collect()
+}
+
+fn require_all(cpus: usize) -> Result<()> {
+    let expected = platform::cpus();
+    ensure!(cpus == expected, "{cpus} CPUs, there are to be {expected}");
     Ok(())
 }
