@@ -85,6 +85,7 @@ impl<L: Lines> Gpio<L> {
 
     /// One message of the request queue.
     fn answer(&mut self, chain: &mut Chain) {
+        chain.on_failure(0, spec::STATUS_ERR);
         if chain.was_interrupted() {
             // It may have been carried out: the driver is told that nobody knows.
             return chain.set_answer(&request::response(None));
@@ -157,6 +158,8 @@ impl<L: Lines> Gpio<L> {
     /// Moves the event buffers that go back to `finished`.
     fn give_back(&mut self, finished: &mut Vec<Chain>) {
         finished.extend(self.controller.returned().map(|(mut chain, status)| {
+            let [invalid] = IrqStatus::Invalid.to_wire();
+            chain.on_failure(0, invalid);
             chain.set_answer(&status.to_wire());
             chain
         }));

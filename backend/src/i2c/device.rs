@@ -210,6 +210,7 @@ impl Member {
         let room = self.chain.room();
         if let (_, [.., status]) = self.chain.parts(room) {
             *status = if done { MSG_OK } else { MSG_ERR };
+            self.chain.on_failure(room - 1, MSG_ERR);
         }
     }
 }

@@ -258,6 +258,35 @@ fn a_malformed_chain_costs_itself_only() {
     assert_eq!(bench.guest.answer(good, used), [1]);
 }
 
+/// How a request or an event buffer is cut makes no difference, pieces of no bytes included (2.7.4.1).
+#[test]
+fn how_a_buffer_is_cut_into_descriptors_makes_no_difference() {
+    let mut bench = Bench::new();
+    let empty = |flags| Descriptor { address: 0xdead_beef_0000, length: 0, flags, next: 0 };
+    let at = |address, length, flags| Descriptor { address, length, flags, next: 0 };
+    let (set, answer) = (bench.guest.place(&request(SET_VALUE, 0, 1)), bench.guest.place(&[0xaa; 2]));
+    let mut chain = [
+        empty(0),
+        at(set, 3, 0),
+        at(set + 3, 5, 0),
+        empty(WRITE),
+        at(answer, 1, WRITE),
+        at(answer + 1, 1, WRITE),
+        empty(WRITE),
+    ];
+    assert_eq!(bench.guest.send_linked(REQUESTS, &mut chain).length, 2);
+    assert_eq!(bench.guest.memory(answer, 2), [0, 0]);
+    let (line, status) = (bench.guest.place(&BUTTON.to_le_bytes()), bench.guest.place(&[0xaa]));
+    let mut chain = [at(line, 1, 0), empty(0), at(line + 1, 1, 0), empty(WRITE), at(status, 1, WRITE)];
+    assert_eq!(bench.guest.send_linked(EVENTS, &mut chain).length, 1);
+    assert_eq!(bench.guest.memory(status, 1), [0], "no interrupt is enabled");
+    // The names have no place, and the status has: it says that the request failed.
+    let names = bench.guest.place(&request(1, 0, 0));
+    let mut chain = [at(names, 8, 0), at(status, 1, WRITE), at(0xdead_beef_0000, 19, WRITE)];
+    assert_eq!(bench.guest.send_linked(REQUESTS, &mut chain).length, 0);
+    assert_eq!(bench.guest.memory(status, 1), [1]);
+}
+
 #[test]
 fn buffers_of_a_wrong_size_come_back() {
     let mut bench = Bench::new();

@@ -361,6 +361,21 @@ impl Guest {
         head
     }
 
+    /// Links descriptors to a chain, makes it available, and waits until it has come back.
+    pub(crate) fn send_linked(&mut self, queue: usize, chain: &mut [Descriptor]) -> Used {
+        let (first, last) = (self.next_descriptor(queue), chain.len() - 1);
+        for (descriptor, next) in chain.iter_mut().zip(1..).take(last) {
+            (descriptor.flags, descriptor.next) = (descriptor.flags | NEXT, (first + next) % RING);
+        }
+        if let Some(last) = chain.last_mut() {
+            last.flags &= !NEXT;
+        }
+        let head = self.send_raw(queue, chain);
+        let used = self.wait(queue);
+        assert_eq!(used.head, head);
+        used
+    }
+
     /// Where the next chain will begin.
     pub(crate) fn next_descriptor(&self, queue: usize) -> u16 {
         self.rings[queue].descriptors
