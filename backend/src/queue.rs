@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 
 use virtio_bindings::bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::{Error, Queue, QueueOwnedT, QueueT};
@@ -335,8 +335,10 @@ impl Ring {
 
     fn wants_notification(&mut self, memory: &Memory) -> bool {
         if !self.queue.event_idx_enabled() {
-            // virtio 1.3, 2.7.7.2: the flag is a hint that virtio-queue leaves to us.
-            let flags = memory.map().load::<u16>(GuestAddress(self.queue.avail_ring()), Ordering::SeqCst);
+            // virtio 1.3, 2.7.7.2: the flag is a hint that virtio-queue leaves to us. The driver clears it and then looks at the
+            // used index; so the index must be there before the flag is read, which no ordering of the two alone says.
+            fence(Ordering::SeqCst);
+            let flags = memory.map().load::<u16>(GuestAddress(self.queue.avail_ring()), Ordering::Relaxed);
             return flags
                 .map_or(true, |flags| u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0);
         }
