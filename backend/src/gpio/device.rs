@@ -8,7 +8,7 @@ use std::io;
 use log::{debug, warn};
 
 use crate::chain::{Chain, Limits};
-use crate::device::{Device, QueueLimits, RING_SIZE, Refused, Stop};
+use crate::device::{Device, Left, QueueLimits, RING_SIZE, Refused, Start, Stop};
 use crate::inflight::Tail;
 use crate::watch::Watcher;
 
@@ -229,9 +229,9 @@ impl<L: Lines> Device for Gpio<L> {
         self.give_back(finished);
     }
 
-    fn start(&mut self, queue: usize, base: u16) {
+    fn start(&mut self, queue: usize, start: Start) {
         if queue == usize::from(spec::REQUEST_QUEUE) {
-            self.controller.start(base);
+            self.controller.start(start);
         }
     }
 
@@ -255,9 +255,13 @@ impl<L: Lines> Device for Gpio<L> {
         self.controller.take_over(tail);
     }
 
-    fn wait_for_another(&mut self) {
+    fn survives(&self) -> bool {
+        self.controller.survives()
+    }
+
+    fn leave(&mut self, left: Left) {
         self.policy.set_interrupts(false);
-        self.controller.wait_for_another();
+        self.controller.leave(left);
     }
 
     fn reset(&mut self) {
@@ -458,7 +462,7 @@ mod tests {
         device.stop(EVENTS, Stop::PerhapsReset, &mut finished);
         device.event(0, &mut finished);
         assert_eq!(finished.len(), 1);
-        device.start(REQUESTS, 0);
+        device.start(REQUESTS, Start::Anew);
         assert_eq!(process(&mut device, REQUESTS, &message(2, 1, 0), 2), [[0, 0]]);
     }
 }

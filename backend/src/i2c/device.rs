@@ -44,7 +44,7 @@ use super::policy::AllowList;
 use super::request::{DATA, Direction, parse};
 use super::spec::{F_ZERO_LENGTH_REQUEST, MSG_ERR, MSG_OK};
 use crate::chain::{Chain, Limits};
-use crate::device::{Device, QueueLimits, RING_SIZE, Refused, Stop};
+use crate::device::{Device, Left, QueueLimits, RING_SIZE, Refused, Start, Stop};
 use crate::inflight::Tail;
 use crate::watch::Watcher;
 
@@ -272,7 +272,7 @@ impl Device for I2c {
     }
 
     /// Requests are all that a driver of this device leaves behind, and they are gone when it stops.
-    fn start(&mut self, _queue: usize, _base: u16) {}
+    fn start(&mut self, _queue: usize, _start: Start) {}
 
     fn stop(&mut self, _queue: usize, _meaning: Stop, finished: &mut Vec<Chain>) {
         self.failing = true;
@@ -294,7 +294,11 @@ impl Device for I2c {
 
     fn take_over(&mut self, _tail: Tail) {}
 
-    fn wait_for_another(&mut self) {
+    fn survives(&self) -> bool {
+        false
+    }
+
+    fn leave(&mut self, _left: Left) {
         self.reset();
     }
 

@@ -14,4 +14,5 @@ mod guest;
 mod i2c;
 mod inflight;
 mod program;
+mod refusals;
 mod rings;
