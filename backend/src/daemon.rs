@@ -2,6 +2,8 @@
 
 //! The daemon: one thread that waits for the frontend, the kicks and the device.
 
+mod memory_table;
+
 use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -12,6 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::time::Timespec;
 use vhost::vhost_user::{BackendReqHandler, Error};
 
+use self::memory_table::Roomy;
 use crate::device::Device;
 use crate::session::Backend;
 use crate::watch::{Token, Watcher};
@@ -27,6 +30,9 @@ pub enum Source {
 
 /// While requests keep coming, the daemon looks at its other descriptors after so long.
 const POLLED_AT_MOST: Duration = Duration::from_millis(10);
+
+/// So often the daemon looks at a queue for which there is no kick descriptor.
+const LOOK_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 
 /// A daemon with its device and its frontend.
 pub struct Daemon {
@@ -89,7 +95,7 @@ impl Daemon {
     pub fn run(mut self) -> io::Result<()> {
         let mut ready = Vec::new();
         while self.frontend.is_some() || self.listener.is_some() {
-            let timeout = self.backend().is_pending().then_some(Timespec { tv_sec: 0, tv_nsec: 0 });
+            let timeout = self.timeout();
             self.watcher.wait(timeout, &mut ready)?;
             // The frontend comes last: what it asks for may close descriptors whose events are in this very list.
             ready.sort_by_key(|token| *token == Token::Frontend);
@@ -99,9 +105,23 @@ impl Daemon {
             if !self.busy_poll.is_zero() && ready.iter().any(|token| matches!(token, Token::Kick(_))) {
                 self.poll();
             }
-            self.backend().work();
+            let mut backend = self.backend();
+            if backend.is_unkicked() {
+                backend.look();
+            }
+            backend.work();
         }
         Ok(())
+    }
+
+    /// How long to wait for an event, if not for ever.
+    fn timeout(&self) -> Option<Timespec> {
+        let backend = self.backend();
+        match (backend.is_pending(), backend.is_unkicked()) {
+            (true, _) => Some(Timespec { tv_sec: 0, tv_nsec: 0 }),
+            (false, true) => Some(LOOK_EVERY),
+            (false, false) => None,
+        }
     }
 
     /// Works, and looks for more, until nothing has come for as long as the operator wants.
@@ -153,7 +173,15 @@ impl Daemon {
 
     fn answer_frontend(&mut self) -> io::Result<()> {
         let Some(frontend) = &mut self.frontend else { return Ok(()) };
-        match frontend.requests.handle_request() {
+        let handled = match Roomy::peek(&frontend.socket) {
+            Some(table) => {
+                let mut backend = self.backend.lock().unwrap_or_else(PoisonError::into_inner);
+                let may_answer = backend.acknowledges();
+                table.handle(&frontend.socket, &mut *backend, may_answer)
+            }
+            None => frontend.requests.handle_request(),
+        };
+        match handled {
             Ok(()) => return Ok(()),
             Err(Error::Disconnected | Error::PartialMessage | Error::SocketBroken(_)) => {
                 log::info!("the frontend left");

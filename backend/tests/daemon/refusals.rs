@@ -124,7 +124,17 @@ fn what_is_about_no_ring_changes_none() {
     }
 }
 
-/// Linux's frontend (arch/um/drivers/virtio_uml.c) disables the rings when a driver is unbound, and says nothing else; the next one has rings elsewhere.
+/// Linux's frontend (arch/um/drivers/virtio_uml.c) always sends room for two regions.
+#[test]
+fn a_memory_table_may_have_room_for_more() {
+    let (_board, mut guest) = bench();
+    for _ in 0..3 {
+        guest.show_memory_with_room();
+        works(&mut guest);
+    }
+}
+
+/// It disables the rings when a driver is unbound, and says nothing else; the next one has rings elsewhere.
 #[test]
 fn a_ring_that_was_disabled_may_be_set_up_anew() {
     let (_board, mut guest) = bench();
@@ -133,5 +143,19 @@ fn a_ring_that_was_disabled_may_be_set_up_anew() {
         guest.disable();
         guest.start();
     }
+    works(&mut guest);
+}
+
+/// vhost-user, "VHOST_USER_SET_VRING_KICK": without a descriptor, "polling should be used instead of waiting for the kick".
+#[test]
+fn a_ring_without_a_kick_descriptor_is_looked_at() {
+    let (_board, mut guest) = bench();
+    guest.stop();
+    guest.start_unkicked();
+    for _ in 0..10 {
+        works(&mut guest);
+    }
+    guest.stop();
+    guest.start();
     works(&mut guest);
 }
