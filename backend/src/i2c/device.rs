@@ -20,7 +20,8 @@
 //!
 //! A request that a former daemon had in hand when it died is answered with VIRTIO_I2C_MSG_ERR and not tried again,
 //! though it may have been carried out: it is in the group like one that cannot be carried out, so that what comes of
-//! its group later fails as well.
+//! its group later fails as well. Where the daemon died after it had answered the head of a group, and before the tail came,
+//! nothing in the rings tells that the group failed: so that is written down ([`Record`]), before the answer is.
 //!
 //! # A group whose end does not come
 //!
@@ -72,6 +73,26 @@ const LONGEST: usize = u16::MAX as usize;
 const TIMER: u32 = 0;
 const FIRST_OF_BUS: u32 = 1;
 
+/// Where the failure of the present group is written down for a daemon that takes over: in the only word.
+///
+/// It may be older than the used ring by the answers of one batch. Their requests are in flight then, fail as such, and end the
+/// group that the word speaks of where they ended it before.
+struct Record(Tail);
+
+impl Record {
+    const BYTES: usize = Tail::WORD;
+
+    fn is_failing(&self) -> bool {
+        let Self(tail) = self;
+        tail.word(0) != 0
+    }
+
+    fn set_failing(&self, failing: bool) {
+        let Self(tail) = self;
+        tail.set_word(0, failing.into());
+    }
+}
+
 /// A virtio I2C adapter on top of a bus.
 pub struct I2c {
     bus: Box<dyn Bus>,
@@ -80,6 +101,7 @@ pub struct I2c {
     group: Vec<Member>,
     /// A part of the present group failed: the rest fails too, up to the end of the group.
     failing: bool,
+    record: Option<Record>,
     timer: OwnedFd,
 }
 
@@ -105,7 +127,7 @@ impl I2c {
     pub fn new(bus: Box<dyn Bus>, policy: AllowList) -> io::Result<Self> {
         let timer =
             timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
-        Ok(Self { bus, policy, group: Vec::new(), failing: false, timer })
+        Ok(Self { bus, policy, group: Vec::new(), failing: false, record: None, timer })
     }
 
     /// Adds a request to the group, and says whether that ends the group.
@@ -153,7 +175,14 @@ impl I2c {
             member.answer(index < done);
             finished.push(member.chain);
         }
-        self.failing = failed && !ended;
+        self.set_failing(failed && !ended);
+    }
+
+    fn set_failing(&mut self, failing: bool) {
+        self.failing = failing;
+        if let Some(record) = &self.record {
+            record.set_failing(failing);
+        }
     }
 
     /// Carries out the group as one transaction, and says how many messages were done.
@@ -271,34 +300,46 @@ impl Device for I2c {
         }
     }
 
-    /// Requests are all that a driver of this device leaves behind, and they are gone when it stops.
-    fn start(&mut self, _queue: usize, _start: Start) {}
+    fn start(&mut self, _queue: usize, start: Start) {
+        let failing = match (start, &self.record) {
+            (Start::Anew, _) => false,
+            (Start::AsRecorded, Some(record)) => record.is_failing(),
+            (Start::AsRecorded, None) | (Start::Again, _) => self.failing,
+        };
+        self.set_failing(failing);
+    }
 
+    /// What there is of a group fails, and so does what comes of it if the driver goes on.
     fn stop(&mut self, _queue: usize, _meaning: Stop, finished: &mut Vec<Chain>) {
-        self.failing = true;
-        self.carry_out(true, finished);
+        if !self.group.is_empty() {
+            self.failing = true;
+            self.carry_out(false, finished);
+        }
         self.set_timer(None);
     }
 
     fn reset(&mut self) {
-        let Self { bus: _, policy: _, group, failing, timer: _ } = self;
-        group.clear();
-        *failing = false;
+        self.group.clear();
+        self.set_failing(false);
         self.set_timer(None);
     }
 
-    /// There is nothing to know but requests, and those that were in flight have failed.
     fn record_bytes(&self) -> usize {
-        0
+        Record::BYTES
     }
 
-    fn take_over(&mut self, _tail: Tail) {}
+    fn take_over(&mut self, tail: Tail) {
+        let record = Record(tail);
+        self.failing = record.is_failing();
+        self.record = Some(record);
+    }
 
     fn survives(&self) -> bool {
         false
     }
 
     fn leave(&mut self, _left: Left) {
+        self.record = None;
         self.reset();
     }
 
@@ -315,6 +356,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
+    use crate::inflight;
 
     /// Remembers how many messages each transaction had, and fails at a write of 0xff.
     #[derive(Clone, Default)]
@@ -482,6 +524,77 @@ mod tests {
         let mut finished = Vec::new();
         device.stop(0, Stop::Queue, &mut finished);
         assert_eq!(statuses(&finished), [MSG_ERR]);
+        device.start(0, Start::Anew);
         assert_eq!(process(&mut device, &bus, vec![write(0, 2)]), (vec![MSG_OK], vec![1]));
+    }
+
+    /// A driver that was only paused sends the tail, of which the head has failed.
+    #[test]
+    fn the_failure_of_a_group_outlasts_a_pause() {
+        for answered_before in [false, true] {
+            let (mut device, bus) = device();
+            process(&mut device, &bus, vec![write(FAIL_NEXT, 0xff)]);
+            let mut finished = Vec::new();
+            while answered_before && finished.is_empty() {
+                device.event(TIMER, &mut finished);
+            }
+            let before = bus.transactions.lock().unwrap().len();
+            device.stop(0, Stop::PerhapsReset, &mut finished);
+            device.start(0, Start::Again);
+            let batch = vec![write(FAIL_NEXT, 2), write(0, 3), write(0, 4)];
+            let (statuses, transactions) = process(&mut device, &bus, batch);
+            assert_eq!((statuses, transactions.len()), (vec![MSG_ERR, MSG_ERR, MSG_OK], before + 1));
+        }
+    }
+
+    /// Wherever the former daemon died, the next one fails what is left of a group that failed, and no more.
+    #[test]
+    fn the_failure_of_a_group_outlasts_the_daemon() {
+        let group = || [write(FAIL_NEXT, 0xff), write(FAIL_NEXT, 1), write(0, 2)];
+        // How many were answered when it died, and how many it had.
+        for (answered, taken) in [(0, 1), (1, 1), (1, 2), (2, 2), (2, 3), (3, 3)] {
+            let tail = inflight::tests::tail(Record::BYTES);
+            let (mut device, _) = device();
+            device.take_over(tail.clone());
+            device.start(0, Start::AsRecorded);
+            for chain in group().into_iter().take(taken) {
+                process_alone(&mut device, chain);
+            }
+            let (mut device, bus) = self::device();
+            device.take_over(tail.clone());
+            device.start(0, Start::AsRecorded);
+            let left = group().into_iter().enumerate().skip(answered);
+            let left =
+                left.map(|(index, chain)| if index < taken { chain.after_interruption() } else { chain });
+            let batch = left.chain([write(0, 3)]).collect();
+            let expected = [vec![MSG_ERR; 3 - answered], vec![MSG_OK]].concat();
+            assert_eq!(process(&mut device, &bus, batch), (expected, vec![1]), "{answered} of {taken}");
+            assert_eq!(tail.word(0), 0);
+        }
+    }
+
+    /// As if the rest of its group did not come in time.
+    fn process_alone(device: &mut I2c, chain: Chain) {
+        let mut finished = Vec::new();
+        device.process(0, &mut vec![chain], &mut finished);
+        while finished.is_empty() {
+            device.event(TIMER, &mut finished);
+        }
+    }
+
+    /// What a driver resets is told by zeros, to a daemon that lives and to the next.
+    #[test]
+    fn a_reset_ends_a_group_that_failed() {
+        let tail = inflight::tests::tail(Record::BYTES);
+        let resets: [fn(&mut I2c, &Tail); 2] = [|device, _| device.reset(), |_, tail| tail.set_word(0, 0)];
+        for reset in resets {
+            let (mut device, bus) = device();
+            device.take_over(tail.clone());
+            process_alone(&mut device, write(FAIL_NEXT, 0xff));
+            assert_eq!(tail.word(0), 1);
+            reset(&mut device, &tail);
+            device.start(0, Start::AsRecorded);
+            assert_eq!(process(&mut device, &bus, vec![write(0, 2)]), (vec![MSG_OK], vec![1, 1]));
+        }
     }
 }
