@@ -31,7 +31,7 @@ mod protocol;
 
 use std::io;
 
-use vhost::vhost_user::{Error, Result};
+use vhost::vhost_user::{Backend as Channel, Error, Result};
 use vm_memory::GuestAddress;
 
 use crate::chain::Chain;
@@ -64,6 +64,8 @@ struct Session {
     announces_resets: bool,
     /// The frontend has memory in which another daemon finds what this one was at.
     recorded: bool,
+    /// Where this daemon may ask the frontend for something. It does not, and keeps the channel open.
+    channel: Option<Channel>,
     /// It gave such memory, which was refused.
     record_refused: bool,
     memory: Memory,
@@ -89,6 +91,7 @@ impl Session {
             reply_ack: false,
             announces_resets: false,
             recorded: false,
+            channel: None,
             record_refused: false,
             memory: Memory::default(),
             regions: Vec::new(),

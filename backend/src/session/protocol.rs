@@ -14,7 +14,7 @@ use vhost::vhost_user::message::{
     VhostUserLog, VhostUserMemoryRegion, VhostUserProtocolFeatures, VhostUserShMemConfig, VhostUserSharedMsg,
     VhostUserSingleMemoryRegion, VhostUserVirtioFeatures, VhostUserVringAddrFlags, VhostUserVringState,
 };
-use vhost::vhost_user::{Error, GpuBackend, Result, VhostUserBackendReqHandlerMut};
+use vhost::vhost_user::{Backend as Channel, Error, GpuBackend, Result, VhostUserBackendReqHandlerMut};
 use virtio_bindings::bindings::virtio_config::{VIRTIO_F_ACCESS_PLATFORM, VIRTIO_F_VERSION_1};
 use virtio_bindings::bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap};
@@ -152,6 +152,7 @@ impl VhostUserBackendReqHandlerMut for Backend {
 
     fn get_protocol_features(&mut self) -> Result<VhostUserProtocolFeatures> {
         let mut features = VhostUserProtocolFeatures::MQ
+            | VhostUserProtocolFeatures::BACKEND_REQ
             | VhostUserProtocolFeatures::RESET_DEVICE
             | VhostUserProtocolFeatures::INFLIGHT_SHMFD;
         if !self.device.config().is_empty() {
@@ -165,6 +166,12 @@ impl VhostUserBackendReqHandlerMut for Backend {
         self.session.reply_ack = has(VhostUserProtocolFeatures::REPLY_ACK);
         self.session.announces_resets = has(VhostUserProtocolFeatures::RESET_DEVICE);
         Ok(())
+    }
+
+    /// Nothing is ever sent there. Linux's frontend on UML has no interrupt for its queues without such a channel, and takes its
+    /// end for that of the device.
+    fn set_backend_req_fd(&mut self, channel: Channel) {
+        self.session.channel = Some(channel);
     }
 
     fn get_queue_num(&mut self) -> Result<u64> {

@@ -16,3 +16,4 @@ mod inflight;
 mod program;
 mod refusals;
 mod rings;
+mod uml;
