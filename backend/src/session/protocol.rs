@@ -152,11 +152,14 @@ impl VhostUserBackendReqHandlerMut for Backend {
 
     fn get_protocol_features(&mut self) -> Result<VhostUserProtocolFeatures> {
         let mut features = VhostUserProtocolFeatures::MQ
-            | VhostUserProtocolFeatures::BACKEND_REQ
             | VhostUserProtocolFeatures::RESET_DEVICE
             | VhostUserProtocolFeatures::INFLIGHT_SHMFD;
         if !self.device.config().is_empty() {
             features |= VhostUserProtocolFeatures::CONFIG;
+        }
+        // For frontends on KVM and UML: see `set_backend_req_fd`.
+        if !cfg!(feature = "xen") {
+            features |= VhostUserProtocolFeatures::BACKEND_REQ;
         }
         Ok(features)
     }
