@@ -31,8 +31,8 @@ pub(crate) struct Segment {
 
 /// One request of the guest: the bytes it wrote, and room for an answer.
 ///
-/// A malformed chain reaches the device too, in its place among the others, but void: without a request and without room for
-/// an answer. So a device that takes a short request for an error, as it must, handles it; and what the guest
+/// A malformed chain reaches the device too, in its place among the others, but void: without a request, and without room for
+/// an answer unless it is known where that belongs. So a device that takes a short request for an error, as it must, handles it; and what the guest
 /// meant to belong together is not joined over a gap.
 #[derive(Debug, Default)]
 pub struct Chain {
@@ -44,6 +44,8 @@ pub struct Chain {
     request: Vec<u8>,
     room: usize,
     answer: Vec<u8>,
+    /// Where in the answer its status is, and what it says of a request that failed.
+    failure: Option<(usize, u8)>,
 }
 
 impl Chain {
@@ -110,6 +112,12 @@ impl Chain {
         place.iter_mut().zip(answer).for_each(|(to, from)| *to = *from);
     }
 
+    /// Says which byte of the answer is its status, and what stands there if the answer cannot be delivered as a whole: a
+    /// driver must not find the status of a request that worked, and no data.
+    pub fn on_failure(&mut self, at: usize, status: u8) {
+        self.failure = Some((at, status));
+    }
+
     pub(crate) fn head(&self) -> u16 {
         self.head
     }
@@ -130,6 +138,7 @@ impl Chain {
         self.request.clear();
         self.answer.clear();
         self.room = 0;
+        self.failure = None;
     }
 
     /// Gives memory back that only an unusually long request needed: as a whole, for what is left of a piece would keep the
@@ -155,24 +164,40 @@ impl Chain {
         limits: Limits,
     ) -> Result<(), Malformed> {
         self.void();
-        let Self { queue, head, interrupted, readable, writable, request, room, answer: _ } = self;
+        let Self { queue, head, interrupted, readable, writable, request, room, answer: _, failure: _ } =
+            self;
         (*queue, *head, *interrupted) = (at.queue, at.head, at.interrupted);
         let mut walk = Walk::new(memory, ring, at.head);
-        let mut readable_bytes = 0;
+        let (mut readable_bytes, mut is_writable) = (0_usize, false);
         while let Some(descriptor) = walk.next()? {
             let segment = Segment {
                 address: descriptor.addr(),
                 length: usize::try_from(descriptor.len()).unwrap_or(usize::MAX),
             };
-            if descriptor.is_write_only() {
-                *room = within(*room, segment.length, limits.answer)?;
-                writable.push(segment);
-            } else if writable.is_empty() {
-                readable_bytes = within(readable_bytes, segment.length, limits.request)?;
-                readable.push(segment);
-            } else {
+            if is_writable && !descriptor.is_write_only() {
                 return Err(Malformed::ReadableAfterWritable);
             }
+            is_writable = descriptor.is_write_only();
+            // How a buffer is cut is the driver's choice (2.7.4.1), and a piece of no bytes adds nothing to it: its address
+            // is not looked at.
+            if segment.length == 0 {
+                continue;
+            }
+            if is_writable {
+                *room = within(*room, segment.length, limits.answer)?;
+                writable.push(segment);
+            } else {
+                readable_bytes = readable_bytes.saturating_add(segment.length);
+                // Of what is too long nothing is kept, and the walk goes on to where the status belongs.
+                if readable_bytes <= limits.request {
+                    readable.push(segment);
+                }
+            }
+        }
+        if readable_bytes > limits.request {
+            log::debug!("queue {queue}: chain {head}: {}", Malformed::TooLong { limit: limits.request });
+            readable.clear();
+            readable_bytes = 0;
         }
         resize(request, readable_bytes);
         Ok(())
@@ -191,9 +216,6 @@ fn resize(bytes: &mut Vec<u8>, length: usize) {
 
 /// Adds the length of a descriptor to its part of the chain.
 fn within(sum: usize, length: usize, limit: usize) -> Result<usize, Malformed> {
-    if length == 0 {
-        return Err(Malformed::ZeroLength);
-    }
     let sum = sum.saturating_add(length);
     if sum > limit {
         return Err(Malformed::TooLong { limit });
@@ -306,9 +328,22 @@ pub(crate) fn copy_in(memory: &Memory, chains: &mut [Chain]) {
     }
 }
 
-/// Delivers the answers of `chains`. An answer that could not be written is reported by its length: see
-/// [`Chain::used_length`].
+/// Delivers the answers of `chains`. Of one that could not be written as a whole the status says that the request failed, if
+/// that can be written, and its length is zero: see [`Chain::used_length`].
 pub(crate) fn copy_out(memory: &Memory, chains: &mut [Chain]) {
+    let failed = copy_answers(memory, chains);
+    let mut copy = CopyOut::new(memory);
+    let statuses: Vec<_> = failed.into_iter().filter_map(|index| chains.get_mut(index)?.fail()).collect();
+    for (index, (address, status)) in statuses.iter().enumerate() {
+        copy.add(index, *address, std::slice::from_ref(status));
+    }
+    if !statuses.is_empty() {
+        copy.run();
+    }
+}
+
+/// Says whose answer could not be written as a whole.
+fn copy_answers(memory: &Memory, chains: &[Chain]) -> Vec<usize> {
     let mut copy = CopyOut::new(memory);
     for (index, chain) in chains.iter().enumerate() {
         let mut rest = chain.answer.as_slice();
@@ -318,15 +353,25 @@ pub(crate) fn copy_out(memory: &Memory, chains: &mut [Chain]) {
             rest = tail;
         }
     }
-    for index in copy.run() {
-        if let Some(chain) = chains.get_mut(index) {
-            chain.answer.clear();
-        }
-    }
+    copy.run()
 }
 
 impl Chain {
-    /// What the used ring says was written. Zero is also the answer to a chain that was malformed.
+    /// The answer was not delivered. Returns where its status is, and what it is then.
+    fn fail(&mut self) -> Option<(GuestAddress, u8)> {
+        self.answer.clear();
+        let (mut at, status) = self.failure?;
+        for segment in &self.writable {
+            if at < segment.length {
+                let address = segment.address.checked_add(u64::try_from(at).ok()?)?;
+                return Some((address, status));
+            }
+            at -= segment.length;
+        }
+        None
+    }
+
+    /// What the used ring says was written: nothing, of a chain that was malformed, and where part of the answer was not.
     pub(crate) fn used_length(&self) -> u32 {
         u32::try_from(self.answer.len()).unwrap_or(0)
     }
@@ -347,9 +392,6 @@ pub enum Malformed {
     /// virtio 1.3, 2.7.4.2: device-readable elements come first.
     #[error("a device-readable descriptor follows a device-writable one")]
     ReadableAfterWritable,
-    /// A descriptor that names no memory.
-    #[error("a descriptor of length zero")]
-    ZeroLength,
     /// The chain is longer than any request of this device.
     #[error("more than the {limit} bytes that this queue takes")]
     TooLong {

@@ -12,6 +12,8 @@
 //! daemon for one that hangs. Once it has asked, the daemon also watches over the worker, and ends if that is
 //! kept waiting for longer than others can be the reason.
 
+mod memory_table;
+
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileTypeExt;
@@ -27,6 +29,7 @@ use rustix::io::{Errno, read, write};
 use rustix::time::Timespec;
 use vhost::vhost_user::{BackendReqHandler, Error};
 
+use self::memory_table::Roomy;
 use crate::device::{Device, Work};
 use crate::session::Backend;
 use crate::watch::{Token, Watcher};
@@ -45,6 +48,9 @@ const POLLED_AT_MOST: Duration = Duration::from_millis(10);
 
 /// The worker needs little more than its own frames.
 const STACK: usize = 256 * 1024;
+
+/// So often the worker looks at a queue for which there is no kick descriptor.
+const LOOK_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 
 /// A daemon that does nothing yet.
 pub struct Daemon {
@@ -159,8 +165,16 @@ fn serve(shared: &Shared, stream: UnixStream) -> io::Result<()> {
     let mut requests = BackendReqHandler::from_stream(stream, Arc::clone(&shared.backend));
     loop {
         wait_for_message(shared, &socket)?;
+        let table = Roomy::peek(&socket);
         let door = shared.door();
-        let handled = requests.handle_request();
+        let handled = match table {
+            Some(table) => {
+                let mut backend = lock(&shared.backend);
+                let may_answer = backend.acknowledges();
+                table.handle(&socket, &mut *backend, may_answer)
+            }
+            None => requests.handle_request(),
+        };
         let mut backend = lock(&shared.backend);
         drop(door);
         match handled {
@@ -173,7 +187,7 @@ fn serve(shared: &Shared, stream: UnixStream) -> io::Result<()> {
                 return backend.end_session();
             }
         }
-        if backend.is_pending() {
+        if backend.is_pending() || backend.is_unkicked() {
             // It can only fail if the worker is to be woken already.
             let _ = write(&*shared.wake, &1_u64.to_ne_bytes());
         }
@@ -231,11 +245,18 @@ impl Worker {
     }
 
     fn turn(&self, ready: &mut Vec<Token>) -> io::Result<()> {
-        let (is_pending, kicks) = {
-            let backend = self.shared.backend();
-            (backend.is_pending(), backend.kicks())
+        let (timeout, kicks) = {
+            let mut backend = self.shared.backend();
+            let is_unkicked = backend.is_unkicked();
+            if is_unkicked {
+                backend.look();
+            }
+            let timeout = match backend.is_pending() {
+                true => Some(Timespec { tv_sec: 0, tv_nsec: 0 }),
+                false => is_unkicked.then_some(LOOK_EVERY),
+            };
+            (timeout, backend.kicks())
         };
-        let timeout = is_pending.then_some(Timespec { tv_sec: 0, tv_nsec: 0 });
         self.shared.watcher.wait(timeout, ready)?;
         for token in &*ready {
             self.handle(*token, kicks);
@@ -337,7 +358,7 @@ mod tests {
 
     use super::*;
     use crate::chain::Chain;
-    use crate::device::{QueueLimits, Refused, Stop};
+    use crate::device::{Left, QueueLimits, Refused, Start, Stop};
     use crate::inflight::Tail;
 
     /// A device whose work never comes to its end, and has had its time.
@@ -365,14 +386,17 @@ mod tests {
             Some(Instant::now())
         }
         fn event(&mut self, _: u32, _: &mut Vec<Chain>) {}
-        fn start(&mut self, _: usize, _: u16) {}
+        fn start(&mut self, _: usize, _: Start) {}
         fn stop(&mut self, _: usize, _: Stop, _: &mut Vec<Chain>) {}
         fn reset(&mut self) {}
         fn record_bytes(&self) -> usize {
             0
         }
         fn take_over(&mut self, _: Tail) {}
-        fn wait_for_another(&mut self) {}
+        fn survives(&self) -> bool {
+            false
+        }
+        fn leave(&mut self, _: Left) {}
         fn watch(&mut self, _: &Watcher) -> io::Result<()> {
             Ok(())
         }

@@ -54,16 +54,14 @@ pub trait Device: Send {
     /// Something happened on a descriptor that the device watches as `token`.
     fn event(&mut self, token: u32, finished: &mut Vec<Chain>);
 
-    /// The frontend starts `queue`, whose next available entry is `base`. That is 0 for a driver that has just set its
-    /// device up, after start-up or a reset. Where it is not, the driver goes on with a device that was paused.
-    fn start(&mut self, queue: usize, base: u16);
+    /// The frontend starts `queue`.
+    fn start(&mut self, queue: usize, start: Start);
 
     /// The frontend stops `queue`: chains that the device keeps of it are given back, or dropped where
     /// virtio has no answer for them.
     fn stop(&mut self, queue: usize, meaning: Stop, finished: &mut Vec<Chain>);
 
-    /// Back to the state after start-up: the guest reset its device, or the frontend is gone for good. Chains that the
-    /// device still keeps are dropped.
+    /// Back to the state after start-up: the guest reset its device. Chains that the device still keeps are dropped.
     fn reset(&mut self);
 
     /// Bytes in which the device can write down what it knows, for a daemon that takes over.
@@ -73,9 +71,12 @@ pub trait Device: Send {
     /// keeps it up to date. It may become zero at any time when no queue runs: then the driver has reset the device.
     fn take_over(&mut self, tail: Tail);
 
-    /// The frontend died, which had given such memory: the driver goes on, and another frontend will come, to this daemon or
-    /// another. Chains that the device still keeps are dropped, the memory is let go, all else stays as it is.
-    fn wait_for_another(&mut self);
+    /// Whether what the device has set up of its hardware survives this daemon: whoever started the daemon holds it, and will
+    /// start another.
+    fn survives(&self) -> bool;
+
+    /// The frontend is gone. Chains that the device still keeps are dropped, and the memory for its record is let go, as it is.
+    fn leave(&mut self, left: Left);
 
     /// Called once, before the first frontend: the place to register descriptors. The watcher may be kept, to
     /// register others later; tokens are the device's own.
@@ -98,6 +99,26 @@ pub enum Stop {
     Queue,
     /// The driver may have reset the device, or be paused: the frontend stops all queues, and has no word for either.
     PerhapsReset,
+}
+
+/// Whose queue is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// That of a driver which has just set its device up, after start-up or a reset.
+    Anew,
+    /// That of a driver which goes on, with a device that was paused.
+    Again,
+    /// The record says it, of which the frontend makes zeros when the driver resets the device.
+    AsRecorded,
+}
+
+/// What a frontend leaves behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// A driver that goes on, and hardware that is to stay as it is: another daemon will take over.
+    Driver,
+    /// Nothing: it is gone for good, for all that is known here. The device goes back to the state after start-up.
+    Nothing,
 }
 
 /// Entries that a ring of ours may have. QEMU's virtio-mmio offers the driver 1024 whatever a device asks for, and

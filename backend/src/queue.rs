@@ -3,9 +3,10 @@
 //! One split virtqueue: takes everything that is available at once, completes everything that is finished at once, and
 //! decides whether the guest needs to hear of it (virtio 1.3, 2.7.6 to 2.7.14).
 
+use std::fmt;
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{Ordering, fence};
 
 use virtio_bindings::bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::{Error, Queue, QueueOwnedT, QueueT};
@@ -22,12 +23,32 @@ const BATCH_BYTES: usize = 16 * 1024;
 /// as many in flight.
 const BATCH_CHAINS: usize = 16;
 
+/// What a frontend sets before it starts a ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Setting {
+    Size,
+    Addresses,
+    Base,
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Size => "size",
+            Self::Addresses => "addresses",
+            Self::Base => "base",
+        })
+    }
+}
+
 /// A ring as the frontend set it up, with its two event descriptors.
 #[derive(Debug)]
 pub(crate) struct Ring {
     index: usize,
     limits: QueueLimits,
     queue: Queue,
+    /// What was not set yet, or refused when it was set last.
+    lacking: Vec<Setting>,
     pub(crate) indirect: bool,
     pub(crate) enabled: bool,
     pub(crate) kick: Option<File>,
@@ -56,6 +77,8 @@ impl Ring {
             index,
             limits,
             queue: Queue::new(limits.size)?,
+            // The base is zero for a frontend that does not say it.
+            lacking: vec![Setting::Size, Setting::Addresses],
             indirect: false,
             enabled: false,
             kick: None,
@@ -74,6 +97,19 @@ impl Ring {
     /// Started and enabled, in the words of the vhost-user specification ("Ring states").
     pub(crate) fn is_running(&self) -> bool {
         self.queue.ready() && self.enabled
+    }
+
+    /// What has to be set before it can start.
+    pub(crate) fn lacks(&self) -> Option<Setting> {
+        self.lacking.first().copied()
+    }
+
+    /// A setting was accepted, or refused.
+    pub(crate) fn note(&mut self, setting: Setting, accepted: bool) {
+        self.lacking.retain(|other| *other != setting);
+        if !accepted {
+            self.lacking.push(setting);
+        }
     }
 
     pub(crate) fn set_size(&mut self, size: u32) -> Result<(), Error> {
@@ -98,6 +134,11 @@ impl Ring {
         self.queue.set_next_used(index.0);
         self.unusable = false;
         Ok(())
+    }
+
+    /// Where its parts are, in the order in which they are set.
+    pub(crate) fn addresses(&self) -> [GuestAddress; 3] {
+        [self.queue.desc_table(), self.queue.avail_ring(), self.queue.used_ring()].map(GuestAddress)
     }
 
     /// Whether the ring's three parts are in memory (their sizes: virtio 1.3, 2.7, with an event index at the end of the rings).
@@ -151,6 +192,10 @@ impl Ring {
 
     /// Starts where the frontend said; or, if a former daemon recorded what it did, where that one died.
     pub(crate) fn start(&mut self, memory: &Memory) -> Result<(), Error> {
+        // It may have another size than when its addresses were looked at.
+        if !self.is_mapped(memory) {
+            return Err(Error::FindMemoryRegion);
+        }
         if !self.queue.ready()
             && let Some(tracker) = &mut self.tracker
         {
@@ -172,7 +217,6 @@ impl Ring {
             }
         }
         self.queue.set_ready(true);
-        self.check_memory(memory);
         self.pending = true;
         Ok(())
     }
@@ -230,9 +274,14 @@ impl Ring {
     }
 
     /// What the ring says cannot be, and there is no chain to answer: that leaves the frontend to be told.
-    fn fail(&mut self, why: std::fmt::Arguments<'_>) {
+    pub(crate) fn fail(&mut self, why: fmt::Arguments<'_>) {
         log::error!("queue {}: unusable until the driver sets it up anew: {why}", self.index);
         (self.unusable, self.tells_failure) = (true, true);
+    }
+
+    /// Whether there is something for [`tell_failure`](Self::tell_failure) to tell.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.tells_failure
     }
 
     /// Tells the frontend of a ring that has become unusable, which has the driver reset the device (virtio 1.3, 2.1.2;
@@ -335,8 +384,10 @@ impl Ring {
 
     fn wants_notification(&mut self, memory: &Memory) -> bool {
         if !self.queue.event_idx_enabled() {
-            // virtio 1.3, 2.7.7.2: the flag is a hint that virtio-queue leaves to us.
-            let flags = memory.map().load::<u16>(GuestAddress(self.queue.avail_ring()), Ordering::SeqCst);
+            // virtio 1.3, 2.7.7.2: the flag is a hint that virtio-queue leaves to us. The driver clears it and then looks at the
+            // used index; so the index must be there before the flag is read, which no ordering of the two alone says.
+            fence(Ordering::SeqCst);
+            let flags = memory.map().load::<u16>(GuestAddress(self.queue.avail_ring()), Ordering::Relaxed);
             return flags
                 .map_or(true, |flags| u32::from(u16::from_le(flags)) & VRING_AVAIL_F_NO_INTERRUPT == 0);
         }

@@ -6,6 +6,24 @@
 //! can be left over. How a frontend's messages make a session is in `protocol`. What the events of the daemon do to it,
 //! turn by turn, is here.
 //!
+//! # When the frontend leaves
+//!
+//! What becomes of GPIO outputs is decided in one place, [`Backend::end_session`], which all ways lead to: the connection
+//! is closed, by the frontend, by its death or for a request that failed. They stay as they are if two things hold: the
+//! frontend keeps a record, so that its driver can go on; and whoever started this daemon keeps the lines requested, and so
+//! will start another (KEEP_FD, as our supervisor has it). Otherwise they go to their safe values. A record alone promises
+//! nothing: frontends keep one that will never come back. If one does, to this daemon or another, the lines are
+//! set up again as the record says.
+//!
+//! Before that, a frontend that stops the queues and has no word for a reset may have a driver that is gone
+//! ([`Stop::PerhapsReset`]): the lines go to their safe values as well.
+//!
+//! # When a request is refused
+//!
+//! The rings that it is about stop, whether or not the frontend wants an answer: nothing more is read from where they were, or
+//! written there. A ring starts again by a kick descriptor, and not before all that was refused has come in a form that can
+//! be accepted. A request that is about no ring, for there is no such queue or nothing to be written, changes nothing.
+//!
 //! (Crate `vhost-user-backend` would do much of this, but it can only connect or accept by itself: a socket that is
 //! connected already, as `--fd` passes it, has no way in. It also refuses in-flight tracking.)
 
@@ -15,11 +33,11 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use vhost::vhost_user::{Error, Result};
+use vhost::vhost_user::{Backend as Channel, Error, Result};
 use vm_memory::GuestAddress;
 
 use crate::chain::Chain;
-use crate::device::{Device, Stop, Work};
+use crate::device::{Device, Left, Start, Stop, Work};
 use crate::memory::Memory;
 use crate::queue::Ring;
 use crate::watch::Watcher;
@@ -48,14 +66,18 @@ pub struct Backend {
 
 /// Everything that ends with the connection.
 struct Session {
-    /// The driver's features were accepted. Until then, or after others were refused, no ring is worked on.
-    accepted: bool,
+    /// The driver's features, once they were accepted. Before that no ring is worked on.
+    accepted: Option<u64>,
     /// The frontend learns from an answer when its request failed, if it wants to.
     reply_ack: bool,
     /// The frontend says when the driver resets the device.
     announces_resets: bool,
     /// The frontend has memory in which another daemon finds what this one was at.
     recorded: bool,
+    /// Where this daemon may ask the frontend for something. It does not, and keeps the channel open.
+    channel: Option<Channel>,
+    /// It gave such memory, which was refused.
+    record_refused: bool,
     memory: Memory,
     /// Where the frontend's own addresses of the regions are: it names rings by them.
     regions: Vec<Region>,
@@ -75,10 +97,12 @@ impl Session {
         let rings: std::result::Result<_, _> =
             limits.map(|(index, limits)| Ring::new(index, *limits)).collect();
         Ok(Self {
-            accepted: false,
+            accepted: None,
             reply_ack: false,
             announces_resets: false,
             recorded: false,
+            channel: None,
+            record_refused: false,
             memory: Memory::default(),
             regions: Vec::new(),
             rings: rings.map_err(io::Error::other)?,
@@ -88,6 +112,25 @@ impl Session {
     fn ring(&mut self, index: u32) -> Result<&mut Ring> {
         let position = usize::try_from(index).unwrap_or(usize::MAX);
         self.rings.get_mut(position).ok_or_else(|| refused(format_args!("there is no queue {index}")))
+    }
+
+    /// Whether the frontend says when the driver resets the device. One that keeps a record knows what it is about; others take
+    /// part in the protocol feature, and yet do not send the message.
+    fn says_all(&self) -> bool {
+        self.announces_resets && self.recorded
+    }
+
+    /// Whose ring it is that starts at `base`. Without a word from the frontend, one that begins at zero is a new driver's.
+    fn start_at(&self, base: u16) -> Start {
+        match (self.says_all(), base) {
+            (true, _) => Start::AsRecorded,
+            (false, 0) => Start::Anew,
+            (false, _) => Start::Again,
+        }
+    }
+
+    fn meaning_of_stop(&self) -> Stop {
+        if self.says_all() { Stop::Queue } else { Stop::PerhapsReset }
     }
 
     fn guest_address(&self, frontend: u64) -> Result<GuestAddress> {
@@ -121,14 +164,12 @@ impl Backend {
         })
     }
 
-    /// The frontend is gone, and with it all that it set up. One that keeps a record does so in order to come back.
+    /// The frontend is gone, and with it all that it set up. What that means for the hardware is decided here, for all ways in
+    /// which a frontend can leave: see above.
     pub(crate) fn end_session(&mut self) -> io::Result<()> {
         self.forget_kicks();
-        if self.session.recorded {
-            self.device.wait_for_another();
-        } else {
-            self.device.reset();
-        }
+        let goes_on = self.session.recorded && self.device.survives();
+        self.device.leave(if goes_on { Left::Driver } else { Left::Nothing });
         self.finished.clear();
         self.session = Session::new(&*self.device)?;
         Ok(())
@@ -138,7 +179,12 @@ impl Backend {
     /// be the guest's doing, as a ring where it has no memory; that is no reason to leave. After any other error the
     /// frontend may be waiting for an answer that does not come: it learns by the end of the connection.
     pub(crate) fn outlives(&self, error: &Error) -> bool {
-        self.session.reply_ack && matches!(error, Error::ReqHandlerError(_))
+        self.acknowledges() && matches!(error, Error::ReqHandlerError(_))
+    }
+
+    /// Whether the frontend may have its requests acknowledged.
+    pub(crate) fn acknowledges(&self) -> bool {
+        self.session.reply_ack
     }
 
     fn forget_kicks(&mut self) {
@@ -163,11 +209,19 @@ impl Backend {
         self.kicks
     }
 
-    /// Whether a queue waits to be worked on, though nobody will kick.
+    /// Whether a queue waits to be worked on, or has failed and the frontend is to be told, though no kick will come.
     #[must_use]
     pub fn is_pending(&self) -> bool {
         let is_pending = |ring: &Ring| ring.pending && ring.is_running();
-        self.session.accepted && self.session.rings.iter().any(is_pending)
+        let Session { accepted, rings, .. } = &self.session;
+        accepted.is_some() && rings.iter().any(is_pending) || rings.iter().any(Ring::has_failed)
+    }
+
+    /// Whether a queue that runs has no kick descriptor: the frontend wants it to be looked at time and again (vhost-user,
+    /// "VHOST_USER_SET_VRING_KICK").
+    #[must_use]
+    pub fn is_unkicked(&self) -> bool {
+        self.session.rings.iter().any(|ring| ring.is_running() && ring.kick.is_none())
     }
 
     /// When work that is under way is taken to never come to its end.
@@ -181,7 +235,7 @@ impl Backend {
     pub(crate) fn begin(&mut self) -> Option<Arc<dyn Work>> {
         let Self { device, session, requests, finished, .. } = self;
         for (index, ring) in session.rings.iter_mut().enumerate() {
-            if session.accepted && ring.pending {
+            if session.accepted.is_some() && ring.pending {
                 ring.take(&session.memory, requests);
                 device.process(index, requests, finished);
             }
@@ -251,33 +305,58 @@ impl Backend {
         rings.iter_mut().for_each(|ring| ring.look(memory));
     }
 
-    /// Returns what the device finished, each to the queue that it came from.
+    /// Returns what the device finished, each to the queue that it came from. What belongs to a queue that is disabled waits
+    /// until that is enabled or stopped: its driver may have taken the ring's memory back.
     fn complete(&mut self) {
-        for (index, ring) in self.session.rings.iter_mut().enumerate() {
-            self.returning.extend(self.finished.extract_if(.., |chain| chain.queue() == index));
-            ring.complete(&self.session.memory, &mut self.returning);
+        for index in 0..self.session.rings.len() {
+            self.give_back(index, |ring| ring.is_running());
         }
-        self.finished.clear();
+        let rings = &self.session.rings;
+        self.finished.retain(|chain| rings.get(chain.queue()).is_some_and(Ring::is_started));
+    }
+
+    /// The same for one queue, if it is in the state to.
+    fn give_back(&mut self, index: usize, may: impl FnOnce(&Ring) -> bool) {
+        let Self { session: Session { rings, memory, .. }, finished, returning, .. } = self;
+        if let Some(ring) = rings.get_mut(index).filter(|ring| may(ring)) {
+            returning.extend(finished.extract_if(.., |chain| chain.queue() == index));
+            ring.complete(memory, returning);
+        }
     }
 
     fn stop_ring(&mut self, index: u32) -> Result<u16> {
         let queue = usize::try_from(index).map_err(|_| Error::InvalidParam)?;
         self.session.ring(index)?;
-        // A frontend that would come back after its death knows what it is about. Others take part in the protocol
-        // feature, and yet do not send the message.
-        let says_all = self.session.announces_resets && self.session.recorded;
-        let meaning = if says_all { Stop::Queue } else { Stop::PerhapsReset };
-        self.device.stop(queue, meaning, &mut self.finished);
+        self.device.stop(queue, self.session.meaning_of_stop(), &mut self.finished);
+        self.give_back(queue, Ring::is_started);
         self.complete();
-        self.kicks += 1;
-        let watcher = self.watcher.clone();
+        self.forget_kick(index);
         let ring = self.session.ring(index)?;
         ring.stop();
-        if let Some(kick) = ring.kick.take() {
-            let _ = watcher.remove(&kick);
-        }
         (ring.call, ring.err) = (None, None);
         Ok(ring.next_available())
+    }
+
+    /// Stops a ring of which nobody knows any more where it is: what there is of it is dropped, and its driver hears nothing.
+    fn abandon_ring(&mut self, index: u32) {
+        let Ok(queue) = usize::try_from(index) else { return };
+        if !self.session.ring(index).is_ok_and(|ring| ring.is_started()) {
+            return;
+        }
+        self.device.stop(queue, self.session.meaning_of_stop(), &mut self.finished);
+        self.finished.retain(|chain| chain.queue() != queue);
+        self.complete();
+        self.forget_kick(index);
+        if let Ok(ring) = self.session.ring(index) {
+            ring.stop();
+        }
+    }
+
+    fn forget_kick(&mut self, index: u32) {
+        self.kicks += 1;
+        if let Some(kick) = self.session.ring(index).ok().and_then(|ring| ring.kick.take()) {
+            let _ = self.watcher.remove(&kick);
+        }
     }
 }
 

@@ -71,6 +71,9 @@ pub trait Lines: Send {
     /// An event of a token of the hardware's own.
     fn event(&mut self, token: u32);
 
+    /// Whether lines stay as they are set up when this process ends, for the next one to take up.
+    fn is_kept(&self) -> bool;
+
     /// The edges that the line has seen since it was last asked; asking forgets them. A line that fails
     /// here is reported no more.
     ///

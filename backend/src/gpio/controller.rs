@@ -18,6 +18,7 @@ use std::io;
 
 use log::warn;
 
+use crate::device::{Left, Start};
 use crate::watch::Watcher;
 
 use super::chip::{Edges, Lines, Seen, Setup};
@@ -339,20 +340,32 @@ impl<L: Lines, B> Controller<L, B> {
         self.make_safe();
     }
 
-    /// The frontend died over a driver that goes on: the lines stay as they are, for the next frontend to
-    /// [take over](Self::take_over). What was in its memory is there, and this daemon lets go of it.
-    pub fn wait_for_another(&mut self) {
-        let Self { hardware: _, lines, returned, suspended, record } = self;
-        returned.clear();
-        lines.iter_mut().for_each(|state| state.buffer = None);
-        *suspended = true;
-        *record = None;
+    /// Whether lines stay requested when this daemon ends.
+    pub fn survives(&self) -> bool {
+        self.hardware.is_kept()
     }
 
-    /// A driver starts the device, on a ring whose next entry is `base`. Where there is a record, that says whether it is a
-    /// new driver. Else rings that start at zero belong to a new one, others to one that was paused.
-    pub fn start(&mut self, base: u16) {
-        let is_new = self.record.as_ref().map_or(base == 0, |record| !record.is_current());
+    /// The frontend is gone, and its memory is let go as it is. The lines go to their safe values, or stay as they are for a
+    /// daemon that will [take over](Self::take_over).
+    pub fn leave(&mut self, left: Left) {
+        self.record = None;
+        match left {
+            Left::Nothing => self.reset(),
+            Left::Driver => {
+                self.returned.clear();
+                self.lines.iter_mut().for_each(|state| state.buffer = None);
+                self.suspended = true;
+            }
+        }
+    }
+
+    /// A driver starts the device: a new one, or one that was paused.
+    pub fn start(&mut self, start: Start) {
+        let is_new = match (start, &self.record) {
+            (Start::Anew, _) => true,
+            (Start::AsRecorded, Some(record)) => !record.is_current(),
+            (Start::AsRecorded, None) | (Start::Again, _) => false,
+        };
         if is_new { self.reset() } else { self.resume() }
     }
 
@@ -630,7 +643,7 @@ mod tests {
         bench.unmask(2, 2);
         assert_eq!(bench.returned(), [(2, Invalid)]);
         bench.controller.hardware.taken.insert(3);
-        bench.controller.start(1);
+        bench.controller.start(Start::Again);
         assert_eq!(bench.setup(0), Setup::Output(true));
         assert_eq!(bench.ask(R::GetDirection(UncheckedLine(3))).ok(), Some(0));
         bench.unmask(1, 3);
@@ -640,7 +653,7 @@ mod tests {
         assert_eq!(bench.returned(), [(4, Valid)]);
         // Only what was suspended can be resumed.
         assert!(bench.direction(0, Direction::None));
-        bench.controller.start(1);
+        bench.controller.start(Start::Again);
         assert_eq!(bench.setup(0), Setup::Released);
     }
 
@@ -917,7 +930,7 @@ mod tests {
         bench.controller = Controller::new(FakeLines::new(4), &safe);
         let tail = inflight::tests::tail(bench.controller.record_bytes());
         bench.controller.take_over(tail.clone());
-        bench.controller.start(0);
+        bench.controller.start(Start::AsRecorded);
         (bench, tail)
     }
 
@@ -934,7 +947,7 @@ mod tests {
         let Bench { policy, .. } = bench;
         let mut bench = Bench { controller: Controller::new(lines, &safe), policy };
         bench.controller.take_over(tail.clone());
-        bench.controller.start(5);
+        bench.controller.start(Start::AsRecorded);
         bench
     }
 
@@ -1034,7 +1047,7 @@ mod tests {
         // The frontend may also say it by zeros, to a daemon that lives.
         assert!(bench.set(0, true) && bench.direction(0, Direction::Output));
         tail.set_word(0, 0);
-        bench.controller.start(5);
+        bench.controller.start(Start::AsRecorded);
         assert_eq!(bench.setup(0), Setup::Released);
         assert!(bench.set(0, true) && bench.direction(0, Direction::Output));
         let mut bench = replace(bench, &tail, RELEASE, [false; 4]);
@@ -1062,13 +1075,13 @@ mod tests {
         assert!(bench.set(0, true) && bench.direction(0, Direction::Output));
         assert!(bench.trigger(1, Some(Trigger::Rising)));
         bench.unmask(1, 1);
-        bench.controller.wait_for_another();
+        bench.controller.leave(Left::Driver);
         assert_eq!((bench.setup(0), bench.setup(1)), (Setup::Output(true), Setup::Input(Edges::Rising)));
         bench.drive(1, true);
         bench.drive(1, false);
         assert_eq!(bench.returned(), [], "its ring is gone");
         bench.controller.take_over(tail);
-        bench.controller.start(3);
+        bench.controller.start(Start::AsRecorded);
         bench.unmask(1, 1);
         assert_eq!(bench.returned(), [(1, Valid)]);
         assert_eq!(bench.setup(0), Setup::Output(true));
@@ -1095,7 +1108,7 @@ mod tests {
                 way(&mut bench);
                 let [released, low, high, _] = unused;
                 assert_eq!(setups(&mut bench), [released, low, high, Setup::Output(level)]);
-                bench.controller.start(0);
+                bench.controller.start(Start::AsRecorded);
             }
             // Held as an output, but not as anything else.
             assert!(bench.direction(3, Direction::Input));

@@ -10,7 +10,7 @@ use std::time::Instant;
 use log::{debug, warn};
 
 use crate::chain::{Chain, Limits};
-use crate::device::{Device, QueueLimits, RING_SIZE, Refused, Stop, Work};
+use crate::device::{Device, Left, QueueLimits, RING_SIZE, Refused, Start, Stop, Work};
 use crate::inflight::Tail;
 use crate::watch::Watcher;
 
@@ -87,6 +87,7 @@ impl<L: Lines> Gpio<L> {
 
     /// One message of the request queue.
     fn answer(&mut self, chain: &mut Chain) {
+        chain.on_failure(0, spec::STATUS_ERR);
         if chain.was_interrupted() {
             // It may have been carried out: the driver is told that nobody knows.
             return chain.set_answer(&request::response(None));
@@ -159,6 +160,8 @@ impl<L: Lines> Gpio<L> {
     /// Moves the event buffers that go back to `finished`.
     fn give_back(&mut self, finished: &mut Vec<Chain>) {
         finished.extend(self.controller.returned().map(|(mut chain, status)| {
+            let [invalid] = IrqStatus::Invalid.to_wire();
+            chain.on_failure(0, invalid);
             chain.set_answer(&status.to_wire());
             chain
         }));
@@ -240,9 +243,9 @@ impl<L: Lines> Device for Gpio<L> {
         self.give_back(finished);
     }
 
-    fn start(&mut self, queue: usize, base: u16) {
+    fn start(&mut self, queue: usize, start: Start) {
         if queue == usize::from(spec::REQUEST_QUEUE) {
-            self.controller.start(base);
+            self.controller.start(start);
         }
     }
 
@@ -266,9 +269,13 @@ impl<L: Lines> Device for Gpio<L> {
         self.controller.take_over(tail);
     }
 
-    fn wait_for_another(&mut self) {
+    fn survives(&self) -> bool {
+        self.controller.survives()
+    }
+
+    fn leave(&mut self, left: Left) {
         self.policy.set_interrupts(false);
-        self.controller.wait_for_another();
+        self.controller.leave(left);
     }
 
     fn reset(&mut self) {
@@ -470,7 +477,7 @@ mod tests {
         device.stop(EVENTS, Stop::PerhapsReset, &mut finished);
         device.event(0, &mut finished);
         assert_eq!(finished.len(), 1);
-        device.start(REQUESTS, 0);
+        device.start(REQUESTS, Start::Anew);
         assert_eq!(process(&mut device, REQUESTS, &message(2, 1, 0), 2), [[0, 0]]);
     }
 }

@@ -50,6 +50,10 @@ impl FakeLines {
 }
 
 impl Lines for FakeLines {
+    fn is_kept(&self) -> bool {
+        false
+    }
+
     fn set_up(&mut self, line: u16, setup: Setup) -> io::Result<()> {
         let listens = matches!(setup, Setup::Input(edges) if edges != Edges::None);
         if setup != Setup::Released && self.taken.contains(&line) || listens && self.deaf.contains(&line) {

@@ -322,6 +322,10 @@ fn read_value(file: &File) -> io::Result<bool> {
 }
 
 impl Lines for LinuxLines {
+    fn is_kept(&self) -> bool {
+        self.keeper.is_some()
+    }
+
     fn set_up(&mut self, line: u16, setup: Setup) -> io::Result<()> {
         let watcher = self.watcher.clone();
         let pin = self.pin(line)?;

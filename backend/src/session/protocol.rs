@@ -3,7 +3,7 @@
 //! The messages of a frontend, one method each: the backend's side of the vhost-user protocol.
 //!
 //! The `vhost` crate reads messages, checks their form and calls these. A request that is refused says why in the log,
-//! since the protocol has no words for it.
+//! since the protocol has no words for it. What it leaves behind is one rule: see the module above.
 
 use std::fs::File;
 use std::io;
@@ -14,7 +14,7 @@ use vhost::vhost_user::message::{
     VhostUserLog, VhostUserMemoryRegion, VhostUserProtocolFeatures, VhostUserShMemConfig, VhostUserSharedMsg,
     VhostUserSingleMemoryRegion, VhostUserVirtioFeatures, VhostUserVringAddrFlags, VhostUserVringState,
 };
-use vhost::vhost_user::{Error, GpuBackend, Result, VhostUserBackendReqHandlerMut};
+use vhost::vhost_user::{Backend as Channel, Error, GpuBackend, Result, VhostUserBackendReqHandlerMut};
 use virtio_bindings::bindings::virtio_config::{VIRTIO_F_ACCESS_PLATFORM, VIRTIO_F_VERSION_1};
 use virtio_bindings::bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap};
@@ -22,7 +22,7 @@ use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap};
 use super::{Backend, Region, Session, refused, unanswered};
 use crate::inflight::{self, Shape};
 use crate::memory::Memory;
-use crate::queue::Ring;
+use crate::queue::{Ring, Setting};
 use crate::watch::Token;
 
 /// Bits of the device type (virtio 1.3, 2.2).
@@ -59,23 +59,7 @@ impl VhostUserBackendReqHandlerMut for Backend {
     }
 
     fn set_features(&mut self, features: u64) -> Result<()> {
-        let offered = self.get_features()?;
-        self.session.accepted = false;
-        if features & !offered != 0 {
-            return Err(refused(format_args!("features {:#x} were not offered", features & !offered)));
-        }
-        self.device.accept_features(features & DEVICE_FEATURES).map_err(|refused| {
-            log::error!("{refused}");
-            Error::ReqHandlerError(io::Error::other(refused))
-        })?;
-        self.session.accepted = true;
-        for ring in &mut self.session.rings {
-            ring.set_event_idx(features & (1 << VIRTIO_RING_F_EVENT_IDX) != 0);
-            ring.indirect = features & (1 << VIRTIO_RING_F_INDIRECT_DESC) != 0;
-            // Without protocol features there is no message to enable rings: they start enabled.
-            ring.enabled |= features & VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits() == 0;
-        }
-        Ok(())
+        self.about_all_rings(|backend| backend.accept(features), |session| session.accepted = None)
     }
 
     fn set_mem_table(
@@ -87,33 +71,15 @@ impl VhostUserBackendReqHandlerMut for Backend {
         if postcopy_listening.is_some() {
             return Err(refused(format_args!("postcopy is not supported")));
         }
-        let mut mapped = Vec::with_capacity(regions.len());
-        for (region, file) in regions.iter().zip(files) {
-            let mmap = region.mmap_region(file)?;
-            let region = GuestRegionMmap::new(mmap, GuestAddress(region.guest_phys_addr))
-                .ok_or_else(|| refused(format_args!("a memory region ends beyond all addresses")))?;
-            mapped.push(region);
-        }
-        let map = GuestMemoryMmap::from_regions(mapped)
-            .map_err(|error| refused(format_args!("the memory table is not usable: {error}")))?;
-        self.session.memory = Memory::new(map).map_err(Error::ReqHandlerError)?;
-        self.session.regions = regions
-            .iter()
-            .map(|region| Region {
-                frontend: region.user_addr,
-                guest: region.guest_phys_addr,
-                size: region.memory_size,
-            })
-            .collect();
-        for ring in &mut self.session.rings {
-            ring.check_memory(&self.session.memory);
-        }
-        Ok(None)
+        let forget = |session: &mut Session| (session.memory, session.regions) = Default::default();
+        self.about_all_rings(|backend| backend.take_memory(regions, files), forget).map(|()| None)
     }
 
     fn set_vring_num(&mut self, index: u32, num: u32) -> Result<()> {
-        self.session.ring(index)?.set_size(num).map_err(|_| {
-            refused(format_args!("{num} is not a power of two that queue {index} takes for its size"))
+        self.about_ring(index, Setting::Size, |session| {
+            session.ring(index)?.set_size(num).map_err(|_| {
+                refused(format_args!("{num} is not a power of two that queue {index} takes for its size"))
+            })
         })
     }
 
@@ -126,23 +92,37 @@ impl VhostUserBackendReqHandlerMut for Backend {
         available: u64,
         _log: u64,
     ) -> Result<()> {
-        let session = &mut self.session;
-        let parts = [
-            session.guest_address(descriptor)?,
-            session.guest_address(available)?,
-            session.guest_address(used)?,
-        ];
-        let ring = usize::try_from(index).ok().and_then(|index| session.rings.get_mut(index));
-        let ring = ring.ok_or_else(|| refused(format_args!("there is no queue {index}")))?;
-        let set = ring.set_addresses(&session.memory, parts);
-        set.map_err(|error| refused(format_args!("queue {index} cannot be at {parts:x?}: {error}")))
+        let parts = |session: &Session| {
+            Ok::<_, Error>([
+                session.guest_address(descriptor)?,
+                session.guest_address(available)?,
+                session.guest_address(used)?,
+            ])
+        };
+        // Where it is already: so a frontend changes the flags of a ring that runs.
+        let is_there = |ring: &Ring, there| ring.is_running() && ring.addresses() == there;
+        if let (Ok(there), Ok(position)) = (parts(&self.session), usize::try_from(index))
+            && self.session.rings.get(position).is_some_and(|ring| is_there(ring, there))
+        {
+            return Ok(());
+        }
+        self.about_ring(index, Setting::Addresses, |session| {
+            let parts = parts(session)?;
+            let Session { rings, memory, .. } = session;
+            let ring = usize::try_from(index).ok().and_then(|index| rings.get_mut(index));
+            let ring = ring.ok_or_else(|| refused(format_args!("there is no queue {index}")))?;
+            let set = ring.set_addresses(memory, parts);
+            set.map_err(|error| refused(format_args!("queue {index} cannot be at {parts:x?}: {error}")))
+        })
     }
 
     fn set_vring_base(&mut self, index: u32, base: u32) -> Result<()> {
-        let base =
-            u16::try_from(base).map_err(|_| refused(format_args!("queue {index} cannot begin at {base}")))?;
-        self.session.ring(index)?.set_next_available(base);
-        Ok(())
+        self.about_ring(index, Setting::Base, |session| {
+            let base = u16::try_from(base)
+                .map_err(|_| refused(format_args!("queue {index} cannot begin at {base}")))?;
+            session.ring(index)?.set_next_available(base);
+            Ok(())
+        })
     }
 
     fn get_vring_base(&mut self, index: u32) -> Result<VhostUserVringState> {
@@ -150,26 +130,13 @@ impl VhostUserBackendReqHandlerMut for Backend {
         Ok(VhostUserVringState::new(index, u32::from(next)))
     }
 
+    /// Starts the ring. Without a descriptor it is looked at time and again.
     fn set_vring_kick(&mut self, index: u8, fd: Option<File>) -> Result<()> {
-        let Self { device, session: Session { rings, memory, .. }, watcher, kicks, .. } = self;
-        *kicks += 1;
-        let ring = rings
-            .get_mut(usize::from(index))
-            .ok_or_else(|| refused(format_args!("there is no queue {index}")))?;
-        if let Some(former) = ring.kick.take() {
-            let _ = watcher.remove(&former);
+        let started = self.start_ring(u32::from(index), fd);
+        if started.is_err() {
+            self.abandon_ring(u32::from(index));
         }
-        let kick = fd.ok_or_else(|| refused(format_args!("queue {index} has no kick descriptor")))?;
-        let watched = watcher.insert(&kick, Token::Kick(u32::from(index)));
-        watched.map_err(Error::ReqHandlerError)?;
-        ring.kick = Some(kick);
-        let was_started = ring.is_started();
-        ring.start(memory)
-            .map_err(|error| refused(format_args!("queue {index} cannot be tracked: {error}")))?;
-        if !was_started {
-            device.start(usize::from(index), ring.next_available());
-        }
-        Ok(())
+        started
     }
 
     fn set_vring_call(&mut self, index: u8, fd: Option<File>) -> Result<()> {
@@ -189,6 +156,10 @@ impl VhostUserBackendReqHandlerMut for Backend {
         if !self.device.config().is_empty() {
             features |= VhostUserProtocolFeatures::CONFIG;
         }
+        // For frontends on KVM and UML: see `set_backend_req_fd`.
+        if !cfg!(feature = "xen") {
+            features |= VhostUserProtocolFeatures::BACKEND_REQ;
+        }
         Ok(features)
     }
 
@@ -199,6 +170,12 @@ impl VhostUserBackendReqHandlerMut for Backend {
         Ok(())
     }
 
+    /// Nothing is ever sent there. Linux's frontend on UML has no interrupt for its queues without such a channel, and takes its
+    /// end for that of the device.
+    fn set_backend_req_fd(&mut self, channel: Channel) {
+        self.session.channel = Some(channel);
+    }
+
     fn get_queue_num(&mut self) -> Result<u64> {
         u64::try_from(self.session.rings.len()).map_err(|_| Error::InvalidParam)
     }
@@ -207,6 +184,7 @@ impl VhostUserBackendReqHandlerMut for Backend {
         let ring = self.session.ring(index)?;
         ring.enabled = enable;
         ring.pending = true;
+        self.complete();
         Ok(())
     }
 
@@ -241,18 +219,13 @@ impl VhostUserBackendReqHandlerMut for Backend {
     }
 
     fn set_inflight_fd(&mut self, given: &VhostUserInflight, file: File) -> Result<()> {
-        if self.session.rings.iter().any(Ring::is_started) {
-            return Err(refused(format_args!("memory for chains in flight comes when queues run already")));
-        }
-        let shape = self.inflight_shape(given)?;
-        let region = inflight::Region::map(file, given.mmap_offset, given.mmap_size, shape)
-            .map_err(|error| refused(format_args!("memory for chains in flight is not usable: {error}")))?;
-        for (index, ring) in self.session.rings.iter_mut().enumerate() {
-            ring.track(region.tracker(index));
-        }
-        self.device.take_over(region.tail());
-        self.session.recorded = true;
-        Ok(())
+        self.about_all_rings(
+            |backend| backend.take_record(given, file),
+            |session| {
+                (session.recorded, session.record_refused) = (false, true);
+                session.rings.iter_mut().for_each(|ring| ring.track(None));
+            },
+        )
     }
 
     fn get_max_mem_slots(&mut self) -> Result<u64> {
@@ -295,6 +268,149 @@ impl VhostUserBackendReqHandlerMut for Backend {
 }
 
 impl Backend {
+    /// Carries out a message that is about a ring. That must not run: one that does is refused to be set up under way, and one
+    /// that is disabled was let go of by its driver, without a stop (Linux, arch/um/drivers/virtio_uml.c). If the
+    /// message is refused, the ring stops, and lacks what it was to set.
+    fn about_ring(
+        &mut self,
+        index: u32,
+        setting: Setting,
+        set: impl FnOnce(&mut Session) -> Result<()>,
+    ) -> Result<()> {
+        let runs = self.session.ring(index)?.is_running();
+        let done = if runs {
+            Err(refused(format_args!("queue {index} is to be set up while it runs")))
+        } else {
+            self.abandon_ring(index);
+            set(&mut self.session)
+        };
+        if done.is_err() {
+            self.fail_ring(index);
+        }
+        self.session.ring(index)?.note(setting, done.is_ok());
+        done
+    }
+
+    /// Carries out a message that is about all rings. If it is refused, they stop, and `forget` takes back what
+    /// an earlier one had set.
+    fn about_all_rings(
+        &mut self,
+        set: impl FnOnce(&mut Self) -> Result<()>,
+        forget: impl FnOnce(&mut Session),
+    ) -> Result<()> {
+        let done = set(self);
+        if done.is_err() {
+            (0_u32..).zip(self.device.queues()).for_each(|(index, _)| self.fail_ring(index));
+            forget(&mut self.session);
+        }
+        done
+    }
+
+    /// Stops a ring for a message that was refused. Its driver waits for answers if it ran: the frontend hears of that.
+    fn fail_ring(&mut self, index: u32) {
+        let runs = self.session.ring(index).is_ok_and(|ring| ring.is_running());
+        self.abandon_ring(index);
+        if let Ok(ring) = self.session.ring(index)
+            && runs
+        {
+            ring.fail(format_args!("a message of the frontend's about it was refused"));
+        }
+    }
+
+    fn start_ring(&mut self, index: u32, fd: Option<File>) -> Result<()> {
+        self.forget_kick(index);
+        let record_refused = self.session.record_refused;
+        let ring = self.session.ring(index)?;
+        if let Some(setting) = ring.lacks() {
+            return Err(refused(format_args!("queue {index} is to start without its {setting}")));
+        }
+        if record_refused {
+            return Err(refused(format_args!(
+                "queue {index} is to start, and its memory for chains in flight was refused"
+            )));
+        }
+        if let Some(kick) = &fd {
+            let watched = self.watcher.insert(kick, Token::Kick(index));
+            watched.map_err(Error::ReqHandlerError)?;
+        }
+        let Session { rings, memory, .. } = &mut self.session;
+        let queue = usize::try_from(index).map_err(|_| Error::InvalidParam)?;
+        let Some(ring) = rings.get_mut(queue) else { return Ok(()) };
+        ring.kick = fd;
+        let was_started = ring.is_started();
+        ring.start(memory).map_err(|error| refused(format_args!("queue {index} cannot start: {error}")))?;
+        let base = ring.next_available();
+        if !was_started {
+            self.device.start(queue, self.session.start_at(base));
+        }
+        Ok(())
+    }
+
+    fn accept(&mut self, features: u64) -> Result<()> {
+        let offered = self.get_features()?;
+        if features & !offered != 0 {
+            return Err(refused(format_args!("features {:#x} were not offered", features & !offered)));
+        }
+        if self.session.accepted == Some(features) {
+            return Ok(());
+        }
+        if self.session.rings.iter().any(Ring::is_running) {
+            return Err(refused(format_args!("features are to become others while queues run")));
+        }
+        self.device.accept_features(features & DEVICE_FEATURES).map_err(|refused| {
+            log::error!("{refused}");
+            Error::ReqHandlerError(io::Error::other(refused))
+        })?;
+        self.session.accepted = Some(features);
+        for ring in &mut self.session.rings {
+            ring.set_event_idx(features & (1 << VIRTIO_RING_F_EVENT_IDX) != 0);
+            ring.indirect = features & (1 << VIRTIO_RING_F_INDIRECT_DESC) != 0;
+            // Without protocol features there is no message to enable rings: they start enabled.
+            ring.enabled |= features & VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits() == 0;
+        }
+        Ok(())
+    }
+
+    fn take_memory(&mut self, regions: &[VhostUserMemoryRegion], files: Vec<File>) -> Result<()> {
+        let mut mapped = Vec::with_capacity(regions.len());
+        for (region, file) in regions.iter().zip(files) {
+            let mmap = region.mmap_region(file)?;
+            let region = GuestRegionMmap::new(mmap, GuestAddress(region.guest_phys_addr))
+                .ok_or_else(|| refused(format_args!("a memory region ends beyond all addresses")))?;
+            mapped.push(region);
+        }
+        let map = GuestMemoryMmap::from_regions(mapped)
+            .map_err(|error| refused(format_args!("the memory table is not usable: {error}")))?;
+        self.session.memory = Memory::new(map).map_err(Error::ReqHandlerError)?;
+        self.session.regions = regions
+            .iter()
+            .map(|region| Region {
+                frontend: region.user_addr,
+                guest: region.guest_phys_addr,
+                size: region.memory_size,
+            })
+            .collect();
+        for ring in &mut self.session.rings {
+            ring.check_memory(&self.session.memory);
+        }
+        Ok(())
+    }
+
+    fn take_record(&mut self, given: &VhostUserInflight, file: File) -> Result<()> {
+        if self.session.rings.iter().any(Ring::is_started) {
+            return Err(refused(format_args!("memory for chains in flight comes when queues run already")));
+        }
+        let shape = self.inflight_shape(given)?;
+        let region = inflight::Region::map(file, given.mmap_offset, given.mmap_size, shape)
+            .map_err(|error| refused(format_args!("memory for chains in flight is not usable: {error}")))?;
+        for (index, ring) in self.session.rings.iter_mut().enumerate() {
+            ring.track(region.tracker(index));
+        }
+        self.device.take_over(region.tail());
+        (self.session.recorded, self.session.record_refused) = (true, false);
+        Ok(())
+    }
+
     /// What a region for chains in flight must have room for.
     fn inflight_shape(&self, description: &VhostUserInflight) -> Result<Shape> {
         let &VhostUserInflight { num_queues, queue_size, .. } = description;

@@ -14,6 +14,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::*;
+use crate::device::{QueueLimits, Refused};
 use crate::gpio::device::Gpio;
 use crate::gpio::safe::Safe;
 use crate::gpio::sim::{Board, SimLines};
@@ -21,6 +22,7 @@ use crate::i2c::bus::{Bus, Data, Failure, Message};
 use crate::i2c::device::I2c;
 use crate::i2c::policy::AllowList;
 use crate::i2c::time::Clock;
+use crate::inflight::Tail;
 use crate::sim::board::GpioChip;
 use crate::sim::journal::Journal;
 
@@ -46,7 +48,7 @@ impl Served {
         let mut backend = Backend::new(Box::new(device), Watcher::new().unwrap()).unwrap();
         let map = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x1_0000)]).unwrap();
         let session = &mut backend.session;
-        (session.accepted, session.memory) = (true, Memory::new(map).unwrap());
+        (session.accepted, session.memory) = (Some(0), Memory::new(map).unwrap());
         let ring = session.rings.first_mut().unwrap();
         ring.set_size(SIZE.into()).unwrap();
         let call = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
@@ -543,4 +545,64 @@ fn what_a_hostile_guest_has_allocated_has_a_bound() {
         assert!(peak <= KEPT + AT_WORK, "{peak} bytes at once in round {round}");
     }
     assert!(peak > AT_WORK / 2, "{peak} bytes: the guest is not as hostile as it was meant to be");
+}
+
+/// A device that remembers what its frontend left.
+struct Leaving {
+    survives: bool,
+    left: Arc<Mutex<Option<Left>>>,
+}
+
+impl Device for Leaving {
+    fn queues(&self) -> &'static [QueueLimits] {
+        &[]
+    }
+    fn features(&self) -> u64 {
+        0
+    }
+    fn accept_features(&mut self, _: u64) -> std::result::Result<(), Refused> {
+        Ok(())
+    }
+    fn config(&self) -> &[u8] {
+        &[]
+    }
+    fn process(&mut self, _: usize, _: &mut Vec<Chain>, _: &mut Vec<Chain>) {}
+    fn work(&mut self) -> Option<Arc<dyn Work>> {
+        None
+    }
+    fn worked(&mut self, _: &mut Vec<Chain>) {}
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
+    fn event(&mut self, _: u32, _: &mut Vec<Chain>) {}
+    fn start(&mut self, _: usize, _: Start) {}
+    fn stop(&mut self, _: usize, _: Stop, _: &mut Vec<Chain>) {}
+    fn reset(&mut self) {}
+    fn record_bytes(&self) -> usize {
+        0
+    }
+    fn take_over(&mut self, _: Tail) {}
+    fn survives(&self) -> bool {
+        self.survives
+    }
+    fn leave(&mut self, left: Left) {
+        *self.left.lock().unwrap() = Some(left);
+    }
+    fn watch(&mut self, _: &Watcher) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Both are needed: a record for the driver to go on with, and somebody who holds the lines and starts another daemon.
+#[test]
+fn hardware_is_left_as_it_is_only_for_a_daemon_that_will_come() {
+    for (recorded, survives) in [(false, false), (false, true), (true, false), (true, true)] {
+        let left = Arc::default();
+        let device = Leaving { survives, left: Arc::clone(&left) };
+        let mut backend = Backend::new(Box::new(device), Watcher::new().unwrap()).unwrap();
+        backend.session.recorded = recorded;
+        backend.end_session().unwrap();
+        let expected = if recorded && survives { Left::Driver } else { Left::Nothing };
+        assert_eq!(*left.lock().unwrap(), Some(expected), "{recorded} {survives}");
+    }
 }

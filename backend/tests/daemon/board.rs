@@ -5,7 +5,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
@@ -45,7 +45,12 @@ impl Board {
 
     /// Connects to a daemon that listens, as soon as it does.
     pub(crate) fn connect(&self) -> UnixStream {
-        until("somebody listens", || UnixStream::connect(self.directory.path().join("vhost-user")).ok())
+        until("somebody listens", || UnixStream::connect(self.socket_path()).ok())
+    }
+
+    /// Where a daemon listens that was started to.
+    pub(crate) fn socket_path(&self) -> PathBuf {
+        self.directory.path().join("vhost-user")
     }
 
     fn spawn(

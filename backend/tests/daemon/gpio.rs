@@ -3,6 +3,7 @@
 //! `backend gpio --sim` from the guest's side (virtio 1.3, 5.18).
 
 use serde_json::{Value, json};
+use vhost::vhost_user::message::VhostUserProtocolFeatures;
 
 use crate::board::{Board, Control, until};
 use crate::guest::{Descriptor, Guest, NEXT, RING, WRITE};
@@ -258,6 +259,35 @@ fn a_malformed_chain_costs_itself_only() {
     assert_eq!(bench.guest.answer(good, used), [1]);
 }
 
+/// How a request or an event buffer is cut makes no difference, pieces of no bytes included (2.7.4.1).
+#[test]
+fn how_a_buffer_is_cut_into_descriptors_makes_no_difference() {
+    let mut bench = Bench::new();
+    let empty = |flags| Descriptor { address: 0xdead_beef_0000, length: 0, flags, next: 0 };
+    let at = |address, length, flags| Descriptor { address, length, flags, next: 0 };
+    let (set, answer) = (bench.guest.place(&request(SET_VALUE, 0, 1)), bench.guest.place(&[0xaa; 2]));
+    let mut chain = [
+        empty(0),
+        at(set, 3, 0),
+        at(set + 3, 5, 0),
+        empty(WRITE),
+        at(answer, 1, WRITE),
+        at(answer + 1, 1, WRITE),
+        empty(WRITE),
+    ];
+    assert_eq!(bench.guest.send_linked(REQUESTS, &mut chain).length, 2);
+    assert_eq!(bench.guest.memory(answer, 2), [0, 0]);
+    let (line, status) = (bench.guest.place(&BUTTON.to_le_bytes()), bench.guest.place(&[0xaa]));
+    let mut chain = [at(line, 1, 0), empty(0), at(line + 1, 1, 0), empty(WRITE), at(status, 1, WRITE)];
+    assert_eq!(bench.guest.send_linked(EVENTS, &mut chain).length, 1);
+    assert_eq!(bench.guest.memory(status, 1), [0], "no interrupt is enabled");
+    // The names have no place, and the status has: it says that the request failed.
+    let names = bench.guest.place(&request(1, 0, 0));
+    let mut chain = [at(names, 8, 0), at(status, 1, WRITE), at(0xdead_beef_0000, 19, WRITE)];
+    assert_eq!(bench.guest.send_linked(REQUESTS, &mut chain).length, 0);
+    assert_eq!(bench.guest.memory(status, 1), [1]);
+}
+
 #[test]
 fn buffers_of_a_wrong_size_come_back() {
     let mut bench = Bench::new();
@@ -417,6 +447,92 @@ fn lines_are_safe_when_nobody_says_why_the_queues_stopped() {
         let answer = control.tell(&json!({ "read": { "line": 1 } }));
         (answer["ok"] == output(1)).then_some(())
     });
+}
+
+/// A record is no promise to come back: cloud-hypervisor's generic device keeps one, and has no word for a reset. However such a
+/// frontend leaves, its lines are not driven for ever; and if it does come back, they are again what its record says.
+#[test]
+fn a_frontend_that_leaves_for_good_leaves_its_lines_safe() {
+    let ways: [fn(Guest) -> Option<Guest>; 3] = [
+        |_| None,
+        |mut guest| {
+            guest.stop();
+            None
+        },
+        // A question that has no answer ends the connection.
+        |guest| {
+            guest.try_stop(7).expect_err("no such queue");
+            Some(guest)
+        },
+    ];
+    for lacking in [VhostUserProtocolFeatures::RESET_DEVICE, VhostUserProtocolFeatures::empty()] {
+        for way in ways {
+            let board = Board::listen("gpio", SAFE_BOARD, &[]);
+            let guest = Guest::connect_recorded_without(board.connect(), 2, lacking);
+            let mut bench = Bench { guest, control: board.control(), board };
+            bench.does(SET_DIRECTION, 1, OUTPUT);
+            bench.does(SET_VALUE, 0, 1);
+            bench.does(SET_DIRECTION, 0, OUTPUT);
+            let Bench { guest, mut control, board } = bench;
+            let still_there = way(guest);
+            let released = json!({ "direction": "none", "value": 0 });
+            for (line, safe) in [(0, released), (1, output(1))] {
+                until("the line is safe", || {
+                    let answer = control.tell(&json!({ "read": { "line": line } }));
+                    (answer["ok"] == safe).then_some(())
+                });
+            }
+            if let Some(mut guest) = still_there {
+                guest.go_on_with(board.connect());
+                let mut bench = Bench { guest, control, board };
+                assert_eq!((bench.read(0), bench.read(1)), (output(1), output(0)));
+                assert_eq!(bench.ask(GET_DIRECTION, 0, 0), [0, 1]);
+            }
+        }
+    }
+}
+
+/// Its record says nothing of that: only a frontend that has the word makes zeros of it.
+#[test]
+fn a_new_driver_of_a_frontend_without_a_word_for_a_reset_finds_no_line_in_use() {
+    let (board, socket) = Board::start("gpio", SAFE_BOARD, &[]);
+    let guest = Guest::connect_recorded_without(socket, 2, VhostUserProtocolFeatures::RESET_DEVICE);
+    let mut bench = Bench { guest, control: board.control(), board };
+    bench.does(SET_VALUE, 0, 1);
+    bench.does(SET_DIRECTION, 0, OUTPUT);
+    bench.guest.stop();
+    bench.guest.start();
+    assert_eq!(bench.ask(GET_DIRECTION, 0, 0), [0, 0]);
+    assert_eq!(bench.read(0), json!({ "direction": "none", "value": 0 }));
+}
+
+/// Linux's frontend (arch/um/drivers/virtio_uml.c) disables the rings when the driver is unbound, whose memory is the kernel's
+/// again then: nothing is written there any more.
+#[test]
+fn a_ring_that_is_disabled_is_not_written_to() {
+    let mut bench = Bench::new();
+    for _ in 0..3 {
+        bench.does(SET_IRQ_TYPE, BUTTON, BOTH);
+        bench.guest.send(EVENTS, &BUTTON.to_le_bytes(), 1);
+        bench.quiet();
+        bench.guest.disable();
+        bench.drive(BUTTON, 1);
+        bench.drive(BUTTON, 0);
+        assert_eq!(bench.guest.used(EVENTS), None);
+        bench.guest.start();
+        assert_eq!(bench.ask(GET_DIRECTION, 0, 0), [0, 0]);
+        assert_eq!(bench.guest.used(EVENTS), None);
+    }
+    // Where it is only enabled again, nothing is lost.
+    bench.does(SET_IRQ_TYPE, BUTTON, BOTH);
+    let sent = bench.guest.send(EVENTS, &BUTTON.to_le_bytes(), 1);
+    bench.quiet();
+    bench.guest.disable();
+    bench.drive(BUTTON, 1);
+    assert_eq!(bench.guest.used(EVENTS), None);
+    bench.guest.enable();
+    let used = bench.guest.wait(EVENTS);
+    assert_eq!(bench.guest.answer(sent, used), [1]);
 }
 
 /// The board is in the daemon here, and dies with it: so what shows is what the new daemon does to it.

@@ -4,11 +4,14 @@
 //! introduces them to the daemon.
 
 use std::fs::File;
-use std::os::fd::AsRawFd;
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering;
 
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use vhost::vhost_user::message::{
     VhostUserConfigFlags, VhostUserHeaderFlag, VhostUserInflight, VhostUserProtocolFeatures,
     VhostUserVirtioFeatures,
@@ -95,6 +98,9 @@ struct Ring {
 /// A guest with one device.
 pub(crate) struct Guest {
     frontend: Frontend,
+    /// The frontend's, for messages that it does not know.
+    socket: UnixStream,
+    lacking: VhostUserProtocolFeatures,
     features: u64,
     memory: GuestMemoryMmap,
     rings: Vec<Ring>,
@@ -113,7 +119,16 @@ impl Guest {
 
     /// The same, with chains in flight recorded where another daemon will find them.
     pub(crate) fn connect_recorded(socket: UnixStream, queues: u16) -> Self {
-        let mut guest = Self::introduce(socket, queues, 0);
+        Self::connect_recorded_without(socket, queues, VhostUserProtocolFeatures::empty())
+    }
+
+    /// The same, by a frontend that takes no part in `without`.
+    pub(crate) fn connect_recorded_without(
+        socket: UnixStream,
+        queues: u16,
+        without: VhostUserProtocolFeatures,
+    ) -> Self {
+        let mut guest = Self::introduce_without(socket, queues, 0, without);
         let wanted = VhostUserInflight::new(0, 0, queues, RING);
         guest.inflight = Some(guest.frontend.get_inflight_fd(&wanted).expect("memory"));
         guest.give_inflight();
@@ -122,14 +137,26 @@ impl Guest {
     }
 
     fn introduce(socket: UnixStream, queues: u16, without: u64) -> Self {
-        let (frontend, features) = negotiate(socket, without);
+        Self::introduce_without(socket, queues, without, VhostUserProtocolFeatures::empty())
+    }
+
+    fn introduce_without(
+        socket: UnixStream,
+        queues: u16,
+        without: u64,
+        lacking: VhostUserProtocolFeatures,
+    ) -> Self {
+        let socket_too = socket.try_clone().expect("a descriptor");
+        let (frontend, features) = negotiate(socket, without, lacking);
         let rings = (0..u64::from(queues)).map(|index| Ring::new(BASE + index * RING_BYTES)).collect();
-        Self { frontend, features, memory: memory(), rings, free: BUFFERS, inflight: None }
+        let memory = memory();
+        Self { frontend, socket: socket_too, lacking, features, memory, rings, free: BUFFERS, inflight: None }
     }
 
     /// Turns to another daemon.
     fn meet(&mut self, socket: UnixStream) {
-        let (frontend, features) = negotiate(socket, 0);
+        self.socket = socket.try_clone().expect("a descriptor");
+        let (frontend, features) = negotiate(socket, 0, self.lacking);
         assert_eq!(features, self.features);
         self.frontend = frontend;
         self.give_inflight();
@@ -152,7 +179,79 @@ impl Guest {
         self.go_on(&bases);
     }
 
-    fn give_inflight(&mut self) {
+    /// Sends messages without asking whether they were carried out, and waits until they were.
+    pub(crate) fn tell(&mut self, messages: impl FnOnce(&mut Frontend) -> vhost::Result<()>) {
+        self.frontend.set_hdr_flags(VhostUserHeaderFlag::empty());
+        messages(&mut self.frontend).expect("messages");
+        self.frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
+        self.settle();
+    }
+
+    /// Waits until the daemon has carried out all that was sent before.
+    pub(crate) fn settle(&mut self) {
+        self.frontend.get_features().expect("features");
+    }
+
+    /// Sends bytes as they are, and waits until the daemon has taken them for a message.
+    fn tell_raw(&mut self, request: u32, payload: &[u8], files: &[BorrowedFd<'_>]) {
+        let size = u32::try_from(payload.len()).expect("small");
+        let header = [request, 1, size].map(u32::to_ne_bytes).concat();
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !files.is_empty() {
+            assert!(control.push(SendAncillaryMessage::ScmRights(files)));
+        }
+        let message = [&header, payload].concat();
+        sendmsg(&self.socket, &[IoSlice::new(&message)], &mut control, SendFlags::empty())
+            .expect("a message");
+        self.settle();
+    }
+
+    /// Starts the rings without kick descriptors: the daemon is to look at them (SET_VRING_KICK with bit 8).
+    pub(crate) fn start_unkicked(&mut self) {
+        self.start();
+        for index in 0..self.rings.len() {
+            self.tell_raw(12, &(index as u64 | 0x100).to_ne_bytes(), &[]);
+        }
+    }
+
+    /// Shows the device the guest's memory by a message that has room for one region more.
+    pub(crate) fn show_memory_with_room(&mut self) {
+        let region = self.memory.iter().next().expect("a region");
+        let info = VhostUserMemoryRegionInfo::from_guest_region(region).expect("shared memory");
+        let words =
+            [1, info.guest_phys_addr, info.memory_size, info.userspace_addr, info.mmap_offset, 0, 0, 0, 0];
+        let file = region.file_offset().expect("a file").file().try_clone().expect("a descriptor");
+        self.tell_raw(5, &words.map(u64::to_ne_bytes).concat(), &[file.as_fd()]);
+    }
+
+    /// Disables the rings, as a frontend does that has no other word for the end of a driver.
+    pub(crate) fn disable(&mut self) {
+        self.set_enabled(false);
+    }
+
+    /// Enables them again.
+    pub(crate) fn enable(&mut self) {
+        self.set_enabled(true);
+    }
+
+    fn set_enabled(&mut self, enabled: bool) {
+        for index in 0..self.rings.len() {
+            self.frontend.set_vring_enable(index, enabled).expect("a ring");
+        }
+    }
+
+    /// The features that the driver accepted.
+    pub(crate) fn accepted_features(&self) -> u64 {
+        self.features
+    }
+
+    /// The kick descriptor of a queue.
+    pub(crate) fn kick(&self, queue: usize) -> EventFd {
+        self.rings[queue].kick.try_clone().expect("a descriptor")
+    }
+
+    pub(crate) fn give_inflight(&mut self) {
         let (description, file) = self.inflight.as_ref().expect("memory for chains in flight");
         self.frontend.set_inflight_fd(description, file.as_raw_fd()).expect("memory that fits");
     }
@@ -366,6 +465,21 @@ impl Guest {
         head
     }
 
+    /// Links descriptors to a chain, makes it available, and waits until it has come back.
+    pub(crate) fn send_linked(&mut self, queue: usize, chain: &mut [Descriptor]) -> Used {
+        let (first, last) = (self.next_descriptor(queue), chain.len() - 1);
+        for (descriptor, next) in chain.iter_mut().zip(1..).take(last) {
+            (descriptor.flags, descriptor.next) = (descriptor.flags | NEXT, (first + next) % RING);
+        }
+        if let Some(last) = chain.last_mut() {
+            last.flags &= !NEXT;
+        }
+        let head = self.send_raw(queue, chain);
+        let used = self.wait(queue);
+        assert_eq!(used.head, head);
+        used
+    }
+
     /// Where the next chain will begin.
     pub(crate) fn next_descriptor(&self, queue: usize) -> u16 {
         self.rings[queue].descriptors
@@ -530,7 +644,7 @@ impl Ring {
 }
 
 /// Takes all that the device offers, except `without`.
-fn negotiate(socket: UnixStream, without: u64) -> (Frontend, u64) {
+fn negotiate(socket: UnixStream, without: u64, lacking: VhostUserProtocolFeatures) -> (Frontend, u64) {
     let mut frontend = Frontend::from_stream(socket, QUEUES);
     frontend.set_owner().expect("an owner");
     let offered = frontend.get_features().expect("features");
@@ -541,7 +655,7 @@ fn negotiate(socket: UnixStream, without: u64) -> (Frontend, u64) {
         | VhostUserProtocolFeatures::REPLY_ACK
         | VhostUserProtocolFeatures::RESET_DEVICE
         | VhostUserProtocolFeatures::INFLIGHT_SHMFD;
-    frontend.set_protocol_features(protocol & wanted).expect("what was offered");
+    frontend.set_protocol_features(protocol & wanted & !lacking).expect("what was offered");
     frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
     let features = offered & !without;
     frontend.set_features(features).expect("what was offered");

@@ -103,6 +103,7 @@ fn a_rejected_driver_is_not_served() {
     let sent = bench.guest.send(QUEUE, &request, room);
     assert!(bench.guest.used(QUEUE).is_none());
     bench.guest.accept(u64::MAX).expect("a driver as it should be");
+    bench.guest.go_on(&[0]);
     assert_eq!(bench.answers(&[sent]), [[0x17, 0x80, OK]]);
     assert_eq!(bench.wire().len(), 1);
 }

@@ -64,6 +64,24 @@ fn a_write_in_flight_fails_and_is_not_repeated() {
     }
 }
 
+/// The daemon dies after the head of a group has come back with an error, and before the tail comes.
+#[test]
+fn the_tail_of_a_group_that_failed_is_not_carried_out_by_the_next_daemon() {
+    let (mut board, mut guest) = bench();
+    let (request, room) = write(THERMOMETER + 1, FAIL_NEXT, &[0]);
+    assert_eq!(guest.ask(QUEUE, &request, room), [ERR], "an address that is not this guest's");
+    for tail in [read(THERMOMETER, FAIL_NEXT, 2), read(THERMOMETER, 0, 2)] {
+        let socket = board.replace();
+        guest.go_on_with(socket);
+        assert_eq!(guest.ask(QUEUE, &tail.0, tail.1), [0, 0, ERR]);
+        assert_eq!(board.journal().len(), 0);
+    }
+    // The next group is another matter, for the next daemon as well.
+    let socket = board.replace();
+    guest.go_on_with(socket);
+    works(&mut guest);
+}
+
 /// Of a batch, all that was taken and not answered fails: each once, in the order in which it came.
 #[test]
 fn a_batch_in_flight_fails_in_order() {
@@ -196,8 +214,12 @@ fn a_region_that_does_not_fit_is_refused() {
     assert!(guest.offer_inflight(length, 0, 1, RING).is_ok());
     guest.start();
     works(&mut guest);
-    // Not while queues run.
+    // Not while queues run: these stop, as nobody knows where their chains are recorded.
     assert!(guest.offer_inflight(length, 0, 1, RING).is_err());
+    guest.wait_failed(QUEUE);
+    guest.try_go_on(&[0]).expect_err("a start without memory for chains in flight");
+    assert!(guest.offer_inflight(length, 0, 1, RING).is_ok());
+    guest.start();
     works(&mut guest);
 }
 

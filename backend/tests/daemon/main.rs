@@ -14,4 +14,6 @@ mod guest;
 mod i2c;
 mod inflight;
 mod program;
+mod refusals;
 mod rings;
+mod uml;

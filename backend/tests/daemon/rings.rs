@@ -101,8 +101,47 @@ fn device_readable_after_device_writable() {
     });
 }
 
+/// A piece of no bytes adds nothing, wherever it is and wherever it points (2.7.4.1): the request is what it is without.
 #[test]
-fn a_descriptor_of_no_length() {
+fn descriptors_of_no_length() {
+    let (_board, mut guest) = bench(0);
+    let empty = Descriptor { address: NOWHERE, length: 0, flags: 0, next: 0 };
+    // Where it stands in [header, answer], and what it is said to be for.
+    for (place, flags) in [(0, 0), (1, 0), (1, WRITE), (2, WRITE)] {
+        let [request, answer] = good(&mut guest, 0);
+        let mut chain = vec![request, answer];
+        chain.insert(place, Descriptor { flags, ..empty });
+        let used = guest.send_linked(QUEUE, &mut chain);
+        assert_eq!(
+            (used.length, guest.memory(answer.address, 3)),
+            (3, vec![0x17, 0x80, 0]),
+            "{place} {flags}"
+        );
+    }
+}
+
+/// A write of no bytes, whose buffer a driver may well describe: it is answered, as a driver takes a status that was not written
+/// for success.
+#[test]
+fn a_write_with_a_buffer_of_no_length() {
+    let (board, mut guest) = bench(0);
+    for (address, status) in [(THERMOMETER, 0), (THERMOMETER + 1, 1)] {
+        let (request, _) = write(address, 0, &[]);
+        let (request, place) = (guest.place(&request), guest.place(&[UNTOUCHED]));
+        let mut chain = [(request, 8, 0), (NOWHERE, 0, 0), (place, 1, WRITE)]
+            .map(|(address, length, flags)| Descriptor { address, length, flags, next: 0 });
+        let used = guest.send_linked(QUEUE, &mut chain);
+        assert_eq!((used.length, guest.memory(place, 1)), (1, vec![status]), "{address:#x}");
+    }
+    assert_eq!(board.journal().len(), 1);
+}
+
+/// There is no byte that a status could be written to: the used length is 0.
+#[test]
+fn nothing_but_descriptors_of_no_length() {
+    for flags in [0, WRITE] {
+        costs_one_chain(|_| vec![Descriptor { address: NOWHERE, length: 0, flags, next: 0 }]);
+    }
     costs_one_chain(|guest| {
         let [request, answer] = good(guest, 1);
         vec![request, Descriptor { length: 0, ..answer }]
@@ -115,7 +154,7 @@ fn more_bytes_than_any_request_has() {
         let [request, answer] = good(guest, 1);
         vec![request, Descriptor { length: u32::MAX, ..answer }]
     });
-    costs_one_chain(|guest| {
+    costs_one_request(|guest| {
         let [request, answer] = good(guest, 1);
         vec![Descriptor { length: 8 + 65536, ..request }, answer]
     });
@@ -169,6 +208,22 @@ fn an_answer_to_nowhere() {
     let [request, answer] = good(&mut guest, 1);
     let head = guest.send_raw(QUEUE, &[request, Descriptor { address: NOWHERE, ..answer }]);
     assert_eq!(guest.wait(QUEUE), Used { head, length: 0 });
+    works(&mut guest);
+}
+
+/// The data cannot be delivered, and the status can: it must not say that all is well.
+#[test]
+fn data_to_nowhere_and_a_status_that_has_a_place() {
+    let (_board, mut guest) = bench(0);
+    let [request, answer] = good(&mut guest, 0);
+    let status = guest.place(&[UNTOUCHED]);
+    let mut chain = [
+        request,
+        Descriptor { address: NOWHERE, length: 2, ..answer },
+        Descriptor { address: status, length: 1, ..answer },
+    ];
+    let used = guest.send_linked(QUEUE, &mut chain);
+    assert_eq!((used.length, guest.memory(status, 1)), (0, vec![1]));
     works(&mut guest);
 }
 
@@ -239,7 +294,7 @@ fn a_gap_in_a_group_fails_the_group() {
     let (request, room) = write(THERMOMETER, FAIL_NEXT, &[3]);
     let first = guest.send(QUEUE, &request, room);
     let [request, answer] = good(&mut guest, 3);
-    guest.send_raw(QUEUE, &[request, Descriptor { address: NOWHERE, length: 0, ..answer }]);
+    guest.send_raw(QUEUE, &[Descriptor { next: RING, ..request }, answer]);
     let (request, room) = read(THERMOMETER, 0, 2);
     let last = guest.send(QUEUE, &request, room);
     let used: Vec<_> = (0..3).map(|_| guest.wait(QUEUE)).collect();
