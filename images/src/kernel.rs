@@ -65,6 +65,14 @@ pub fn size(path: &Path) -> Result<u64, KernelError> {
     image_size(&head, rest.saturating_add(HEADER as u64))
 }
 
+/// Whether the kernel in the file at `path` is compressed. Xen unpacks it in its place and gives the place away, so that a
+/// second domain finds no kernel there.
+#[must_use]
+pub fn is_packed(path: &Path) -> bool {
+    let mut head = [0; 2];
+    File::open(path).and_then(|mut file| file.read_exact(&mut head)).is_ok() && head == *GZIP
+}
+
 /// The size by the header, or that of the file if that is larger: what is behind the file is zeroed by the kernel itself.
 fn image_size(head: &[u8], file: u64) -> Result<u64, KernelError> {
     let has = |offset: usize, magic: &[u8]| head.get(offset..).is_some_and(|rest| rest.starts_with(magic));

@@ -115,6 +115,15 @@ fn kernels_and_ramdisks_that_xen_does_not_start_are_pointed_at() {
         error.contains("these and the device tree take 96 MiB") && error.contains("2 mistakes"),
         "{error}"
     );
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut packed, &image).unwrap();
+    let packed = packed.finish().unwrap();
+    write("guest.cpio.gz", b"", 1);
+    write("other", &packed, packed.len() as u64);
+    assert_eq!(complaint(), Ok(()));
+    write("Image", &packed, packed.len() as u64);
+    let error = complaint().unwrap_err();
+    assert!(error.contains("the compressed kernel `Image` is that of two domains"), "{error}");
     write("Image", b"not a kernel", 8 << 20);
     let error = complaint().unwrap_err();
     assert!(error.contains("^^^^^^ the kernel of this domain"), "{error}");

@@ -83,6 +83,7 @@ pub(super) fn contents(manifest: &Manifest, directory: &Path) -> Vec<Diagnostic>
         let size = || kernel(domain, directory, &mut found);
         kernels.entry(domain.kernel.value.as_str()).or_insert_with(size);
     }
+    packed(manifest, directory, &mut found);
     for guest in &manifest.guests {
         let ramdisk = guest.ramdisk.as_ref().map(|ramdisk| self::ramdisk(ramdisk, directory, &mut found));
         let kernel = kernels.get(guest.domain.kernel.value.as_str());
@@ -91,6 +92,21 @@ pub(super) fn contents(manifest: &Manifest, directory: &Path) -> Vec<Diagnostic>
         }
     }
     found
+}
+
+/// A compressed kernel is one domain's only.
+fn packed(manifest: &Manifest, directory: &Path, found: &mut Vec<Diagnostic>) {
+    let mut seen = vec![manifest.driver_domain.domain.kernel.value.as_str()];
+    for guest in &manifest.guests {
+        let kernel = guest.domain.kernel.value.as_str();
+        if seen.contains(&kernel) && kernel::is_packed(&directory.join(kernel)) {
+            let title = format!("the compressed kernel `{kernel}` is that of two domains");
+            let label = "this one would find none: Xen unpacks a kernel once";
+            let help = "give it uncompressed, or give each domain a copy under another name";
+            found.push(Diagnostic::new(guest.name.span, title, label).help(help));
+        }
+        seen.push(kernel);
+    }
 }
 
 fn missing(file: &Spanned<String>, directory: &Path) -> Option<Diagnostic> {

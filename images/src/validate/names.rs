@@ -82,12 +82,11 @@ fn line_name(name: &Spanned<String>, found: &mut Vec<Diagnostic>) {
 fn word(name: &Spanned<String>, what: &str, found: &mut Vec<Diagnostic>) {
     let text = name.value.as_str();
     let plain = |char: char| char.is_ascii_alphanumeric() || "-_.".contains(char);
-    if text.is_empty() || text.len() > LONGEST || !text.chars().all(plain) {
+    if text.is_empty() || text.len() > LONGEST || text.starts_with('.') || !text.chars().all(plain) {
         let title = format!("`{text}` cannot name a {what}");
-        found.push(
-            Diagnostic::new(name.span, title, "not a plain name")
-                .help(format!("use letters, digits, `-`, `_` and `.`, from 1 to {LONGEST} in all")),
-        );
+        found.push(Diagnostic::new(name.span, title, "not a plain name").help(format!(
+            "use letters, digits, `-`, `_` and, but for the first, `.`: 1 to {LONGEST} in all"
+        )));
     }
 }
 

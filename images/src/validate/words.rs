@@ -89,6 +89,10 @@ pub(super) fn properties(
         if own.contains(&text) {
             let title = format!("the property `{text}` cannot be given");
             found.push(Diagnostic::new(name.span, title, "the builder writes it").help(instead));
+        } else if text.starts_with("xen,") {
+            // `xen,reg` of a guest's node would have Xen map a device into the guest.
+            let title = format!("the property `{text}` cannot be given");
+            found.push(Diagnostic::new(name.span, title, "Xen reads it, and no driver").help("leave it out"));
         } else if !is_property_name(text) {
             let title = format!("`{text}` cannot name a property");
             found.push(
