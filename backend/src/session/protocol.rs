@@ -50,6 +50,10 @@ impl VhostUserBackendReqHandlerMut for Backend {
         }
         self.finished.clear();
         self.device.reset();
+        // The device has forgotten them. They hold until the frontend sends others.
+        if let Some(features) = self.session.accepted.take() {
+            self.accept(features)?;
+        }
         Ok(())
     }
 

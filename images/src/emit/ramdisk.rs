@@ -26,9 +26,9 @@ pub const SHIM_CONFIG: &str = "/etc/xen-frontend-shim.toml";
 /// Where the backends are in the driver domain: one program.
 pub const BACKEND: &str = "/usr/bin/backend";
 
-/// What the builder puts into the driver domain's ramdisk by itself.
-pub const OWN_FILES: [&str; 9] =
-    ["/init", "/etc/inittab", PASSWD, GROUP, BUSYBOX, SHELL, SHIM, SHIM_CONFIG, BACKEND];
+/// What the builder puts into the driver domain's ramdisk by itself, and an author cannot replace. Init's table and
+/// the shim's configuration can be: that is how other programs and other backends are started.
+pub const OWN_FILES: [&str; 7] = ["/init", PASSWD, GROUP, BUSYBOX, SHELL, SHIM, BACKEND];
 
 /// A ramdisk that is being put together.
 #[derive(Debug, Default)]
