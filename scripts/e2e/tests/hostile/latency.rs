@@ -33,6 +33,20 @@ const TRANSFERS: &str = "300";
 /// Odd, for there is a middle one then.
 const ROUNDS: usize = 5;
 
+/// What the other guest does meanwhile, again and again, but not too often: the console over which it is told is on all
+/// processors' clock.
+type Doing = (&'static str, &'static [&'static str]);
+const NOTHING: Doing = ("does nothing", &[]);
+const BUSY: Doing = ("is busy", &["hostile", "busy", "2000"]);
+const ATTACKS: [Doing; 6] = [
+    ("accesses registers", &["hostile", "registers", "1", "20000"]),
+    ("sends chains for I2C", &["hostile", "chains", "i2c", "1", "1000"]),
+    ("sends chains for GPIO", &["hostile", "chains", "gpio", "1", "1000"]),
+    ("puts rings anywhere (I2C)", &["hostile", "rings", "i2c", "1", "600"]),
+    ("puts rings anywhere (GPIO)", &["hostile", "rings", "gpio", "1", "600"]),
+    ("kicks", &["hostile", "storm", "1", "20000"]),
+];
+
 /// The most vCPUs that the hostile guest can use.
 const MANY: u16 = 8;
 /// Transfers beside so many: all processors take turns on one of the host.
