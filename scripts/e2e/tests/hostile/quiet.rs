@@ -30,7 +30,7 @@ const COMPLAINTS: &[&str] = &[
     "unbalanced",
 ];
 
-/// A process says the same so often at once, and then once in so many seconds (xen-frontend-shim/logging). The driver
+/// A process says the same so often at once, and then once in so many seconds (xen-frontend-shim/common/logging). The driver
 /// domain's clock is never ahead of ours.
 const BURST: u64 = 10;
 const PERIOD: u64 = 10;
