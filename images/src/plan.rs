@@ -6,20 +6,20 @@
 //! serves, and the domid in an `iommus` property is the one that Xen gives.
 
 use confinement::User;
+
+pub use shim_config::WINDOW_SIZE;
 use toml_span::Spanned;
-use xen_frontend_shim::config;
-pub use xen_frontend_shim::config::WINDOW_SIZE;
 
 use crate::board::{Board, Hardware, Region};
 use crate::manifest::{Gpio, Guest, I2c, Line, Manifest, Placement, Target};
 
 /// Where Xen keeps room for virtio-mmio in a guest.
 pub const WINDOWS: Region =
-    Region { base: config::WINDOWS.start, size: config::WINDOWS.end - config::WINDOWS.start };
+    Region { base: shim_config::WINDOWS.start, size: shim_config::WINDOWS.end - shim_config::WINDOWS.start };
 
 /// Which interrupts Xen keeps for it.
 pub const INTERRUPTS: Interrupts =
-    Interrupts { first: *config::INTERRUPTS.start(), last: *config::INTERRUPTS.end() };
+    Interrupts { first: *shim_config::INTERRUPTS.start(), last: *shim_config::INTERRUPTS.end() };
 
 /// The driver domain is the first that Xen makes, so this is its domid.
 pub const DRIVER_DOMID: u16 = 1;

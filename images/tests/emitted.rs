@@ -15,7 +15,7 @@ use images::emit::host_dt::{DomainFiles, Files, host_dt};
 use images::emit::{accounts, driver_dt::driver_dt, guest_dt::guest_dt, policy, shim::shim};
 use images::load::load;
 use images::plan::Plan;
-use xen_frontend_shim::config::{Backend, Device, Guest};
+use shim_config::{Backend, Device, Guest};
 
 fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/emitted")

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::Device;
+use shim_config::Device;
 
 /// What a worker has to know of a device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

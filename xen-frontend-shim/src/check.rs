@@ -20,7 +20,7 @@ mod xen;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::config::Config;
+use shim_config::Config;
 
 /// What was looked at, and what became of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,7 +117,7 @@ pub fn all(config: &Config, place: &Place) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Backend, Device, Guest};
+    use shim_config::{Backend, Device, Guest};
 
     /// A root file system that has all that is looked for.
     pub(super) fn fake() -> (tempfile::TempDir, Place) {

@@ -17,7 +17,6 @@
 
 pub mod assignment;
 pub mod check;
-pub mod config;
 pub mod control;
 mod deadline;
 pub mod device;

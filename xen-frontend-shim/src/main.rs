@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use confinement::Enforcement;
 use log::error;
+use shim_config::Config;
 use xen_frontend_shim::check::{self, Finding, Place};
-use xen_frontend_shim::config::Config;
 use xen_frontend_shim::handoff::Inheritance;
 use xen_frontend_shim::{supervisor, worker};
 

@@ -16,5 +16,5 @@
 pub mod directory;
 pub mod record;
 
-pub use directory::{GuestState, LOCK, StateDirectory};
+pub use directory::{GuestState, StateDirectory};
 pub use record::{Found, Record};

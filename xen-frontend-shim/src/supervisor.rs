@@ -40,8 +40,8 @@ use thiserror::Error;
 use xen_bindings::{DomId, Privcmd};
 
 use crate::check::{self, Place};
-use crate::config::{Config, ConfigError};
 use crate::state::StateDirectory;
+use shim_config::{Config, ConfigError};
 
 use obituary::Obituary;
 use served::Served;

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!   socket ──▶ knock ──▶ negotiate (once) ──▶ session: start, stop, start, … over one connection
-//!                          kind: what a device type needs      watchdog: no call waits for ever
+//!                                                              watchdog: no call waits for ever
 //!                                                              inflight: what the next backend has to know
 //!   pidfd ───▶ process: its end
 //! ```
@@ -13,7 +13,6 @@
 //! that: whatever it does or does not do, each call returns in bounded time.
 
 pub mod inflight;
-pub mod kind;
 pub mod knock;
 pub mod negotiate;
 pub mod process;
@@ -27,7 +26,6 @@ pub(crate) mod scripted_backend;
 pub(crate) mod test_backend;
 
 pub use inflight::Inflight;
-pub use kind::DeviceKind;
 pub use knock::Heard;
 pub use negotiate::{NegotiateError, Offer};
 pub use process::Process;

@@ -2,7 +2,7 @@
 
 //! What the shim serves, and the backends that it starts for it.
 
-use xen_frontend_shim::config::{Backend, Config, Device, Guest};
+use shim_config::{Backend, Config, Device, Guest};
 
 use super::ramdisk::BACKEND;
 use crate::board::Hardware;

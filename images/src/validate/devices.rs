@@ -4,8 +4,8 @@
 
 use std::collections::HashMap;
 
+use shim_config::DeviceKind;
 use toml_span::Spanned;
-use xen_frontend_shim::vhost_user::DeviceKind;
 
 use super::hardware::owned;
 use super::words;

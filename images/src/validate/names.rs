@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use toml_span::{Span, Spanned};
 
-use xen_frontend_shim::state::LOCK;
+use shim_config::LOCK_FILE;
 
 use crate::diagnostics::Diagnostic;
 use crate::emit::policy;
@@ -16,7 +16,7 @@ use crate::plan::policy_type;
 
 /// Names that something else has: `driver-domain.dtb` and `host.dtb` among the output files, a user of the driver domain, a
 /// file of the shim's state directory. The policy's types are asked for their names.
-const TAKEN: [&str; 4] = ["driver-domain", "host", "root", LOCK];
+const TAKEN: [&str; 4] = ["driver-domain", "host", "root", LOCK_FILE];
 
 /// The longest name: a file name, a log line's prefix and a policy's type stay legible.
 const LONGEST: usize = 31;

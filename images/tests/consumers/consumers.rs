@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use images::emit::shim::shim;
 use images::plan::Plan;
-use xen_frontend_shim::config::{Backend, Config};
+use shim_config::{Backend, Config};
 
 use crate::inputs::Inputs;
 

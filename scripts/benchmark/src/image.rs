@@ -12,7 +12,7 @@ use images::build::Job;
 use images::emit::ramdisk::{SHELL, SHIM_CONFIG, inittab};
 use images::emit::shim::shim;
 use images::load::load;
-use xen_frontend_shim::config::{Backend, Config, Device};
+use shim_config::{Backend, Config, Device};
 
 /// Below this path in the driver domain somebody else's daemons make their sockets.
 pub const SOCKETS: &str = "/run/upstream-";

@@ -8,7 +8,7 @@
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use xen_bindings::{Direction, Kind, Request};
-use xen_frontend_shim::config::WINDOW_SIZE;
+use shim_config::WINDOW_SIZE;
 use xen_frontend_shim::ioreq::model::{BASE, serve};
 
 /// How far below the first window and above the last addresses go.

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use super::{Finding, Place};
-use crate::config::{Backend, Config, Device, Guest, INTERRUPTS, WINDOW_SIZE, WINDOWS};
+use shim_config::{Backend, Config, Device, Guest, INTERRUPTS, WINDOW_SIZE, WINDOWS};
 
 pub(super) fn check(config: &Config, place: &Place) -> Vec<Finding> {
     let mut findings = vec![domains(config), users(config)];

@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use super::{Finding, Place};
-use crate::config::{Backend, Config};
+use shim_config::{Backend, Config};
 
 /// A kind of hardware, and the options of the kernel by which a backend reaches it.
 struct Hardware {

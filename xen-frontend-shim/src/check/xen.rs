@@ -23,7 +23,7 @@ use xen_bindings::{
 };
 
 use super::Finding;
-use crate::config::{Config, Guest, INTERRUPTS};
+use shim_config::{Config, Guest, INTERRUPTS};
 
 /// No domain has this number: it is the last before those that mean something else (Xen's `xen.h`, DOMID_FIRST_RESERVED).
 const NOBODY: u16 = 0x7fef;

@@ -16,8 +16,9 @@ use crate::ioreq::Bus;
 use crate::ioreq::bus::{Occupant, Window};
 use crate::vhost_user::scripted_backend::{self as scripted, Script};
 use crate::vhost_user::test_backend::{self, SharedMemory};
-use crate::vhost_user::{DeviceKind, Limits, Watchdog};
+use crate::vhost_user::{Limits, Watchdog};
 use crate::virtio_mmio::{Identity, RestoreError, State};
+use shim_config::DeviceKind;
 
 const BASE: u64 = 0x200_0000;
 const IRQ: u32 = 33;

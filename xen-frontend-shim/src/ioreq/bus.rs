@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 use log::{error, trace};
 use xen_bindings::{Doorbell, Request as RawRequest};
 
-use crate::config::WINDOW_SIZE;
 use crate::hypervisor::Hypervisor;
 use crate::ioreq::request::{Access, Request, Width};
 use crate::ioreq::slot::Slot;
 use crate::state::Record;
 use crate::virtio_mmio::registers::{MAGIC, VERSION};
 use crate::virtio_mmio::{Device, Transport};
+use shim_config::WINDOW_SIZE;
 
 /// What answers in a window.
 #[derive(Debug)]

@@ -7,13 +7,13 @@ use std::io;
 
 use xen_bindings::{Direction, Doorbell, Kind, Request};
 
-use crate::config::WINDOW_SIZE;
 use crate::hypervisor::{Hypervisor, Mapping};
 use crate::ioreq::bus::{Bus, Occupant, Window};
 use crate::memory::Ring;
 use crate::memory::address::GrantReference;
 use crate::virtio_mmio::registers::QUEUE_NOTIFY;
 use crate::virtio_mmio::{Device, Identity, Lost, Transport};
+use shim_config::WINDOW_SIZE;
 
 /// Where the first of two windows is, that of a device; the next is of one that is absent.
 pub const BASE: u64 = 0x200_0000;

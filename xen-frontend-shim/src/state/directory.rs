@@ -18,9 +18,8 @@ use log::{info, warn};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::process::{Pid, Signal, getpgrp, kill_process_group};
+use shim_config::LOCK_FILE;
 
-/// The file with the lock, in the directory where each guest has one by its name.
-pub const LOCK: &str = "lock";
 /// How long what a former supervisor has started may take to end by itself.
 const END_LIMIT: Duration = Duration::from_secs(2);
 /// How long it may take to end when it is killed: the kernel unmaps and closes.
@@ -42,7 +41,7 @@ impl StateDirectory {
     /// Opens the directory at `path`, made if it is not there, as soon as nobody else uses it.
     pub fn open(path: &Path) -> io::Result<Self> {
         make(path)?;
-        let path_of_lock = path.join(LOCK);
+        let path_of_lock = path.join(LOCK_FILE);
         let mut owner = open(&path_of_lock)?;
         // What is inherited cannot be written: the next supervisor kills the process group that it reads there.
         let lock = File::open(&path_of_lock).map_err(|error| about(&path_of_lock, &error))?;

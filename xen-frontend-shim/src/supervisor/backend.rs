@@ -23,7 +23,6 @@ use thiserror::Error;
 
 use super::back_off::BackOff;
 use super::process::{self, Process};
-use crate::config;
 use crate::control::Connection;
 
 /// The number under which a program finds its socket.
@@ -64,7 +63,7 @@ enum Life {
 pub(super) struct Backend {
     /// For messages and for `ps`: the guest's and the device's name.
     pub(super) name: String,
-    config: config::Backend,
+    config: shim_config::Backend,
     /// What one life of the program leaves for the next: see [`place`].
     kept: Option<OwnedFd>,
     /// The user to start its program as.
@@ -74,7 +73,7 @@ pub(super) struct Backend {
 }
 
 impl Backend {
-    pub(super) fn new(name: String, config: config::Backend, user: Option<User>) -> Self {
+    pub(super) fn new(name: String, config: shim_config::Backend, user: Option<User>) -> Self {
         Self { name, config, kept: None, user, life: Life::None, back_off: BackOff::default() }
     }
 
@@ -85,7 +84,7 @@ impl Backend {
 
     /// Whether its absence is for the time being, because it is somebody else who starts it.
     pub(super) fn is_elsewhere(&self) -> bool {
-        matches!(self.config, config::Backend::Socket(_))
+        matches!(self.config, shim_config::Backend::Socket(_))
     }
 
     /// Its process, if there is one.
@@ -108,14 +107,14 @@ impl Backend {
     /// Brings it to life. `gntdev` is for this life alone.
     pub(super) fn start(&mut self, gntdev: OwnedFd) -> Result<Connection, StartError> {
         let (socket, pidfd) = match &self.config {
-            config::Backend::Command(command) => {
+            shim_config::Backend::Command(command) => {
                 let (process, socket) = start(&self.name, command, self.user, &mut self.kept)?;
                 let pidfd = process.as_fd().try_clone_to_owned();
                 let pidfd = pidfd.map_err(|error| StartError::Spawn(self.name.clone(), error))?;
                 self.life = Life::Program(process);
                 (socket, Some(pidfd))
             }
-            config::Backend::Socket(path) => {
+            shim_config::Backend::Socket(path) => {
                 let socket = reach(path).map_err(|error| StartError::Connect(path.clone(), error))?;
                 self.life = Life::Elsewhere;
                 (socket, None)
@@ -213,7 +212,7 @@ mod tests {
 
     fn command(words: &[&str]) -> Backend {
         let words = words.iter().map(|&word| word.to_owned()).collect();
-        Backend::new("guest-a/i2c".into(), config::Backend::Command(words), None)
+        Backend::new("guest-a/i2c".into(), shim_config::Backend::Command(words), None)
     }
 
     fn wait(fd: &impl AsFd) {
@@ -276,7 +275,7 @@ mod tests {
         }
         let words = ["sh", "-c", "exec >&3; id -u; id -g; id -G"].map(str::to_owned).to_vec();
         let user = "10002:10003".parse().ok();
-        let mut backend = Backend::new("guest-a/other".into(), config::Backend::Command(words), user);
+        let mut backend = Backend::new("guest-a/other".into(), shim_config::Backend::Command(words), user);
         let mut connection = backend.start(nothing()).unwrap();
         let mut text = String::new();
         connection.socket.read_to_string(&mut text).unwrap();
@@ -298,7 +297,8 @@ mod tests {
     fn a_socket_is_reached_when_somebody_serves_there() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
-        let mut backend = Backend::new("guest-a/i2c".into(), config::Backend::Socket(path.clone()), None);
+        let mut backend =
+            Backend::new("guest-a/i2c".into(), shim_config::Backend::Socket(path.clone()), None);
         let error = backend.start(nothing()).unwrap_err().to_string();
         assert!(error.contains("nobody answers at") && backend.is_elsewhere(), "{error}");
         let _listener = UnixListener::bind(&path).unwrap();

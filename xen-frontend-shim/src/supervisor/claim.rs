@@ -25,10 +25,10 @@ use xen_bindings::{
 
 use super::SupervisorError;
 use crate::assignment::{Assignment, Carriers, Description, QueueEvents};
-use crate::config::{Device, Guest, WINDOW_SIZE};
 use crate::handoff::{Handoff, Parcel};
 use crate::state::{Found, GuestState, Record};
 use crate::virtio_mmio::State;
+use shim_config::{Device, Guest, WINDOW_SIZE};
 
 /// How long to wait for the event by which a channel begins. It is there as soon as the channel is bound.
 const FIRST_EVENT_LIMIT: Duration = Duration::from_secs(1);

@@ -25,8 +25,8 @@ use super::backend::Backend;
 use super::claim::{Claim, ClaimedDevice};
 use super::reload::{is_same_to_guest, merge};
 use super::watch::{Subject, Watch};
-use crate::config::{Device, Guest};
 use crate::control::{Connection, Control};
+use shim_config::{Device, Guest};
 
 /// How long a backend may take to end by itself when its connection has.
 const EXIT_LIMIT: Duration = Duration::from_secs(1);

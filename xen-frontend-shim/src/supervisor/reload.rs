@@ -6,7 +6,7 @@
 //! buffers on the way. So a device is removed or changed while no driver has it, and one that is new is added. Devices that are as
 //! they were wanted are not touched: neither they nor what serves them is told.
 
-use crate::config::{Device, WINDOW_SIZE};
+use shim_config::{Device, WINDOW_SIZE};
 
 /// The devices that a guest gets, and why others are not as they were wanted.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -59,7 +59,7 @@ fn collide(one: &Device, other: &Device) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Backend;
+    use shim_config::Backend;
 
     fn device(name: &str, place: u32, word: &str) -> Device {
         Device {

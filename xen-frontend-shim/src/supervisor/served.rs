@@ -24,9 +24,9 @@ use super::devices::Devices;
 use super::obituary::end_of;
 use super::process::{self, Process};
 use super::watch::{Subject, Watch};
-use crate::config::{Device, Guest};
 use crate::control::{Control, Report};
 use crate::state::GuestState;
+use shim_config::{Device, Guest};
 
 /// A guest, and who serves it.
 pub(super) struct Served {

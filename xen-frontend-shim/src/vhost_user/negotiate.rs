@@ -11,9 +11,9 @@ use vhost::vhost_user::message::{
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
 
 use crate::vhost_user::inflight;
-use crate::vhost_user::kind::DeviceKind;
 use crate::vhost_user::requests::Requests;
 use crate::virtio_mmio::features::VERSION_1;
+use shim_config::DeviceKind;
 
 /// What a backend offers.
 #[derive(Debug)]

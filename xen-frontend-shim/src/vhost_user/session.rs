@@ -20,12 +20,12 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::memory::table::{self, TooManyRegions};
 use crate::memory::{Mapping, Region, Ring};
 use crate::vhost_user::inflight::Inflight;
-use crate::vhost_user::kind::DeviceKind;
 use crate::vhost_user::knock::{Heard, Question, hear_unasked};
 use crate::vhost_user::negotiate::{NegotiateError, Offer, negotiate, read_config};
 use crate::vhost_user::requests::Requests;
 use crate::vhost_user::watchdog::Watchdog;
 use crate::virtio_mmio::features::{self, ACCESS_PLATFORM};
+use shim_config::DeviceKind;
 
 /// How a backend reaches the memory that a table describes.
 pub trait Backing {

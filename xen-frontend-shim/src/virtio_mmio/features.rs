@@ -2,6 +2,7 @@
 
 //! Feature bits (virtio 1.3, 2.2 and 6): what is offered to the guest and what it may take.
 
+use shim_config::kind::DEVICE_TYPE;
 use thiserror::Error;
 
 /// VIRTIO_F_EVENT_IDX.
@@ -20,9 +21,6 @@ pub const RING_RESET: u64 = 1 << 40;
 
 /// What the transport itself provides, whatever the backend says.
 const OWN: u64 = VERSION_1 | ACCESS_PLATFORM | RING_RESET;
-
-/// Bits 0 to 23 and 50 to 63 belong to the device type (virtio 1.3, 2.2).
-pub const DEVICE_TYPE: u64 = ((1 << 24) - 1) | (!0 << 50);
 
 /// What may pass from the backend to the guest of the bits that concern transport and rings: only those that this shim
 /// and its memory table carry.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use log::{error, info, warn};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use shim_config::DeviceKind;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use xen_bindings::{Doorbell, eventfd_from};
 
@@ -19,9 +20,7 @@ use crate::hypervisor::xen::XenGuest;
 use crate::ioreq::bus::{Keeper, Occupant};
 use crate::state::{Found, Record};
 use crate::vhost_user::knock::Question;
-use crate::vhost_user::{
-    DeviceKind, Grants, Heard, Inflight, NegotiateError, Notifier, Process, Session, Watchdog,
-};
+use crate::vhost_user::{Grants, Heard, Inflight, NegotiateError, Notifier, Process, Session, Watchdog};
 use crate::virtio_mmio::{Identity, State, Transport};
 
 /// What a device needs besides a backend.

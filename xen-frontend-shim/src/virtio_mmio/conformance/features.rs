@@ -3,9 +3,10 @@
 //! 2.2, 6.2: features.
 
 use super::after;
-use crate::vhost_user::DeviceKind;
-use crate::virtio_mmio::features::{ACCESS_PLATFORM, DEVICE_TYPE, RING_RESET, VERSION_1, offered};
+use crate::virtio_mmio::features::{ACCESS_PLATFORM, RING_RESET, VERSION_1, offered};
 use crate::virtio_mmio::test_driver::{Driver, FEATURES};
+use shim_config::DeviceKind;
+use shim_config::kind::DEVICE_TYPE;
 
 /// Every set of the bits of `bits`.
 fn subsets(bits: u64) -> impl Iterator<Item = u64> {

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The shim's configuration: which guests, and which virtio devices each of them has.
+//! The configuration of xen-frontend-shim: the guests, and the virtio devices of each.
 //!
-//! Nobody writes this file by hand. The image builder makes it from the manifest by serialising the types of
-//! this module, so that what the builder writes and what the shim reads cannot differ.
+//! The image builder makes the file from the manifest by serialising the types of this crate, and the shim reads it
+//! with the same types. [`DeviceKind`] is what both know of a virtio device type.
+
+pub mod kind;
 
 use std::io;
 use std::ops::{Range, RangeInclusive};
@@ -13,39 +15,46 @@ use confinement::User;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+pub use kind::DeviceKind;
+
 /// Bytes of guest physical address space that one virtio-mmio device occupies (the registers end at 0x100, the
 /// configuration space follows: virtio 1.3, 4.2.2).
 pub const WINDOW_SIZE: u64 = 0x200;
 
-/// Where Xen keeps room for virtio-mmio in a guest (`GUEST_VIRTIO_MMIO_BASE` and `_SIZE` in its public header `arch-arm.h`).
+/// The guest physical addresses that Xen reserves for virtio-mmio (`GUEST_VIRTIO_MMIO_BASE` and `_SIZE` in its public
+/// header `arch-arm.h`).
 pub const WINDOWS: Range<u64> = 0x0200_0000..0x0210_0000;
 
-/// Which interrupts Xen keeps for it (`GUEST_VIRTIO_MMIO_SPI_FIRST` to `_LAST`), as numbers at the GIC.
+/// The interrupts that Xen reserves for virtio-mmio (`GUEST_VIRTIO_MMIO_SPI_FIRST` to `_LAST`), as INTIDs of the GIC.
 pub const INTERRUPTS: RangeInclusive<u32> = 33..=43;
 
-/// All that the shim serves.
+/// The file in the shim's state directory that holds its lock. Each guest has a directory of its name beside it, so no
+/// guest can have this name.
+pub const LOCK_FILE: &str = "lock";
+
+/// The guests that the shim serves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Config {
-    /// The domid of the driver domain itself: the domain that Xen is to tell when a guest has ended.
+    /// The domid of the driver domain itself: Xen reports the end of a guest to it.
     pub domid: u16,
     /// The guests, each served by a worker of its own.
     #[serde(default)]
     pub guest: Vec<Guest>,
 }
 
-/// A configuration that is of no use.
+/// Reasons why a configuration cannot be used.
 #[derive(Debug, Error)]
 pub enum ConfigError {
-    /// It is not there.
+    /// The file does not exist.
     #[error(
-        "there is no {0}: `images build` makes it of a manifest; or give the path of another one as argument"
+        "there is no {0}: `images build` makes it from a manifest; or give the path of another one as argument"
     )]
     Missing(PathBuf),
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("{0}: {1}")]
     Read(PathBuf, #[source] io::Error),
-    /// It is not what the image builder writes.
+    /// The file is not valid TOML, or has an unknown, missing or malformed field.
     #[error("{0}: {1}")]
     Parse(PathBuf, #[source] toml::de::Error),
 }
@@ -69,8 +78,8 @@ pub struct Guest {
     pub name: String,
     /// The guest's domid: its position among the domains of the host device tree, from 1.
     pub domid: u16,
-    /// The user of the guest's worker. Backends that change their user by themselves are told which in their commands.
-    /// Without one, the worker stays root, though without capabilities.
+    /// The user of the guest's worker. Without it the worker stays root, without capabilities. A backend that changes
+    /// its user by itself has the user in its command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<User>,
     /// The guest's virtio-mmio devices.
@@ -92,22 +101,22 @@ pub struct Device {
     pub irq: u32,
     /// How many virtqueues the device has.
     pub queues: u16,
-    /// The user to start the backend's program as: for programs that open nothing that is root's, or do not change their
-    /// user by themselves.
+    /// The user to start the backend's program as: for a program that does not change its user by itself and opens
+    /// no file of root's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<User>,
-    /// Who serves the device.
+    /// What serves the device.
     pub backend: Backend,
 }
 
-/// Who serves a device.
+/// What serves a device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub enum Backend {
     /// A vhost-user backend program that the shim starts, with its arguments. The shim appends `--fd=N` (the
     /// vhost-user specification's "Backend program conventions").
     Command(Vec<String>),
-    /// A socket at which somebody else serves the device.
+    /// The socket of a vhost-user backend that is started by another program.
     Socket(PathBuf),
 }
 
@@ -116,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_of_no_use_says_which_file_and_where_it_is_wrong() {
+    fn error_names_the_file_and_the_place_in_it() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("shim.toml");
         let error = || Config::read(&path).unwrap_err().to_string();
@@ -125,7 +134,7 @@ mod tests {
             missing.starts_with(&format!("there is no {}: `images build` makes it", path.display())),
             "{missing}"
         );
-        // (what is wrong with the file, what is said of it)
+        // (content, words of the error)
         let cases: [(&str, &[&str]); 5] = [
             ("domid = 1\n[[guest]\n", &["line 2", "[[guest]"]),
             ("domid = 1\ncolour = 2\n", &["line 2", "unknown field `colour`", "`domid` or `guest`"]),
@@ -144,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_not_taken_for_missing() {
+    fn unreadable_file_is_not_reported_as_missing() {
         let directory = tempfile::tempdir().unwrap();
         let error = Config::read(directory.path()).unwrap_err();
         assert!(matches!(&error, ConfigError::Read(path, _) if path == directory.path()), "{error}");
