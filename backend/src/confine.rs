@@ -6,7 +6,7 @@
 
 use anyhow::Context;
 use clap::Args;
-use confinement::role::backend::{Backend, Hardware, Memory};
+use confinement::role::backend::{BackendRole, Hardware, Memory};
 use confinement::{Enforcement, User};
 
 /// How guests' memory is reached was chosen at compile time.
@@ -30,7 +30,7 @@ impl Options {
     pub fn role(self, hardware: Hardware) -> Role {
         let logs_to_file = logging::is_to_file();
         Role {
-            backend: Backend { user: self.user, hardware, memory: MEMORY, logs_to_file },
+            backend: BackendRole { user: self.user, hardware, memory: MEMORY, logs_to_file },
             seccomp: self.seccomp,
         }
     }
@@ -39,7 +39,7 @@ impl Options {
 /// What the process keeps.
 #[derive(Clone, Copy, Debug)]
 pub struct Role {
-    backend: Backend,
+    backend: BackendRole,
     seccomp: Enforcement,
 }
 

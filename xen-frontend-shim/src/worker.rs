@@ -21,7 +21,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use confinement::Enforcement;
-use confinement::role::worker::Worker as Role;
+use confinement::role::worker::WorkerRole as Role;
 use log::{error, info, warn};
 use xen_bindings::{DomId, Evtchn, Gntdev, IoreqServerId, Port, Privcmd};
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use log::error;
 use xen_bindings::{
     Access, DomId, Evtchn, Fired, Gntdev, GrantMapping, GrantRef, IoreqPage, IoreqServer, IoreqServerId, Irq,
-    Port, Privcmd, Request as RawRequest, Slot, State,
+    Port, Privcmd, Request as RawRequest, Slot, SlotState,
 };
 
 use super::{Hypervisor, Mapping};
@@ -75,7 +75,7 @@ impl XenGuest {
             .slots()
             .iter()
             .zip(&self.ports)
-            .filter(|(slot, _)| slot.state() == State::ResponseReady);
+            .filter(|(slot, _)| slot.state() == SlotState::ResponseReady);
         for (_, &port) in answered {
             self.evtchn.notify(port).map_err(io::Error::other)?;
         }

@@ -43,16 +43,16 @@ pub enum DomainState {
     /// It runs, or waits to.
     Alive,
     /// It has ended by itself, or was stopped for what it did. Its memory and its grants are still there.
-    ShutDown(Reason),
+    ShutDown(ShutdownReason),
     /// Xen takes it apart or has done so.
     Gone,
 }
 
 /// Why a domain has shut down (`SHUTDOWN_*` of Xen's `sched.h`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reason(u8);
+pub struct ShutdownReason(u8);
 
-impl fmt::Display for Reason {
+impl fmt::Display for ShutdownReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             domctl::SHUTDOWN_POWEROFF => f.write_str("powered off"),
@@ -130,7 +130,7 @@ fn state_of(flags: u32) -> DomainState {
         DomainState::Gone
     } else if flags & domctl::XEN_DOMINF_SHUTDOWN != 0 {
         let [_, _, reason, _] = flags.to_le_bytes();
-        DomainState::ShutDown(Reason(reason))
+        DomainState::ShutDown(ShutdownReason(reason))
     } else {
         DomainState::Alive
     }
@@ -143,12 +143,12 @@ mod tests {
     #[test]
     fn flags_tell_the_state_and_the_reason() {
         assert_eq!(state_of(0x122), DomainState::Alive);
-        assert_eq!(state_of(0x3_0126), DomainState::ShutDown(Reason(3)));
+        assert_eq!(state_of(0x3_0126), DomainState::ShutDown(ShutdownReason(3)));
         assert_eq!(state_of(0x127), DomainState::Gone);
         for (code, text) in
             [(0, "powered off"), (1, "asked for a reboot"), (3, "crashed"), (9, "shut down for reason 9")]
         {
-            assert_eq!(Reason(code).to_string(), text);
+            assert_eq!(ShutdownReason(code).to_string(), text);
         }
     }
 

@@ -40,7 +40,7 @@ pub const MAX_VCPUS: usize = PAGE_SIZE / size_of::<Slot>();
 
 /// Where a slot stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum SlotState {
     /// No request.
     None,
     /// Xen has written a request and waits.
@@ -53,7 +53,7 @@ pub enum State {
     Unknown(u8),
 }
 
-impl State {
+impl SlotState {
     const fn from_bits(bits: u8) -> Self {
         match bits & abi::STATE_MASK {
             abi::STATE_IOREQ_NONE => Self::None,
@@ -177,8 +177,8 @@ const _: () = {
 impl Slot {
     /// Where the slot stands. What Xen wrote before it set this state can be read afterwards.
     #[must_use]
-    pub fn state(&self) -> State {
-        State::from_bits(self.bits.load(Ordering::Acquire))
+    pub fn state(&self) -> SlotState {
+        SlotState::from_bits(self.bits.load(Ordering::Acquire))
     }
 
     /// The event channel of this vCPU, to be bound. Xen fills it in when an ioreq server is enabled whose page is mapped.
@@ -191,7 +191,7 @@ impl Slot {
     #[must_use]
     pub fn peek(&self) -> Option<Request> {
         let bits = self.bits.load(Ordering::Acquire);
-        (State::from_bits(bits) == State::Ready).then(|| self.read(bits))
+        (SlotState::from_bits(bits) == SlotState::Ready).then(|| self.read(bits))
     }
 
     /// Takes the request that waits in the slot: from now on it must be answered by [`Slot::respond`], or its vCPU
@@ -199,7 +199,7 @@ impl Slot {
     #[must_use]
     pub fn take(&self) -> Option<Request> {
         let bits = self.bits.load(Ordering::Acquire);
-        if State::from_bits(bits) != State::Ready {
+        if SlotState::from_bits(bits) != SlotState::Ready {
             return None;
         }
         let taken = bits & !abi::STATE_MASK | abi::STATE_IOREQ_INPROCESS;
@@ -214,7 +214,7 @@ impl Slot {
     #[must_use]
     pub fn retake(&self) -> Option<Request> {
         let bits = self.bits.load(Ordering::Acquire);
-        (State::from_bits(bits) == State::InProcess).then(|| self.read(bits))
+        (SlotState::from_bits(bits) == SlotState::InProcess).then(|| self.read(bits))
     }
 
     /// Answers the request that was taken. `data` is for a read and ignored by Xen otherwise. The vCPU runs on when its
@@ -223,7 +223,7 @@ impl Slot {
     /// A slot that holds no taken request is left alone, since Xen crashes a guest whose slot it finds in the wrong state.
     pub fn respond(&self, data: u64) {
         let bits = self.bits.load(Ordering::Acquire);
-        if State::from_bits(bits) != State::InProcess {
+        if SlotState::from_bits(bits) != SlotState::InProcess {
             return;
         }
         if bits & abi::DIR != 0 {
@@ -245,9 +245,9 @@ impl Slot {
     }
 
     /// Plays Xen's part, for fakes: leaves a request in the slot. Fails if the slot is not free.
-    pub fn post(&self, request: &Request) -> Result<(), State> {
+    pub fn post(&self, request: &Request) -> Result<(), SlotState> {
         match self.state() {
-            State::None => {}
+            SlotState::None => {}
             busy => return Err(busy),
         }
         self.addr.store(request.addr, Ordering::Relaxed);
@@ -265,7 +265,7 @@ impl Slot {
     #[must_use]
     pub fn collect(&self) -> Option<u64> {
         let bits = self.bits.load(Ordering::Acquire);
-        if State::from_bits(bits) != State::ResponseReady {
+        if SlotState::from_bits(bits) != SlotState::ResponseReady {
             return None;
         }
         let data = self.data.load(Ordering::Relaxed);
@@ -352,14 +352,14 @@ mod tests {
         assert_eq!(slot.take(), None);
         slot.post(&request).unwrap();
         assert_eq!(slot.peek(), Some(request));
-        assert_eq!(slot.state(), State::Ready);
+        assert_eq!(slot.state(), SlotState::Ready);
         assert_eq!(slot.take(), Some(request));
-        assert_eq!(slot.state(), State::InProcess);
+        assert_eq!(slot.state(), SlotState::InProcess);
         assert_eq!(slot.take(), None, "a request is taken once");
         slot.respond(0x7472_6976);
-        assert_eq!(slot.state(), State::ResponseReady);
+        assert_eq!(slot.state(), SlotState::ResponseReady);
         assert_eq!(slot.collect(), Some(0x7472_6976));
-        assert_eq!(slot.state(), State::None);
+        assert_eq!(slot.state(), SlotState::None);
     }
 
     #[test]
@@ -389,14 +389,14 @@ mod tests {
     fn the_state_never_goes_back() {
         let slot = Slot::default();
         slot.respond(1);
-        assert_eq!(slot.state(), State::None, "no request, no answer");
+        assert_eq!(slot.state(), SlotState::None, "no request, no answer");
         slot.post(&register_read(0)).unwrap();
         slot.respond(1);
-        assert_eq!(slot.state(), State::Ready, "not taken, no answer");
+        assert_eq!(slot.state(), SlotState::Ready, "not taken, no answer");
         assert_eq!(slot.take().map(|r| r.kind), Some(Kind::Copy));
         slot.respond(1);
         slot.respond(2);
-        assert_eq!(slot.post(&register_read(0)), Err(State::ResponseReady));
+        assert_eq!(slot.post(&register_read(0)), Err(SlotState::ResponseReady));
         assert_eq!(slot.collect(), Some(1), "the first answer counts");
     }
 
@@ -423,7 +423,7 @@ mod tests {
         for byte in 0..=u8::MAX {
             let mut bytes = [byte; 32];
             let state = slot_of(bytes).state();
-            assert_eq!(matches!(state, State::Unknown(_)), byte & 0xf > 3);
+            assert_eq!(matches!(state, SlotState::Unknown(_)), byte & 0xf > 3);
             bytes[30] = abi::STATE_IOREQ_READY;
             assert_eq!(slot_of(bytes).take().map(|r| r.kind.to_wire()), Some(byte));
         }

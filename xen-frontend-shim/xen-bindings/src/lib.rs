@@ -47,7 +47,7 @@ pub mod ioreq_server;
 pub mod privcmd;
 mod sys;
 
-pub use domain::{DomainState, Reason, Unpaused};
+pub use domain::{DomainState, ShutdownReason, Unpaused};
 pub use error::{Call, Error, Result};
 pub use eventfd::{Doorbell, IoEventFd, IrqFd, eventfd_from};
 pub use evtchn::{Channel, Evtchn, Fired};
@@ -55,7 +55,7 @@ pub use forbidden::{Forbidden, Resource};
 pub use gntdev::{Access, Gntdev, GrantMapping};
 pub use grant_copy::{CopyBatch, GrantStatus};
 pub use ids::{DomId, Gfn, GrantRef, IoreqServerId, Irq, Port, RemotePort};
-pub use ioreq::{Direction, IoreqPage, Kind, Request, Slot, State};
+pub use ioreq::{Direction, IoreqPage, Kind, Request, Slot, SlotState};
 pub use ioreq_server::IoreqServer;
 pub use privcmd::{ForeignPage, Privcmd};
 

@@ -9,7 +9,7 @@ use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::thread::{CapabilitySet, set_no_new_privs};
 use thiserror::Error;
 
-use crate::limits::Limits;
+use crate::limits::ResourceLimits;
 use crate::paths::{self, Reach};
 use crate::user::{self, User};
 
@@ -19,7 +19,7 @@ pub struct Confinement {
     /// Whom it becomes. `None`: it stays who it is, without capabilities.
     pub user: Option<User>,
     /// How much it may take.
-    pub limits: Limits,
+    pub limits: ResourceLimits,
     /// What it reaches beyond its descriptors.
     pub reach: Reach,
     /// The capabilities that it keeps.

@@ -37,6 +37,6 @@ mod user;
 
 pub use calls::{Calls, Enforcement, NoEnforcement};
 pub use confinement::{Confinement, Error};
-pub use limits::Limits;
+pub use limits::ResourceLimits;
 pub use paths::{Reach, has_landlock};
 pub use user::{NotAUser, User};

@@ -7,7 +7,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// How much a process may take. What is `None` stays as it was. No process may dump its memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Limits {
+pub struct ResourceLimits {
     /// Descriptors that are open at a time.
     pub descriptors: Option<u64>,
     /// Processes and threads of its user. Those that exist stay.
@@ -20,7 +20,7 @@ pub struct Limits {
     pub file_size: Option<u64>,
 }
 
-impl Limits {
+impl ResourceLimits {
     /// Applies them to the process.
     pub(crate) fn apply(self) -> Result<()> {
         let limits = [

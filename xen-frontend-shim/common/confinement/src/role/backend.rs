@@ -19,7 +19,7 @@ use rustix::thread::CapabilitySet;
 
 use crate::calls::Calls;
 use crate::confinement::{Confinement, Error};
-use crate::limits::Limits;
+use crate::limits::ResourceLimits;
 use crate::paths::Reach;
 use crate::user::User;
 use crate::{Enforcement, ioctl};
@@ -60,7 +60,7 @@ pub enum Memory {
 
 /// A backend.
 #[derive(Clone, Copy, Debug)]
-pub struct Backend {
+pub struct BackendRole {
     /// Whom it becomes.
     pub user: Option<User>,
     /// What it drives.
@@ -71,7 +71,7 @@ pub struct Backend {
     pub logs_to_file: bool,
 }
 
-impl Backend {
+impl BackendRole {
     /// Takes user, paths, capabilities and resources from the process, for good. To be called by its only
     /// thread, when the hardware is open.
     ///
@@ -87,14 +87,14 @@ impl Backend {
     /// # Errors
     /// When the kernel refuses. The process should end then.
     pub fn enforce(self, enforcement: Enforcement) -> Result<(), Error> {
-        let no_more = Limits { processes: Some(0), ..Limits::default() };
+        let no_more = ResourceLimits { processes: Some(0), ..ResourceLimits::default() };
         no_more.apply().map_err(|error| Error::Step("limit its threads", error.into()))?;
         self.calls()?.enforce(enforcement)
     }
 
     fn confinement(self) -> Confinement {
         let grows = self.logs_to_file || self.hardware == Hardware::Simulated;
-        let limits = Limits {
+        let limits = ResourceLimits {
             descriptors: Some(DESCRIPTORS),
             // The worker's thread is still to come.
             processes: None,

@@ -31,7 +31,7 @@ use rustix::thread::CapabilitySet;
 use crate::Enforcement;
 use crate::calls::Calls;
 use crate::confinement::{Confinement, Error};
-use crate::limits::Limits;
+use crate::limits::ResourceLimits;
 use crate::paths::Reach;
 
 /// The rights that it keeps.
@@ -85,7 +85,7 @@ const FORBIDDEN: &[c_long] = &[
 /// # Errors
 /// When the kernel refuses. The process should end then.
 pub fn confine(enforcement: Enforcement) -> Result<(), Error> {
-    let limits = Limits { descriptors: Some(DESCRIPTORS), ..Limits::default() };
+    let limits = ResourceLimits { descriptors: Some(DESCRIPTORS), ..ResourceLimits::default() };
     Confinement { user: None, limits, reach: Reach::User, capabilities: CAPABILITIES }.enter()?;
     Calls::forbid(FORBIDDEN, enforcement)
 }

@@ -7,7 +7,7 @@
 //! let it do when it was taken over is in `README.md` of this crate. It has not seen anything of the guest before it has enforced its list of system calls. It starts no program and opens nothing.
 //!
 //! ```text
-//!   start of the process ─▶ Worker::enter ─▶ watchdog's thread, ioreq page, backends ─▶ Worker::enforce ─▶ "ready"
+//!   start of the process ─▶ WorkerRole::enter ─▶ watchdog's thread, ioreq page, backends ─▶ WorkerRole::enforce ─▶ "ready"
 //! ```
 
 use rustix::thread::CapabilitySet;
@@ -15,7 +15,7 @@ use rustix::thread::CapabilitySet;
 use crate::calls::{Calls, Enforcement};
 use crate::confinement::{Confinement, Error};
 use crate::ioctl;
-use crate::limits::Limits;
+use crate::limits::ResourceLimits;
 use crate::paths::Reach;
 
 /// Descriptors: about a dozen for each device, of which a guest has at most eleven, since Xen reserves so many interrupts.
@@ -32,18 +32,18 @@ const FILE_SIZE: u64 = 1 << 20;
 
 /// A worker.
 #[derive(Clone, Copy, Debug)]
-pub struct Worker {
+pub struct WorkerRole {
     /// Whether its log goes to a file, which may grow.
     pub logs_to_file: bool,
 }
 
-impl Worker {
+impl WorkerRole {
     /// Takes paths, capabilities and resources from the process, for good. To be called by its only thread.
     ///
     /// # Errors
     /// When the kernel refuses. The process should end then.
     pub fn enter(self) -> Result<(), Error> {
-        let limits = Limits {
+        let limits = ResourceLimits {
             descriptors: Some(DESCRIPTORS),
             // The watchdog's thread is still to come, and the backends are of the same user. Once the list of system calls
             // is enforced, there are no more.

@@ -9,9 +9,9 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
 
-use confinement::role::backend::{Backend, Hardware, Memory};
+use confinement::role::backend::{BackendRole, Hardware, Memory};
 use confinement::role::supervisor;
-use confinement::role::worker::Worker;
+use confinement::role::worker::WorkerRole;
 use confinement::{Enforcement, Error, User};
 
 /// A guest's user, of whom the workers are.
@@ -70,12 +70,12 @@ impl Subject {
         }
     }
 
-    fn worker(self) -> Option<Worker> {
+    fn worker(self) -> Option<WorkerRole> {
         matches!(self, Self::Worker | Self::Threaded | Self::LooseWorker)
-            .then_some(Worker { logs_to_file: false })
+            .then_some(WorkerRole { logs_to_file: false })
     }
 
-    fn backend(self) -> Option<Backend> {
+    fn backend(self) -> Option<BackendRole> {
         let (hardware, memory) = match self {
             Self::Simulated => (Hardware::Simulated, Memory::Shared),
             Self::I2c | Self::Loose => (Hardware::I2c, Memory::Shared),
@@ -85,7 +85,7 @@ impl Subject {
         };
         // Nobody else's: the kernel counts the processes of a user.
         let number = 100_000 + std::process::id();
-        Some(Backend { user: User::new(number, number).ok(), hardware, memory, logs_to_file: false })
+        Some(BackendRole { user: User::new(number, number).ok(), hardware, memory, logs_to_file: false })
     }
 
     /// Confines the process, and has `attempt` made.

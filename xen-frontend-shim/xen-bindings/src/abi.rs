@@ -3,7 +3,7 @@
 //! The structures and numbers that Linux and Xen define, one module for each of their headers.
 //!
 //! Fields have the headers' names. Addresses are `u64`, since Linux takes them so or as 64-bit pointers. Sizes are
-//! asserted here at compile time; the test in `header_check` compares every size, offset and number with the headers
+//! asserted here at compile time; the test in `header_tests` compares every size, offset and number with the headers
 //! themselves, for the target's ABI.
 
 pub mod dm_op;
@@ -15,7 +15,7 @@ pub mod ioreq;
 pub mod privcmd;
 
 #[cfg(test)]
-mod header_check;
+mod header_tests;
 
 use std::mem::size_of;
 
