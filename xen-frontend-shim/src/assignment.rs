@@ -1,89 +1,85 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A device that a supervisor gives a worker to serve, in a message of [`crate::control`]: at the start of the worker, and when
-//! the configuration has been read again.
+//! A device that the supervisor assigns to a worker, in a message of [`crate::control`].
 //!
-//! What must outlive a worker is in here, so that the next worker can be given the same.
+//! The supervisor keeps duplicates of all descriptors, so that the next worker can be assigned the same device.
 
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use serde::{Deserialize, Serialize};
 
 use shim_config::Device;
 
-/// What a worker has to know of a device.
+/// The properties of a device that its worker needs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Description {
     /// The device's name.
     pub name: String,
     /// The virtio device ID.
     pub device_id: u32,
-    /// The address of the register window.
+    /// The guest physical address of the register window.
     pub base: u64,
-    /// The interrupt's number at the guest's GIC.
+    /// The interrupt's number at the guest's GIC (INTID).
     pub irq: u32,
-    /// Its queues.
-    pub queues: Vec<Carriers>,
+    /// The queues.
+    pub queues: Vec<KernelPaths>,
 }
 
-/// What the kernel does for a queue.
+/// Which notifications of a queue the kernel passes on. The worker passes on the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Carriers {
-    /// Whether it signals the eventfd of kicks.
+pub struct KernelPaths {
+    /// Kicks, by ioeventfd.
     pub kick_by_kernel: bool,
-    /// Whether it turns the eventfd of calls into interrupts.
+    /// Interrupts, by irqfd.
     pub call_by_kernel: bool,
 }
 
-/// The event descriptors of a queue.
+/// The eventfds of a queue.
 #[derive(Debug)]
 pub struct QueueEvents {
-    /// The eventfd by which the backend learns of new buffers.
+    /// Signalled by each kick.
     pub kick: OwnedFd,
-    /// The eventfd by which the backend tells of used buffers.
+    /// Signalled by the backend for each interrupt.
     pub call: OwnedFd,
 }
 
-/// A device to serve.
+/// A device with its descriptors.
 #[derive(Debug)]
 pub struct Assignment {
-    /// What it is.
+    /// The properties.
     pub description: Description,
-    /// The file of what the device's driver has said.
+    /// The file of the state record.
     pub state: OwnedFd,
-    /// The file in which its backends record which requests they have taken.
+    /// The file of the in-flight record.
     pub inflight: OwnedFd,
-    /// Its queues, as many as described.
+    /// The eventfds of each queue of the description.
     pub queues: Vec<QueueEvents>,
 }
 
 impl Description {
-    /// What is to be known of `device`.
+    /// The properties of `device`.
     #[must_use]
-    pub fn of(device: &Device, queues: Vec<Carriers>) -> Self {
+    pub fn of(device: &Device, queues: Vec<KernelPaths>) -> Self {
         let Device { name, device_id, base, irq, .. } = device;
         Self { name: name.clone(), device_id: *device_id, base: *base, irq: *irq, queues }
     }
 }
 
 impl Assignment {
-    /// Its descriptors, in an order that [`Self::from_parts`] knows.
-    #[must_use]
-    pub fn fds(&self) -> Vec<BorrowedFd<'_>> {
+    /// The descriptors in the order of [`Self::from_parts`].
+    pub(crate) fn fds(&self) -> Vec<BorrowedFd<'_>> {
         let queues = self.queues.iter().flat_map(|queue| [queue.kick.as_fd(), queue.call.as_fd()]);
         [self.state.as_fd(), self.inflight.as_fd()].into_iter().chain(queues).collect()
     }
 
-    /// The assignment of the device of a `description`, with these descriptors.
-    pub fn from_parts(description: Description, fds: Vec<OwnedFd>) -> io::Result<Self> {
+    /// Joins a description with its descriptors. `None` if there are too few.
+    pub(crate) fn from_parts(description: Description, fds: Vec<OwnedFd>) -> Option<Self> {
         let mut fds = fds.into_iter();
-        let mut next = || fds.next().ok_or(io::ErrorKind::InvalidData);
-        let (state, inflight) = (next()?, next()?);
+        let (state, inflight) = (fds.next()?, fds.next()?);
         let mut queues = Vec::new();
         for _ in &description.queues {
-            queues.push(QueueEvents { kick: next()?, call: next()? });
+            queues.push(QueueEvents { kick: fds.next()?, call: fds.next()? });
         }
-        Ok(Self { description, state, inflight, queues })
+        Some(Self { description, state, inflight, queues })
     }
 }

@@ -42,14 +42,14 @@ enum Verdict {
 
 /// Where to look.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct Paths {
     /// Where the file system begins. Tests have one of their own.
     pub root: PathBuf,
     /// The state directory.
     pub state: PathBuf,
 }
 
-impl Place {
+impl Paths {
     fn path(&self, absolute: impl AsRef<Path>) -> PathBuf {
         let path = absolute.as_ref();
         self.root.join(path.strip_prefix("/").unwrap_or(path))
@@ -99,7 +99,7 @@ impl fmt::Display for Finding {
 
 /// Looks at what `run` would stumble over later: the kernel, the hardware and the configuration.
 #[must_use]
-pub fn quick(config: &Config, place: &Place) -> Vec<Finding> {
+pub fn quick(config: &Config, place: &Paths) -> Vec<Finding> {
     let mut findings = kernel::check(place);
     findings.extend(hardware::check(config, place));
     findings.extend(configuration::check(config, place));
@@ -108,7 +108,7 @@ pub fn quick(config: &Config, place: &Place) -> Vec<Finding> {
 
 /// Looks at everything. Guests may be served meanwhile.
 #[must_use]
-pub fn all(config: &Config, place: &Place) -> Vec<Finding> {
+pub fn all(config: &Config, place: &Paths) -> Vec<Finding> {
     let mut findings = quick(config, place);
     findings.extend(xen::check(config));
     findings
@@ -120,9 +120,9 @@ mod tests {
     use shim_config::{Backend, Device, Guest};
 
     /// A root file system that has all that is looked for.
-    pub(super) fn fake() -> (tempfile::TempDir, Place) {
+    pub(super) fn fake() -> (tempfile::TempDir, Paths) {
         let directory = tempfile::tempdir().unwrap();
-        let place = Place { root: directory.path().to_owned(), state: "/run/xen-frontend-shim".into() };
+        let place = Paths { root: directory.path().to_owned(), state: "/run/xen-frontend-shim".into() };
         for path in ["/dev/xen", "/proc/self", "/run", "/usr/bin"] {
             std::fs::create_dir_all(place.path(path)).unwrap();
         }

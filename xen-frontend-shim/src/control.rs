@@ -1,22 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a supervisor and a worker say to each other while both run.
+//! The messages between the supervisor and a worker.
 //!
 //! ```text
-//!   worker ◀── Assign(device) + its state and events ─────── supervisor    at the start; when a device is added
-//!          ◀── Begin ────────────────────────────────────                  those are all that it is to begin with
-//!          ── Ready ─────────────────────────────────────▶                 all devices answer: the guest may run
-//!          ◀── Delivery(device) + connection of a backend ──               as often as a backend is started
-//!          ── Lost(device) ──────────────────────────────▶                 its backend is let go of
-//!          ◀── Release(device) ──────────────────────────                  it is to be removed, or to become another one
-//!          ── Released(device) or Kept(device) ──────────▶                 done, or its driver uses it
-//!          ◀── GuestGone ────────────────────────────────                  the guest has ended
-//!          ◀── (hang-up) ────────────────────────────────                 exit
+//!   worker ◀── Assign(device) + state files, eventfds ── supervisor    at the start, and when a device is added
+//!          ◀── Begin ───────────────────────────────────               all initial devices are assigned
+//!          ── Ready ────────────────────────────────────▶              all devices answer: the guest may run
+//!          ◀── Deliver(device) + connection of a backend ──            after each start of a backend
+//!          ── Lost(device) ─────────────────────────────▶              the worker has closed the connection
+//!          ◀── Release(device) ─────────────────────────               the device is removed or changed
+//!          ── Released(device) or Kept(device) ─────────▶              done, or refused: a driver uses it
+//!          ◀── GuestGone ───────────────────────────────               the guest has ended
+//!          ◀── (end of file) ───────────────────────────               the worker exits
 //! ```
 //!
-//! The socket keeps packets apart, each of which is one message: [`SIZE`] bytes, after which an assignment has a description.
-//! The worker reads what a guest writes, so the supervisor believes it nothing but a device's number, and takes no
-//! descriptor from it. A device keeps its number as long as the supervisor runs.
+//! The socket preserves packets (SOCK_SEQPACKET). Each packet is one message in postcard's format; descriptors accompany
+//! it as SCM_RIGHTS. A device keeps its number while the supervisor runs.
+//!
+//! A worker processes what its guest wrote. So the supervisor takes nothing from it but the kind of a report and the
+//! number of a device, and no descriptors.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -28,164 +30,186 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recv, recvmsg, send, sendmsg, socketpair,
 };
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
-use crate::assignment::Assignment;
+use crate::assignment::{Assignment, Description};
 
-/// Bytes of a message: what it says, nothing, and the number of a device (little-endian).
-const SIZE: usize = 4;
-
-/// The first byte of each message.
-const READY: u8 = b'R';
-const LOST: u8 = b'L';
-const BACKEND: u8 = b'B';
-const NO_BACKEND: u8 = b'N';
-const GUEST_GONE: u8 = b'G';
-const ASSIGN: u8 = b'A';
-const BEGIN: u8 = b'S';
-const RELEASE: u8 = b'E';
-const RELEASED: u8 = b'F';
-const KEPT: u8 = b'K';
-
-/// The most that an order has, with its description.
+/// The largest report in bytes: a tag, and a number of 16 bits in up to three bytes.
+const REPORT_SIZE: usize = 4;
+/// The largest order in bytes.
 const ORDER_SIZE: usize = 4096;
-/// The most descriptors that the kernel passes with one message (`SCM_MAX_FD`).
-const FDS: usize = 253;
+/// The largest number of descriptors that the kernel passes with one message (`SCM_MAX_FD`).
+const MAX_FDS: usize = 253;
 
-/// What a worker says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Errors of the control socket.
+#[derive(Debug, Error)]
+pub enum ControlError {
+    /// The socket fails, or has no room or no message (`WouldBlock`).
+    #[error("control socket: {0}")]
+    Io(#[from] io::Error),
+    /// A message is not in the format.
+    #[error("malformed message on the control socket: {0}")]
+    Format(#[from] postcard::Error),
+    /// A message has bytes after its end, or fewer descriptors than its kind needs.
+    #[error("message on the control socket with wrong length or number of descriptors")]
+    Shape,
+    /// A device has a name that is too long, or too many queues, for one message.
+    #[error("the name is too long, or there are too many queues, for one message on the control socket")]
+    TooLarge,
+}
+
+impl From<rustix::io::Errno> for ControlError {
+    fn from(error: rustix::io::Errno) -> Self {
+        Self::Io(error.into())
+    }
+}
+
+impl From<ControlError> for io::Error {
+    fn from(error: ControlError) -> Self {
+        match error {
+            ControlError::Io(error) => error,
+            other => Self::new(io::ErrorKind::InvalidData, other),
+        }
+    }
+}
+
+/// A message of the worker. The numbers are those of devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Report {
-    /// All devices answer that ever will: the guest may run.
+    /// All devices answer, or are absent for good: the guest may run.
     Ready,
-    /// The connection to the backend of a device has ended.
+    /// The worker has closed the connection to the device's backend.
     Lost(u16),
-    /// Nothing is left of a device here.
+    /// The worker has released the device.
     Released(u16),
-    /// A device is not let go of, since its driver uses it.
+    /// The worker keeps the device, because a driver uses it.
     Kept(u16),
 }
 
-/// One life of a backend, as a worker gets hold of it.
+/// A connection to a backend that has been started.
 #[derive(Debug)]
 pub struct Connection {
     /// The vhost-user socket.
     pub socket: UnixStream,
-    /// An open `/dev/xen/gntdev` for this life alone: what a backend has mapped goes with it. It is restricted to the guest.
+    /// A descriptor of `/dev/xen/gntdev` for this backend process only, restricted to the guest. When it is closed,
+    /// the kernel removes the mappings that were made with it.
     pub gntdev: OwnedFd,
-    /// The process, to kill it and to see its end. A backend that somebody else started has none.
+    /// The process. `None` for a backend that another program started.
     pub pidfd: Option<OwnedFd>,
 }
 
-/// What the supervisor says.
+/// A message of the supervisor. The numbers are those of devices.
 #[derive(Debug)]
 pub enum Order {
-    /// A device with this number.
+    /// Serve the device.
     Assign(u16, Assignment),
-    /// These are all devices to begin with.
+    /// All initial devices are assigned.
     Begin,
-    /// A device is to be let go of, if no driver uses it.
+    /// Release the device, unless a driver uses it.
     Release(u16),
-    /// A backend for a device.
+    /// Use this backend.
     Deliver(Delivery),
-    /// The guest has ended: its devices are to be reset, since no driver will.
+    /// The guest has ended: reset its devices.
     GuestGone,
 }
 
-/// A backend for a device.
+/// The backend of a device.
 #[derive(Debug)]
 pub struct Delivery {
-    /// The number of the device.
+    /// The device's number.
     pub device: u16,
-    /// Its new backend, or nothing if none can be started for now.
+    /// The backend; `None` if it cannot be started.
     pub backend: Option<Connection>,
 }
 
-/// One end of the socket.
+/// The bytes of an order.
+#[derive(Serialize, Deserialize)]
+enum OrderMessage {
+    Assign(u16, Description),
+    Begin,
+    Release(u16),
+    Backend(u16),
+    NoBackend(u16),
+    GuestGone,
+}
+
+/// One end of the control socket.
 #[derive(Debug)]
 pub struct Control(OwnedFd);
 
 impl Control {
-    /// Both ends.
+    /// Creates a connected pair.
     pub fn pair() -> io::Result<(Self, Self)> {
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         Ok((Self(ours), Self(theirs)))
     }
 
-    /// Worker: says something.
-    pub fn report(&self, report: Report) -> io::Result<()> {
-        let message = match report {
-            Report::Ready => message(READY, 0),
-            Report::Lost(device) => message(LOST, device),
-            Report::Released(device) => message(RELEASED, device),
-            Report::Kept(device) => message(KEPT, device),
-        };
-        send(&self.0, &message, SendFlags::NOSIGNAL)?;
+    /// Worker: sends a report.
+    pub fn report(&self, report: Report) -> Result<(), ControlError> {
+        let mut bytes = [0; REPORT_SIZE];
+        let message = postcard::to_slice(&report, &mut bytes)?;
+        send(&self.0, message, SendFlags::NOSIGNAL)?;
         Ok(())
     }
 
-    /// Supervisor: hears what the worker has said. Nothing when it has hung up.
-    pub fn hear(&self) -> io::Result<Option<Report>> {
-        let mut bytes = [0; SIZE];
-        // Descriptors that come with it are closed by the kernel, as there is no room for them.
+    /// Supervisor: receives a report, without blocking. `None` at the end of file.
+    pub fn receive_report(&self) -> Result<Option<Report>, ControlError> {
+        // One byte more than the largest report, so that a longer message is noticed. There is no room for
+        // descriptors: the kernel closes any that were sent.
+        let mut bytes = [0; REPORT_SIZE + 1];
         let (length, _) = recv(&self.0, bytes.as_mut_slice(), RecvFlags::DONTWAIT)?;
-        let report = match parse(bytes.get(..length).unwrap_or_default())? {
-            None => return Ok(None),
-            Some((READY, _, [])) => Report::Ready,
-            Some((LOST, device, [])) => Report::Lost(device),
-            Some((RELEASED, device, [])) => Report::Released(device),
-            Some((KEPT, device, [])) => Report::Kept(device),
-            Some(_) => return Err(io::ErrorKind::InvalidData.into()),
-        };
-        Ok(Some(report))
+        parse(bytes.get(..length).unwrap_or_default())
     }
 
-    /// Supervisor: hands over a device.
-    pub fn assign(&self, device: u16, assignment: &Assignment) -> io::Result<()> {
-        let description = postcard::to_allocvec(&assignment.description).map_err(io::Error::other)?;
-        let order = [&message(ASSIGN, device), description.as_slice()].concat();
-        if order.len() > ORDER_SIZE {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "its name is too long"));
+    /// Supervisor: assigns a device.
+    pub fn assign(&self, device: u16, assignment: &Assignment) -> Result<(), ControlError> {
+        self.order(&OrderMessage::Assign(device, assignment.description.clone()), &assignment.fds())
+    }
+
+    /// Supervisor: reports that all initial devices are assigned.
+    pub fn begin(&self) -> Result<(), ControlError> {
+        self.order(&OrderMessage::Begin, &[])
+    }
+
+    /// Supervisor: requests the release of a device.
+    pub fn release(&self, device: u16) -> Result<(), ControlError> {
+        self.order(&OrderMessage::Release(device), &[])
+    }
+
+    /// Supervisor: delivers the backend of a device; `None` if it cannot be started.
+    pub fn deliver(&self, device: u16, backend: Option<&Connection>) -> Result<(), ControlError> {
+        match backend {
+            Some(connection) => self.order(&OrderMessage::Backend(device), &connection.fds()),
+            None => self.order(&OrderMessage::NoBackend(device), &[]),
         }
-        self.order(&order, &assignment.fds())
     }
 
-    /// Supervisor: says that all devices have been handed over that the worker is to begin with.
-    pub fn begin(&self) -> io::Result<()> {
-        self.order(&message(BEGIN, 0), &[])
+    /// Supervisor: reports the end of the guest.
+    pub fn guest_gone(&self) -> Result<(), ControlError> {
+        self.order(&OrderMessage::GuestGone, &[])
     }
 
-    /// Supervisor: asks for a device back.
-    pub fn release(&self, device: u16) -> io::Result<()> {
-        self.order(&message(RELEASE, device), &[])
-    }
-
-    /// Supervisor: hands over a backend.
-    pub fn deliver(&self, device: u16, backend: Option<&Connection>) -> io::Result<()> {
-        let tag = if backend.is_some() { BACKEND } else { NO_BACKEND };
-        self.order(&message(tag, device), &backend.map(Connection::fds).unwrap_or_default())
-    }
-
-    /// Supervisor: says that the guest has ended.
-    pub fn guest_gone(&self) -> io::Result<()> {
-        self.order(&message(GUEST_GONE, 0), &[])
-    }
-
-    /// Sends an order. It does not wait: a worker that does not listen goes without.
-    fn order(&self, order: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(FDS))];
+    /// Sends an order without blocking: a worker that does not read must not stop the supervisor.
+    fn order(&self, message: &OrderMessage, fds: &[BorrowedFd<'_>]) -> Result<(), ControlError> {
+        let bytes = postcard::to_allocvec(message)?;
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_FDS))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        if !fds.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(fds)) {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it has too many queues"));
+        let has_room = fds.is_empty() || ancillary.push(SendAncillaryMessage::ScmRights(fds));
+        if !has_room || bytes.len() > ORDER_SIZE {
+            return Err(ControlError::TooLarge);
         }
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-        sendmsg(&self.0, &[IoSlice::new(order)], &mut ancillary, flags)?;
+        sendmsg(&self.0, &[IoSlice::new(&bytes)], &mut ancillary, flags)?;
         Ok(())
     }
 
-    /// Worker: waits for an order. Nothing when the supervisor has hung up.
-    pub fn accept(&self) -> io::Result<Option<Order>> {
+    /// Worker: waits for an order. `None` at the end of file.
+    pub fn receive_order(&self) -> Result<Option<Order>, ControlError> {
         let mut bytes = [0; ORDER_SIZE];
-        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(FDS))];
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_FDS))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let mut slices = [IoSliceMut::new(&mut bytes)];
         let received = recvmsg(&self.0, &mut slices, &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
@@ -195,30 +219,33 @@ impl Control {
                 fds.extend(rights);
             }
         }
-        let order = match parse(bytes.get(..received.bytes).unwrap_or_default())? {
-            None => return Ok(None),
-            Some((ASSIGN, device, description)) => {
-                let description = postcard::from_bytes(description).map_err(io::Error::other)?;
-                Order::Assign(device, Assignment::from_parts(description, fds)?)
+        let message = parse(bytes.get(..received.bytes).unwrap_or_default())?;
+        message.map(|message| Order::new(message, fds).ok_or(ControlError::Shape)).transpose()
+    }
+}
+
+impl Order {
+    /// The order of a message. `None` if it lacks descriptors.
+    fn new(message: OrderMessage, fds: Vec<OwnedFd>) -> Option<Self> {
+        Some(match message {
+            OrderMessage::Assign(device, description) => {
+                Self::Assign(device, Assignment::from_parts(description, fds)?)
             }
-            Some((BEGIN, _, [])) => Order::Begin,
-            Some((RELEASE, device, [])) => Order::Release(device),
-            Some((GUEST_GONE, _, [])) => Order::GuestGone,
-            Some((NO_BACKEND, device, [])) => Order::Deliver(Delivery { device, backend: None }),
-            Some((BACKEND, device, [])) => {
-                let connection = Connection::from_fds(fds).ok_or(io::ErrorKind::InvalidData)?;
-                Order::Deliver(Delivery { device, backend: Some(connection) })
+            OrderMessage::Begin => Self::Begin,
+            OrderMessage::Release(device) => Self::Release(device),
+            OrderMessage::Backend(device) => {
+                Self::Deliver(Delivery { device, backend: Some(Connection::from_fds(fds)?) })
             }
-            Some(_) => return Err(io::ErrorKind::InvalidData.into()),
-        };
-        Ok(Some(order))
+            OrderMessage::NoBackend(device) => Self::Deliver(Delivery { device, backend: None }),
+            OrderMessage::GuestGone => Self::GuestGone,
+        })
     }
 }
 
 impl Connection {
     fn fds(&self) -> Vec<BorrowedFd<'_>> {
-        let given = [self.socket.as_fd(), self.gntdev.as_fd()];
-        given.into_iter().chain(self.pidfd.as_ref().map(AsFd::as_fd)).collect()
+        let fds = [self.socket.as_fd(), self.gntdev.as_fd()];
+        fds.into_iter().chain(self.pidfd.as_ref().map(AsFd::as_fd)).collect()
     }
 
     fn from_fds(fds: Vec<OwnedFd>) -> Option<Self> {
@@ -227,18 +254,14 @@ impl Connection {
     }
 }
 
-fn message(tag: u8, device: u16) -> [u8; SIZE] {
-    let [low, high] = device.to_le_bytes();
-    [tag, 0, low, high]
-}
-
-/// What a message says and of which device; nothing if there is none.
-/// What a message says, about which device, and what comes after that. Nothing if the other side has hung up.
-fn parse(bytes: &[u8]) -> io::Result<Option<(u8, u16, &[u8])>> {
-    match bytes {
-        [] => Ok(None),
-        [tag, 0, low, high, rest @ ..] => Ok(Some((*tag, u16::from_le_bytes([*low, *high]), rest))),
-        _ => Err(io::ErrorKind::InvalidData.into()),
+/// The message of a packet. `None` for an empty packet, as the end of file is read.
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<Option<T>, ControlError> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    match postcard::take_from_bytes(bytes)? {
+        (message, []) => Ok(Some(message)),
+        _ => Err(ControlError::Shape),
     }
 }
 
@@ -265,38 +288,42 @@ mod tests {
     use std::io::{Read, Write};
 
     use super::*;
-    use crate::assignment::{Carriers, Description, QueueEvents};
+    use crate::assignment::{KernelPaths, QueueEvents};
 
-    fn nothing() -> OwnedFd {
+    fn null() -> OwnedFd {
         std::fs::File::open("/dev/null").unwrap().into()
     }
 
+    fn would_block(error: &ControlError) -> bool {
+        matches!(error, ControlError::Io(error) if error.kind() == io::ErrorKind::WouldBlock)
+    }
+
     #[test]
-    fn reports_arrive_one_by_one_and_then_the_end() {
+    fn reports_arrive_in_order_and_then_end_of_file() {
         let (supervisor, worker) = Control::pair().unwrap();
-        assert_eq!(supervisor.hear().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert!(would_block(&supervisor.receive_report().unwrap_err()));
         worker.report(Report::Lost(0x102)).unwrap();
         worker.report(Report::Ready).unwrap();
         drop(worker);
-        assert_eq!(supervisor.hear().unwrap(), Some(Report::Lost(0x102)));
-        assert_eq!(supervisor.hear().unwrap(), Some(Report::Ready));
-        assert_eq!(supervisor.hear().unwrap(), None);
+        assert_eq!(supervisor.receive_report().unwrap(), Some(Report::Lost(0x102)));
+        assert_eq!(supervisor.receive_report().unwrap(), Some(Report::Ready));
+        assert_eq!(supervisor.receive_report().unwrap(), None);
     }
 
     fn delivery(worker: &Control) -> Delivery {
-        match worker.accept().unwrap() {
+        match worker.receive_order().unwrap() {
             Some(Order::Deliver(delivery)) => delivery,
             other => panic!("{other:?}"),
         }
     }
 
     #[test]
-    fn a_backend_arrives_with_its_descriptors() {
+    fn delivered_backend_has_its_descriptors() {
         let (supervisor, worker) = Control::pair().unwrap();
-        for pidfd in [Some(nothing()), None] {
+        for pidfd in [Some(null()), None] {
             let has_process = pidfd.is_some();
             let (socket, mut other) = UnixStream::pair().unwrap();
-            let connection = Connection { socket, gntdev: nothing(), pidfd };
+            let connection = Connection { socket, gntdev: null(), pidfd };
             supervisor.deliver(3, Some(&connection)).unwrap();
             drop(connection);
             let delivery = delivery(&worker);
@@ -309,62 +336,89 @@ mod tests {
         let delivery = delivery(&worker);
         assert!(delivery.device == 4 && delivery.backend.is_none());
         supervisor.guest_gone().unwrap();
-        assert!(matches!(worker.accept().unwrap(), Some(Order::GuestGone)));
+        assert!(matches!(worker.receive_order().unwrap(), Some(Order::GuestGone)));
         drop(supervisor);
-        assert!(worker.accept().unwrap().is_none());
+        assert!(worker.receive_order().unwrap().is_none());
     }
 
     #[test]
-    fn a_device_arrives_with_its_descriptors_and_goes() {
+    fn assigned_device_has_its_descriptors() {
         let (supervisor, worker) = Control::pair().unwrap();
         for queues in [0, 1, 125] {
-            let carriers = Carriers { kick_by_kernel: true, call_by_kernel: false };
+            let kernel = KernelPaths { kick_by_kernel: true, call_by_kernel: false };
             let description = Description {
                 name: "gpio".into(),
                 device_id: 41,
                 base: 0x200_0200,
                 irq: 34,
-                queues: vec![carriers; queues],
+                queues: vec![kernel; queues],
             };
-            let queue = || QueueEvents { kick: nothing(), call: nothing() };
+            let queue = || QueueEvents { kick: null(), call: null() };
             let events = (0..queues).map(|_| queue()).collect();
-            let sent = Assignment { description, state: nothing(), inflight: nothing(), queues: events };
+            let sent = Assignment { description, state: null(), inflight: null(), queues: events };
             supervisor.assign(7, &sent).unwrap();
-            let Some(Order::Assign(7, assignment)) = worker.accept().unwrap() else { panic!() };
+            let Some(Order::Assign(7, assignment)) = worker.receive_order().unwrap() else { panic!() };
             assert_eq!(assignment.description, sent.description);
             assert_eq!(assignment.queues.len(), queues);
         }
         supervisor.begin().unwrap();
         supervisor.release(7).unwrap();
-        assert!(matches!(worker.accept().unwrap(), Some(Order::Begin)));
-        assert!(matches!(worker.accept().unwrap(), Some(Order::Release(7))));
+        assert!(matches!(worker.receive_order().unwrap(), Some(Order::Begin)));
+        assert!(matches!(worker.receive_order().unwrap(), Some(Order::Release(7))));
         for report in [Report::Released(7), Report::Kept(7)] {
             worker.report(report).unwrap();
-            assert_eq!(supervisor.hear().unwrap(), Some(report));
+            assert_eq!(supervisor.receive_report().unwrap(), Some(report));
         }
     }
 
     #[test]
-    fn a_worker_can_neither_confuse_the_supervisor_nor_give_it_descriptors() {
+    fn any_report_fits_the_limit() {
+        for report in [Report::Ready, Report::Lost(u16::MAX), Report::Released(0), Report::Kept(u16::MAX)] {
+            assert!(postcard::to_allocvec(&report).unwrap().len() <= REPORT_SIZE);
+        }
+    }
+
+    #[test]
+    fn malformed_report_is_an_error_and_its_descriptors_are_closed() {
         let (supervisor, worker) = Control::pair().unwrap();
-        for bytes in [b"R".as_slice(), b"XXXX", b"B\0\0\0", b"R\0\0\0\0"] {
+        // An unknown tag, a missing number, an unfinished number, bytes after the message, a message that is too long.
+        for bytes in [b"\x04".as_slice(), b"\x01", b"\x01\xff", b"\0\0", b"\x01\xff\xff\x03\0\0\0"] {
             send(&worker, bytes, SendFlags::empty()).unwrap();
-            let heard = supervisor.hear();
-            // What is too long is cut to the length of a message.
-            assert!(heard.is_err() || bytes.len() > SIZE, "{bytes:?}: {heard:?}");
+            let received = supervisor.receive_report();
+            assert!(received.is_err(), "{bytes:?}: {received:?}");
         }
         let (theirs, mut ours) = UnixStream::pair().unwrap();
-        let connection = Connection { socket: theirs, gntdev: nothing(), pidfd: None };
-        worker.deliver(0, Some(&connection)).unwrap();
+        let connection = Connection { socket: theirs, gntdev: null(), pidfd: None };
+        worker.order(&OrderMessage::NoBackend(0), &connection.fds()).unwrap();
         drop(connection);
-        assert!(supervisor.hear().is_err());
+        assert!(supervisor.receive_report().is_err());
         assert_eq!(ours.read(&mut [0]).unwrap(), 0);
     }
 
     #[test]
-    fn a_worker_that_does_not_listen_does_not_hold_up_the_supervisor() {
+    fn order_without_its_descriptors_is_an_error() {
+        let (supervisor, worker) = Control::pair().unwrap();
+        supervisor.order(&OrderMessage::Backend(1), &[null().as_fd()]).unwrap();
+        assert!(matches!(worker.receive_order(), Err(ControlError::Shape)));
+    }
+
+    #[test]
+    fn device_that_does_not_fit_a_message_is_refused() {
+        let (supervisor, _worker) = Control::pair().unwrap();
+        let kernel = KernelPaths { kick_by_kernel: true, call_by_kernel: true };
+        for (name, queues) in [("x".repeat(ORDER_SIZE), 1), ("gpio".into(), 200)] {
+            let description =
+                Description { name, device_id: 41, base: 0, irq: 33, queues: vec![kernel; queues] };
+            let events = (0..queues).map(|_| QueueEvents { kick: null(), call: null() }).collect();
+            let assignment = Assignment { description, state: null(), inflight: null(), queues: events };
+            assert!(matches!(supervisor.assign(1, &assignment), Err(ControlError::TooLarge)));
+        }
+    }
+
+    #[test]
+    fn order_to_a_worker_that_does_not_read_does_not_block() {
         let (supervisor, _worker) = Control::pair().unwrap();
         let full = (0..1_000_000).find_map(|_| supervisor.deliver(0, None).err());
-        assert_eq!(full.map(|error| error.kind()), Some(io::ErrorKind::WouldBlock));
+        assert!(full.is_some_and(|error| would_block(&error)));
     }
 }

@@ -20,6 +20,7 @@ pub mod check;
 pub mod control;
 mod deadline;
 pub mod device;
+mod epoll;
 pub mod handoff;
 pub mod hypervisor;
 pub mod ioreq;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The program: `xen-frontend-shim run CONFIG` supervises, and starts itself as the worker of each guest.
+//! The program xen-frontend-shim: the supervisor, the check, and the workers that the supervisor starts.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,11 +9,11 @@ use clap::{Args, Parser, Subcommand};
 use confinement::Enforcement;
 use log::error;
 use shim_config::Config;
-use xen_frontend_shim::check::{self, Finding, Place};
-use xen_frontend_shim::handoff::Inheritance;
+use xen_frontend_shim::check::{self, Finding, Paths};
+use xen_frontend_shim::handoff::InheritedFds;
 use xen_frontend_shim::{supervisor, worker};
 
-/// Where the state directory is.
+/// The default state directory.
 const STATE: &str = "/run/xen-frontend-shim";
 
 /// Serves virtio-mmio devices to Xen guests, backed by vhost-user daemons.
@@ -26,24 +26,25 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Serve the guests of a configuration, which the image builder writes.
+    /// Serve the guests of a configuration. The image builder writes it.
     Run {
         /// The configuration (TOML).
         config: PathBuf,
-        /// Where to keep what the next supervisor needs to go on. It has to be gone when the machine restarts.
+        /// The directory of the state records, from which the next supervisor continues. It must be empty after a
+        /// restart of the machine: a tmpfs.
         #[arg(long, value_name = "DIR", default_value = STATE)]
         state: PathBuf,
         #[command(flatten)]
         options: Options,
     },
-    /// Say what of kernel, Xen, policy or configuration is missing, and how to get it.
+    /// List what the kernel, Xen, the policy or the configuration lacks.
     ///
-    /// One line for each thing: ok; weak, if it works without; missing, if it does not. Fails if something is missing.
+    /// One line for each requirement: ok, weak (works without it) or missing. Exits with status 1 if one is missing.
     Check {
         /// The configuration (TOML).
         #[arg(default_value = "/etc/xen-frontend-shim.toml")]
         config: PathBuf,
-        /// Where `run` is to keep its state.
+        /// The directory of the state records.
         #[arg(long, value_name = "DIR", default_value = STATE)]
         state: PathBuf,
     },
@@ -57,7 +58,7 @@ enum Action {
 
 #[derive(Clone, Copy, Debug, Args)]
 struct Options {
-    /// What becomes of system calls that the shim has no reason to make: `on` kills the process, `log` writes them to the
+    /// What happens on a system call that is not on the list of the process: `on` kills the process, `log` writes to the
     /// audit log, `off` is for kernels without seccomp
     #[arg(long, value_name = "MODE", default_value_t)]
     seccomp: Enforcement,
@@ -67,19 +68,19 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         Action::Run { config, state, options } => run(&config, &state, options.seccomp),
         Action::Check { config, state } => check(&config, state),
-        Action::Worker { options } => serve(options.seccomp),
+        Action::Worker { options } => work(options.seccomp),
     }
 }
 
-fn run(path: &Path, state: &Path, seccomp: Enforcement) -> ExitCode {
+fn run(config: &Path, state: &Path, seccomp: Enforcement) -> ExitCode {
     logging::start(None);
-    conclude(supervisor::run(path, state, seccomp).map_err(|error| error.to_string()))
+    exit_code(supervisor::run(config, state, seccomp))
 }
 
 #[allow(clippy::print_stdout)]
 fn check(path: &Path, state: PathBuf) -> ExitCode {
     let findings = match Config::read(path) {
-        Ok(config) => check::all(&config, &Place { root: "/".into(), state }),
+        Ok(config) => check::all(&config, &Paths { root: "/".into(), state }),
         Err(error) => {
             println!("missing  configuration: {error}");
             return ExitCode::FAILURE;
@@ -91,24 +92,23 @@ fn check(path: &Path, state: PathBuf) -> ExitCode {
     if findings.iter().any(Finding::is_missing) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-fn serve(seccomp: Enforcement) -> ExitCode {
-    let inherited = Inheritance::claim().and_then(|inheritance| {
-        let handoff = inheritance.handoff()?;
-        Ok((inheritance, handoff))
-    });
+fn work(seccomp: Enforcement) -> ExitCode {
+    let inherited = InheritedFds::claim().and_then(|fds| fds.handoff().map(|handoff| (fds, handoff)));
     match inherited {
-        Ok((inheritance, handoff)) => {
+        Ok((fds, handoff)) => {
             logging::start(Some(&handoff.name));
-            conclude(worker::run(&inheritance, &handoff, seccomp).map_err(|error| error.to_string()))
+            exit_code(worker::run(&fds, &handoff, seccomp))
         }
         Err(error) => {
             logging::start(None);
-            conclude(Err(format!("this is for `xen-frontend-shim run` to start: {error}")))
+            error!("only `xen-frontend-shim run` can start a worker: {error}");
+            ExitCode::FAILURE
         }
     }
 }
 
-fn conclude(result: Result<(), String>) -> ExitCode {
+/// Logs an error. Returns the exit status of the program.
+fn exit_code<E: std::fmt::Display>(result: Result<(), E>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -39,7 +39,9 @@ use log::{error, info, warn};
 use thiserror::Error;
 use xen_bindings::{DomId, Privcmd};
 
-use crate::check::{self, Place};
+use crate::check::{self, Paths};
+use crate::control::ControlError;
+use crate::handoff::HandoffError;
 use crate::state::StateDirectory;
 use shim_config::{Config, ConfigError};
 
@@ -62,6 +64,12 @@ pub enum SupervisorError {
     /// It cannot give up what it does not need.
     #[error("{0}")]
     Confinement(#[from] confinement::Error),
+    /// A worker cannot be reached.
+    #[error("{0}")]
+    Control(#[from] ControlError),
+    /// A worker cannot be given its descriptors.
+    #[error("{0}")]
+    Handoff(#[from] HandoffError),
     /// There is nothing left to do.
     #[error("no guest can be served: see above")]
     NoGuest,
@@ -81,7 +89,7 @@ struct Supervisor {
 /// has left in the directory `state`.
 pub fn run(source: &Path, state: &Path, seccomp: Enforcement) -> Result<(), SupervisorError> {
     let config = Config::read(source)?;
-    let place = Place { root: "/".into(), state: state.to_owned() };
+    let place = Paths { root: "/".into(), state: state.to_owned() };
     for finding in check::quick(&config, &place).iter().filter(|finding| !finding.is_ok()) {
         warn!("{finding}");
     }
@@ -119,7 +127,7 @@ impl Supervisor {
     fn subscribe(&mut self, own: DomId) -> io::Result<()> {
         match Obituary::subscribe(&self.privcmd, own) {
             Ok(obituary) => {
-                self.watch.add(&obituary, Subject::Obituary)?;
+                self.watch.add(&obituary, Subject::DomainExit)?;
                 self.obituary = Some(obituary);
             }
             Err(error) => warn!("guests that end will not be noticed: {error}"),
@@ -171,7 +179,7 @@ impl Supervisor {
                     return Ok(());
                 }
                 match subject {
-                    Subject::Obituary => self.mourn()?,
+                    Subject::DomainExit => self.mourn()?,
                     Subject::Reload => self.reload()?,
                     _ => {}
                 }
@@ -187,7 +195,7 @@ impl Supervisor {
         };
         let now = Instant::now();
         match subject {
-            Subject::Termination | Subject::Reload | Subject::Obituary => Ok(()),
+            Subject::Termination | Subject::Reload | Subject::DomainExit => Ok(()),
             Subject::Control(_) => {
                 served.spoken(watch, privcmd, now);
                 Ok(())

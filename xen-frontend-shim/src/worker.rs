@@ -23,12 +23,13 @@ use std::time::{Duration, Instant};
 use confinement::Enforcement;
 use confinement::role::worker::WorkerRole as Role;
 use log::{error, info, warn};
+use thiserror::Error;
 use xen_bindings::{DomId, Evtchn, Gntdev, IoreqServerId, Port, Privcmd};
 
 use crate::assignment::Assignment;
 use crate::control::{Control, Delivery, Order, Report};
 use crate::device::BackedDevice;
-use crate::handoff::{Handoff, Inheritance};
+use crate::handoff::{Handoff, HandoffError, InheritedFds};
 use crate::hypervisor::Hypervisor;
 use crate::hypervisor::xen::XenGuest;
 use crate::ioreq::Bus;
@@ -63,12 +64,26 @@ struct Worker {
     is_running: bool,
 }
 
-/// Serves the guest that `handoff` describes until the supervisor hangs up.
-pub fn run(inheritance: &Inheritance, handoff: &Handoff, seccomp: Enforcement) -> io::Result<()> {
+/// Errors that end a worker.
+#[derive(Debug, Error)]
+pub enum WorkerError {
+    /// The operating system refuses.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// The inherited descriptors are not as described.
+    #[error("{0}")]
+    Handoff(#[from] HandoffError),
+    /// The process cannot be confined.
+    #[error("{0}")]
+    Confinement(#[from] confinement::Error),
+}
+
+/// Serves the guest that `handoff` describes until the supervisor closes the control socket.
+pub fn run(inherited: &InheritedFds, handoff: &Handoff, seccomp: Enforcement) -> Result<(), WorkerError> {
     let role = Role { logs_to_file: logging::is_to_file() };
-    role.enter().map_err(io::Error::other)?;
-    let control = inheritance.control()?;
-    let guest = Rc::new(adopt(inheritance, handoff)?);
+    role.enter()?;
+    let control = inherited.control()?;
+    let guest = Rc::new(adopt(inherited, handoff)?);
     let mut worker = Worker {
         event_loop: EventLoop::new(&control)?,
         guest,
@@ -83,19 +98,19 @@ pub fn run(inheritance: &Inheritance, handoff: &Handoff, seccomp: Enforcement) -
         is_running: handoff.is_running,
     };
     // It has a page in common with the guest now, and has not looked at it.
-    role.enforce(seccomp).map_err(io::Error::other)?;
-    worker.serve()
+    role.enforce(seccomp)?;
+    Ok(worker.serve()?)
 }
 
-fn adopt(inheritance: &Inheritance, handoff: &Handoff) -> io::Result<XenGuest> {
-    XenGuest::adopt(
+fn adopt(inherited: &InheritedFds, handoff: &Handoff) -> Result<XenGuest, WorkerError> {
+    Ok(XenGuest::adopt(
         DomId::new(handoff.domid),
         IoreqServerId::new(handoff.server),
-        Privcmd::from_fd(inheritance.take(handoff.privcmd)?),
-        Evtchn::from_fd(inheritance.take(handoff.evtchn)?),
-        Gntdev::from_fd(inheritance.take(handoff.gntdev)?),
+        Privcmd::from_fd(inherited.take(handoff.privcmd)?),
+        Evtchn::from_fd(inherited.take(handoff.evtchn)?),
+        Gntdev::from_fd(inherited.take(handoff.gntdev)?),
         handoff.ports.iter().copied().map(Port::new).collect(),
-    )
+    )?)
 }
 
 impl Worker {
@@ -112,7 +127,7 @@ impl Worker {
                 match source {
                     Source::Alarm => self.attend(Instant::now())?,
                     Source::Traps => self.serve_traps()?,
-                    Source::Control => match self.control.accept()? {
+                    Source::Control => match self.control.receive_order()? {
                         Some(Order::Assign(number, assignment)) => self.assign(number, assignment)?,
                         Some(Order::Begin) => self.settled_by = Some(Instant::now() + START_LIMIT),
                         Some(Order::Deliver(delivery)) => self.receive(delivery)?,
@@ -151,12 +166,12 @@ impl Worker {
         if let Occupant::Device(transport) = &window.occupant
             && transport.state().has_driver()
         {
-            return self.control.report(Report::Kept(number));
+            return Ok(self.control.report(Report::Kept(number))?);
         }
         self.event_loop.forget_queues(number, window)?;
         self.bus.remove(number);
         self.seats.remove(&number);
-        self.control.report(Report::Released(number))
+        Ok(self.control.report(Report::Released(number))?)
     }
 
     /// Looks at all devices: how far they are, which have lost their backends, and when there is something to do.
@@ -210,7 +225,7 @@ impl Worker {
             self.event_loop.watch_traps(&*self.guest)?;
             self.guest.rearm_all()?;
         }
-        self.control.report(Report::Ready)
+        Ok(self.control.report(Report::Ready)?)
     }
 
     /// Answers what waits since somebody else was here, who may have died at any moment: before a request was claimed,
@@ -315,7 +330,7 @@ impl Worker {
         // Another is started, and a guest that has not run yet has time for it: its driver looks for the device once. One that
         // runs is not kept from its other devices.
         seat.is_settled |= self.is_running;
-        self.control.report(Report::Lost(number))
+        Ok(self.control.report(Report::Lost(number))?)
     }
 
     fn kicked(&mut self, index: u16, queue: u16) {

@@ -7,10 +7,10 @@ use std::hash::Hash;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use super::{Finding, Place};
+use super::{Finding, Paths};
 use shim_config::{Backend, Config, Device, Guest, INTERRUPTS, WINDOW_SIZE, WINDOWS};
 
-pub(super) fn check(config: &Config, place: &Place) -> Vec<Finding> {
+pub(super) fn check(config: &Config, place: &Paths) -> Vec<Finding> {
     let mut findings = vec![domains(config), users(config)];
     for guest in &config.guest {
         findings.push(windows(guest));
@@ -101,7 +101,7 @@ fn interrupts(guest: &Guest) -> Finding {
     Finding::of(format!("{}: interrupts", guest.name), &complaints)
 }
 
-fn backend(guest: &Guest, device: &Device, place: &Place) -> Finding {
+fn backend(guest: &Guest, device: &Device, place: &Paths) -> Finding {
     let what = format!("{}: backend of {}", guest.name, device.name);
     match &device.backend {
         Backend::Command(command) => match command.first() {
@@ -120,7 +120,7 @@ fn backend(guest: &Guest, device: &Device, place: &Place) -> Finding {
 }
 
 /// Where a program may be: a name without a slash is looked for, as the system does.
-fn candidates(program: &str, place: &Place) -> Vec<PathBuf> {
+fn candidates(program: &str, place: &Paths) -> Vec<PathBuf> {
     if program.contains('/') {
         return vec![place.path(program)];
     }
@@ -128,7 +128,7 @@ fn candidates(program: &str, place: &Place) -> Vec<PathBuf> {
     std::env::split_paths(&search).map(|directory| place.path(directory).join(program)).collect()
 }
 
-fn runnable(program: &str, place: &Place) -> Result<(), String> {
+fn runnable(program: &str, place: &Paths) -> Result<(), String> {
     let found = candidates(program, place).into_iter().find_map(|path| path.metadata().ok());
     match found {
         None => Err(format!("there is no {program}: install it, or correct the device's `command`")),

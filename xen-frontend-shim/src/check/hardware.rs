@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use super::{Finding, Place};
+use super::{Finding, Paths};
 use shim_config::{Backend, Config};
 
 /// A kind of hardware, and the options of the kernel by which a backend reaches it.
@@ -35,7 +35,7 @@ const HARDWARE: [Hardware; 2] = [
     },
 ];
 
-pub(super) fn check(config: &Config, place: &Place) -> Vec<Finding> {
+pub(super) fn check(config: &Config, place: &Paths) -> Vec<Finding> {
     let backends = || config.guest.iter().flat_map(|guest| &guest.device).map(|device| &device.backend);
     let wanted = HARDWARE.iter().filter(|hardware| backends().any(|backend| hardware.is_of(backend)));
     wanted.map(|hardware| hardware.find(place)).collect()
@@ -55,7 +55,7 @@ impl Hardware {
         is_ours && !words.any(|word| word == "--sim" || word.starts_with("--sim="))
     }
 
-    fn find(&self, place: &Place) -> Finding {
+    fn find(&self, place: &Paths) -> Finding {
         let what = format!("nodes /dev/{}*", self.nodes.0);
         if self.is_in(&place.path("/dev")) {
             Finding::ok(what)
@@ -64,7 +64,7 @@ impl Hardware {
         }
     }
 
-    fn advice(&self, place: &Place) -> String {
+    fn advice(&self, place: &Paths) -> String {
         let Self { name, bus: (bus, bus_option), nodes: (_, node_option), .. } = self;
         if !place.path("/sys/bus").exists() {
             return "mount sysfs at /sys, by which a backend finds its hardware".to_owned();

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use rustix::fs::{Access, access};
 
-use super::{Finding, Place};
+use super::{Finding, Paths};
 
 /// The nodes that the shim opens, and the options of the kernel that make them.
 const NODES: [(&str, &str); 3] = [
@@ -17,7 +17,7 @@ const NODES: [(&str, &str); 3] = [
     ("/dev/xen/gntdev", "CONFIG_XEN_GNTDEV=y"),
 ];
 
-pub(super) fn check(place: &Place) -> Vec<Finding> {
+pub(super) fn check(place: &Paths) -> Vec<Finding> {
     let mut findings: Vec<_> = NODES.iter().map(|(path, option)| node(place, path, option)).collect();
     findings.push(seccomp(place));
     findings.push(landlock(confinement::has_landlock()));
@@ -25,7 +25,7 @@ pub(super) fn check(place: &Place) -> Vec<Finding> {
     findings
 }
 
-fn node(place: &Place, path: &str, option: &str) -> Finding {
+fn node(place: &Paths, path: &str, option: &str) -> Finding {
     match OpenOptions::new().read(true).write(true).open(place.path(path)) {
         Ok(_) => Finding::ok(path),
         Err(error) => match error.kind() {
@@ -40,7 +40,7 @@ fn node(place: &Place, path: &str, option: &str) -> Finding {
 }
 
 /// The kernel shows the mode of each process if there are modes.
-fn seccomp(place: &Place) -> Finding {
+fn seccomp(place: &Paths) -> Finding {
     const WHAT: &str = "seccomp";
     match std::fs::read_to_string(place.path("/proc/self/status")) {
         Ok(status) if status.lines().any(|line| line.starts_with("Seccomp:")) => Finding::ok(WHAT),
@@ -65,7 +65,7 @@ fn landlock(is_there: bool) -> Finding {
 }
 
 /// The state directory, or where it would be made.
-fn state(place: &Place) -> Finding {
+fn state(place: &Paths) -> Finding {
     let what = format!("state directory {}", place.state.display());
     let wanted = place.path(&place.state);
     let Some(present) = wanted.ancestors().find(|path| path.exists()) else {
@@ -84,7 +84,7 @@ fn state(place: &Place) -> Finding {
 }
 
 /// A path as the user knows it.
-fn shown(path: &Path, place: &Place) -> String {
+fn shown(path: &Path, place: &Paths) -> String {
     format!("/{}", path.strip_prefix(&place.root).unwrap_or(path).display())
 }
 

@@ -24,8 +24,8 @@ use xen_bindings::{
 };
 
 use super::SupervisorError;
-use crate::assignment::{Assignment, Carriers, Description, QueueEvents};
-use crate::handoff::{Handoff, Parcel};
+use crate::assignment::{Assignment, Description, KernelPaths, QueueEvents};
+use crate::handoff::{Handoff, PassedFds};
 use crate::state::{Found, GuestState, Record};
 use crate::virtio_mmio::State;
 use shim_config::{Device, Guest, WINDOW_SIZE};
@@ -162,7 +162,7 @@ impl Claim {
     /// What a worker needs to serve a device, to which the claim keeps its right.
     pub(super) fn assign(&self, claimed: &ClaimedDevice) -> Result<Assignment, SupervisorError> {
         let ClaimedDevice { device, queues } = claimed;
-        let carriers = queues.iter().map(|queue| Carriers {
+        let carriers = queues.iter().map(|queue| KernelPaths {
             kick_by_kernel: queue.kernel_kick.is_some(),
             call_by_kernel: queue.kernel_call.is_some(),
         });
@@ -236,8 +236,8 @@ impl Claim {
         &self,
         guest: &Guest,
         is_first: bool,
-    ) -> Result<(Parcel, Handoff), SupervisorError> {
-        let mut parcel = Parcel::default();
+    ) -> Result<(PassedFds, Handoff), SupervisorError> {
+        let mut parcel = PassedFds::default();
         let handoff = Handoff {
             name: guest.name.clone(),
             domid: guest.domid,

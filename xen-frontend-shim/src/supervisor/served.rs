@@ -24,7 +24,7 @@ use super::devices::Devices;
 use super::obituary::end_of;
 use super::process::{self, Process};
 use super::watch::{Subject, Watch};
-use crate::control::{Control, Report};
+use crate::control::{Control, ControlError, Report};
 use crate::state::GuestState;
 use shim_config::{Device, Guest};
 
@@ -147,12 +147,12 @@ impl Served {
     /// The worker says something, or hangs up.
     pub(super) fn spoken(&mut self, watch: &Watch, privcmd: &Privcmd, now: Instant) {
         let Some(worker) = &self.worker else { return };
-        match worker.control.hear() {
+        match worker.control.receive_report() {
             Ok(Some(Report::Ready)) => self.ready(privcmd),
             Ok(Some(Report::Lost(device))) => self.devices.connection_ended(device, now),
             Ok(Some(Report::Released(device))) => self.devices.released(device, now),
             Ok(Some(Report::Kept(device))) => self.devices.kept(device),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(ControlError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
             // It is about to end, or makes no sense any more.
             Ok(None) | Err(_) => watch.remove(&worker.control.as_fd()),
         }

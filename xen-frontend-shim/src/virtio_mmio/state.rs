@@ -320,16 +320,7 @@ mod tests {
 
     /// A status that is read from a file can be any.
     fn status_from_file(bits: u8) -> Status {
-        #[derive(Serialize)]
-        struct Written {
-            status: u8,
-        }
-        #[derive(Deserialize)]
-        struct Read {
-            status: Status,
-        }
-        let written = toml::to_string(&Written { status: bits }).expect("plain");
-        toml::from_str::<Read>(&written).expect("a number").status
+        postcard::from_bytes(&[bits]).expect("a byte")
     }
 
     #[test]
@@ -352,7 +343,7 @@ mod tests {
     #[test]
     fn a_state_survives_being_written_and_read() {
         let state = probed().transport.state();
-        let text = toml::to_string(&state).expect("plain data");
-        assert_eq!(toml::from_str::<State>(&text).expect("the same"), state);
+        let bytes = postcard::to_allocvec(&state).expect("plain data");
+        assert_eq!(postcard::from_bytes::<State>(&bytes).expect("the same"), state);
     }
 }

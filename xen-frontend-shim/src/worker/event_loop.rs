@@ -6,15 +6,17 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
-use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
+use serde::{Deserialize, Serialize};
+use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::timerfd::TimerFd;
 
 use super::Served;
+use crate::epoll::EpollSet;
 use crate::ioreq::Bus;
 use crate::ioreq::bus::{Occupant, Window};
 
 /// What an event is about. Windows and queues have their numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Source {
     /// vCPUs have trapped.
     Traps,
@@ -34,39 +36,6 @@ pub(super) enum Source {
     Alarm,
 }
 
-impl Source {
-    fn token(self) -> u64 {
-        let token =
-            |kind: u64, window: u16, queue: u16| kind << 32 | u64::from(window) << 16 | u64::from(queue);
-        match self {
-            Self::Traps => token(0, 0, 0),
-            Self::Control => token(1, 0, 0),
-            Self::Backend(window) => token(2, window, 0),
-            Self::Call(window, queue) => token(3, window, queue),
-            Self::Kick(window, queue) => token(4, window, queue),
-            Self::Requests(window) => token(5, window, 0),
-            Self::Alarm => token(6, 0, 0),
-            Self::Err(window, queue) => token(7, window, queue),
-        }
-    }
-
-    fn of(token: u64) -> Self {
-        let [queue_low, queue_high, window_low, window_high, kind, ..] = token.to_le_bytes();
-        let window = u16::from_le_bytes([window_low, window_high]);
-        let queue = u16::from_le_bytes([queue_low, queue_high]);
-        match kind {
-            0 => Self::Traps,
-            2 => Self::Backend(window),
-            3 => Self::Call(window, queue),
-            4 => Self::Kick(window, queue),
-            5 => Self::Requests(window),
-            6 => Self::Alarm,
-            7 => Self::Err(window, queue),
-            _ => Self::Control,
-        }
-    }
-}
-
 /// The kick of a queue, which is the backend's to read. It is watched only while somebody here waits for it: an event of it
 /// comes once and has to be asked for again.
 struct Kick {
@@ -78,7 +47,7 @@ struct Kick {
 
 /// The loop of one worker.
 pub(super) struct EventLoop {
-    epoll: Epoll,
+    epoll: EpollSet<Source>,
     kicks: Vec<Kick>,
     alarm: Alarm,
 }
@@ -119,7 +88,7 @@ impl Alarm {
 
 impl EventLoop {
     pub(super) fn new(control: &impl AsFd) -> io::Result<Self> {
-        let event_loop = Self { epoll: Epoll::new()?, kicks: Vec::new(), alarm: Alarm::new()? };
+        let event_loop = Self { epoll: EpollSet::new()?, kicks: Vec::new(), alarm: Alarm::new()? };
         event_loop.watch(control, EventSet::IN, Source::Control)?;
         event_loop.watch_raw(event_loop.alarm.timer.as_raw_fd(), EventSet::IN, Source::Alarm)?;
         Ok(event_loop)
@@ -171,11 +140,8 @@ impl EventLoop {
         let Occupant::Device(transport) = &window.occupant else { return Ok(()) };
         for notifier in transport.device().notifiers() {
             for eventfd in [&notifier.kick, &notifier.call] {
-                match self.epoll.ctl(ControlOperation::Delete, eventfd.as_raw_fd(), EpollEvent::default()) {
-                    // The kernel sees to the interrupts: they were not watched.
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    result => result?,
-                }
+                // Calls from which the kernel makes interrupts are not in the set.
+                self.epoll.remove(eventfd)?;
             }
         }
         self.kicks.retain(|kick| kick.window != index);
@@ -189,9 +155,8 @@ impl EventLoop {
             if let Some(Occupant::Device(transport)) = occupant
                 && (transport.awaits_early_kick() || transport.device().awaits_kick())
             {
-                let token = Source::Kick(kick.window, kick.queue).token();
-                let event = EpollEvent::new(EventSet::IN | EventSet::ONE_SHOT, token);
-                self.epoll.ctl(ControlOperation::Modify, kick.fd, event)?;
+                let source = Source::Kick(kick.window, kick.queue);
+                self.epoll.modify(&kick.fd, EventSet::IN | EventSet::ONE_SHOT, &source)?;
                 kick.is_armed = true;
                 transport.device_mut().armed();
             }
@@ -212,7 +177,7 @@ impl EventLoop {
     }
 
     fn watch_raw(&self, fd: RawFd, events: EventSet, source: Source) -> io::Result<()> {
-        self.epoll.ctl(ControlOperation::Add, fd, EpollEvent::new(events, source.token()))
+        self.epoll.add(&fd, events, &source)
     }
 
     /// Waits for events, of which the alarm is one not later than `deadline`, and adds to `ready` what has happened.
@@ -220,37 +185,10 @@ impl EventLoop {
         if let Some(deadline) = deadline {
             self.alarm.set(deadline)?;
         }
-        let mut events = [EpollEvent::default(); 16];
-        let count = match self.epoll.wait(-1, &mut events) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
-            result => result?,
-        };
-        ready.extend(events.iter().take(count).map(|event| Source::of(event.data())));
+        self.epoll.wait(None, ready)?;
         if ready.contains(&Source::Alarm) {
             self.alarm.silence()?;
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_source_has_a_token_of_its_own() {
-        for source in [
-            Source::Alarm,
-            Source::Traps,
-            Source::Control,
-            Source::Backend(0x102),
-            Source::Requests(0x102),
-            Source::Call(1, 0),
-            Source::Call(0, 1),
-            Source::Err(0x102, 0x304),
-            Source::Kick(0x304, 0x506),
-        ] {
-            assert_eq!(Source::of(source.token()), source);
-        }
     }
 }
