@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Which of the guest's memory a backend may map: from addresses that the guest wrote to a table of regions.
+//! The memory of the guest that a backend may map: from addresses that the guest has written to a table.
 //!
 //! ```text
-//!   register values ──▶ address (untrusted → grant references, checked) ──▶ table (XEN_MMAP regions) ──▶ vhost_user
+//!   register values ──▶ address (untrusted → checked grant references) ──▶ table (XEN_MMAP regions)
 //! ```
 //!
-//! The guest's virtio drivers hand out grant references in place of addresses (Linux's grant-dma-ops): bit 63 set,
-//! the reference in the page number. So whatever a ring says, only pages that the guest granted can be reached.
+//! The guest's virtio drivers use grant references as addresses (Linux: grant-dma-ops): bit 63 is set, and
+//! the page number is the reference. So a ring can refer only to pages that the guest has granted.
 
 pub mod address;
 pub mod table;

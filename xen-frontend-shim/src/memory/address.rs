@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! An address that the guest wrote, and what it becomes once it is checked: a range of grant references.
+//! An address that the guest has written, and the range of grant references that a check makes of it.
 
 use std::fmt;
 
@@ -10,11 +10,11 @@ use thiserror::Error;
 /// Bytes of a page that a grant covers (Xen on Arm: always 4 KiB).
 pub const PAGE: u64 = 4096;
 
-/// Where the addresses begin that stand for grants (`XEN_GRANT_DMA_ADDR_OFF` of Linux).
+/// The first address that stands for a grant (Linux: `XEN_GRANT_DMA_ADDR_OFF`).
 pub const GRANT_SPACE: u64 = 1 << 63;
 
-/// How many grants an address can name: 64 frames of 512 entries, Xen's default limit for a domain's grant table.
-/// A backend is told of a memory region of this size, and may spend memory on it in proportion.
+/// How many grants an address can name: 64 frames of 512 entries, Xen's default limit for a domain's grant
+/// table. A backend is told of a memory region of this size, and may spend memory on it in proportion.
 pub const MAX_GRANTS: u64 = 64 * 512;
 
 /// One past the last address that stands for a grant.
@@ -24,20 +24,21 @@ pub const GRANT_SPACE_END: u64 = GRANT_SPACE + MAX_GRANTS * PAGE;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct GrantReference(pub u32);
 
-/// Why an address is no use.
+/// Why an address is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum AddressError {
     /// The address does not stand for a grant.
     #[error(
-        "address {0} is not a grant: the driver must use the platform's DMA address (VIRTIO_F_ACCESS_PLATFORM)"
+        "address {0} is not a grant: the driver must use the platform's DMA address \
+         (VIRTIO_F_ACCESS_PLATFORM)"
     )]
     NotAGrant(GuestAddress),
-    /// The ring is not aligned as virtio 1.3, 2.7 demands.
+    /// The address is not aligned as virtio 1.3, 2.7 requires.
     #[error("address {0} is not a multiple of {1}")]
     Misaligned(GuestAddress, u64),
 }
 
-/// An address as the guest wrote it to registers: not to be trusted.
+/// An address as the guest has written it to registers: untrusted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuestAddress(u64);
 
@@ -66,7 +67,7 @@ impl GuestAddress {
         Self(self.0 & u64::from(u32::MAX) | u64::from(half) << 32)
     }
 
-    /// The grants that `length` bytes from here lie in.
+    /// The grants of `length` bytes from this address, which has to be a multiple of `alignment`.
     pub fn grants(self, length: u64, alignment: u64) -> Result<GrantRange, AddressError> {
         if !self.0.is_multiple_of(alignment) {
             return Err(AddressError::Misaligned(self, alignment));
@@ -79,7 +80,7 @@ impl GuestAddress {
     }
 }
 
-/// Bytes that lie in the grant space, which the guest has perhaps granted: only mapping it will tell.
+/// A range of the grant space. Whether the guest has granted it shows only when it is mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GrantRange {
     start: u64,
@@ -128,14 +129,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn halves_are_put_together_in_any_order() {
+    fn halves_may_be_set_in_any_order() {
         let address = GuestAddress::default().with_low(0x5000).with_high(0x8000_0000);
         assert_eq!(address, GuestAddress::default().with_high(0x8000_0000).with_low(0x5000));
         assert_eq!(address.grants(16, 16).expect("a grant").first(), GrantReference(5));
     }
 
     #[test]
-    fn a_range_counts_every_page_that_it_touches() {
+    fn a_range_covers_every_page_that_it_touches() {
         let range = GuestAddress(GRANT_SPACE + 7 * PAGE + 0xff0).grants(0x20, 16).expect("a grant");
         assert_eq!(
             (range.first(), range.page_count(), range.offset_in_page()),
@@ -145,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_grant_is_refused() {
+    fn an_address_that_is_not_a_grant_is_refused() {
         let not_a_grant = |address: u64, length| {
             let address = GuestAddress(address);
             assert_eq!(address.grants(length, 2), Err(AddressError::NotAGrant(address)));
@@ -161,7 +162,7 @@ mod tests {
         assert_eq!(odd.grants(16, 16), Err(AddressError::Misaligned(odd, 16)));
     }
 
-    /// Addresses and lengths where something changes, and any others.
+    /// Addresses and lengths near the boundaries, and any others.
     fn numbers() -> impl Strategy<Value = u64> {
         let edges = [0, PAGE, GRANT_SPACE, GRANT_SPACE_END, GRANT_SPACE_END - GRANT_SPACE, 1 << 32, u64::MAX];
         prop_oneof![
@@ -175,12 +176,13 @@ mod tests {
     }
 
     proptest! {
-        /// Against the same in numbers that cannot wrap.
+        /// Against a model with numbers that cannot wrap.
         #[test]
-        fn grants_are_those_of_a_plain_model(address in numbers(), length in numbers(), shift in 0..5_u32) {
+        fn grants_equal_those_of_the_model(address in numbers(), length in numbers(), shift in 0..5_u32) {
             let (alignment, wide) = (1 << shift, u128::from(address));
             let (start, end) = (wide - u128::from(GRANT_SPACE).min(wide), wide + u128::from(length));
-            let is_inside = wide >= u128::from(GRANT_SPACE) && end <= u128::from(GRANT_SPACE_END) && length > 0;
+            let space = u128::from(GRANT_SPACE);
+            let is_inside = wide >= space && end <= u128::from(GRANT_SPACE_END) && length > 0;
             match GuestAddress(address).grants(length, alignment) {
                 Err(AddressError::Misaligned(..)) => prop_assert_ne!(wide % u128::from(alignment), 0),
                 Err(AddressError::NotAGrant(_)) => {
@@ -190,12 +192,12 @@ mod tests {
                 Ok(range) => {
                     prop_assert!(is_inside);
                     let page = u128::from(PAGE);
-                    let (first, last) = (start / page, (end - u128::from(GRANT_SPACE) - 1) / page);
+                    let (first, last) = (start / page, (end - space - 1) / page);
                     prop_assert_eq!(u128::from(range.first().0), first);
                     prop_assert_eq!(u128::from(range.page_count()), last - first + 1);
                     prop_assert_eq!(range.offset_in_page() as u128, start % page);
                     prop_assert!(last < u128::from(MAX_GRANTS));
-                    let pages = (u128::from(GRANT_SPACE) + first * page, u128::from(GRANT_SPACE) + (last + 1) * page);
+                    let pages = (space + first * page, space + (last + 1) * page);
                     prop_assert_eq!((u128::from(range.pages().0), u128::from(range.pages().1)), pages);
                     prop_assert_eq!(range.start(), address);
                 }
@@ -203,7 +205,7 @@ mod tests {
         }
 
         #[test]
-        fn the_halves_of_an_address_do_not_disturb_each_other(address: u64, low: u32, high: u32) {
+        fn a_half_is_set_without_changing_the_other(address: u64, low: u32, high: u32) {
             let (old_low, old_high) = (address & 0xffff_ffff, address >> 32);
             let address = GuestAddress(address);
             prop_assert_eq!(address.with_low(low).0, old_high << 32 | u64::from(low));

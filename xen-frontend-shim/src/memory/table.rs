@@ -1,25 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The memory table of a backend: the rings' pages mapped in advance, everything else that could be a grant not.
+//! The memory table of a backend: the pages of the rings are mapped in advance, all others on demand.
 //!
-//! vhost-user's XEN_MMAP regions come in two kinds. A ring is used all the time, so its pages are mapped when the
-//! table is sent and unmapped when the next one replaces it. Any other page is a buffer, lent for one request: the
-//! backend maps or copies it for that request and no longer.
+//! A ring is used all the time: its pages are mapped when the backend receives the table, and unmapped when
+//! the next table replaces it. Any other page is a buffer of a request, which the backend maps or copies for
+//! that request.
 //!
-//! When a driver resets one queue (virtio 1.3, 2.6.1), the next table is that of the other rings. A page that the queue
-//! has in common with one of them stays mapped for that one.
+//! When a driver resets one queue (virtio 1.3, 2.6.1), the next table has only the other rings. A page that
+//! the queue shares with one of them stays mapped.
 
 use thiserror::Error;
 
 use crate::memory::address::{AddressError, GRANT_SPACE, GRANT_SPACE_END, GrantRange, GuestAddress};
 
-/// How many regions one message can carry: each comes with a file descriptor, of which the vhost crate sends 32.
+/// The most regions that backends of the vhost crate accept in one message, each with a file descriptor.
 pub const MAX_REGIONS: usize = 32;
 
 /// When a region is mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mapping {
-    /// As soon as the backend learns of it.
+    /// When the backend receives the table.
     Advance,
     /// Page by page, while a request needs it.
     OnDemand,
@@ -36,7 +36,7 @@ pub struct Region {
     pub mapping: Mapping,
 }
 
-/// The rings are too scattered to be described.
+/// The rings are too scattered for one message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("the rings need {0} memory regions, and a message carries {MAX_REGIONS}")]
 pub struct TooManyRegions(usize);
@@ -57,8 +57,8 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// Checks the addresses of a ring of `size` entries (a power of two). The lengths are those of the table in
-    /// virtio 1.3, 2.7, with the two bytes for VIRTIO_F_EVENT_IDX.
+    /// Checks the addresses of a ring of `size` entries (a power of two). The lengths are those of the table
+    /// in virtio 1.3, 2.7, with the two bytes for VIRTIO_F_EVENT_IDX.
     pub fn new(
         index: u16,
         size: u16,
@@ -97,7 +97,7 @@ pub fn with_rings(rings: &[Ring]) -> Result<Vec<Region>, TooManyRegions> {
     if table.len() > MAX_REGIONS { Err(TooManyRegions(table.len())) } else { Ok(table) }
 }
 
-/// The table while no ring is in use: nothing is mapped. (A table of no regions cannot be sent.)
+/// The table while no ring is in use: nothing is mapped in advance. (A message has at least one region.)
 #[must_use]
 pub fn without_rings() -> Vec<Region> {
     vec![Region { start: GRANT_SPACE, end: GRANT_SPACE_END, mapping: Mapping::OnDemand }]
@@ -177,7 +177,8 @@ mod tests {
         assert_eq!(with_rings(&[]), Ok(table));
     }
 
-    /// A ring anywhere in the first and the last pages of the grant space, where they meet others and the ends.
+    /// A ring anywhere in the first and the last pages of the grant space, where they meet others and the
+    /// ends.
     fn rings() -> impl Strategy<Value = Ring> {
         let part = (0..2_u64, 0..40_u64, 0..PAGE / 16).prop_map(|(end, page, offset)| {
             let page = if end == 0 { page } else { MAX_GRANTS - 1 - page };
@@ -193,21 +194,22 @@ mod tests {
         /// Against a set of pages.
         #[test]
         fn a_table_maps_the_pages_of_the_rings_and_no_other(rings in prop::collection::vec(rings(), 0..8)) {
-            let pages_of = |(start, end): (u64, u64)| (start - GRANT_SPACE) / PAGE..(end - GRANT_SPACE) / PAGE;
+            let page = |address: u64| (address - GRANT_SPACE) / PAGE;
+            let pages_of = |(start, end)| page(start)..page(end);
             let expected: BTreeSet<_> =
                 rings.iter().flat_map(Ring::parts).flat_map(|part| pages_of(part.pages())).collect();
             match with_rings(&rings) {
                 Ok(table) => {
                     check_covers_everything(&table);
                     prop_assert!(table.len() <= MAX_REGIONS);
-                    let mapped: Vec<_> = advance(&table).into_iter().flat_map(|(first, end)| first..end).collect();
-                    prop_assert!(mapped.into_iter().eq(expected));
+                    let mapped = advance(&table).into_iter().flat_map(|(first, end)| first..end);
+                    prop_assert!(mapped.eq(expected));
                 }
                 Err(TooManyRegions(count)) => prop_assert!(count > MAX_REGIONS),
             }
         }
 
-        /// No sum wraps, whatever the driver wrote.
+        /// No sum wraps, whatever the driver has written.
         #[test]
         fn a_ring_lies_within_the_grant_space_or_is_none(
             shift in 0..16_u32,
