@@ -1,34 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The frontend's side of vhost-user: how a backend daemon is asked what it can do, started and stopped.
+//! The frontend's side of vhost-user: how a backend is connected, started, stopped and killed.
 //!
 //! ```text
-//!   socket ──▶ knock ──▶ negotiate (once) ──▶ session: start, stop, start, … over one connection
-//!                                                              watchdog: no call waits for ever
-//!                                                              inflight: what the next backend has to know
+//!   socket ──▶ client: calls with a deadline ──▶ negotiate (once) ──▶ session: start, stop, start, …
+//!                                                  │ grants: the guest's memory
+//!                                                  │ inflight: requests that outlive a backend
+//!                                                  └ backend_channel: changed configuration
 //!   pidfd ───▶ process: its end
 //! ```
 //!
-//! The protocol's calls wait for their answers, and while one waits, so does a vCPU. A backend is trusted less than
-//! that: whatever it does or does not do, each call returns in bounded time.
+//! A vCPU waits while a call does. A backend is not trusted to reply: every call returns in bounded time.
 
+pub mod backend_channel;
+pub mod client;
+pub mod grants;
 pub mod inflight;
-pub mod knock;
+mod message;
 pub mod negotiate;
 pub mod process;
-pub mod requests;
 pub mod session;
-pub mod watchdog;
 
 #[cfg(test)]
 pub(crate) mod scripted_backend;
 #[cfg(test)]
 pub(crate) mod test_backend;
 
+pub use client::{CONNECT_LIMIT, Client, ClientError};
+pub use grants::{Backing, Grants};
 pub use inflight::Inflight;
-pub use knock::Heard;
-pub use negotiate::{NegotiateError, Offer};
+pub use negotiate::NegotiateError;
 pub use process::Process;
-pub use requests::Requests;
-pub use session::{Backing, Grants, Notifier, Session, SessionError, Start};
-pub use watchdog::{Limits, Watchdog};
+pub use session::{Notifier, Session, SessionError, Start};

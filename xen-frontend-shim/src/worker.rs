@@ -28,13 +28,12 @@ use xen_bindings::{DomId, Evtchn, Gntdev, IoreqServerId, Port, Privcmd};
 
 use crate::assignment::Assignment;
 use crate::control::{Control, Delivery, Order, Report};
-use crate::device::BackedDevice;
+use crate::device::{self, BackedDevice};
 use crate::handoff::{Handoff, HandoffError, InheritedFds};
 use crate::hypervisor::Hypervisor;
 use crate::hypervisor::xen::XenGuest;
 use crate::ioreq::Bus;
 use crate::ioreq::bus::{Occupant, Window};
-use crate::vhost_user::{Heard, Limits, Watchdog};
 use crate::virtio_mmio::Device;
 
 use event_loop::{EventLoop, Source};
@@ -51,7 +50,6 @@ struct Worker {
     guest: Rc<XenGuest>,
     domid: u16,
     control: Control,
-    watchdog: Watchdog,
     /// By the numbers of their devices.
     seats: BTreeMap<u16, Seat>,
     bus: Bus<Served>,
@@ -88,7 +86,6 @@ pub fn run(inherited: &InheritedFds, handoff: &Handoff, seccomp: Enforcement) ->
         event_loop: EventLoop::new(&control)?,
         guest,
         control,
-        watchdog: Watchdog::start(Limits::default())?,
         seats: BTreeMap::new(),
         bus: Bus::default(),
         settled_by: None,
@@ -182,7 +179,7 @@ impl Worker {
             if let Occupant::Device(transport) = &mut window.occupant {
                 let device = transport.device_mut();
                 due = due.into_iter().chain(device.deadline()).min();
-                if device.take_news() {
+                if device.take_disconnected() {
                     self.control.report(Report::Lost(number))?;
                 }
             }
@@ -199,7 +196,7 @@ impl Worker {
         }
         for (_, window) in self.bus.windows_mut() {
             if let Occupant::Device(transport) = &mut window.occupant
-                && transport.device_mut().attend(now).is_err()
+                && transport.device_mut().run_timers(now).is_err()
             {
                 transport.device_lost();
             }
@@ -279,10 +276,10 @@ impl Worker {
         if let Some(Occupant::Device(transport)) =
             self.bus.window_mut(number).map(|window| &mut window.occupant)
         {
-            transport.device_mut().supersede();
+            transport.device_mut().disconnect_replaced();
         }
         self.event_loop.watch_backend(number, &connection.socket)?;
-        match seat.receive(connection, self.watchdog.limits().connect) {
+        match seat.receive(connection) {
             Ok(()) => Ok(()),
             Err(error) => self.dismiss(number, &error),
         }
@@ -292,12 +289,12 @@ impl Worker {
     fn hear(&mut self, number: u16) -> io::Result<()> {
         let Some(seat) = self.seats.get_mut(&number) else { return Ok(()) };
         let Some(window) = self.bus.window_mut(number) else { return Ok(()) };
-        match (seat.hear(), &mut window.occupant) {
-            (None, Occupant::Device(transport)) => transport.device_mut().hear(),
-            (None, Occupant::Absent) | (Some(Heard::Nothing), _) => {}
-            (Some(Heard::Answer), occupant) => {
+        match (seat.poll_reply(), &mut window.occupant) {
+            (None, Occupant::Device(transport)) => transport.device_mut().poll_backend(),
+            (None, Occupant::Absent) | (Some(Ok(false)), _) => {}
+            (Some(Ok(true)), occupant) => {
                 let was_absent = matches!(occupant, Occupant::Absent);
-                if let Err(error) = seat.admit(occupant, &self.guest, &self.watchdog) {
+                if let Err(error) = seat.admit(occupant, &self.guest) {
                     return self.dismiss(number, &error);
                 }
                 seat.is_settled = true;
@@ -306,10 +303,7 @@ impl Worker {
                     self.event_loop.watch_queues(number, window, &seat.polled_calls)?;
                 }
             }
-            (Some(Heard::HangUp), _) => {
-                self.dismiss(number, &"it has given up, for the reason that it gave above")?;
-            }
-            (Some(Heard::Noise), _) => self.dismiss(number, &"it says what it was not asked")?,
+            (Some(Err(error)), _) => self.dismiss(number, &error)?,
         }
         Ok(())
     }
@@ -318,7 +312,7 @@ impl Worker {
     fn requested(&mut self, index: u16) {
         let window = self.bus.window_mut(index);
         if let Some(Occupant::Device(transport)) = window.map(|window| &mut window.occupant) {
-            transport.backend_speaks();
+            device::config_changed(transport);
         }
     }
 
@@ -340,7 +334,7 @@ impl Worker {
         if let Occupant::Device(transport) = &mut window.occupant {
             // One that starts nothing is nobody's, and would be there again at once.
             if transport.awaits_early_kick() {
-                transport.device_mut().forget_kick(queue);
+                transport.device_mut().drain_kick(queue);
             }
             transport.device_mut().kicked();
         }
@@ -349,7 +343,7 @@ impl Worker {
     fn failed(&mut self, index: u16, queue: u16) {
         let window = self.bus.window_mut(index);
         if let Some(Occupant::Device(transport)) = window.map(|window| &mut window.occupant) {
-            transport.queue_failed(queue);
+            device::queue_failed(transport, queue);
         }
     }
 

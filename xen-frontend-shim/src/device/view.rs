@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The shim's own view of a ring: the two indices that say how far it is.
+//! The shim's own mapping of a ring, from which it reads the available and the used index.
 
 use std::io;
 
-use super::pace::Progress;
+use super::stall::Progress;
 use crate::hypervisor::{Hypervisor, Mapping};
 use crate::memory::address::PAGE;
 use crate::memory::{GrantRange, Ring};
@@ -15,17 +15,17 @@ pub(super) struct RingView<M> {
     used: Index<M>,
 }
 
-/// A page, or two, and where the index is.
+/// A mapping of one page or two, and the offset of the index in it.
 struct Index<M> {
     mapping: M,
     offset: usize,
 }
 
 impl<M: Mapping> RingView<M> {
-    /// Maps all of a ring, to see that the guest granted it, and keeps what holds the indices.
+    /// Maps all of a ring, to check that the guest has granted it, and keeps the pages with the indices.
     ///
-    /// A backend that is told to map what is not granted fails as a whole. So the shim tries first: a guest that lies
-    /// about its rings has a device that needs a reset, and keeps its backend.
+    /// A backend that is sent a ring that is not granted fails as a whole. With this check before it, the
+    /// device needs a reset and the backend goes on.
     pub(super) fn map(hypervisor: &impl Hypervisor<Mapping = M>, ring: &Ring) -> io::Result<Self> {
         for part in ring.parts() {
             drop(hypervisor.map_grants(part.first(), part.page_count())?);
@@ -36,7 +36,7 @@ impl<M: Mapping> RingView<M> {
         })
     }
 
-    /// How far the ring is.
+    /// Both indices.
     pub(super) fn progress(&self) -> Option<Progress> {
         Some(Progress { available: self.available.load()?, used: self.used.load()? })
     }
@@ -49,7 +49,7 @@ impl<M: Mapping> RingView<M> {
 
 impl<M: Mapping> Index<M> {
     fn map(hypervisor: &impl Hypervisor<Mapping = M>, part: GrantRange) -> io::Result<Self> {
-        // virtio 1.3, 2.7.6 and 2.7.8: the index follows the flags, perhaps on the next page.
+        // virtio 1.3, 2.7.6 and 2.7.8: the index follows the flags, possibly on the next page.
         let offset = part.offset_in_page() + 2;
         let pages = if u64::try_from(offset).is_ok_and(|offset| offset < PAGE) { 1 } else { 2 };
         Ok(Self { mapping: hypervisor.map_grants(part.first(), pages)?, offset })

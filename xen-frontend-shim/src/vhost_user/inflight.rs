@@ -1,22 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The memory in which a backend records which requests it has taken, and which outlives it (vhost-user specification,
-//! "Inflight I/O tracking").
+//! The memory in which a backend records which requests it has taken, and which outlives it (vhost-user
+//! specification, "Inflight I/O tracking").
 //!
-//! A backend says how large it has to be; the memory is the shim's, and each backend of the device gets the same. What is in it
-//! is a matter between one backend and the next: the shim only empties it when the driver begins anew, since then
-//! nothing is in flight; and that of one queue when the driver begins that queue anew (virtio 1.3, 2.6.1). That is done before the
-//! start is kept, and the start after it: nobody knows how far a worker came with a start that died of it.
+//! A backend says how large it has to be; the memory is the shim's, and each backend of the device gets the
+//! same. What is in it is a matter between one backend and the next: the shim only empties it when the
+//! driver begins anew, since then nothing is in flight; and that of one queue when the driver begins that
+//! queue anew (virtio 1.3, 2.6.1). That is done before the start is kept, and the start after it: nobody
+//! knows how far a worker came with a start that died of it.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::FileExt;
 
-/// The most that a backend can ask for. The largest record of the specification, for eleven queues of 1024 entries, has 177 KiB.
+/// The most that a backend can ask for. The largest record of the specification, for eleven queues of 1024
+/// entries, has 177 KiB.
 pub const MAX_SIZE: u64 = 1 << 20;
 
-/// Bytes of the part of a queue, without its descriptors, and of each of these (the specification's `QueueRegionSplit`).
+/// Bytes of the part of a queue, without its descriptors, and of each of these (the specification's
+/// `QueueRegionSplit`).
 const HEADER: u64 = 16;
 const ENTRY: u64 = 16;
 /// The parts begin at multiples of this.
@@ -36,7 +39,8 @@ impl Inflight {
         Self { file, queue_size }
     }
 
-    /// Makes it a record of `size` bytes, which it has to be already if there is anything in it that the driver has to do with.
+    /// Makes it a record of `size` bytes, which it has to be already if there is anything in it that the
+    /// driver has to do with.
     pub fn prepare(&self, size: u64, is_fresh: bool) -> io::Result<()> {
         let has = self.file.metadata()?.len();
         match has == size {
@@ -53,7 +57,7 @@ impl Inflight {
     }
 
     /// Forgets what was in flight of one queue, which no backend uses now.
-    pub fn forget(&self, queue: u16) -> io::Result<()> {
+    pub fn clear_queue(&self, queue: u16) -> io::Result<()> {
         let length = (HEADER + ENTRY * u64::from(self.queue_size)).next_multiple_of(ALIGNMENT);
         let start = length * u64::from(queue);
         // There is no record at all if the backend keeps none.
@@ -109,13 +113,13 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         let other = file.try_clone().unwrap();
         let inflight = Inflight::new(file, 2);
-        inflight.forget(0).unwrap();
+        inflight.clear_queue(0).unwrap();
         assert_eq!(other.metadata().unwrap().len(), 0, "there is no record to be emptied");
         other.write_all_at(&[7; 150], 0).unwrap();
         for (queue, left) in
             [(1, (0..64).chain(128..150)), (2, (0..64).chain(0..0)), (3, (0..64).chain(0..0))]
         {
-            inflight.forget(queue).unwrap();
+            inflight.clear_queue(queue).unwrap();
             let mut bytes = [0; 150];
             other.read_exact_at(&mut bytes, 0).unwrap();
             let marked = bytes.iter().enumerate().filter(|(_, byte)| **byte != 0).map(|(at, _)| at);

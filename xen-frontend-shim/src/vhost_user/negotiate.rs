@@ -1,163 +1,156 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a backend is asked once, when it is connected, and what it must be able to do.
+//! The negotiation with a backend that has just connected.
 
-use thiserror::Error;
-use vhost::VhostBackend;
-use vhost::vhost_user::message::{
-    VhostUserConfigFlags, VhostUserHeaderFlag, VhostUserInflight, VhostUserProtocolFeatures,
-    VhostUserVirtioFeatures,
-};
-use vhost::vhost_user::{Frontend, VhostUserFrontend};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::time::Instant;
 
-use crate::vhost_user::inflight;
-use crate::vhost_user::requests::Requests;
-use crate::virtio_mmio::features::VERSION_1;
 use shim_config::DeviceKind;
+use thiserror::Error;
+use vhost::vhost_user::VhostUserProtocolFeatures as Protocol;
+use vhost::vhost_user::message::{FrontendReq, VhostUserInflight, VhostUserU64, VhostUserVirtioFeatures};
+use vm_memory::ByteValued;
 
-/// What a backend offers.
+use crate::vhost_user::backend_channel::BackendChannel;
+use crate::vhost_user::client::{CallError, Client};
+use crate::vhost_user::inflight;
+use crate::virtio_mmio::features::VERSION_1;
+
+/// What has been negotiated. It holds until the connection ends.
 #[derive(Debug)]
-pub struct Offer {
-    /// Its feature bits.
-    pub features: u64,
-    /// The device's configuration.
-    pub config: Vec<u8>,
-    /// Where it says that the configuration has changed, if it can.
-    pub requests: Option<Requests>,
-    /// Bytes that it needs to record which requests it has taken, if it can.
-    pub inflight_size: Option<u64>,
-    /// Whether it can be told that no driver uses the device any more.
-    pub hears_resets: bool,
+pub(super) struct Agreement {
+    /// The backend's feature bits.
+    pub(super) features: u64,
+    /// The channel on which the backend reports changes of the configuration, if it has BACKEND_REQ.
+    pub(super) channel: Option<BackendChannel>,
+    /// Bytes of the record of requests in flight, if the backend has INFLIGHT_SHMFD.
+    pub(super) inflight_size: Option<u64>,
+    /// Whether the backend has RESET_DEVICE.
+    pub(super) has_reset: bool,
 }
 
 /// Why a backend cannot be used.
 #[derive(Debug, Error)]
 pub enum NegotiateError {
-    /// It does not answer as the protocol demands.
-    #[error("it fails at {0}: {1}")]
-    Protocol(&'static str, vhost::Error),
-    /// It is too old, or none at all.
+    /// A call has failed.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// The channel for the backend's requests cannot be opened.
+    #[error("cannot open the channel for its requests: {0}")]
+    Channel(#[source] io::Error),
+    /// It lacks protocol features.
     #[error("it lacks VHOST_USER_F_PROTOCOL_FEATURES")]
     NoProtocolFeatures,
-    /// It serves legacy drivers only, and a device must offer VIRTIO_F_VERSION_1 (virtio 1.3, 6.2).
+    /// It serves legacy drivers only: a device must offer VIRTIO_F_VERSION_1 (virtio 1.3, 6.2).
     #[error("it lacks VIRTIO_F_VERSION_1: a device of virtio 0.9 cannot be served")]
     Legacy,
     /// It cannot map grants.
     #[error(
-        "it lacks the protocol feature XEN_MMAP: use a build of it for Xen (this project's backend and those of \
-         rust-vmm: `cargo build --features xen`)"
+        "it lacks the protocol feature XEN_MMAP: use a build of it for Xen (this project's backend and those \
+         of rust-vmm: `cargo build --features xen`)"
     )]
     NoXen,
-    /// It cannot say when it has unmapped the guest's memory.
+    /// It cannot report when it has unmapped the guest's memory.
     #[error("it lacks the protocol feature REPLY_ACK, without which a reset cannot be waited for")]
     NoReplyAck,
-    /// It does not give the configuration that a driver needs.
+    /// It does not provide the configuration that a driver needs.
     #[error(
         "it lacks the protocol feature CONFIG, and the configuration of a device of type {0} has {1} bytes"
     )]
     NoConfig(&'static str, u32),
-    /// It needs more memory than any record of requests in flight has.
-    #[error("its record of requests in flight would have {0} bytes, at most {max} are given", max = inflight::MAX_SIZE)]
+    /// Its record of requests in flight is empty or too large.
+    #[error("its record of requests in flight has {0} bytes, not 1 to {max}", max = inflight::MAX_SIZE)]
     InflightSize(u64),
-    /// It has another idea of the device.
-    #[error("it has {has} queues, and the configuration says that the device has {needs}")]
+    /// It has fewer queues than the device is configured with.
+    #[error("it has {has} queues, and the configuration of the shim has {needs}")]
     TooFewQueues {
-        /// What it has.
+        /// The queues of the backend.
         has: u64,
-        /// What is configured.
+        /// The queues in the configuration.
         needs: u16,
     },
 }
 
-/// Asks the backend behind `frontend`, and agrees with it on the protocol.
-pub fn negotiate(frontend: &mut Frontend, kind: &DeviceKind, queues: u16) -> Result<Offer, NegotiateError> {
-    let at = |step| move |error| NegotiateError::Protocol(step, error);
-    frontend.set_owner().map_err(at("SET_OWNER"))?;
-    let features = frontend.get_features().map_err(at("GET_FEATURES"))?;
+/// Negotiates over `client`, until `deadline`. Returns what has been agreed on, and the device's
+/// configuration.
+pub(super) fn negotiate(
+    client: &mut Client,
+    kind: &DeviceKind,
+    queues: u16,
+    deadline: Instant,
+) -> Result<(Agreement, Vec<u8>), NegotiateError> {
+    client.set_owner(deadline)?;
+    let get = |client: &mut Client, request| -> Result<u64, CallError> {
+        Ok(client.get::<VhostUserU64>(request, &[], deadline)?.value)
+    };
+    let features = get(client, FrontendReq::GET_FEATURES)?;
     if features & VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits() == 0 {
         return Err(NegotiateError::NoProtocolFeatures);
     }
     if features & VERSION_1 == 0 {
         return Err(NegotiateError::Legacy);
     }
-    let protocol = frontend.get_protocol_features().map_err(at("GET_PROTOCOL_FEATURES"))?;
-    let protocol = choose(protocol, kind)?;
-    frontend.set_protocol_features(protocol).map_err(at("SET_PROTOCOL_FEATURES"))?;
-    frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
-    if protocol.contains(VhostUserProtocolFeatures::MQ) {
-        let has = frontend.get_queue_num().map_err(at("GET_QUEUE_NUM"))?;
+    let offered = Protocol::from_bits_truncate(get(client, FrontendReq::GET_PROTOCOL_FEATURES)?);
+    let protocol = choose(offered, kind)?;
+    client.set_protocol_features(protocol, deadline)?;
+    if protocol.contains(Protocol::MQ) {
+        let has = get(client, FrontendReq::GET_QUEUE_NUM)?;
         if has < u64::from(queues) {
             return Err(NegotiateError::TooFewQueues { has, needs: queues });
         }
     }
-    let requests = open_requests(frontend, protocol)?;
-    let config = read_config(frontend, kind).map_err(at("GET_CONFIG"))?;
-    let inflight_size = match protocol.contains(VhostUserProtocolFeatures::INFLIGHT_SHMFD) {
-        true => Some(inflight_size(frontend, kind, queues)?),
-        false => None,
-    };
-    let hears_resets = protocol.contains(VhostUserProtocolFeatures::RESET_DEVICE);
-    Ok(Offer { features, config, requests, inflight_size, hears_resets })
+    let has = |feature| protocol.contains(feature);
+    let channel = has(Protocol::BACKEND_REQ).then(|| open_channel(client, deadline)).transpose()?;
+    let config = client.get_config(kind.config_size, deadline)?;
+    let inflight_size = has(Protocol::INFLIGHT_SHMFD).then(|| inflight_size(client, kind, queues, deadline));
+    let inflight_size = inflight_size.transpose()?;
+    Ok((Agreement { features, channel, inflight_size, has_reset: has(Protocol::RESET_DEVICE) }, config))
 }
 
-/// Gives the backend the means to say that its configuration has changed.
-fn open_requests(
-    frontend: &mut Frontend,
-    protocol: VhostUserProtocolFeatures,
-) -> Result<Option<Requests>, NegotiateError> {
-    let at = |error| NegotiateError::Protocol("SET_BACKEND_REQ_FD", error);
-    if !protocol.contains(VhostUserProtocolFeatures::BACKEND_REQ) {
-        return Ok(None);
-    }
-    let (requests, theirs) = Requests::open().map_err(vhost::Error::IOError).map_err(at)?;
-    frontend.set_backend_request_fd(&theirs).map_err(at)?;
-    Ok(Some(requests))
+/// Opens the channel on which the backend reports that its configuration has changed.
+fn open_channel(client: &mut Client, deadline: Instant) -> Result<BackendChannel, NegotiateError> {
+    let (channel, theirs) = BackendChannel::open().map_err(NegotiateError::Channel)?;
+    client.set(FrontendReq::SET_BACKEND_REQ_FD, &[], &[theirs.as_raw_fd()], deadline)?;
+    Ok(channel)
 }
 
-/// How large the record of requests in flight is. The backend makes one to say so; the shim has its own.
-fn inflight_size(frontend: &mut Frontend, kind: &DeviceKind, queues: u16) -> Result<u64, NegotiateError> {
+/// The size of the record of requests in flight. The backend allocates one to tell it, of which only the
+/// size is used: the record has to outlive the backend.
+fn inflight_size(
+    client: &mut Client,
+    kind: &DeviceKind,
+    queues: u16,
+    deadline: Instant,
+) -> Result<u64, NegotiateError> {
     let wanted = VhostUserInflight::new(0, 0, queues, kind.queue_size_max);
-    let given = frontend.get_inflight_fd(&wanted);
-    let (given, _) = given.map_err(|error| NegotiateError::Protocol("GET_INFLIGHT_FD", error))?;
-    match given.mmap_size {
+    let record: VhostUserInflight = client.get(FrontendReq::GET_INFLIGHT_FD, wanted.as_slice(), deadline)?;
+    match record.mmap_size {
         size @ 1..=inflight::MAX_SIZE => Ok(size),
         size => Err(NegotiateError::InflightSize(size)),
     }
 }
 
-/// The whole configuration, as it is now.
-pub fn read_config(frontend: &mut Frontend, kind: &DeviceKind) -> vhost::Result<Vec<u8>> {
-    let size = kind.config_size;
-    if size == 0 {
-        return Ok(Vec::new());
-    }
-    let room = vec![0; usize::try_from(size).unwrap_or(0)];
-    let (_, config) = frontend.get_config(0, size, VhostUserConfigFlags::empty(), &room)?;
-    Ok(config)
-}
-
-/// The protocol features to use, of those that the backend has.
-fn choose(
-    has: VhostUserProtocolFeatures,
-    kind: &DeviceKind,
-) -> Result<VhostUserProtocolFeatures, NegotiateError> {
-    let mut chosen = VhostUserProtocolFeatures::XEN_MMAP | VhostUserProtocolFeatures::REPLY_ACK;
-    if !has.contains(VhostUserProtocolFeatures::XEN_MMAP) {
+/// The protocol features to use, of those that the backend offers.
+fn choose(offered: Protocol, kind: &DeviceKind) -> Result<Protocol, NegotiateError> {
+    if !offered.contains(Protocol::XEN_MMAP) {
         return Err(NegotiateError::NoXen);
     }
-    if !has.contains(VhostUserProtocolFeatures::REPLY_ACK) {
+    if !offered.contains(Protocol::REPLY_ACK) {
         return Err(NegotiateError::NoReplyAck);
     }
+    let mut wanted = Protocol::XEN_MMAP
+        | Protocol::REPLY_ACK
+        | Protocol::MQ
+        | Protocol::INFLIGHT_SHMFD
+        | Protocol::RESET_DEVICE;
     if kind.config_size > 0 {
-        if !has.contains(VhostUserProtocolFeatures::CONFIG) {
+        if !offered.contains(Protocol::CONFIG) {
             return Err(NegotiateError::NoConfig(kind.name, kind.config_size));
         }
-        chosen |= VhostUserProtocolFeatures::CONFIG | has & VhostUserProtocolFeatures::BACKEND_REQ;
+        wanted |= Protocol::CONFIG | Protocol::BACKEND_REQ;
     }
-    let wanted = VhostUserProtocolFeatures::MQ
-        | VhostUserProtocolFeatures::INFLIGHT_SHMFD
-        | VhostUserProtocolFeatures::RESET_DEVICE;
-    Ok(chosen | has & wanted)
+    Ok(offered & wanted)
 }
 
 #[cfg(test)]
@@ -165,24 +158,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_backend_lacks_is_named() {
+    fn a_missing_protocol_feature_is_named_in_the_error() {
         let gpio = DeviceKind::of(41);
-        let all = VhostUserProtocolFeatures::all();
+        let all = Protocol::all();
         for (lacks, word) in [
-            (VhostUserProtocolFeatures::XEN_MMAP, "--features xen"),
-            (VhostUserProtocolFeatures::REPLY_ACK, "REPLY_ACK"),
-            (VhostUserProtocolFeatures::CONFIG, "GPIO has 8 bytes"),
+            (Protocol::XEN_MMAP, "--features xen"),
+            (Protocol::REPLY_ACK, "REPLY_ACK"),
+            (Protocol::CONFIG, "GPIO has 8 bytes"),
         ] {
             let error = choose(all - lacks, &gpio).expect_err("refused").to_string();
             assert!(error.contains(word), "{error}");
         }
-        let without_config = choose(all - VhostUserProtocolFeatures::CONFIG, &DeviceKind::of(34)).unwrap();
-        assert!(!without_config.contains(VhostUserProtocolFeatures::BACKEND_REQ));
-        assert!(choose(all, &gpio).unwrap().contains(VhostUserProtocolFeatures::BACKEND_REQ));
-        assert!(
-            !choose(all - VhostUserProtocolFeatures::MQ, &gpio)
-                .unwrap()
-                .contains(VhostUserProtocolFeatures::MQ)
-        );
+        let without_config = choose(all - Protocol::CONFIG, &DeviceKind::of(34)).unwrap();
+        assert!(!without_config.contains(Protocol::BACKEND_REQ));
+        assert!(choose(all, &gpio).unwrap().contains(Protocol::BACKEND_REQ));
+        assert!(!choose(all - Protocol::MQ, &gpio).unwrap().contains(Protocol::MQ));
     }
 }

@@ -2,8 +2,8 @@
 
 //! The process of a backend that the supervisor started: here it can be killed, and its end be seen.
 //!
-//! What a process has mapped is unmapped when it is gone, and not before. A process that is killed goes at once, unless it is
-//! inside of a driver that does not return: so whoever waits, waits for a limited time.
+//! What a process has mapped is unmapped when it is gone, and not before. A process that is killed goes at
+//! once, unless it is inside of a driver that does not return: so whoever waits, waits for a limited time.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;

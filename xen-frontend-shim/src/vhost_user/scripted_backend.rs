@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! For tests: a backend that serves nothing, does as it is told, and remembers all that it hears.
+//! For tests: a backend that serves no queue, follows a script and records the requests that it receives.
 
 use std::fs::File;
-use std::io::{IoSliceMut, Read, Write};
+use std::io::{IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
@@ -15,42 +15,26 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, recvmsg, sendmsg,
 };
-use vhost::vhost_user::message::VhostUserProtocolFeatures as Protocol;
+use vhost::vhost_user::VhostUserProtocolFeatures as Protocol;
+use vhost::vhost_user::message::{BackendReq, FrontendReq};
 
-/// Numbers of requests (vhost-user specification, "Front-end message types").
-pub(crate) const GET_FEATURES: u32 = 1;
-pub(crate) const SET_FEATURES: u32 = 2;
-pub(crate) const SET_MEM_TABLE: u32 = 5;
-pub(crate) const SET_VRING_NUM: u32 = 8;
-pub(crate) const SET_VRING_ADDR: u32 = 9;
-pub(crate) const SET_VRING_BASE: u32 = 10;
-pub(crate) const GET_VRING_BASE: u32 = 11;
-pub(crate) const SET_VRING_KICK: u32 = 12;
-pub(crate) const SET_VRING_CALL: u32 = 13;
-pub(crate) const SET_VRING_ERR: u32 = 14;
-const GET_PROTOCOL_FEATURES: u32 = 15;
-const GET_QUEUE_NUM: u32 = 17;
-pub(crate) const SET_VRING_ENABLE: u32 = 18;
-const GET_CONFIG: u32 = 24;
-const GET_INFLIGHT_FD: u32 = 31;
-pub(crate) const SET_INFLIGHT_FD: u32 = 32;
-pub(crate) const RESET_DEVICE: u32 = 34;
+use super::message::{HEADER, NEED_REPLY, REPLY, VERSION, header};
 
 /// Bytes of its record of requests in flight.
 pub(crate) const RECORD: usize = 256;
 
-/// How it is, and what it is to do.
+/// What the backend offers, and where it fails.
 #[derive(Clone)]
 pub(crate) struct Script {
     pub(crate) features: u64,
     pub(crate) config: Vec<u8>,
     pub(crate) tracks_inflight: bool,
-    /// Answers this request with an error.
-    pub(crate) refuses: Option<u32>,
-    /// Answers nothing any more after this request.
-    pub(crate) hangs_after: Option<u32>,
-    /// Ends when this request comes.
-    pub(crate) dies_of: Option<u32>,
+    /// The request that it acknowledges with an error.
+    pub(crate) refuses: Option<FrontendReq>,
+    /// The request after which it replies no more.
+    pub(crate) hangs_after: Option<FrontendReq>,
+    /// The request at which it closes the connection.
+    pub(crate) ends_at: Option<FrontendReq>,
 }
 
 impl Default for Script {
@@ -62,97 +46,138 @@ impl Default for Script {
             tracks_inflight: true,
             refuses: None,
             hangs_after: None,
-            dies_of: None,
+            ends_at: None,
         }
     }
 }
 
-/// A request that it has heard.
+/// A request that the backend has received.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Heard {
-    pub(crate) request: u32,
+pub(crate) struct Request {
+    pub(crate) code: FrontendReq,
     pub(crate) payload: Vec<u8>,
-    /// What was in the record when it came.
+    /// The content of the record of requests in flight when it came, with SET_INFLIGHT_FD.
     pub(crate) record: Option<Vec<u8>>,
 }
 
-/// All that it has heard.
-#[derive(Clone, Default)]
-pub(crate) struct Memory(Arc<Mutex<Vec<Heard>>>);
+#[derive(Default)]
+struct Shared {
+    requests: Vec<Request>,
+    config: Vec<u8>,
+    channel: Option<UnixStream>,
+}
 
-impl Memory {
-    /// The requests so far, and forgets them.
-    pub(crate) fn take(&self) -> Vec<Heard> {
-        std::mem::take(&mut self.0.lock().unwrap())
+/// What a test sees of the backend.
+#[derive(Clone)]
+pub(crate) struct ScriptedBackend(Arc<Mutex<Shared>>);
+
+impl ScriptedBackend {
+    /// Takes the requests since the last call.
+    pub(crate) fn take(&self) -> Vec<Request> {
+        std::mem::take(&mut self.0.lock().unwrap().requests)
+    }
+
+    /// Changes the configuration and reports that.
+    pub(crate) fn change_config(&self, config: &[u8]) {
+        self.0.lock().unwrap().config = config.to_vec();
+        self.send_on_channel(&header(BackendReq::CONFIG_CHANGE_MSG.into(), VERSION, 0));
+    }
+
+    /// Sends anything on the channel for changes of the configuration.
+    pub(crate) fn send_on_channel(&self, message: &[u8]) {
+        self.0.lock().unwrap().channel.as_mut().unwrap().write_all(message).unwrap();
     }
 }
 
-impl Heard {
-    /// The second of the 32 bit numbers of a vring's state.
-    pub(crate) fn number(&self) -> u32 {
-        u32::from_ne_bytes(self.payload[4..8].try_into().unwrap())
-    }
+/// The codes of the requests.
+pub(crate) fn codes(requests: &[Request]) -> Vec<FrontendReq> {
+    requests.iter().map(|request| request.code).collect()
 }
 
-/// Starts it; the socket ends it.
-pub(crate) fn start(script: Script) -> (UnixStream, Memory) {
+/// The indices with which rings were started: the second numbers of the payloads of SET_VRING_BASE.
+pub(crate) fn bases(requests: &[Request]) -> Vec<u32> {
+    let bases = requests.iter().filter(|request| request.code == FrontendReq::SET_VRING_BASE);
+    bases.map(|request| u32::from_ne_bytes(request.payload[4..8].try_into().unwrap())).collect()
+}
+
+/// The contents of the record of requests in flight.
+pub(crate) fn records(requests: &[Request]) -> Vec<Vec<u8>> {
+    requests.iter().filter_map(|request| request.record.clone()).collect()
+}
+
+/// Starts a backend. It ends with the connection.
+pub(crate) fn start(script: Script) -> (UnixStream, ScriptedBackend) {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    let memory = Memory::default();
-    let heard = memory.clone();
-    std::thread::spawn(move || serve(theirs, &script, &heard));
-    (ours, memory)
+    let shared = Shared { config: script.config.clone(), ..Shared::default() };
+    let backend = ScriptedBackend(Arc::new(Mutex::new(shared)));
+    let served = backend.clone();
+    std::thread::spawn(move || serve(theirs, &script, &served.0));
+    (ours, backend)
 }
 
-fn serve(mut socket: UnixStream, script: &Script, memory: &Memory) {
+fn serve(mut socket: UnixStream, script: &Script, shared: &Mutex<Shared>) {
     let mut hangs = false;
-    while let Some((request, needs_reply, payload, fds)) = receive(&mut socket) {
-        if script.dies_of == Some(request) {
+    while let Some((code, needs_reply, payload, mut fds)) = receive(&mut socket) {
+        if script.ends_at == Some(code) {
             return;
         }
-        let record = fds.first().filter(|_| request == SET_INFLIGHT_FD).map(|fd| {
-            let mut record = vec![0; RECORD];
-            File::from(fd.try_clone().unwrap()).read_exact_at(&mut record, 0).unwrap();
-            record
-        });
-        let answer = answer(script, request, needs_reply, &payload);
-        memory.0.lock().unwrap().push(Heard { request, payload, record });
-        if let Some(answer) = answer.filter(|_| !hangs) {
-            // It fails if the frontend has gone, which the next read tells.
-            let _ = reply(&socket, request, &answer);
+        let mut shared = shared.lock().unwrap();
+        let mut record = None;
+        match code {
+            FrontendReq::SET_INFLIGHT_FD => {
+                let mut content = vec![0; RECORD];
+                File::from(fds.remove(0)).read_exact_at(&mut content, 0).unwrap();
+                record = Some(content);
+            }
+            FrontendReq::SET_BACKEND_REQ_FD => shared.channel = Some(fds.remove(0).into()),
+            _ => {}
         }
-        hangs |= script.hangs_after == Some(request);
+        let reply = reply_to(script, &shared.config, code, needs_reply, &payload);
+        shared.requests.push(Request { code, payload, record });
+        drop(shared);
+        if let Some(reply) = reply.filter(|_| !hangs) {
+            // It fails if the frontend has closed the connection, which ends the loop.
+            let _ = send(&socket, code, &reply);
+        }
+        hangs |= script.hangs_after == Some(code);
     }
 }
 
-fn answer(script: &Script, request: u32, needs_reply: bool, payload: &[u8]) -> Option<Vec<u8>> {
-    let protocol = Protocol::XEN_MMAP | Protocol::REPLY_ACK | Protocol::CONFIG | Protocol::RESET_DEVICE;
+fn reply_to(
+    script: &Script,
+    config: &[u8],
+    code: FrontendReq,
+    needs_reply: bool,
+    payload: &[u8],
+) -> Option<Vec<u8>> {
+    let protocol = Protocol::XEN_MMAP
+        | Protocol::REPLY_ACK
+        | Protocol::CONFIG
+        | Protocol::BACKEND_REQ
+        | Protocol::RESET_DEVICE;
     let inflight = if script.tracks_inflight { Protocol::INFLIGHT_SHMFD } else { Protocol::empty() };
-    match request {
-        GET_FEATURES => Some(script.features.to_ne_bytes().to_vec()),
-        GET_PROTOCOL_FEATURES => Some((protocol | inflight).bits().to_ne_bytes().to_vec()),
-        GET_QUEUE_NUM => Some(1u64.to_ne_bytes().to_vec()),
-        GET_CONFIG => Some([&payload[..12], script.config.as_slice()].concat()),
-        GET_VRING_BASE => Some(payload.to_vec()),
-        GET_INFLIGHT_FD => {
-            let size = u64::try_from(RECORD).unwrap().to_ne_bytes();
-            Some([&size, &payload[8..]].concat())
-        }
-        _ if needs_reply => Some(u64::from(script.refuses == Some(request)).to_ne_bytes().to_vec()),
+    match code {
+        FrontendReq::GET_FEATURES => Some(script.features.to_ne_bytes().to_vec()),
+        FrontendReq::GET_PROTOCOL_FEATURES => Some((protocol | inflight).bits().to_ne_bytes().to_vec()),
+        FrontendReq::GET_CONFIG => Some([&payload[..12], config].concat()),
+        FrontendReq::GET_VRING_BASE => Some(payload.to_vec()),
+        FrontendReq::GET_INFLIGHT_FD => Some([&RECORD.to_ne_bytes(), &payload[8..]].concat()),
+        _ if needs_reply => Some(u64::from(script.refuses == Some(code)).to_ne_bytes().to_vec()),
         _ => None,
     }
 }
 
-fn receive(socket: &mut UnixStream) -> Option<(u32, bool, Vec<u8>, Vec<OwnedFd>)> {
-    let mut header = [0; 12];
+fn receive(socket: &mut UnixStream) -> Option<(FrontendReq, bool, Vec<u8>, Vec<OwnedFd>)> {
+    let mut bytes = [0; HEADER];
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(32))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let length = recvmsg(
         &*socket,
-        &mut [IoSliceMut::new(&mut header)],
+        &mut [IoSliceMut::new(&mut bytes)],
         &mut ancillary,
         RecvFlags::CMSG_CLOEXEC | RecvFlags::WAITALL,
     );
-    if length.map_or(0, |received| received.bytes) != header.len() {
+    if length.map_or(0, |received| received.bytes) != HEADER {
         return None;
     }
     let mut fds = Vec::new();
@@ -161,16 +186,15 @@ fn receive(socket: &mut UnixStream) -> Option<(u32, bool, Vec<u8>, Vec<OwnedFd>)
             fds.extend(rights);
         }
     }
-    let word = |at: usize| u32::from_ne_bytes(header[at..at + 4].try_into().unwrap());
+    let word = |at: usize| u32::from_ne_bytes(bytes[at..at + 4].try_into().unwrap());
     let mut payload = vec![0; usize::try_from(word(8)).unwrap()];
     socket.read_exact(&mut payload).ok()?;
-    Some((word(0), word(4) & 8 != 0, payload, fds))
+    Some((FrontendReq::try_from(word(0)).unwrap(), word(4) & NEED_REPLY != 0, payload, fds))
 }
 
-fn reply(mut socket: &UnixStream, request: u32, payload: &[u8]) -> std::io::Result<()> {
-    let header = [request, 1 | 4, u32::try_from(payload.len()).unwrap()].map(u32::to_ne_bytes).concat();
-    let message = [&header, payload].concat();
-    if request != GET_INFLIGHT_FD {
+fn send(mut socket: &UnixStream, code: FrontendReq, payload: &[u8]) -> std::io::Result<()> {
+    let message = [&header(code.into(), VERSION | REPLY, payload.len()), payload].concat();
+    if code != FrontendReq::GET_INFLIGHT_FD {
         return socket.write_all(&message);
     }
     let file = File::open("/dev/null")?;
@@ -178,7 +202,6 @@ fn reply(mut socket: &UnixStream, request: u32, payload: &[u8]) -> std::io::Resu
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     ancillary.push(SendAncillaryMessage::ScmRights(&fds));
-    let slices = [std::io::IoSlice::new(&message)];
-    sendmsg(socket, &slices, &mut ancillary, SendFlags::NOSIGNAL)?;
+    sendmsg(socket, &[IoSlice::new(&message)], &mut ancillary, SendFlags::NOSIGNAL)?;
     Ok(())
 }

@@ -1,68 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A connection to a backend, over which a device is started and stopped as often as its driver likes.
+//! A connection to a backend over which a device is started and stopped, as often as its driver does so.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use log::warn;
-use rustix::event::{PollFd, PollFlags, poll};
+use shim_config::DeviceKind;
 use thiserror::Error;
-use vhost::vhost_user::message::{VhostUserConfigFlags, VhostUserInflight, VhostUserVirtioFeatures};
-use vhost::vhost_user::{Frontend, VhostUserFrontend};
-use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
-use vm_memory::MmapXenFlags;
+use vhost::vhost_user::message::{
+    FrontendReq, VhostUserConfig, VhostUserConfigFlags, VhostUserInflight, VhostUserMemory, VhostUserU64,
+    VhostUserVirtioFeatures, VhostUserVringAddr, VhostUserVringAddrFlags, VhostUserVringState,
+};
+use vm_memory::ByteValued;
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::memory::table::{self, TooManyRegions};
-use crate::memory::{Mapping, Region, Ring};
+use crate::memory::{Region, Ring};
+use crate::vhost_user::backend_channel::BackendChannel;
+use crate::vhost_user::client::{CALL_LIMIT, CONNECT_LIMIT, CallError, Client, ClientError};
+use crate::vhost_user::grants::Backing;
 use crate::vhost_user::inflight::Inflight;
-use crate::vhost_user::knock::{Heard, Question, hear_unasked};
-use crate::vhost_user::negotiate::{NegotiateError, Offer, negotiate, read_config};
-use crate::vhost_user::requests::Requests;
-use crate::vhost_user::watchdog::Watchdog;
+use crate::vhost_user::negotiate::{Agreement, NegotiateError, negotiate};
 use crate::virtio_mmio::features::{self, ACCESS_PLATFORM};
-use shim_config::DeviceKind;
-
-/// How a backend reaches the memory that a table describes.
-pub trait Backing {
-    /// The table in the form of a message.
-    fn describe(&self, table: &[Region]) -> Vec<VhostUserMemoryRegionInfo>;
-}
-
-/// Grants of a guest, which the backend maps through a descriptor of its own of `/dev/xen/gntdev`.
-///
-/// A mapping belongs to the open file. When the last descriptor of it goes, with the backend and with this, the
-/// kernel unmaps whatever the backend had left.
-#[derive(Debug)]
-pub struct Grants {
-    /// An open `/dev/xen/gntdev` that nobody else uses, restricted to the guest.
-    pub gntdev: OwnedFd,
-    /// The guest.
-    pub domid: u16,
-}
-
-impl Backing for Grants {
-    fn describe(&self, table: &[Region]) -> Vec<VhostUserMemoryRegionInfo> {
-        let describe = |region: &Region| VhostUserMemoryRegionInfo {
-            guest_phys_addr: region.start,
-            memory_size: region.end - region.start,
-            // The address space in which the rings' addresses are given. The guest's own is as good as any.
-            userspace_addr: region.start,
-            mmap_offset: 0,
-            mmap_handle: self.gntdev.as_raw_fd(),
-            xen_mmap_flags: match region.mapping {
-                Mapping::Advance => MmapXenFlags::GRANT.bits(),
-                Mapping::OnDemand => (MmapXenFlags::GRANT | MmapXenFlags::NO_ADVANCE_MAP).bits(),
-            },
-            xen_mmap_data: u32::from(self.domid),
-        };
-        table.iter().map(describe).collect()
-    }
-}
 
 /// The event descriptors of one queue.
 #[derive(Debug)]
@@ -71,42 +32,43 @@ pub struct Notifier {
     pub kick: EventFd,
     /// The device has used buffers.
     pub call: EventFd,
-    /// The device cannot use the queue any more, for what the driver has put there.
+    /// The device cannot use the queue any more, because of what the driver has put there.
     pub err: EventFd,
 }
 
-/// Why a session cannot go on.
+/// Why a request of the driver has not been carried out.
 #[derive(Debug, Error)]
 pub enum SessionError {
-    /// The backend is too slow.
-    #[error("the backend did not answer {0} within {1:?}")]
-    Hangs(&'static str, Duration),
-    /// The backend is gone, or refuses.
-    #[error("the backend failed at {0}: {1}")]
-    Protocol(&'static str, vhost::Error),
+    /// A call to the backend has failed.
+    #[error("the backend failed at {0}")]
+    Call(#[from] CallError),
     /// The rings cannot be described.
     #[error(transparent)]
     Table(#[from] TooManyRegions),
     /// The record of requests in flight cannot be used.
     #[error("the record of requests in flight is not usable: {0}")]
     Inflight(#[source] io::Error),
-    /// A queue without event descriptors: the configuration has fewer queues than the transport.
+    /// There are no event descriptors for a queue: the configuration has fewer queues than the transport.
     #[error("queue {0} does not exist")]
     NoQueue(u16),
 }
 
 impl SessionError {
-    /// Whether the backend is there and does not want to, so that another would not either.
+    /// Whether the backend has replied, and another one would reply the same.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
-        use vhost::vhost_user::Error::{Disconnected, PartialMessage, SocketBroken, SocketError};
         match self {
-            Self::Hangs(..) => false,
-            Self::Protocol(_, vhost::Error::VhostUserProtocol(error)) => {
-                !matches!(error, Disconnected | PartialMessage | SocketBroken(_) | SocketError(_))
+            Self::Call(error) => {
+                matches!(error.cause, ClientError::Refused | ClientError::UnexpectedMessage)
             }
             _ => true,
         }
+    }
+
+    /// Whether the backend has not replied in time.
+    #[must_use]
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, Self::Call(CallError { cause: ClientError::TimedOut, .. }))
     }
 }
 
@@ -119,117 +81,89 @@ pub struct Start<'a> {
     pub rings: &'a [(Ring, u16)],
     /// The event descriptors of all queues.
     pub notifiers: &'a [Notifier],
-    /// Where requests in flight are recorded.
+    /// The record of requests in flight.
     pub inflight: &'a Inflight,
-    /// Whether the driver begins anew, so that the record is to be empty.
+    /// Whether the driver has just started the device, so that nothing is in flight.
     pub is_fresh: bool,
 }
 
-/// A connection on which everything is agreed that outlives a reset.
+/// A connection with what has been negotiated on it, and the rings that the backend serves.
 pub struct Session {
-    frontend: Frontend,
-    socket: Arc<UnixStream>,
-    watchdog: Watchdog,
+    client: Client,
+    agreement: Agreement,
     backing: Box<dyn Backing>,
     kind: DeviceKind,
-    features: u64,
-    inflight_size: Option<u64>,
-    hears_resets: bool,
     queues: u16,
     running: Vec<Ring>,
-    requests: Option<Requests>,
-    /// Whether it has been told nothing since it was stopped.
+    /// Whether nothing has been set since the device was last stopped.
     is_idle: bool,
-    /// What it has been asked for a sign of life and has not answered. Whoever takes the answer, this goes with it.
-    question: Option<Question>,
+    call_limit: Duration,
 }
 
 impl Session {
-    /// Makes the acquaintance of the backend at the other end of `socket`.
+    /// Negotiates with the backend of `client`. Returns the device's configuration as well.
     pub fn open(
-        socket: UnixStream,
+        mut client: Client,
         kind: DeviceKind,
         queues: u16,
-        watchdog: &Watchdog,
         backing: Box<dyn Backing>,
-    ) -> Result<(Self, Offer), NegotiateError> {
-        let clone = socket.try_clone().map_err(|error| {
-            NegotiateError::Protocol("duplicating its socket", vhost::Error::IOError(error))
-        })?;
-        let socket = Arc::new(socket);
-        let mut frontend = Frontend::from_stream(clone, u64::from(queues));
-        let mut offer = {
-            let _guard = watchdog.arm(&socket, watchdog.limits().connect);
-            negotiate(&mut frontend, &kind, queues)?
-        };
-        let watchdog = watchdog.clone();
-        let requests = offer.requests.take();
+    ) -> Result<(Self, Vec<u8>), NegotiateError> {
+        let (agreement, config) = negotiate(&mut client, &kind, queues, Instant::now() + CONNECT_LIMIT)?;
         let session = Self {
-            frontend,
-            socket,
-            watchdog,
+            client,
+            agreement,
             backing,
             kind,
-            features: offer.features,
-            inflight_size: offer.inflight_size,
-            hears_resets: offer.hears_resets,
             queues,
             running: Vec::new(),
-            requests,
             is_idle: true,
-            question: None,
+            call_limit: CALL_LIMIT,
         };
-        Ok((session, offer))
+        Ok((session, config))
     }
 
-    /// What a driver is offered of the backend's features.
+    /// The features of the backend that a driver is offered.
     #[must_use]
     pub fn offered(&self) -> u64 {
-        features::offered(self.features, self.kind.features)
+        features::offered(self.agreement.features, self.kind.features)
     }
 
     /// Whether the backend records which requests it has taken.
     #[must_use]
     pub fn tracks_inflight(&self) -> bool {
-        self.inflight_size.is_some()
+        self.agreement.inflight_size.is_some()
     }
 
-    /// Asks for a sign of life, which is due by `answer_by`. [`Self::hear`] takes it, or the next call does.
-    pub fn ask(&mut self, answer_by: Instant) -> io::Result<()> {
-        self.question = Some(Question::ask(&*self.socket, answer_by)?);
-        Ok(())
+    /// Sends a [ping](Client::ping), to which the reply is due by `due`.
+    pub fn ping(&mut self, due: Instant) -> Result<(), ClientError> {
+        self.client.ping(due)
     }
 
-    /// By when the sign of life is due that it has been asked for and has not given.
+    /// When the reply to a ping is due, while one is outstanding.
     #[must_use]
-    pub fn answer_by(&self) -> Option<Instant> {
-        self.question.as_ref().map(Question::answer_by)
+    pub fn ping_due(&self) -> Option<Instant> {
+        self.client.ping_due()
     }
 
-    /// What has come unexpectedly, or in answer to [`Self::ask`].
-    pub fn hear(&mut self) -> Heard {
-        let Some(question) = &mut self.question else { return hear_unasked(&*self.socket) };
-        let heard = question.hear(&*self.socket);
-        if heard == Heard::Answer {
-            self.question = None;
-        }
-        heard
+    /// Reads what has arrived, as [`Client::poll_reply`] does.
+    pub fn poll_reply(&mut self) -> Result<bool, ClientError> {
+        self.client.poll_reply()
     }
 
-    /// Starts the device: features, record, memory, rings, in that order, all of them anew.
+    /// Starts the device: sets features, record, memory and rings, in this order.
     pub fn start(&mut self, start: &Start<'_>) -> Result<(), SessionError> {
         self.is_idle = false;
         let all: Vec<_> = start.rings.iter().map(|(ring, _)| *ring).collect();
         let table = table::with_rings(&all)?;
-        // ACCESS_PLATFORM concerns driver and transport; a backend would take it for a wish for an IOTLB.
-        let features = start.features & self.features & !ACCESS_PLATFORM
+        // ACCESS_PLATFORM concerns driver and transport; a backend would take it for the request of an
+        // IOTLB.
+        let features = start.features & self.agreement.features & !ACCESS_PLATFORM
             | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
-        self.call("SET_FEATURES", |frontend| frontend.set_features(features))?;
-        if let Some(size) = self.inflight_size {
+        self.set(FrontendReq::SET_FEATURES, &VhostUserU64::new(features))?;
+        if let Some(size) = self.agreement.inflight_size {
             start.inflight.prepare(size, start.is_fresh).map_err(SessionError::Inflight)?;
             let record = VhostUserInflight::new(size, 0, self.queues, self.kind.queue_size_max);
-            let fd = start.inflight.as_raw_fd();
-            self.call("SET_INFLIGHT_FD", |frontend| frontend.set_inflight_fd(&record, fd))?;
+            self.pass(FrontendReq::SET_INFLIGHT_FD, record.as_slice(), &[start.inflight.as_raw_fd()])?;
         }
         self.set_memory(&table)?;
         for (ring, base) in start.rings {
@@ -240,23 +174,26 @@ impl Session {
     }
 
     fn start_ring(&mut self, ring: &Ring, base: u16, notifier: &Notifier) -> Result<(), SessionError> {
-        let queue = usize::from(ring.index);
-        let address = VringConfigData {
-            queue_max_size: self.kind.queue_size_max,
-            queue_size: ring.size,
-            flags: 0,
-            desc_table_addr: ring.descriptors.start(),
-            used_ring_addr: ring.used.start(),
-            avail_ring_addr: ring.available.start(),
-            log_addr: None,
-        };
-        self.call("SET_VRING_NUM", |frontend| frontend.set_vring_num(queue, ring.size))?;
-        self.call("SET_VRING_BASE", |frontend| frontend.set_vring_base(queue, base))?;
-        self.call("SET_VRING_ADDR", |frontend| frontend.set_vring_addr(queue, &address))?;
-        self.call("SET_VRING_ERR", |frontend| frontend.set_vring_err(queue, &notifier.err))?;
-        self.call("SET_VRING_CALL", |frontend| frontend.set_vring_call(queue, &notifier.call))?;
-        self.call("SET_VRING_KICK", |frontend| frontend.set_vring_kick(queue, &notifier.kick))?;
-        self.call("SET_VRING_ENABLE", |frontend| frontend.set_vring_enable(queue, true))?;
+        let index = u32::from(ring.index);
+        let address = VhostUserVringAddr::new(
+            index,
+            VhostUserVringAddrFlags::empty(),
+            ring.descriptors.start(),
+            ring.used.start(),
+            ring.available.start(),
+            0,
+        );
+        self.set(FrontendReq::SET_VRING_NUM, &VhostUserVringState::new(index, ring.size.into()))?;
+        self.set(FrontendReq::SET_VRING_BASE, &VhostUserVringState::new(index, base.into()))?;
+        self.set(FrontendReq::SET_VRING_ADDR, &address)?;
+        for (request, event) in [
+            (FrontendReq::SET_VRING_ERR, &notifier.err),
+            (FrontendReq::SET_VRING_CALL, &notifier.call),
+            (FrontendReq::SET_VRING_KICK, &notifier.kick),
+        ] {
+            self.pass(request, VhostUserU64::new(index.into()).as_slice(), &[event.as_raw_fd()])?;
+        }
+        self.set(FrontendReq::SET_VRING_ENABLE, &VhostUserVringState::new(index, 1))?;
         self.running.push(*ring);
         Ok(())
     }
@@ -269,12 +206,7 @@ impl Session {
         self.start_ring(ring, 0, notifier)
     }
 
-    fn set_memory(&mut self, table: &[Region]) -> Result<(), SessionError> {
-        let regions = self.backing.describe(table);
-        self.call("SET_MEM_TABLE", |frontend| frontend.set_mem_table(&regions)).map(drop)
-    }
-
-    /// Stops the device. When this returns well, the backend has unmapped all of the guest's memory.
+    /// Stops the device. On success the backend has unmapped all of the guest's memory.
     pub fn stop(&mut self) -> Result<(), SessionError> {
         if self.is_idle {
             return Ok(());
@@ -288,19 +220,20 @@ impl Session {
         Ok(())
     }
 
-    /// Has the backend put the device into the state that it has without a driver: what drives an output may need to know
-    /// that nobody wants it any more. A backend that does not hear of resets takes a stop for one.
+    /// Has the backend reset the device to the state without a driver, so that it can put its outputs to
+    /// safe values. A backend without RESET_DEVICE takes a stop for a reset.
     pub fn reset(&mut self) -> Result<(), SessionError> {
-        if !self.hears_resets {
+        if !self.agreement.has_reset {
             return Ok(());
         }
-        self.call("RESET_DEVICE", |frontend| frontend.reset_device())
+        self.pass(FrontendReq::RESET_DEVICE, &[], &[])
     }
 
-    /// Stops one queue. When this returns well, the backend has unmapped its ring.
+    /// Stops one queue. On success the backend has unmapped its ring.
     ///
-    /// vhost-user has no message to unmap what belongs to one ring, so the backend is sent a table in which only the
-    /// other rings are mapped in advance. It maps that before it lets go of the former, so that they can run on.
+    /// vhost-user has no message that unmaps one ring: the backend is sent a table in which only the other
+    /// rings are mapped in advance. It maps that table before it unmaps the former one, so the other rings
+    /// keep running.
     pub fn stop_queue(&mut self, queue: u16) -> Result<(), SessionError> {
         let Some(position) = self.running.iter().position(|ring| ring.index == queue) else { return Ok(()) };
         self.running.remove(position);
@@ -309,317 +242,272 @@ impl Session {
     }
 
     fn stop_ring(&mut self, queue: u16) -> Result<(), SessionError> {
-        let queue = usize::from(queue);
-        self.call("SET_VRING_ENABLE", |frontend| frontend.set_vring_enable(queue, false))?;
-        self.call("GET_VRING_BASE", |frontend| frontend.get_vring_base(queue)).map(drop)
+        let state = VhostUserVringState::new(queue.into(), 0);
+        self.set(FrontendReq::SET_VRING_ENABLE, &state)?;
+        let deadline = self.deadline();
+        let _: VhostUserVringState =
+            self.client.get(FrontendReq::GET_VRING_BASE, state.as_slice(), deadline)?;
+        Ok(())
     }
 
-    /// Passes on what the driver writes to the configuration, where it may, and reads what has become of it.
+    /// Writes to the configuration, where a driver may. Returns the configuration after that, or nothing if
+    /// the driver may not write there.
     pub fn write_config(&mut self, offset: u32, bytes: &[u8]) -> Result<Option<Vec<u8>>, SessionError> {
-        if !u32::try_from(bytes.len()).is_ok_and(|length| self.kind.may_write(offset, length)) {
-            return Ok(None);
-        }
-        self.call("SET_CONFIG", |frontend| {
-            frontend.set_config(offset, VhostUserConfigFlags::WRITABLE, bytes)
-        })?;
+        let size = u32::try_from(bytes.len()).ok().filter(|&size| self.kind.may_write(offset, size));
+        let Some(size) = size else { return Ok(None) };
+        let config = VhostUserConfig::new(offset, size, VhostUserConfigFlags::WRITABLE);
+        self.pass(FrontendReq::SET_CONFIG, &[config.as_slice(), bytes].concat(), &[])?;
         self.read_config().map(Some)
     }
 
-    /// Where the backend says that its configuration has changed, if it can.
+    /// The channel on which the backend reports changes of the configuration, if there is one.
     #[must_use]
-    pub fn requests(&self) -> Option<BorrowedFd<'_>> {
-        self.requests.as_ref().map(Requests::as_fd)
+    pub fn channel(&self) -> Option<BorrowedFd<'_>> {
+        self.agreement.channel.as_ref().map(BackendChannel::as_fd)
     }
 
-    /// The configuration, if the backend says that it has changed. A backend that says anything else is not listened to
-    /// any more.
+    /// The configuration, if the backend has reported that it has changed. After anything else on that
+    /// channel, the channel is closed.
     pub fn changed_config(&mut self) -> Result<Option<Vec<u8>>, SessionError> {
-        let Some(requests) = &mut self.requests else { return Ok(None) };
-        match requests.take() {
+        let Some(channel) = &mut self.agreement.channel else { return Ok(None) };
+        match channel.take_config_change() {
             Ok(false) => Ok(None),
             Ok(true) => self.read_config().map(Some),
             Err(error) => {
-                warn!("a backend can no longer say that its configuration changes: {error}");
-                self.requests = None;
+                warn!("changes of a backend's configuration are not noticed any more: {error}");
+                self.agreement.channel = None;
                 Ok(None)
             }
         }
     }
 
     fn read_config(&mut self) -> Result<Vec<u8>, SessionError> {
-        let kind = self.kind.clone();
-        self.call("GET_CONFIG", |frontend| read_config(frontend, &kind))
+        let deadline = self.deadline();
+        Ok(self.client.get_config(self.kind.config_size, deadline)?)
     }
 
-    /// One call to the backend, which ends in bounded time.
-    fn call<T>(
-        &mut self,
-        step: &'static str,
-        call: impl FnOnce(&mut Frontend) -> vhost::Result<T>,
-    ) -> Result<T, SessionError> {
-        let limit = self.watchdog.limits().call;
-        let guard = self.watchdog.arm(&self.socket, limit);
-        // What it has been asked before comes first.
-        let called = match self.collect() {
-            Ok(()) => call(&mut self.frontend),
-            Err(error) => Err(vhost::Error::VhostUserProtocol(error)),
-        };
-        called.map_err(|error| {
-            if guard.has_fired() {
-                SessionError::Hangs(step, limit)
-            } else {
-                SessionError::Protocol(step, error)
-            }
-        })
+    fn set_memory(&mut self, table: &[Region]) -> Result<(), SessionError> {
+        let (regions, fds): (Vec<_>, Vec<_>) =
+            table.iter().map(|region| self.backing.describe(region)).unzip();
+        // A table has at most MAX_REGIONS.
+        let count = u32::try_from(regions.len()).unwrap_or(u32::MAX);
+        let mut payload = VhostUserMemory::new(count).as_slice().to_vec();
+        regions.iter().for_each(|region| payload.extend_from_slice(region.as_slice()));
+        self.pass(FrontendReq::SET_MEM_TABLE, &payload, &fds)
     }
-}
 
-impl Session {
-    /// Waits for the sign of life, if it has been asked for one.
-    fn collect(&mut self) -> Result<(), vhost::vhost_user::Error> {
-        while self.question.is_some() {
-            // It can only fail for an interruption.
-            let _ = poll(&mut [PollFd::new(&*self.socket, PollFlags::IN)], None);
-            match self.hear() {
-                Heard::Answer | Heard::Nothing => {}
-                Heard::HangUp => return Err(vhost::vhost_user::Error::Disconnected),
-                Heard::Noise => return Err(vhost::vhost_user::Error::InvalidMessage),
-            }
-        }
-        Ok(())
+    fn set(&mut self, request: FrontendReq, payload: &impl ByteValued) -> Result<(), SessionError> {
+        self.pass(request, payload.as_slice(), &[])
+    }
+
+    /// Sends a request with descriptors and waits for its acknowledgement.
+    fn pass(&mut self, request: FrontendReq, payload: &[u8], fds: &[RawFd]) -> Result<(), SessionError> {
+        let deadline = self.deadline();
+        Ok(self.client.set(request, payload, fds, deadline)?)
+    }
+
+    /// The deadline of a call that begins now.
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.call_limit
     }
 }
 
 impl AsFd for Session {
-    /// The socket, to learn when the backend hangs up.
+    /// The connection, as [`Client::as_fd`].
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-}
-
-impl Drop for Session {
-    /// A backend that was started for this connection exits when it ends, even if other copies of the descriptor
-    /// should live on.
-    fn drop(&mut self) {
-        // It can only fail if the connection is down already.
-        let _ = self.socket.shutdown(std::net::Shutdown::Both);
+        self.client.as_fd()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Write};
-    use std::sync::Mutex;
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::os::unix::net::UnixStream;
+    use std::sync::atomic::Ordering;
+    use std::sync::{Arc, Mutex};
 
     use rustix::event::{PollFd, PollFlags, poll};
+    use vhost::vhost_user::message::VhostUserMemoryRegion;
 
     use super::*;
-    use crate::memory::address::{GRANT_SPACE, GRANT_SPACE_END};
-    use crate::vhost_user::Limits;
+    use crate::vhost_user::scripted_backend::{self as scripted, Script};
     use crate::vhost_user::test_backend::{self, SharedMemory, ring};
     use crate::virtio_mmio::features::VERSION_1;
 
-    /// What the driver of a ring of [`ring`] at page 1 does to make its next buffer available.
-    fn make_available(memory: &SharedMemory, next: u16) {
-        memory.write_u16(4096 + 8, 16);
-        memory.write_u16(4096 + 0x404 + 2 * u64::from(next % 16), 0);
-        memory.write_u16(4096 + 0x402, next + 1);
+    const GPIO: u32 = 41;
+
+    fn open(socket: UnixStream, backing: Box<dyn Backing>) -> (Session, Vec<u8>) {
+        Session::open(Client::new(socket).unwrap(), DeviceKind::of(GPIO), 1, backing).unwrap()
     }
 
-    fn notifier() -> Notifier {
-        let [kick, call, err] = [0; 3].map(|flags| EventFd::new(flags).unwrap());
-        Notifier { kick, call, err }
+    /// A driver of one ring on page 1, with the session of its device.
+    struct Driver {
+        session: Session,
+        memory: Arc<SharedMemory>,
+        notifiers: [Notifier; 1],
+        inflight: Inflight,
     }
 
-    fn start(session: &mut Session, features: u64, notifiers: &[Notifier]) -> Result<(), SessionError> {
-        let inflight = Inflight::new(tempfile::tempfile().unwrap(), 64);
-        let rings = [(ring(1), 0)];
-        session.start(&Start { features, rings: &rings, notifiers, inflight: &inflight, is_fresh: true })
+    impl Driver {
+        fn new(socket: UnixStream) -> Self {
+            let memory = SharedMemory::new();
+            Self::with_backing(socket, &memory, Box::new(Arc::clone(&memory)))
+        }
+
+        fn with_backing(socket: UnixStream, memory: &Arc<SharedMemory>, backing: Box<dyn Backing>) -> Self {
+            let [kick, call, err] = [0; 3].map(|flags| EventFd::new(flags).unwrap());
+            Self {
+                session: open(socket, backing).0,
+                memory: Arc::clone(memory),
+                notifiers: [Notifier { kick, call, err }],
+                inflight: Inflight::new(tempfile::tempfile().unwrap(), 64),
+            }
+        }
+
+        fn start(&mut self, features: u64) -> Result<(), SessionError> {
+            self.clear_ring();
+            self.session.start(&Start {
+                features,
+                rings: &[(ring(1), 0)],
+                notifiers: &self.notifiers,
+                inflight: &self.inflight,
+                is_fresh: true,
+            })
+        }
+
+        fn clear_ring(&self) {
+            for at in [0x400, 0x402, 0x800, 0x802] {
+                self.memory.write_u16(4096 + at, 0);
+            }
+        }
+
+        /// Makes buffer `next` available and waits until it has been used.
+        fn transfer(&self, next: u16) {
+            self.memory.write_u16(4096 + 8, 16);
+            self.memory.write_u16(4096 + 0x404 + 2 * u64::from(next % 16), 0);
+            self.memory.write_u16(4096 + 0x402, next + 1);
+            self.notifiers[0].kick.write(1).unwrap();
+            self.notifiers[0].call.read().unwrap();
+            assert_eq!(self.memory.read_u16(4096 + 0x802), next + 1);
+        }
     }
 
     #[test]
-    fn a_real_backend_is_started_used_and_stopped_again_and_again() {
+    fn a_real_backend_is_started_used_and_stopped_repeatedly() {
         let (socket, seen) = test_backend::start();
-        let memory = SharedMemory::new();
-        let watchdog = Watchdog::start(Limits::default()).unwrap();
-        let backing = Box::new(Arc::clone(&memory));
-        let (mut session, offer) = Session::open(socket, DeviceKind::of(41), 1, &watchdog, backing).unwrap();
-        assert_eq!(offer.config, [0, 1, 2, 3, 4, 5, 6, 7]);
-        assert_eq!(offer.features & 0xff, 1);
+        let mut driver = Driver::new(socket);
+        assert_eq!(driver.session.agreement.features & 0xff, 1);
+        assert_eq!(driver.session.read_config().unwrap(), [0, 1, 2, 3, 4, 5, 6, 7]);
         for _ in 0..10 {
-            let notifiers = [notifier()];
-            for at in [0x400, 0x402, 0x800, 0x802] {
-                memory.write_u16(4096 + at, 0);
-            }
-            start(&mut session, VERSION_1 | ACCESS_PLATFORM | 1, &notifiers).unwrap();
+            driver.start(VERSION_1 | ACCESS_PLATFORM | 1).unwrap();
             assert_eq!(seen.features.load(Ordering::SeqCst), VERSION_1 | 1 << 30 | 1);
-            for next in 0..3 {
-                make_available(&memory, next);
-                notifiers[0].kick.write(1).unwrap();
-                notifiers[0].call.read().unwrap();
-                assert_eq!(memory.read_u16(4096 + 0x802), next + 1);
-            }
-            session.stop().unwrap();
+            (0..3).for_each(|next| driver.transfer(next));
+            driver.session.stop().unwrap();
         }
         assert_eq!(seen.chains.load(Ordering::SeqCst), 30);
     }
 
-    /// The memory tables that were sent.
-    struct Recorded(Arc<SharedMemory>, Arc<Mutex<Vec<Vec<Region>>>>);
+    /// Records the regions that are sent.
+    struct Recorded(Arc<SharedMemory>, Arc<Mutex<Vec<Region>>>);
 
     impl Backing for Recorded {
-        fn describe(&self, table: &[Region]) -> Vec<VhostUserMemoryRegionInfo> {
-            self.1.lock().unwrap().push(table.to_vec());
-            self.0.describe(table)
+        fn describe(&self, region: &Region) -> (VhostUserMemoryRegion, RawFd) {
+            self.1.lock().unwrap().push(*region);
+            self.0.describe(region)
         }
     }
 
     #[test]
-    fn one_queue_is_stopped_unmapped_and_started_elsewhere() {
+    fn one_queue_is_stopped_unmapped_and_started_again() {
         let (socket, seen) = test_backend::start();
-        let memory = SharedMemory::new();
-        let tables = Arc::new(Mutex::new(Vec::new()));
-        let watchdog = Watchdog::start(Limits::default()).unwrap();
-        let backing = Box::new(Recorded(Arc::clone(&memory), Arc::clone(&tables)));
-        let (mut session, _) = Session::open(socket, DeviceKind::of(41), 1, &watchdog, backing).unwrap();
-        let notifiers = [notifier()];
-        let transfer = |next| {
-            make_available(&memory, next);
-            notifiers[0].kick.write(1).unwrap();
-            notifiers[0].call.read().unwrap();
-            assert_eq!(memory.read_u16(4096 + 0x802), next + 1);
-        };
-        start(&mut session, VERSION_1, &notifiers).unwrap();
-        transfer(0);
-        transfer(1);
-        session.stop_queue(0).unwrap();
-        session.stop_queue(0).unwrap();
-        // The driver prepares the ring anew, and its buffer is served again as the first.
-        for at in [0x402, 0x802] {
-            memory.write_u16(4096 + at, 0);
-        }
-        session.start_queue(&ring(1), &notifiers).unwrap();
-        transfer(0);
-        session.stop().unwrap();
+        let (memory, regions) = (SharedMemory::new(), Arc::default());
+        let backing = Recorded(Arc::clone(&memory), Arc::clone(&regions));
+        let mut driver = Driver::with_backing(socket, &memory, Box::new(backing));
+        driver.start(VERSION_1).unwrap();
+        driver.transfer(0);
+        driver.transfer(1);
+        driver.session.stop_queue(0).unwrap();
+        driver.session.stop_queue(0).unwrap();
+        // The driver sets up the ring anew, and its buffer is served again as the first.
+        driver.clear_ring();
+        driver.session.start_queue(&ring(1), &driver.notifiers).unwrap();
+        driver.transfer(0);
+        driver.session.stop().unwrap();
         assert_eq!(seen.chains.load(Ordering::SeqCst), 3);
-        let in_use = table::with_rings(&[ring(1)]).unwrap();
-        let none = table::without_rings();
-        assert_eq!(*tables.lock().unwrap(), [in_use.clone(), none.clone(), in_use, none]);
+        let (in_use, none) = (table::with_rings(&[ring(1)]).unwrap(), table::without_rings());
+        assert_eq!(*regions.lock().unwrap(), [&*in_use, &*none, &*in_use, &*none].concat());
     }
 
     #[test]
-    fn a_backend_says_that_its_configuration_has_changed() {
-        let (socket, seen) = test_backend::start_with_requests();
-        let backing = Box::new(SharedMemory::new());
-        let watchdog = Watchdog::start(Limits::default()).unwrap();
-        let (mut session, offer) = Session::open(socket, DeviceKind::of(41), 1, &watchdog, backing).unwrap();
-        assert_eq!(offer.config, [0, 1, 2, 3, 4, 5, 6, 7]);
+    fn a_changed_configuration_is_read_and_other_messages_close_the_channel() {
+        let (socket, backend) = scripted::start(Script::default());
+        let (mut session, config) = open(socket, Box::new(SharedMemory::new()));
+        let await_message = |session: &Session| {
+            let channel = session.channel().unwrap();
+            poll(&mut [PollFd::new(&channel, PollFlags::IN)], None).unwrap();
+        };
+        assert_eq!(config, b"constant");
         assert_eq!(session.changed_config().unwrap(), None);
-        for base in [10, 20] {
-            seen.change_config(base);
-            let requests = session.requests().unwrap();
-            poll(&mut [PollFd::new(&requests, PollFlags::IN)], None).unwrap();
-            let config = session.changed_config().unwrap().unwrap();
-            assert!(config.into_iter().eq(base..base + 8));
+        for config in [b"changed1", b"changed2"] {
+            backend.change_config(config);
+            await_message(&session);
+            assert_eq!(session.changed_config().unwrap().unwrap(), config);
             assert_eq!(session.changed_config().unwrap(), None);
         }
-        seen.talk_nonsense();
-        poll(&mut [PollFd::new(&session.requests().unwrap(), PollFlags::IN)], None).unwrap();
+        backend.send_on_channel(&[0xff; 12]);
+        await_message(&session);
         assert_eq!(session.changed_config().unwrap(), None);
-        assert!(session.requests().is_none(), "it is not listened to any more");
+        assert!(session.channel().is_none());
     }
 
     #[test]
     fn a_backend_with_fewer_queues_than_configured_is_refused() {
-        let (socket, _) = test_backend::start();
-        let backing = Box::new(SharedMemory::new());
-        let watchdog = Watchdog::start(Limits::default()).unwrap();
-        let result = Session::open(socket, DeviceKind::of(41), 2, &watchdog, backing);
+        let client = Client::new(test_backend::start().0).unwrap();
+        let result = Session::open(client, DeviceKind::of(GPIO), 2, Box::new(SharedMemory::new()));
         assert!(matches!(result, Err(NegotiateError::TooFewQueues { has: 1, needs: 2 })));
     }
 
     #[test]
-    fn a_backend_that_leaves_is_an_error_and_no_wait() {
+    fn a_closed_connection_fails_the_negotiation_at_once() {
         let (socket, theirs) = UnixStream::pair().unwrap();
         drop(theirs);
-        let backing = Box::new(SharedMemory::new());
-        let watchdog = Watchdog::start(Limits::default()).unwrap();
-        let result = Session::open(socket, DeviceKind::of(34), 1, &watchdog, backing);
-        assert!(matches!(result, Err(NegotiateError::Protocol(..))));
-    }
-
-    /// Passes everything between the two, until told to keep silent.
-    fn relay(from: UnixStream, to: UnixStream, silent: Arc<AtomicBool>) {
-        std::thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while let Ok(length @ 1..) = (&from).read(&mut buffer) {
-                if !silent.load(Ordering::SeqCst) {
-                    (&to).write_all(&buffer[..length]).unwrap();
-                }
-            }
-        });
+        let client = Client::new(socket).unwrap();
+        let result = Session::open(client, DeviceKind::of(GPIO), 1, Box::new(SharedMemory::new()));
+        assert!(matches!(result, Err(NegotiateError::Call(_))));
     }
 
     #[test]
-    fn a_backend_that_hangs_is_given_up_in_bounded_time() {
-        let limits = Limits { connect: Duration::from_secs(10), call: Duration::from_millis(50) };
-        let watchdog = Watchdog::start(limits).unwrap();
-        let (backend, _) = test_backend::start();
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        let silent = Arc::new(AtomicBool::new(false));
-        relay(theirs.try_clone().unwrap(), backend.try_clone().unwrap(), Arc::clone(&silent));
-        relay(backend, theirs, Arc::clone(&silent));
-        let backing = Box::new(SharedMemory::new());
-        let (mut session, _) = Session::open(ours, DeviceKind::of(34), 1, &watchdog, backing).unwrap();
-        silent.store(true, Ordering::SeqCst);
-        let result = start(&mut session, VERSION_1, &[notifier()]);
-        assert!(matches!(result, Err(SessionError::Hangs("SET_FEATURES", _))), "{result:?}");
-        let result = session.stop();
-        assert!(matches!(result, Err(SessionError::Protocol(..))), "{result:?}");
+    fn a_backend_that_hangs_fails_the_call_at_its_deadline_and_the_next_at_once() {
+        let hangs_after = Some(FrontendReq::GET_INFLIGHT_FD);
+        let mut driver = Driver::new(scripted::start(Script { hangs_after, ..Script::default() }).0);
+        driver.session.call_limit = Duration::from_millis(50);
+        let error = driver.start(VERSION_1).unwrap_err();
+        assert!(error.is_timeout() && !error.is_refusal(), "{error}");
+        driver.session.call_limit = CALL_LIMIT;
+        let error = driver.session.stop().unwrap_err();
+        assert!(!error.is_timeout() && !error.is_refusal(), "{error}");
     }
 
     #[test]
-    fn a_call_waits_for_the_answer_that_is_due_before_its_own() {
-        let (socket, _) = test_backend::start();
-        let watchdog = Watchdog::start(Limits::default()).unwrap();
-        let backing = Box::new(SharedMemory::new());
-        let (mut session, _) = Session::open(socket, DeviceKind::of(41), 1, &watchdog, backing).unwrap();
-        for _ in 0..3 {
-            session.ask(Instant::now()).unwrap();
-            start(&mut session, VERSION_1, &[notifier()]).unwrap();
-            assert_eq!(session.answer_by(), None);
-            assert_eq!(session.hear(), Heard::Nothing);
-            session.stop().unwrap();
+    fn a_refused_request_is_a_refusal_and_a_closed_connection_is_not() {
+        let request = Some(FrontendReq::SET_VRING_ADDR);
+        for (script, is_refusal) in [
+            (Script { refuses: request, ..Script::default() }, true),
+            (Script { ends_at: request, ..Script::default() }, false),
+        ] {
+            let error = Driver::new(scripted::start(script).0).start(VERSION_1).unwrap_err();
+            assert!(error.is_refusal() == is_refusal && !error.is_timeout(), "{error}");
         }
     }
 
     #[test]
-    fn the_connection_ends_with_the_session() {
-        let (socket, _) = test_backend::start();
-        let other = socket.try_clone().unwrap();
-        let backing = Box::new(SharedMemory::new());
-        let watchdog = Watchdog::start(Limits::default()).unwrap();
-        drop(Session::open(socket, DeviceKind::of(34), 1, &watchdog, backing).map(drop));
-        let mut hung_up = [PollFd::new(&other, PollFlags::RDHUP)];
-        poll(&mut hung_up, None).unwrap();
-        assert!(hung_up[0].revents().contains(PollFlags::RDHUP));
-    }
-
-    #[test]
-    fn grants_are_described_in_the_terms_of_xen_mmap() {
-        let file = std::fs::File::open("/dev/null").unwrap();
-        let grants = Grants { gntdev: file.into(), domid: 2 };
-        let regions = grants.describe(&table::with_rings(&[ring(8)]).unwrap());
-        let described: Vec<_> = regions
-            .iter()
-            .map(|region| {
-                assert_eq!((region.mmap_offset, region.xen_mmap_data), (0, 2));
-                assert_eq!(region.userspace_addr, region.guest_phys_addr);
-                (region.guest_phys_addr - GRANT_SPACE, region.memory_size, region.xen_mmap_flags)
-            })
-            .collect();
-        let rest = GRANT_SPACE_END - GRANT_SPACE - 0x9000;
-        assert_eq!(described, [(0, 0x8000, 0xa), (0x8000, 0x1000, 0x2), (0x9000, rest, 0xa)]);
+    fn a_call_collects_the_reply_to_a_ping_first() {
+        let mut driver = Driver::new(test_backend::start().0);
+        for _ in 0..3 {
+            driver.session.ping(Instant::now()).unwrap();
+            driver.start(VERSION_1).unwrap();
+            assert_eq!(driver.session.ping_due(), None);
+            assert!(!driver.session.poll_reply().unwrap());
+            driver.session.stop().unwrap();
+        }
     }
 }

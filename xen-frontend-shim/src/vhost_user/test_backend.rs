@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! For tests: a real daemon of the vhost-user-backend crate in this process, and memory that both sides see.
+//! For tests: a real daemon of the vhost-user-backend crate in this process, and memory shared with it.
 //!
-//! There is no Xen here, so the regions are shared memory ("UNIX" in XEN_MMAP's terms) at the addresses of grants.
+//! There is no Xen here: the regions are shared memory ("UNIX" in XEN_MMAP's terms) at the addresses of
+//! grants.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use vhost::VhostUserMemoryRegionInfo;
 use vhost::vhost_user::Listener;
-use vhost::vhost_user::message::VhostUserProtocolFeatures;
+use vhost::vhost_user::message::{VhostUserMemoryRegion, VhostUserProtocolFeatures};
 use vhost_user_backend::{VhostUserBackendMut, VhostUserDaemon, VringRwLock, VringT};
 use virtio_queue::QueueT;
 use vm_memory::{
@@ -21,16 +21,15 @@ use vm_memory::{
     MmapRange, MmapRegion, MmapXenFlags,
 };
 use vmm_sys_util::epoll::EventSet;
-use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
-use crate::memory::address::GRANT_SPACE;
+use crate::memory::address::{GRANT_SPACE, GRANT_SPACE_END};
 use crate::memory::{GuestAddress as RegisterValue, Region, Ring};
 use crate::vhost_user::Backing;
 
-/// How much memory the guest has.
-const SIZE: usize = 1 << 20;
+/// Bytes of the grant space.
+const SIZE: u64 = GRANT_SPACE_END - GRANT_SPACE;
 
-/// Guest memory at the start of the grant space.
+/// Guest memory in place of the grant space.
 pub(crate) struct SharedMemory {
     file: File,
     pub(crate) memory: GuestMemoryMmap,
@@ -39,10 +38,12 @@ pub(crate) struct SharedMemory {
 impl SharedMemory {
     pub(crate) fn new() -> Arc<Self> {
         let file = File::from(rustix::fs::memfd_create("guest", rustix::fs::MemfdFlags::CLOEXEC).unwrap());
-        file.set_len(SIZE as u64).unwrap();
+        file.set_len(SIZE).unwrap();
         let offset = FileOffset::new(file.try_clone().unwrap(), 0);
         let address = GuestAddress(GRANT_SPACE);
-        let region = MmapRegion::from_range(MmapRange::new_unix(SIZE, Some(offset), address)).unwrap();
+        let region =
+            MmapRegion::from_range(MmapRange::new_unix(SIZE.try_into().unwrap(), Some(offset), address))
+                .unwrap();
         let region = GuestRegionMmap::new(region, address).unwrap();
         Arc::new(Self { file, memory: GuestMemoryMmap::from_regions(vec![region]).unwrap() })
     }
@@ -57,16 +58,16 @@ impl SharedMemory {
 }
 
 impl Backing for Arc<SharedMemory> {
-    fn describe(&self, _: &[Region]) -> Vec<VhostUserMemoryRegionInfo> {
-        vec![VhostUserMemoryRegionInfo {
-            guest_phys_addr: GRANT_SPACE,
-            memory_size: SIZE as u64,
-            userspace_addr: GRANT_SPACE,
-            mmap_offset: 0,
-            mmap_handle: self.file.as_raw_fd(),
-            xen_mmap_flags: MmapXenFlags::UNIX.bits(),
-            xen_mmap_data: 0,
-        }]
+    fn describe(&self, region: &Region) -> (VhostUserMemoryRegion, RawFd) {
+        let region = VhostUserMemoryRegion::with_xen(
+            region.start,
+            region.end - region.start,
+            region.start,
+            region.start - GRANT_SPACE,
+            MmapXenFlags::UNIX.bits(),
+            0,
+        );
+        (region, self.file.as_raw_fd())
     }
 }
 
@@ -76,34 +77,12 @@ pub(crate) fn ring(page: u64) -> Ring {
     Ring::new(0, 16, at(0), at(0x400), at(0x800)).unwrap()
 }
 
-/// What the backend's one queue has seen, and what the test does to the backend.
+/// What the backend has received.
 #[derive(Default)]
 pub(crate) struct Seen {
     pub(crate) features: AtomicU64,
     pub(crate) chains: AtomicU64,
-    config_base: AtomicU8,
-    requests: Mutex<Option<UnixStream>>,
 }
-
-impl Seen {
-    /// Gives the backend another configuration, which begins with `base`, and lets it say so.
-    pub(crate) fn change_config(&self, base: u8) {
-        self.config_base.store(base, Ordering::SeqCst);
-        let mut requests = self.requests.lock().unwrap();
-        requests.as_mut().unwrap().write_all(&CONFIG_CHANGE).unwrap();
-    }
-}
-
-impl Seen {
-    /// Says something over the channel for changes that it must not.
-    pub(crate) fn talk_nonsense(&self) {
-        let mut requests = self.requests.lock().unwrap();
-        requests.as_mut().unwrap().write_all(&[0xff; 12]).unwrap();
-    }
-}
-
-/// VHOST_USER_BACKEND_CONFIG_CHANGE_MSG, version 1, without a body. (The vhost crate cannot send it.)
-const CONFIG_CHANGE: [u8; 12] = [2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0];
 
 /// Returns every chain unread.
 pub(crate) struct Returner {
@@ -132,16 +111,13 @@ impl VhostUserBackendMut for Returner {
     }
 
     fn protocol_features(&self) -> VhostUserProtocolFeatures {
-        VhostUserProtocolFeatures::CONFIG
-            | VhostUserProtocolFeatures::MQ
-            | VhostUserProtocolFeatures::BACKEND_REQ
+        VhostUserProtocolFeatures::CONFIG | VhostUserProtocolFeatures::MQ
     }
 
     fn set_event_idx(&mut self, _: bool) {}
 
     fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
-        let base = self.seen.config_base.load(Ordering::SeqCst);
-        (offset..offset + size).map(|byte| base + u8::try_from(byte).unwrap()).collect()
+        (offset..offset + size).map(|byte| u8::try_from(byte).unwrap()).collect()
     }
 
     fn update_memory(&mut self, memory: GuestMemoryAtomic<GuestMemoryMmap>) -> io::Result<()> {
@@ -163,7 +139,7 @@ impl VhostUserBackendMut for Returner {
     }
 }
 
-/// Starts a daemon; the socket ends it.
+/// Starts a daemon. It ends with the connection.
 pub(crate) fn start() -> (UnixStream, Arc<Seen>) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("socket");
@@ -178,35 +154,4 @@ pub(crate) fn start() -> (UnixStream, Arc<Seen>) {
         let _ = daemon.wait();
     });
     (UnixStream::connect(&path).unwrap(), seen)
-}
-
-/// As [`start`], with a backend that can say that its configuration has changed. The vhost crate gives it no way to, so the
-/// test listens in on the connection and keeps the channel that the frontend passes for the purpose.
-pub(crate) fn start_with_requests() -> (UnixStream, Arc<Seen>) {
-    const SET_BACKEND_REQ_FD: u8 = 21;
-    let (backend, seen) = start();
-    let (ours, theirs) = UnixStream::pair().unwrap();
-    let (mut answers, mut to) = (backend.try_clone().unwrap(), theirs.try_clone().unwrap());
-    std::thread::spawn(move || {
-        let mut buffer = [0; 4096];
-        while let Ok(length @ 1..) = answers.read(&mut buffer) {
-            to.write_all(&buffer[..length]).unwrap();
-        }
-    });
-    let listener = Arc::clone(&seen);
-    std::thread::spawn(move || {
-        let mut buffer = [0; 4096];
-        while let Ok((length @ 1.., file)) = theirs.recv_with_fd(&mut buffer) {
-            if let (SET_BACKEND_REQ_FD, Some(file)) = (buffer[0], &file) {
-                let channel = UnixStream::from(OwnedFd::from(file.try_clone().unwrap()));
-                *listener.requests.lock().unwrap() = Some(channel);
-            }
-            match file {
-                Some(file) => backend.send_with_fd(&buffer[..length], file.as_raw_fd()).unwrap(),
-                None => backend.send_with_fds(&[&buffer[..length]], &[]).unwrap(),
-            };
-        }
-        let _ = backend.shutdown(std::net::Shutdown::Both);
-    });
-    (ours, seen)
 }

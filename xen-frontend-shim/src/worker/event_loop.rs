@@ -107,8 +107,8 @@ impl EventLoop {
     /// Watches what the backend of a window says of its own accord, until it is let go of.
     pub(super) fn watch_requests(&self, index: u16, window: &Window<Served>) -> io::Result<()> {
         let Occupant::Device(transport) = &window.occupant else { return Ok(()) };
-        match transport.device().requests() {
-            Some(requests) => self.watch(&requests, EventSet::IN, Source::Requests(index)),
+        match transport.device().channel() {
+            Some(channel) => self.watch(&channel, EventSet::IN, Source::Requests(index)),
             None => Ok(()),
         }
     }
@@ -158,7 +158,7 @@ impl EventLoop {
                 let source = Source::Kick(kick.window, kick.queue);
                 self.epoll.modify(&kick.fd, EventSet::IN | EventSet::ONE_SHOT, &source)?;
                 kick.is_armed = true;
-                transport.device_mut().armed();
+                transport.device_mut().kick_armed();
             }
         }
         Ok(())

@@ -3,8 +3,9 @@
 //! The place of a device in a worker, before and after there is a backend for it.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use log::{error, info, warn};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -19,8 +20,9 @@ use crate::device::{BackedDevice, replace_backend};
 use crate::hypervisor::xen::XenGuest;
 use crate::ioreq::bus::{Keeper, Occupant};
 use crate::state::{Found, Record};
-use crate::vhost_user::knock::Question;
-use crate::vhost_user::{Grants, Heard, Inflight, NegotiateError, Notifier, Process, Session, Watchdog};
+use crate::vhost_user::{
+    CONNECT_LIMIT, Client, ClientError, Grants, Inflight, NegotiateError, Notifier, Process, Session,
+};
 use crate::virtio_mmio::{Identity, State, Transport};
 
 /// What a device needs besides a backend.
@@ -46,10 +48,11 @@ struct Parts {
     inflight: Inflight,
 }
 
-/// A backend that has been started and not been heard of yet.
+/// A backend that has been started and has not replied to its first ping.
 struct Candidate {
-    connection: Connection,
-    question: Question,
+    client: Client,
+    gntdev: OwnedFd,
+    pidfd: Option<OwnedFd>,
 }
 
 impl Seat {
@@ -92,31 +95,32 @@ impl Seat {
         self.doorbells.clone()
     }
 
-    /// Has a backend wait at the door until it gives a sign of life, which it is asked for.
-    pub(super) fn receive(&mut self, connection: Connection, limit: Duration) -> io::Result<()> {
-        let question = Question::ask(&connection.socket, Instant::now() + limit)?;
-        self.candidate = Some(Candidate { connection, question });
+    /// Pings a backend that has been started. It is admitted when it has replied.
+    pub(super) fn receive(&mut self, connection: Connection) -> Result<(), ClientError> {
+        let Connection { socket, gntdev, pidfd } = connection;
+        let mut client = Client::new(socket)?;
+        client.ping(Instant::now() + CONNECT_LIMIT)?;
+        self.candidate = Some(Candidate { client, gntdev, pidfd });
         Ok(())
     }
 
-    /// What has come from the backend at the door; nothing if there is none.
-    pub(super) fn hear(&mut self) -> Option<Heard> {
-        let Candidate { connection, question } = self.candidate.as_mut()?;
-        Some(question.hear(&connection.socket))
+    /// Whether the candidate has replied to its ping; nothing if there is no candidate.
+    pub(super) fn poll_reply(&mut self) -> Option<Result<bool, ClientError>> {
+        Some(self.candidate.as_mut()?.client.poll_reply())
     }
 
-    /// Whether something is there to be [heard](Self::hear), which another device may have kept this process from.
+    /// Whether there is something to [poll](Self::poll_reply), which another device may have kept this process from.
     fn has_answered(&self) -> bool {
         let Some(candidate) = &self.candidate else { return false };
         matches!(
-            poll(&mut [PollFd::new(&candidate.connection.socket, PollFlags::IN)], Some(&Timespec::default())),
+            poll(&mut [PollFd::new(&candidate.client, PollFlags::IN)], Some(&Timespec::default())),
             Ok(1..)
         )
     }
 
     /// When the backend at the door has had its time.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        Some(self.candidate.as_ref()?.question.answer_by())
+        self.candidate.as_ref()?.client.ping_due()
     }
 
     /// Sends the backend at the door away.
@@ -129,7 +133,7 @@ impl Seat {
         if self.deadline().is_none_or(|deadline| deadline > now) || self.has_answered() {
             return false;
         }
-        if let Some(pidfd) = self.candidate.take().and_then(|candidate| candidate.connection.pidfd) {
+        if let Some(pidfd) = self.candidate.take().and_then(|candidate| candidate.pidfd) {
             Process::new(pidfd).kill();
         }
         true
@@ -140,14 +144,13 @@ impl Seat {
         &mut self,
         occupant: &mut Occupant<Served>,
         guest: &Rc<XenGuest>,
-        watchdog: &Watchdog,
     ) -> Result<(), NegotiateError> {
-        let Some(Candidate { connection, .. }) = self.candidate.take() else { return Ok(()) };
+        let Some(Candidate { client, gntdev, pidfd }) = self.candidate.take() else { return Ok(()) };
         let kind = DeviceKind::of(self.device.device_id);
-        let grants = Box::new(Grants { gntdev: connection.gntdev, domid: self.domid });
-        let process = connection.pidfd.map(Process::new);
-        let (session, offer) = Session::open(connection.socket, kind, self.queues, watchdog, grants)?;
-        if offer.inflight_size.is_none() {
+        let grants = Box::new(Grants { gntdev, domid: self.domid });
+        let process = pidfd.map(Process::new);
+        let (session, config) = Session::open(client, kind, self.queues, grants)?;
+        if !session.tracks_inflight() {
             warn!(
                 "{}: its backend lacks the protocol feature INFLIGHT_SHMFD: should it end while it has requests, the \
                  device will need a reset",
@@ -155,13 +158,13 @@ impl Seat {
             );
         }
         if let Occupant::Device(transport) = occupant {
-            replace_backend(transport, session, offer, process);
+            replace_backend(transport, session, config, process);
         } else if let Some(device) = self.take_device(guest) {
             info!("{}: served, features {:#x}", self.device.name, session.offered());
-            let mut transport = Transport::new(self.identity(), session.offered(), offer.config, device);
+            let mut transport = Transport::new(self.identity(), session.offered(), config, device);
             // Nobody has said anything yet that it could refuse.
             let _ = transport.device_mut().attach(session, process);
-            transport.device_mut().tell_if_unused();
+            transport.device_mut().reset_if_unused();
             *occupant = Occupant::Device(transport);
         }
         Ok(())

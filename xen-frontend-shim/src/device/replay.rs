@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+
+//! A backend gets what the driver has set up: its first one, or another one that goes on.
+
+use std::time::Instant;
+
+use log::{error, info};
+
+use super::stall::Progress;
+use super::view::RingView;
+use super::{BackedDevice, Failure, Setup};
+use crate::hypervisor::Hypervisor;
+use crate::memory::Ring;
+use crate::vhost_user::{Process, Session, Start};
+use crate::virtio_mmio::{Device, Lost, Transport};
+
+/// Connects another backend to a device that has had one. If its features or its configuration differ, the
+/// driver has to reset the device.
+pub fn replace_backend<H: Hypervisor>(
+    transport: &mut Transport<BackedDevice<H>>,
+    session: Session,
+    config: Vec<u8>,
+    process: Option<Process>,
+) {
+    transport.backend_replaced(session.offered(), config);
+    if transport.device_mut().attach(session, process).is_err() {
+        transport.device_lost();
+    }
+    transport.device_mut().reset_if_unused();
+}
+
+impl<H: Hypervisor> BackedDevice<H> {
+    /// Connects a backend, which gets what the driver has set up.
+    pub fn attach(&mut self, session: Session, process: Option<Process>) -> Result<(), Lost> {
+        self.link.connect(session, process);
+        self.stall.reset();
+        self.serve()
+    }
+
+    /// Has the backend reset the device if no driver uses it: the hardware may still be as a driver has left
+    /// it that was reset, or whose guest ended, while there was no backend.
+    pub fn reset_if_unused(&mut self) {
+        if self.setup.is_none() {
+            let reset = self.link.session_mut().map(Session::reset);
+            let _ = self.handle_result(reset);
+        }
+    }
+
+    /// Disconnects the backend, if there is one: the supervisor has started another.
+    pub fn disconnect_replaced(&mut self) {
+        if self.link.session().is_some() {
+            self.backend_lost("its backend has been replaced", true);
+            self.link.take_disconnected();
+        }
+    }
+
+    /// Has the backend serve what the driver has set up, now or when there is one.
+    pub(super) fn serve(&mut self) -> Result<(), Lost> {
+        let Some(setup) = self.setup.clone() else { return Ok(()) };
+        match self.replay(&setup) {
+            Ok(()) => self.lost_at = None,
+            Err(Failure::NoBackend) => self.await_backend(),
+            Err(Failure::Refused) => return Err(self.fail("it cannot go on")),
+        }
+        Ok(())
+    }
+
+    fn replay(&mut self, setup: &Setup) -> Result<(), Failure> {
+        let session = self.link.session().ok_or(Failure::NoBackend)?;
+        if !setup.is_fresh && !session.tracks_inflight() {
+            self.check_nothing_outstanding(setup)?;
+        }
+        let base = |ring: &Ring| if setup.is_fresh { 0 } else { self.used_index(ring.index).unwrap_or(0) };
+        let rings: Vec<_> = setup.rings.iter().map(|ring| (*ring, base(ring))).collect();
+        let start = Start {
+            features: setup.features,
+            rings: &rings,
+            notifiers: &self.notifiers,
+            inflight: &self.inflight,
+            is_fresh: setup.is_fresh,
+        };
+        // From here on a backend may serve requests, even if the start fails.
+        self.setup = Some(Setup { is_fresh: false, ..setup.clone() });
+        let started = self.link.session_mut().map(|session| session.start(&start));
+        self.handle_result(started)?;
+        if !setup.is_fresh {
+            self.notify_both_sides(&rings);
+        }
+        self.stall.start(Instant::now());
+        Ok(())
+    }
+
+    /// Kicks the backend and interrupts the driver, since notifications may have been lost with the former
+    /// backend.
+    fn notify_both_sides(&mut self, rings: &[(Ring, u16)]) {
+        info!("{}: another backend goes on", self.name);
+        let notifiers = rings.iter().filter_map(|(ring, _)| self.notifiers.get(usize::from(ring.index)));
+        for notifier in notifiers {
+            // A write fails only when 2⁶⁴ - 2 notifications are pending already.
+            let _ = notifier.kick.write(1);
+            let _ = notifier.call.write(1);
+        }
+    }
+
+    /// Refuses to go on with requests of which the former backend has left no record: none must be carried
+    /// out twice.
+    fn check_nothing_outstanding(&self, setup: &Setup) -> Result<(), Failure> {
+        for ring in &setup.rings {
+            let view = self.views.get(usize::from(ring.index)).and_then(Option::as_ref);
+            let Some(Progress { available, used }) = view.and_then(RingView::progress) else { continue };
+            let outstanding = available.wrapping_sub(used);
+            if outstanding != 0 {
+                error!(
+                    "{}: {outstanding} requests of queue {} may have been carried out or not: the backend \
+                     lacks the protocol feature INFLIGHT_SHMFD",
+                    self.name, ring.index
+                );
+                return Err(Failure::Refused);
+            }
+        }
+        Ok(())
+    }
+}
