@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What survives the shim's own processes: the state directory, in memory (tmpfs) and gone with the driver domain.
+//! The state directory: the records from which the next supervisor, worker or backend continues.
 //!
 //! ```text
-//!   /run/xen-frontend-shim/        of one supervisor at a time (directory)
-//!     lock                         held by the supervisor and by all that it starts
-//!     GUEST/server                 which ioreq server is ours (record): written by the supervisor
-//!     GUEST/DEVICE.transport       what the driver has said (record): written by the worker, before it answers
-//!     GUEST/DEVICE.inflight        which requests the backend has taken: written by the backend
+//!   /run/xen-frontend-shim/        locked by one supervisor at a time
+//!     lock                         the lock: held by the supervisor and all processes that it starts
+//!     GUEST/server                 the ioreq server of the shim (record), written by the supervisor
+//!     GUEST/DEVICE.transport       what the driver wrote (state record), written by the worker before it answers
+//!     GUEST/DEVICE.inflight        the requests that the backend has taken (in-flight record), written by the backend
 //! ```
 //!
-//! Event channels, kicks and interrupts by the kernel, mappings: all that ends with the processes that have it, and is made
-//! anew. Only the ioreq server stays, in Xen.
+//! The directory is in memory (tmpfs): it ends with the driver domain, and with it all that the records describe. Event
+//! channels, ioeventfds, irqfds and mappings end with their processes and are made again; the ioreq server stays in Xen.
 
 pub mod directory;
 pub mod record;
 
 pub use directory::{GuestState, StateDirectory};
-pub use record::{Found, Record};
+pub use record::{Found, Record, WriteError};

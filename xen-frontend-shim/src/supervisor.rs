@@ -1,31 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The privileged process: it opens the device nodes, holds what must outlive a worker, and lets guests run.
+//! The privileged process: it claims the guests, starts workers and backends, replaces them, and unpauses the guests.
 //!
 //! ```text
-//!   config ──▶ claim of each guest (ioreq server, channels, kernel's kicks and interrupts) ──▶ worker of each guest
-//!                                                    backends ──▶ connections ──────────▶ │
-//!                                                                     "ready" ──▶ unpause the guest
+//!   configuration ──▶ claim of each guest (ioreq server, event channels, kicks and interrupts by the kernel)
+//!                        └──▶ worker of each guest ◀── connections ── backends of its devices
+//!                                └── "Ready" ──▶ the guest is unpaused
 //! ```
 //!
-//! It may be killed itself: all that a guest and its drivers know is in Xen or in the state directory, and the next one
-//! goes on from there ([`crate::state`]). A guest that has ended is noticed, and its devices are reset (`obituary`). SIGHUP
-//! has it read the configuration again (`reload`).
+//! All state of guests and drivers is in Xen or in the state directory ([`crate::state`]), so the supervisor may end at
+//! any time: the next one continues. It resets the devices of a guest that has ended (`domain_exit`) and reads its
+//! configuration again on SIGHUP (`reload`).
 //!
-//! It starts workers and backends, and others in their place when they end: a worker needs no right to. It does not talk to a
-//! backend, and of what a guest writes it sees whether a device has a driver, in what the worker keeps of it ([`crate::state`]).
-//! What happens to one guest's processes does not concern the others.
+//! Workers need no right to start processes, since the supervisor starts backends and workers. It does not use the
+//! connections to the backends. Of what a guest writes it reads whether a device has a driver, in the state record. The
+//! processes of one guest do not affect those of another.
 //!
-//! Which of root's rights it keeps, and why, is in crate `confinement`, `role::supervisor`.
+//! Crate `confinement`, `role::supervisor`, lists the rights that it keeps, with the reason of each.
 
 mod back_off;
 mod backend;
 mod claim;
 mod devices;
-mod obituary;
+mod domain_exit;
+mod error;
+mod guest;
 mod process;
 mod reload;
-mod served;
 mod signals;
 mod watch;
 
@@ -36,172 +37,150 @@ use std::time::Instant;
 use confinement::Enforcement;
 use confinement::role::supervisor as role;
 use log::{error, info, warn};
-use thiserror::Error;
 use xen_bindings::{DomId, Privcmd};
 
 use crate::check::{self, Paths};
-use crate::control::ControlError;
-use crate::handoff::HandoffError;
 use crate::state::StateDirectory;
-use shim_config::{Config, ConfigError};
+use shim_config::{Config, Guest};
 
-use obituary::Obituary;
-use served::Served;
+pub use error::SupervisorError;
+
+use domain_exit::DomainExit;
+use guest::ManagedGuest;
 use watch::{Subject, Watch};
 
-/// Why the supervisor cannot work at all.
-#[derive(Debug, Error)]
-pub enum SupervisorError {
-    /// Xen cannot be reached.
-    #[error("{0}")]
-    Xen(#[from] xen_bindings::Error),
-    /// The configuration is of no use.
-    #[error("{0}")]
-    Config(#[from] ConfigError),
-    /// The operating system refuses.
-    #[error("{0}")]
-    Io(#[from] io::Error),
-    /// It cannot give up what it does not need.
-    #[error("{0}")]
-    Confinement(#[from] confinement::Error),
-    /// A worker cannot be reached.
-    #[error("{0}")]
-    Control(#[from] ControlError),
-    /// A worker cannot be given its descriptors.
-    #[error("{0}")]
-    Handoff(#[from] HandoffError),
-    /// There is nothing left to do.
-    #[error("no guest can be served: see above")]
-    NoGuest,
-}
-
-/// The process as a whole.
+/// The state of the process.
 struct Supervisor {
     privcmd: Privcmd,
     watch: Watch,
-    served: Vec<Served>,
-    obituary: Option<Obituary>,
+    guests: Vec<ManagedGuest>,
+    domain_exit: Option<DomainExit>,
     state: StateDirectory,
-    source: PathBuf,
+    config: PathBuf,
+    seccomp: Enforcement,
 }
 
-/// Serves the guests of the configuration at `source` until a signal says otherwise, going on from what a former supervisor
-/// has left in the directory `state`.
-pub fn run(source: &Path, state: &Path, seccomp: Enforcement) -> Result<(), SupervisorError> {
-    let config = Config::read(source)?;
-    let place = Paths { root: "/".into(), state: state.to_owned() };
-    for finding in check::quick(&config, &place).iter().filter(|finding| !finding.is_ok()) {
+/// Serves the guests of the configuration at `config` until SIGTERM or SIGINT. It continues from the records in the
+/// directory `state`.
+pub fn run(config: &Path, state: &Path, seccomp: Enforcement) -> Result<(), SupervisorError> {
+    let guests = Config::read(config)?;
+    let paths = Paths { root: "/".into(), state: state.to_owned() };
+    for finding in check::quick(&guests, &paths).iter().filter(|finding| !finding.is_ok()) {
         warn!("{finding}");
     }
     role::confine(seccomp)?;
-    let mut state = StateDirectory::open(state)?;
-    state.bequeath()?;
-    let mut supervisor = Supervisor {
-        privcmd: Privcmd::open()?,
-        watch: Watch::new()?,
-        served: Vec::new(),
-        obituary: None,
-        state,
-        source: source.to_owned(),
-    };
-    supervisor.watch.add(signals::termination()?, Subject::Termination)?;
-    supervisor.watch.add(signals::reload()?, Subject::Reload)?;
-    supervisor.subscribe(DomId::new(config.domid))?;
-    for guest in config.guest {
-        let name = guest.name.clone();
-        let index = u16::try_from(supervisor.served.len()).map_err(io::Error::other)?;
-        let state = supervisor.state.guest(&name)?;
-        match Served::new(index, guest, state, &supervisor.privcmd, seccomp) {
-            Ok(served) => supervisor.served.push(served),
-            Err(error) => error!("{name}: not served, and not started: {error}"),
-        }
+    let mut supervisor = Supervisor::new(config, state, seccomp)?;
+    supervisor.watch_domain_exit(DomId::new(guests.domid))?;
+    for guest in guests.guest {
+        supervisor.claim(guest)?;
     }
-    if supervisor.served.is_empty() {
+    if supervisor.guests.is_empty() {
         return Err(SupervisorError::NoGuest);
     }
-    supervisor.supervise()
+    supervisor.serve()
 }
 
 impl Supervisor {
-    /// Has Xen tell of guests that end. Without it they are served as well, but what they leave mapped stays so.
-    fn subscribe(&mut self, own: DomId) -> io::Result<()> {
-        match Obituary::subscribe(&self.privcmd, own) {
-            Ok(obituary) => {
-                self.watch.add(&obituary, Subject::DomainExit)?;
-                self.obituary = Some(obituary);
+    /// Locks the state directory and opens what all guests need. There are no guests yet.
+    fn new(config: &Path, state: &Path, seccomp: Enforcement) -> Result<Self, SupervisorError> {
+        let mut state = StateDirectory::open(state)?;
+        state.persist_lock()?;
+        let watch = Watch::new()?;
+        watch.add(signals::termination()?, Subject::Termination)?;
+        watch.add(signals::reload()?, Subject::Reload)?;
+        let (privcmd, config) = (Privcmd::open()?, config.to_owned());
+        Ok(Self { privcmd, watch, guests: Vec::new(), domain_exit: None, state, config, seccomp })
+    }
+
+    /// Registers for the end of domains. If Xen refuses, guests are served all the same, but what a guest that has ended
+    /// granted stays mapped.
+    fn watch_domain_exit(&mut self, own: DomId) -> io::Result<()> {
+        match DomainExit::subscribe(&self.privcmd, own) {
+            Ok(domain_exit) => {
+                self.watch.add(&domain_exit, Subject::DomainExit)?;
+                self.domain_exit = Some(domain_exit);
             }
-            Err(error) => warn!("guests that end will not be noticed: {error}"),
+            Err(error) => warn!("the end of a guest will not be noticed: {error}"),
         }
         Ok(())
     }
 
-    /// The configuration may have changed. What of it cannot be had is said, and everything else goes on.
+    /// Claims a guest. A guest that cannot be claimed is not served and not unpaused.
+    fn claim(&mut self, guest: Guest) -> Result<(), SupervisorError> {
+        let index = u16::try_from(self.guests.len()).map_err(|_| SupervisorError::TooManyGuests)?;
+        let (name, state) = (guest.name.clone(), self.state.guest(&guest.name)?);
+        match ManagedGuest::new(index, guest, state, &self.privcmd, self.seccomp) {
+            Ok(guest) => self.guests.push(guest),
+            Err(error) => error!("{name}: not served and not unpaused: {error}"),
+        }
+        Ok(())
+    }
+
+    fn serve(&mut self) -> Result<(), SupervisorError> {
+        loop {
+            let now = Instant::now();
+            for guest in &mut self.guests {
+                guest.advance(&self.watch, now);
+            }
+            let deadline = self.guests.iter().filter_map(ManagedGuest::deadline).min();
+            for subject in self.watch.wait(deadline)? {
+                match subject {
+                    Subject::Termination => {
+                        info!("terminated: register accesses of the guests wait for the next supervisor");
+                        return Ok(());
+                    }
+                    Subject::Reload => self.reload()?,
+                    Subject::DomainExit => self.check_domains()?,
+                    Subject::Control(index) | Subject::Worker(index) | Subject::Backend(index, _) => {
+                        self.handle_guest_event(index, subject)?;
+                    }
+                }
+            }
+        }
+    }
+
+    fn handle_guest_event(&mut self, index: u16, subject: Subject) -> io::Result<()> {
+        let now = Instant::now();
+        let Some(guest) = self.guests.get_mut(usize::from(index)) else { return Ok(()) };
+        match subject {
+            Subject::Control(_) => {
+                guest.receive_report(&self.watch, &self.privcmd, now);
+                Ok(())
+            }
+            Subject::Worker(_) => guest.worker_ended(&self.watch, now),
+            Subject::Backend(_, device) => guest.backend_ended(device, &self.watch, now),
+            Subject::Termination | Subject::Reload | Subject::DomainExit => Ok(()),
+        }
+    }
+
+    /// Reads the configuration again and changes the devices of the guests. What cannot be changed is logged.
     fn reload(&mut self) -> io::Result<()> {
-        // It tells how often, which is of no interest.
+        // The count of signals has no meaning: reading it makes the descriptor wait for the next signal.
         signals::reload()?.read()?;
-        let config = match Config::read(&self.source) {
+        let config = match Config::read(&self.config) {
             Ok(config) => config,
             Err(error) => {
-                error!("all stays as it is: {error}");
+                error!("configuration not changed: {error}");
                 return Ok(());
             }
         };
         info!("configuration read again");
-        for served in &mut self.served {
-            let wanted = config.guest.iter().find(|guest| served.is(guest));
-            served.reload(wanted.map(|guest| guest.device.clone()).unwrap_or_default());
+        for guest in &mut self.guests {
+            let wanted = config.guest.iter().find(|other| guest.is(other));
+            guest.reload(wanted.map(|guest| guest.device.clone()).unwrap_or_default());
         }
-        for guest in config.guest.iter().filter(|guest| !self.served.iter().any(|served| served.is(guest))) {
-            warn!("{}: a guest is added when the driver domain starts, not while it runs", guest.name);
+        for added in config.guest.iter().filter(|added| !self.guests.iter().any(|guest| guest.is(added))) {
+            warn!("{}: not added: a new guest needs a restart of the driver domain", added.name);
         }
         Ok(())
     }
 
-    /// Some domain has ended.
-    fn mourn(&mut self) -> Result<(), SupervisorError> {
-        if let Some(obituary) = &self.obituary {
-            obituary.acknowledge()?;
+    /// Handles the event that some domain has ended: it does not tell which.
+    fn check_domains(&mut self) -> Result<(), SupervisorError> {
+        if let Some(domain_exit) = &self.domain_exit {
+            domain_exit.acknowledge()?;
         }
-        self.served.iter_mut().for_each(|served| served.check_life(&self.privcmd));
+        self.guests.iter_mut().for_each(|guest| guest.check_domain(&self.privcmd));
         Ok(())
-    }
-
-    fn supervise(&mut self) -> Result<(), SupervisorError> {
-        loop {
-            let now = Instant::now();
-            for served in &mut self.served {
-                served.attend(&self.watch, now);
-            }
-            let deadline = self.served.iter().filter_map(Served::deadline).min();
-            for subject in self.watch.wait(deadline)? {
-                if subject == Subject::Termination {
-                    info!("terminated: the guests' accesses to their devices wait from now on");
-                    return Ok(());
-                }
-                match subject {
-                    Subject::DomainExit => self.mourn()?,
-                    Subject::Reload => self.reload()?,
-                    _ => {}
-                }
-                self.handle(subject)?;
-            }
-        }
-    }
-
-    fn handle(&mut self, subject: Subject) -> io::Result<()> {
-        let Self { privcmd, watch, served, .. } = self;
-        let Some(served) = subject.guest().and_then(|guest| served.get_mut(usize::from(guest))) else {
-            return Ok(());
-        };
-        let now = Instant::now();
-        match subject {
-            Subject::Termination | Subject::Reload | Subject::DomainExit => Ok(()),
-            Subject::Control(_) => {
-                served.spoken(watch, privcmd, now);
-                Ok(())
-            }
-            Subject::Worker(_) => served.worker_ended(watch, now),
-            Subject::Backend(_, device) => served.backend_ended(device, watch, now),
-        }
     }
 }

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The state directory: of one supervisor at a time, and only when nothing of the one before is left.
+//! The state directory and its lock.
 //!
-//! A supervisor that was killed leaves workers and backends, which end when they find that it is gone. Until then they
-//! have the guest's pages mapped, the event channels bound and the hardware open. All of them hold the lock that the
-//! supervisor took, without doing anything for it: it belongs to an open file, of which they inherit a descriptor. The
-//! next supervisor waits for the lock, and kills whoever does not let go of it.
+//! Workers and backends end when their supervisor ends. Until then they have guest pages mapped, event channels bound and
+//! the hardware open, so the next supervisor must not start. Therefore they hold the lock as well: a `flock` belongs to
+//! the open file, and they inherit a descriptor of it. The next supervisor waits for the lock; after a time limit it kills
+//! the process group of the former supervisor.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -20,48 +20,48 @@ use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::process::{Pid, Signal, getpgrp, kill_process_group};
 use shim_config::LOCK_FILE;
 
-/// How long what a former supervisor has started may take to end by itself.
+/// The time that processes of a former supervisor have to end by themselves.
 const END_LIMIT: Duration = Duration::from_secs(2);
-/// How long it may take to end when it is killed: the kernel unmaps and closes.
+/// The time that they have to end when they are killed: the kernel unmaps and closes.
 const KILL_LIMIT: Duration = Duration::from_secs(10);
-/// The lowest number that the lock may have in the programs that inherit it.
+/// The lowest number of the inherited descriptor of the lock.
 const INHERITED: i32 = 200;
-/// How often the lock is tried. There is no event to wait for that could be bounded.
+/// The interval between two attempts to lock. The kernel has no wait for a lock with a time limit.
 const INTERVAL: Duration = Duration::from_millis(10);
 
-/// The state of all guests, locked.
+/// The locked state directory.
 #[derive(Debug)]
 pub struct StateDirectory {
     path: PathBuf,
-    /// It has the lock while it or a copy of it is open.
+    /// Holds the lock while it or a duplicate of it is open.
     lock: File,
 }
 
 impl StateDirectory {
-    /// Opens the directory at `path`, made if it is not there, as soon as nobody else uses it.
+    /// Opens the directory at `path`, which is created if necessary, and waits until no former supervisor uses it.
     pub fn open(path: &Path) -> io::Result<Self> {
         make(path)?;
         let path_of_lock = path.join(LOCK_FILE);
         let mut owner = open(&path_of_lock)?;
-        // What is inherited cannot be written: the next supervisor kills the process group that it reads there.
+        // Children inherit a descriptor for reading only: the file names the process group that the next supervisor kills.
         let lock = File::open(&path_of_lock).map_err(|error| about(&path_of_lock, &error))?;
         take(&lock)?;
         owner.set_len(0)?;
-        // A number that no other group gets while one of ours is left.
+        // The kernel does not reuse the number while a process of the group exists.
         write!(owner, "{}", getpgrp().as_raw_nonzero())?;
         Ok(Self { path: path.to_owned(), lock })
     }
 
-    /// Leaves the lock to all programs that are started from now on, which must be gone before the next supervisor begins.
-    pub fn bequeath(&mut self) -> io::Result<()> {
-        // A number that no descriptor gets which a program is given on purpose.
+    /// Makes the lock persist while any program that is started from now on runs.
+    pub fn persist_lock(&mut self) -> io::Result<()> {
+        // The number is above those of descriptors that are passed to a program.
         let inherited = fcntl_dupfd_cloexec(&self.lock, INHERITED)?;
         fcntl_setfd(&inherited, FdFlags::empty())?;
         self.lock = inherited.into();
         Ok(())
     }
 
-    /// The state of the guest of this name.
+    /// The records of the guest `name`.
     pub fn guest(&self, name: &str) -> io::Result<GuestState> {
         let path = self.path.join(component(name)?);
         make(&path)?;
@@ -69,30 +69,30 @@ impl StateDirectory {
     }
 }
 
-/// The state of one guest.
+/// The records of one guest.
 #[derive(Clone, Debug)]
 pub struct GuestState {
     path: PathBuf,
 }
 
 impl GuestState {
-    /// The file of which ioreq server is the guest's.
+    /// The file of the record of the guest's ioreq server.
     pub fn server(&self) -> io::Result<File> {
         open(&self.path.join("server"))
     }
 
-    /// The file of what a device's driver has said.
+    /// The file of a device's state record.
     pub fn transport(&self, device: &str) -> io::Result<File> {
         open(&self.file(device, "transport")?)
     }
 
-    /// The file of which requests of a device are in flight.
+    /// The file of a device's in-flight record.
     pub fn inflight(&self, device: &str) -> io::Result<File> {
         open(&self.file(device, "inflight")?)
     }
 
-    /// Forgets a device.
-    pub fn forget(&self, device: &str) -> io::Result<()> {
+    /// Removes the records of a device.
+    pub fn remove(&self, device: &str) -> io::Result<()> {
         for kind in ["transport", "inflight"] {
             match fs::remove_file(self.file(device, kind)?) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -107,15 +107,19 @@ impl GuestState {
     }
 }
 
-/// A name that is one component of a path.
+/// Checks that a name is one component of a path.
 fn component(name: &str) -> io::Result<&str> {
     let is_plain = !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\0']);
-    let refusal =
-        || io::Error::new(io::ErrorKind::InvalidInput, format!("{name:?} cannot be the name of a file"));
+    let refusal = || {
+        io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!("{name:?} cannot be a file name: rename the guest or device"),
+        )
+    };
     is_plain.then_some(name).ok_or_else(refusal)
 }
 
-/// A directory for root only: what is in it decides what is mapped and executed.
+/// Creates a directory that only root can read: its records decide which ioreq server and state are used.
 fn make(path: &Path) -> io::Result<()> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|error| about(path, &error))
@@ -131,12 +135,12 @@ fn about(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
-/// Takes the lock from whoever has it.
+/// Takes the lock, if necessary by killing the processes that hold it.
 fn take(mut lock: &File) -> io::Result<()> {
     if wait(lock, Duration::ZERO)? {
         return Ok(());
     }
-    info!("waiting for what a former supervisor has left behind to end");
+    info!("waiting until the workers and backends of a former supervisor have ended");
     if wait(lock, END_LIMIT)? {
         return Ok(());
     }
@@ -144,10 +148,10 @@ fn take(mut lock: &File) -> io::Result<()> {
     lock.read_to_string(&mut text)?;
     let group = text.trim().parse().ok().and_then(Pid::from_raw);
     match group {
-        // Never oneself: whoever started this one may have started the other in the same group.
+        // Both supervisors may have been started in one group: this one must not kill itself.
         Some(group) if group != getpgrp() => {
             warn!(
-                "killing what a former supervisor (process group {}) has left behind",
+                "killing the workers and backends of a former supervisor (process group {})",
                 group.as_raw_nonzero()
             );
             kill_process_group(group, Signal::KILL)?;
@@ -157,10 +161,13 @@ fn take(mut lock: &File) -> io::Result<()> {
     if wait(lock, KILL_LIMIT)? {
         return Ok(());
     }
-    Err(io::Error::new(io::ErrorKind::AddrInUse, "another supervisor uses the state directory: end it first"))
+    Err(io::Error::new(
+        io::ErrorKind::AddrInUse,
+        "another supervisor uses the state directory: stop it first",
+    ))
 }
 
-/// Whether the lock could be had within `limit`.
+/// Takes the lock within `limit`. Returns whether it did.
 fn wait(lock: &File, limit: Duration) -> io::Result<bool> {
     let end = Instant::now() + limit;
     loop {
@@ -190,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_made_for_its_owner_only_and_keeps_what_is_written() {
+    fn directory_is_private_and_keeps_its_files() {
         let (_directory, path) = place();
         {
             let state = StateDirectory::open(&path).unwrap();
@@ -205,13 +212,13 @@ mod tests {
         let mut text = String::new();
         guest.transport("i2c0").unwrap().read_to_string(&mut text).unwrap();
         assert_eq!(text, "x");
-        guest.forget("i2c0").unwrap();
-        guest.forget("i2c0").unwrap();
+        guest.remove("i2c0").unwrap();
+        guest.remove("i2c0").unwrap();
         assert_eq!(fs::read_dir(path.join("guest-a")).unwrap().count(), 0);
     }
 
     #[test]
-    fn names_cannot_leave_the_directory() {
+    fn name_that_is_a_path_is_refused() {
         let (_directory, path) = place();
         let state = StateDirectory::open(&path).unwrap();
         for name in ["", ".", "..", "a/b", "/etc"] {
@@ -220,8 +227,8 @@ mod tests {
         }
     }
 
-    /// A process of another group that holds the lock as the children of a supervisor do, until its input ends.
-    fn left_behind(state: StateDirectory, program: &str) -> std::process::Child {
+    /// A process of another group that holds the lock as a child of a supervisor does.
+    fn holder(state: StateDirectory, program: &str) -> std::process::Child {
         let mut child = Command::new("sh");
         child.args(["-c", program]).stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
         let parent_fd = state.lock.try_clone().unwrap().into();
@@ -232,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_inherits_the_lock_cannot_say_whom_the_next_one_kills() {
+    fn inherited_lock_cannot_be_written() {
         let (_directory, path) = place();
         let state = StateDirectory::open(&path).unwrap();
         let mut inherited = state.lock.try_clone().unwrap();
@@ -242,9 +249,9 @@ mod tests {
     }
 
     #[test]
-    fn the_next_one_waits_until_nothing_of_the_former_is_left() {
+    fn open_waits_until_the_holders_of_the_lock_end() {
         let (_directory, path) = place();
-        let mut child = left_behind(StateDirectory::open(&path).unwrap(), "read line");
+        let mut child = holder(StateDirectory::open(&path).unwrap(), "read line");
         let lock = open(&path.join("lock")).unwrap();
         assert!(!wait(&lock, Duration::from_millis(50)).unwrap());
         drop(child.stdin.take());
@@ -253,25 +260,25 @@ mod tests {
     }
 
     #[test]
-    fn the_lock_is_inherited_without_being_handed_over() {
+    fn persisted_lock_is_held_by_a_child() {
         let (_directory, path) = place();
         let mut state = StateDirectory::open(&path).unwrap();
-        state.bequeath().unwrap();
+        state.persist_lock().unwrap();
         let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         drop(state);
         let lock = open(&path.join("lock")).unwrap();
         assert!(!wait(&lock, Duration::ZERO).unwrap());
         drop(child.stdin.take());
         child.wait().unwrap();
-        // Another test may have started a program meanwhile, which has inherited it as well.
+        // A program that another test started meanwhile may have inherited it.
         assert!(wait(&lock, Duration::from_secs(60)).unwrap());
     }
 
     #[test]
-    fn what_does_not_end_by_itself_is_killed() {
+    fn holder_of_the_lock_that_does_not_end_is_killed() {
         let (_directory, path) = place();
         let mut child =
-            left_behind(StateDirectory::open(&path).unwrap(), "trap '' TERM; while :; do read line; done");
+            holder(StateDirectory::open(&path).unwrap(), "trap '' TERM; while :; do read line; done");
         StateDirectory::open(&path).unwrap();
         assert_eq!(child.wait().unwrap().code(), None, "it was killed");
     }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A value in a file that is there whole whenever its writer dies: two copies, of which the older is overwritten.
+//! A value in a file that survives the end of its writer at any moment.
 //!
-//! A copy has a number and a checksum. A reader takes the newest that is sound. The file never changes its size, so that
-//! writing cannot fail for want of memory later.
+//! The file has two copies, and a write replaces the older one. Each copy has a number and a checksum; a reader takes the
+//! sound copy with the higher number. The size of the file does not change, so that no later write fails for want of
+//! memory.
 
 use std::fs::File;
 use std::io;
@@ -11,27 +12,44 @@ use std::os::unix::fs::FileExt;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use thiserror::Error;
 
-/// Bytes of one copy.
-const COPY: usize = 4096;
-/// What is before the value: magic and version, length, number, checksum of all else.
-const HEADER: usize = 24;
-/// The version is part of it: what another version has written is not understood, and so not read.
+/// The size of a copy in bytes.
+const COPY_SIZE: usize = 4096;
+/// The offset of the second copy, and half the size of the file.
+const SECOND_COPY: u64 = 4096;
+/// The size in bytes of what precedes the value: magic, length, number, checksum of all of these, padding.
+const HEADER_SIZE: usize = 24;
+/// Identifies the format. A change of the format or of a value's type changes it: another version's records are damaged.
 const MAGIC: u32 = u32::from_le_bytes(*b"XBT2");
 
-/// What is in the file of a value.
+/// Reasons why a value is not written.
+#[derive(Debug, Error)]
+pub enum WriteError {
+    /// The file cannot be written.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// The value cannot be serialised.
+    #[error("{0}")]
+    Format(#[from] postcard::Error),
+    /// The value is larger than a copy.
+    #[error("the value has {0} bytes, and a record holds {max}", max = COPY_SIZE - HEADER_SIZE)]
+    TooLarge(usize),
+}
+
+/// The content of a record.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Found<T> {
-    /// Nothing: it has not been written.
+    /// Nothing has been written.
     Nothing,
-    /// The value.
+    /// The newest value.
     Value(T),
-    /// What was written cannot be read: it is damaged, or of another version of this program.
+    /// Neither copy is sound, or another version of this program wrote them.
     Damaged,
 }
 
 impl<T> Found<T> {
-    /// The value, if it can be read.
+    /// The value, if there is one that can be read.
     pub fn value(self) -> Option<T> {
         match self {
             Self::Value(value) => Some(value),
@@ -48,18 +66,18 @@ impl<T> Found<T> {
     }
 }
 
-/// The file of one value, open for its only writer.
+/// A record, open for its only writer.
 #[derive(Debug)]
 pub struct Record {
     file: File,
-    /// Of the newest copy. The parity says where it is.
+    /// The number of the newest copy. Even numbers are in the first copy, odd ones in the second.
     number: u64,
 }
 
 impl Record {
-    /// Takes up `file`, and reads the value from it if it has one.
+    /// Opens the record in `file` for writing, and reads its value.
     pub fn open<T: DeserializeOwned>(file: File) -> io::Result<(Self, Found<T>)> {
-        file.set_len(2 * u64::try_from(COPY).map_err(io::Error::other)?)?;
+        file.set_len(2 * SECOND_COPY)?;
         let mut number = 0;
         let found = newest(&file)?.map(|(newest, value)| {
             number = newest;
@@ -68,13 +86,13 @@ impl Record {
         Ok((Self { file, number }, found))
     }
 
-    /// Reads the value while somebody else may be writing: the one before, or the one after.
+    /// Reads the value. During a write by another process this is the value before or after the write.
     pub fn peek<T: DeserializeOwned>(file: &File) -> io::Result<Found<T>> {
         newest(file).map(|found| found.map(|(_, value)| value))
     }
 
-    /// Writes `value`. When this fails or does not return, the former value is still there.
-    pub fn write<T: Serialize>(&mut self, value: &T) -> io::Result<()> {
+    /// Writes `value`. If this fails or the process ends during it, the former value stays.
+    pub fn write<T: Serialize>(&mut self, value: &T) -> Result<(), WriteError> {
         let number = self.number.wrapping_add(1);
         self.file.write_all_at(&format(number, value)?, offset(number))?;
         self.number = number;
@@ -82,14 +100,14 @@ impl Record {
     }
 }
 
-/// The newest sound copy, and its number.
+/// The number and the value of the newest sound copy.
 fn newest<T: DeserializeOwned>(file: &File) -> io::Result<Found<(u64, T)>> {
     let mut newest: Option<(u64, T)> = None;
     let mut is_written = false;
     for place in 0..2 {
-        let mut copy = vec![0; COPY];
+        let mut copy = vec![0; COPY_SIZE];
         match file.read_exact_at(&mut copy, offset(place)) {
-            // Nobody has written it yet.
+            // No writer has opened it yet.
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
             result => result?,
         }
@@ -107,18 +125,16 @@ fn newest<T: DeserializeOwned>(file: &File) -> io::Result<Found<(u64, T)>> {
     })
 }
 
-/// Where the copy of this number is.
+/// The offset of the copy with this number.
 fn offset(number: u64) -> u64 {
-    if number.is_multiple_of(2) { 0 } else { 4096 }
+    if number.is_multiple_of(2) { 0 } else { SECOND_COPY }
 }
 
-fn format<T: Serialize>(number: u64, value: &T) -> io::Result<Vec<u8>> {
-    let value = postcard::to_allocvec(value).map_err(io::Error::other)?;
-    if value.len() > COPY - HEADER {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "the state is larger than its place"));
-    }
-    let length = u32::try_from(value.len()).map_err(io::Error::other)?;
-    let mut copy = Vec::with_capacity(HEADER + value.len());
+fn format<T: Serialize>(number: u64, value: &T) -> Result<Vec<u8>, WriteError> {
+    let value = postcard::to_allocvec(value)?;
+    let length = u32::try_from(value.len()).ok().filter(|_| value.len() <= COPY_SIZE - HEADER_SIZE);
+    let length = length.ok_or(WriteError::TooLarge(value.len()))?;
+    let mut copy = Vec::with_capacity(HEADER_SIZE + value.len());
     copy.extend(MAGIC.to_le_bytes());
     copy.extend(length.to_le_bytes());
     copy.extend(number.to_le_bytes());
@@ -167,17 +183,17 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_a_value_has_none() {
+    fn record_that_was_not_written_has_no_value() {
         assert_eq!(read(&file()), Found::Nothing);
     }
 
     #[test]
-    fn both_copies_have_their_place() {
-        assert_eq!([0, 1, 2].map(offset), [0, u64::try_from(COPY).unwrap(), 0]);
+    fn numbers_alternate_between_the_copies() {
+        assert_eq!([0, 1, 2].map(offset), [0, SECOND_COPY, 0]);
     }
 
     #[test]
-    fn the_newest_value_is_read_also_by_the_next_writer() {
+    fn newest_value_is_read_also_after_a_new_open() {
         let file = file();
         for generation in 0..5 {
             let (mut record, _) = Record::open::<State>(file.try_clone().unwrap()).unwrap();
@@ -189,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_writer_that_dies_anywhere_leaves_the_value_before_or_the_one_after() {
+    fn write_cut_at_any_byte_leaves_the_value_before_or_after() {
         for number in [1, 2] {
             let file = file();
             let (mut record, _) = Record::open::<State>(file.try_clone().unwrap()).unwrap();
@@ -201,9 +217,9 @@ mod tests {
             for written in 0..copy.len() {
                 file.write_all_at(&copy[..written], offset(record.number + 1)).unwrap();
                 let found = read(&file).value().unwrap();
-                // What is not written yet may be there already, as part of an older copy.
+                // The bytes that are not written yet may be equal to those of the older copy.
                 assert!(
-                    found == before || (found == after && written > HEADER),
+                    found == before || (found == after && written > HEADER_SIZE),
                     "{written} bytes: {found:?}"
                 );
             }
@@ -213,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_damaged_or_of_another_version_is_not_taken_for_nothing() {
+    fn record_damaged_at_any_byte_is_reported_as_damaged() {
         let file = file();
         let (mut record, _) = Record::open::<State>(file.try_clone().unwrap()).unwrap();
         record.write(&state(1)).unwrap();
@@ -229,12 +245,12 @@ mod tests {
     }
 
     #[test]
-    fn a_value_too_large_is_refused_and_the_former_kept() {
+    fn value_too_large_is_refused_and_the_former_one_stays() {
         let file = file();
         let (mut record, _) = Record::open::<State>(file.try_clone().unwrap()).unwrap();
         record.write(&state(1)).unwrap();
-        let large = State { config: vec![0; COPY], ..State::default() };
-        assert_eq!(record.write(&large).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        let large = State { config: vec![0; COPY_SIZE], ..State::default() };
+        assert!(matches!(record.write(&large), Err(WriteError::TooLarge(COPY_SIZE..))));
         assert_eq!(read(&file), Found::Value(state(1)));
     }
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Backends as the supervisor sees them: programs that it starts with a socket, or sockets where somebody else serves.
+//! The backends as the supervisor starts them: programs, or sockets at which other programs serve.
 //!
-//! It gives the other end of the connection to the guest's worker and keeps none: the connection lasts as long as worker and
-//! backend do. What is said on it is not the supervisor's business.
+//! The supervisor passes the connection to the guest's worker and keeps no end of it: the connection ends with the worker
+//! or the backend.
 
 use std::ffi::OsString;
 use std::io;
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::Instant;
 
-use command_fds::{CommandFdExt, FdMapping};
+use command_fds::{CommandFdExt, FdMapping, FdMappingCollision};
 use confinement::User;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, getsockname, socket_with,
@@ -22,142 +22,145 @@ use rustix::net::{
 use thiserror::Error;
 
 use super::back_off::BackOff;
-use super::process::{self, Process};
+use super::process::{self, ChildProcess};
 use crate::control::Connection;
 
-/// The number under which a program finds its socket.
+/// The number of the vhost-user socket in a program.
 const SOCKET_FD: i32 = 3;
-
-/// The number under which it finds a place for descriptors that shall outlive it, and the variable that says so.
+/// The number of the keep socket in a program, and the variable that names it: see [`keep_socket`].
 const KEEP_FD: i32 = 4;
 const KEEP_VARIABLE: &str = "KEEP_FD";
 
-/// Why a backend cannot be had.
+/// Reasons why a backend is not started.
 #[derive(Debug, Error)]
-pub(super) enum StartError {
+pub enum StartError {
     /// The configuration names no program.
     #[error("the command is empty: the device's `backend` needs a program")]
     NoProgram,
     /// The program cannot be started.
     #[error("cannot start {0}: {1}")]
     Spawn(String, #[source] io::Error),
-    /// Nobody serves at the socket.
-    #[error("nobody answers at {0}: {1}")]
+    /// The descriptors of the program cannot be passed.
+    #[error("cannot start {0}: {1}")]
+    Fds(String, #[source] FdMappingCollision),
+    /// No program listens at the socket.
+    #[error("cannot connect to {0}: {1}")]
     Connect(PathBuf, #[source] io::Error),
 }
 
-/// What there is of a backend.
+/// The state of a backend.
 #[derive(Debug, Default)]
-enum Life {
-    /// Nothing.
+enum BackendState {
+    /// There is neither a process nor a connection.
     #[default]
-    None,
-    /// The program, until it has ended.
-    Program(Process),
-    /// A connection, until the worker says that it has ended.
-    Elsewhere,
+    Absent,
+    /// The program runs.
+    Running(ChildProcess),
+    /// The worker is connected to a program that the supervisor did not start.
+    Connected,
 }
 
 /// The backend of one device.
 #[derive(Debug)]
-pub(super) struct Backend {
-    /// For messages and for `ps`: the guest's and the device's name.
+pub(super) struct ManagedBackend {
+    /// The names of guest and device, for messages and the process list.
     pub(super) name: String,
     config: shim_config::Backend,
-    /// What one life of the program leaves for the next: see [`place`].
+    /// The keep socket, which every process of this backend inherits: see [`keep_socket`].
     kept: Option<OwnedFd>,
-    /// The user to start its program as.
+    /// The user of the program.
     user: Option<User>,
-    life: Life,
+    state: BackendState,
     pub(super) back_off: BackOff,
 }
 
-impl Backend {
+impl ManagedBackend {
     pub(super) fn new(name: String, config: shim_config::Backend, user: Option<User>) -> Self {
-        Self { name, config, kept: None, user, life: Life::None, back_off: BackOff::default() }
+        Self { name, config, kept: None, user, state: BackendState::Absent, back_off: BackOff::default() }
     }
 
-    /// Whether there is nothing of it, so that it can be started.
+    /// Whether there is neither a process nor a connection, so that the backend can be started.
     pub(super) fn is_absent(&self) -> bool {
-        matches!(self.life, Life::None)
+        matches!(self.state, BackendState::Absent)
     }
 
-    /// Whether its absence is for the time being, because it is somebody else who starts it.
-    pub(super) fn is_elsewhere(&self) -> bool {
+    /// Whether another program starts the backend, and may do so later.
+    pub(super) fn is_external(&self) -> bool {
         matches!(self.config, shim_config::Backend::Socket(_))
     }
 
-    /// Its process, if there is one.
-    pub(super) fn process(&mut self) -> Option<&mut Process> {
-        match &mut self.life {
-            Life::Program(process) => Some(process),
+    /// The process, if it runs.
+    pub(super) fn process(&mut self) -> Option<&mut ChildProcess> {
+        match &mut self.state {
+            BackendState::Running(process) => Some(process),
             _ => None,
         }
     }
 
-    /// When there is something to do about it; `starts` says whether it may be started.
-    pub(super) fn deadline(&self, starts: bool) -> Option<Instant> {
-        match &self.life {
-            Life::None if starts => self.back_off.due(),
-            Life::Program(process) => process.deadline(),
+    /// The time at which the backend is to be killed, or started if `may_start`.
+    pub(super) fn deadline(&self, may_start: bool) -> Option<Instant> {
+        match &self.state {
+            BackendState::Absent if may_start => self.back_off.due(),
+            BackendState::Running(process) => process.deadline(),
             _ => None,
         }
     }
 
-    /// Brings it to life. `gntdev` is for this life alone.
+    /// Starts the backend, or connects to it. `gntdev` is for this process only.
     pub(super) fn start(&mut self, gntdev: OwnedFd) -> Result<Connection, StartError> {
         let (socket, pidfd) = match &self.config {
             shim_config::Backend::Command(command) => {
                 let (process, socket) = start(&self.name, command, self.user, &mut self.kept)?;
                 let pidfd = process.as_fd().try_clone_to_owned();
                 let pidfd = pidfd.map_err(|error| StartError::Spawn(self.name.clone(), error))?;
-                self.life = Life::Program(process);
+                self.state = BackendState::Running(process);
                 (socket, Some(pidfd))
             }
             shim_config::Backend::Socket(path) => {
-                let socket = reach(path).map_err(|error| StartError::Connect(path.clone(), error))?;
-                self.life = Life::Elsewhere;
+                let socket = connect_to(path).map_err(|error| StartError::Connect(path.clone(), error))?;
+                self.state = BackendState::Connected;
                 (socket, None)
             }
         };
         Ok(Connection { socket, gntdev, pidfd })
     }
 
-    /// Its process has ended, with this status.
-    pub(super) fn ended(&mut self) -> io::Result<Option<ExitStatus>> {
-        match std::mem::take(&mut self.life) {
-            Life::Program(process) => process.reap().map(Some),
+    /// Reaps the process, which has ended. `None` if there is none.
+    pub(super) fn reap(&mut self) -> io::Result<Option<ExitStatus>> {
+        match std::mem::take(&mut self.state) {
+            BackendState::Running(process) => process.reap().map(Some),
             other => {
-                self.life = other;
+                self.state = other;
                 Ok(None)
             }
         }
     }
 
-    /// The worker has let go of the connection. True if that is all there was.
-    pub(super) fn let_go(&mut self) -> bool {
-        let was_all = matches!(self.life, Life::Elsewhere);
-        if was_all {
-            self.life = Life::None;
+    /// Records that the worker has closed the connection. Returns whether the backend is absent by that: a process is
+    /// still to end.
+    pub(super) fn connection_closed(&mut self) -> bool {
+        let was_connected = matches!(self.state, BackendState::Connected);
+        if was_connected {
+            self.state = BackendState::Absent;
         }
-        was_all
+        was_connected
     }
 }
 
-/// Starts `command` with one more argument, `--fd=N`: the conventions for backend programs of the vhost-user specification.
-/// The program is to exit when the connection ends.
+/// Starts `command` with `--fd=N` appended (the vhost-user specification's "Backend program conventions"). The program is
+/// to exit when the connection ends.
 fn start(
     name: &str,
     command: &[String],
     user: Option<User>,
     kept: &mut Option<OwnedFd>,
-) -> Result<(Process, UnixStream), StartError> {
+) -> Result<(ChildProcess, UnixStream), StartError> {
     let (program, arguments) = command.split_first().ok_or(StartError::NoProgram)?;
     let failed = |error| StartError::Spawn(program.clone(), error);
     let (ours, theirs) = UnixStream::pair().map_err(failed)?;
     let kept = match kept {
         Some(kept) => kept,
-        none => none.insert(place().map_err(failed)?),
+        none => none.insert(keep_socket().map_err(failed)?),
     };
     let mappings = vec![
         FdMapping { parent_fd: theirs.into(), child_fd: SOCKET_FD },
@@ -167,27 +170,28 @@ fn start(
     command.arg0(title(name, program)).args(arguments).arg(format!("--fd={SOCKET_FD}"));
     command.env(KEEP_VARIABLE, KEEP_FD.to_string());
     process::run_as(&mut command, user);
-    command.fd_mappings(mappings).map_err(|error| failed(io::Error::other(error)))?;
-    Ok((Process::start(command).map_err(failed)?, ours))
+    command.fd_mappings(mappings).map_err(|error| StartError::Fds(program.clone(), error))?;
+    Ok((ChildProcess::start(command).map_err(failed)?, ours))
 }
 
-/// A place for descriptors: a socket that is connected to itself. What a program sends there stays in its queue, whatever
-/// becomes of the program, and the next receives it. Nobody else can send: it takes messages of its peer only.
-fn place() -> io::Result<OwnedFd> {
+/// Creates a socket in which a program keeps descriptors for the next process of the same backend: a datagram socket
+/// that is connected to itself. Messages stay in its queue when the program ends. Other sockets cannot send to it, since
+/// it accepts messages of its peer only.
+fn keep_socket() -> io::Result<OwnedFd> {
     let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
     bind(&socket, &SocketAddrUnix::new_unnamed())?;
     connect(&socket, &getsockname(&socket)?)?;
     Ok(socket)
 }
 
-/// What `ps` shows for `program`. A program may look for its own name behind the last slash of it.
+/// The name of `program` in the process list. A program may take its own name from behind the last slash.
 fn title(name: &str, program: &str) -> OsString {
     let slash = if program.starts_with('/') { "" } else { "/" };
     format!("{name}:{slash}{program}").into()
 }
 
-/// Connects to `path`, or fails at once.
-fn reach(path: &Path) -> io::Result<UnixStream> {
+/// Connects to `path` without blocking.
+fn connect_to(path: &Path) -> io::Result<UnixStream> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
     connect(&socket, &SocketAddrUnix::new(path)?)?;
@@ -206,13 +210,13 @@ mod tests {
 
     use super::*;
 
-    fn nothing() -> OwnedFd {
+    fn null() -> OwnedFd {
         std::fs::File::open("/dev/null").unwrap().into()
     }
 
-    fn command(words: &[&str]) -> Backend {
+    fn command(words: &[&str]) -> ManagedBackend {
         let words = words.iter().map(|&word| word.to_owned()).collect();
-        Backend::new("guest-a/i2c".into(), shim_config::Backend::Command(words), None)
+        ManagedBackend::new("guest-a/i2c".into(), shim_config::Backend::Command(words), None)
     }
 
     fn wait(fd: &impl AsFd) {
@@ -220,93 +224,94 @@ mod tests {
     }
 
     #[test]
-    fn a_program_finds_its_socket_and_its_end_is_seen() {
+    fn program_has_its_socket_and_its_end_is_noticed() {
         // The appended `--fd=3` becomes $0.
         let mut backend = command(&["sh", "-c", "echo $0 >&3; exit 7"]);
-        let mut connection = backend.start(nothing()).unwrap();
-        assert!(!backend.is_absent() && !backend.let_go());
+        let mut connection = backend.start(null()).unwrap();
+        assert!(!backend.is_absent() && !backend.connection_closed());
         let mut text = String::new();
         connection.socket.read_to_string(&mut text).unwrap();
         assert_eq!(text, "--fd=3\n");
         wait(connection.pidfd.as_ref().unwrap());
-        assert_eq!(backend.ended().unwrap().and_then(|status| status.code()), Some(7));
+        assert_eq!(backend.reap().unwrap().and_then(|status| status.code()), Some(7));
         assert!(backend.is_absent());
     }
 
     #[test]
-    fn a_program_shows_whose_it_is_and_keeps_its_own_name() {
+    fn process_list_shows_guest_and_device_and_program() {
         let mut backend = command(&["sh", "-c", "tr '\\0' ' ' </proc/$$/cmdline >&3"]);
-        let mut connection = backend.start(nothing()).unwrap();
+        let mut connection = backend.start(null()).unwrap();
         let mut text = String::new();
         connection.socket.read_to_string(&mut text).unwrap();
         assert!(text.starts_with("guest-a/i2c:/sh -c "), "{text}");
         assert_eq!(title("guest-a/i2c", "/usr/bin/backend"), "guest-a/i2c:/usr/bin/backend");
         wait(connection.pidfd.as_ref().unwrap());
-        assert!(backend.ended().unwrap().is_some_and(|status| status.success()));
+        assert!(backend.reap().unwrap().is_some_and(|status| status.success()));
     }
 
     #[test]
-    fn what_a_program_sends_to_itself_is_there_for_the_next() {
+    fn message_in_the_keep_socket_is_there_for_the_next_process() {
         let shell = "test $KEEP_FD = 4 && readlink /proc/self/fd/4 >&3";
         let mut backend = command(&["sh", "-c", shell]);
-        let mut places = [(); 2].map(|()| {
-            let mut connection = backend.start(nothing()).unwrap();
+        let mut texts = [(); 2].map(|()| {
+            let mut connection = backend.start(null()).unwrap();
             let mut text = String::new();
             connection.socket.read_to_string(&mut text).unwrap();
             wait(connection.pidfd.as_ref().unwrap());
-            assert!(backend.ended().unwrap().is_some_and(|status| status.success()));
-            let place = backend.kept.as_ref().unwrap();
-            assert_eq!(rustix::io::write(place, text.as_bytes()).unwrap(), text.len());
+            assert!(backend.reap().unwrap().is_some_and(|status| status.success()));
+            let kept = backend.kept.as_ref().unwrap();
+            assert_eq!(rustix::io::write(kept, text.as_bytes()).unwrap(), text.len());
             text
         });
-        assert!(places[0].starts_with("socket:") && places[0] == places[1], "{places:?}");
+        assert!(texts[0].starts_with("socket:") && texts[0] == texts[1], "{texts:?}");
         let mut bytes = [0; 64];
-        for text in &mut places {
+        for text in &mut texts {
             let length = rustix::io::read(backend.kept.as_ref().unwrap(), &mut bytes).unwrap();
             assert_eq!(&bytes[..length], text.as_bytes());
         }
     }
 
     #[test]
-    fn a_program_is_started_as_its_user() {
-        // Only root can start somebody else's programs.
+    fn program_runs_as_its_user() {
+        // Only root can start a program as another user.
         if !geteuid().is_root() {
             return;
         }
         let words = ["sh", "-c", "exec >&3; id -u; id -g; id -G"].map(str::to_owned).to_vec();
         let user = "10002:10003".parse().ok();
-        let mut backend = Backend::new("guest-a/other".into(), shim_config::Backend::Command(words), user);
-        let mut connection = backend.start(nothing()).unwrap();
+        let mut backend =
+            ManagedBackend::new("guest-a/other".into(), shim_config::Backend::Command(words), user);
+        let mut connection = backend.start(null()).unwrap();
         let mut text = String::new();
         connection.socket.read_to_string(&mut text).unwrap();
         assert_eq!(text, "10002\n10003\n10003\n");
         wait(connection.pidfd.as_ref().unwrap());
-        assert!(backend.ended().unwrap().is_some_and(|status| status.success()));
+        assert!(backend.reap().unwrap().is_some_and(|status| status.success()));
     }
 
     #[test]
-    fn a_program_that_does_not_exist_is_named() {
+    fn missing_program_is_named() {
         let mut backend = command(&["/no/such/backend"]);
-        let error = backend.start(nothing()).unwrap_err().to_string();
+        let error = backend.start(null()).unwrap_err().to_string();
         assert!(error.starts_with("cannot start /no/such/backend: No such file"), "{error}");
         assert!(backend.is_absent());
-        assert!(matches!(command(&[]).start(nothing()), Err(StartError::NoProgram)));
+        assert!(matches!(command(&[]).start(null()), Err(StartError::NoProgram)));
     }
 
     #[test]
-    fn a_socket_is_reached_when_somebody_serves_there() {
+    fn socket_is_connected_when_a_program_listens() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         let mut backend =
-            Backend::new("guest-a/i2c".into(), shim_config::Backend::Socket(path.clone()), None);
-        let error = backend.start(nothing()).unwrap_err().to_string();
-        assert!(error.contains("nobody answers at") && backend.is_elsewhere(), "{error}");
+            ManagedBackend::new("guest-a/i2c".into(), shim_config::Backend::Socket(path.clone()), None);
+        let error = backend.start(null()).unwrap_err().to_string();
+        assert!(error.contains("cannot connect to") && backend.is_external(), "{error}");
         let _listener = UnixListener::bind(&path).unwrap();
         for _ in 0..2 {
-            let connection = backend.start(nothing()).unwrap();
+            let connection = backend.start(null()).unwrap();
             assert!(connection.pidfd.is_none() && !backend.is_absent());
-            assert!(backend.ended().unwrap().is_none() && !backend.is_absent());
-            assert!(backend.let_go() && backend.is_absent());
+            assert!(backend.reap().unwrap().is_none() && !backend.is_absent());
+            assert!(backend.connection_closed() && backend.is_absent());
         }
     }
 }

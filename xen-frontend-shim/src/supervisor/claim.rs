@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What the supervisor holds of a guest, from before its devices exist until the supervisor ends.
+//! The resources of a guest that the supervisor holds from before its devices exist until the supervisor ends.
 //!
-//! The kernel's part in kicks and interrupts is arranged here and not by the worker: the kernel looks at the ioreq page
-//! through the mapping of whoever arranged it, and stops when that process is gone. So it has to be one that stays.
+//! The supervisor assigns ioeventfds and irqfds, not the worker: the kernel accesses the ioreq page through the mapping of
+//! the process that assigned them, and stops when that process ends.
 //!
-//! The ioreq server outlives even the supervisor: without it, the guest's next access to a device would be an abort; with
-//! it, the access waits for the next supervisor, which finds the server by the record that this one leaves.
+//! The ioreq server outlives the supervisor. Without a server the guest's next access to a device would be an abort; with
+//! it the access waits for the next supervisor, which finds the server by its record.
 
 use std::fs::File;
 use std::io;
@@ -30,11 +30,11 @@ use crate::state::{Found, GuestState, Record};
 use crate::virtio_mmio::State;
 use shim_config::{Device, Guest, WINDOW_SIZE};
 
-/// How long to wait for the event by which a channel begins. It is there as soon as the channel is bound.
+/// The time limit for the first event of each channel. The event is there as soon as the channel is bound.
 const FIRST_EVENT_LIMIT: Duration = Duration::from_secs(1);
 
-/// A guest's ioreq server with all that belongs to it, but its devices, which must go before it does. The fields are dropped in
-/// this order: the kernel must let go of page and channels before they go.
+/// The ioreq server of a guest with all that belongs to it except its devices, which are dropped before it. The fields are
+/// dropped in this order: the kernel must release page and channels before they are closed.
 pub(super) struct Claim {
     channels: Vec<Channel>,
     evtchn: Evtchn,
@@ -42,20 +42,21 @@ pub(super) struct Claim {
     server: IoreqServer,
     privcmd: Privcmd,
     state: GuestState,
-    /// Whether the server was there before.
+    /// Whether a former supervisor created the server.
     is_adopted: bool,
-    /// Where the windows are that have been mapped. Those of devices that were removed stay: the guest then finds
-    /// nothing there, instead of taking an abort.
+    /// The addresses of the mapped windows. Windows of removed devices stay mapped: an access reads zero, where it would
+    /// otherwise be an abort.
     mapped: Vec<u64>,
 }
 
-/// What a device has as long as it is configured, whoever serves it: the event descriptors of its queues.
+/// A device with the eventfds of its queues. They exist as long as the device is configured, for all its workers and
+/// backends.
 pub(super) struct ClaimedDevice {
     pub(super) device: Device,
     queues: Vec<ClaimedQueue>,
 }
 
-/// A queue's event descriptors, and what the kernel does with them.
+/// The eventfds of a queue, and their use by the kernel.
 struct ClaimedQueue {
     kernel_kick: Option<IoEventFd>,
     kernel_call: Option<IrqFd>,
@@ -63,61 +64,60 @@ struct ClaimedQueue {
     call: OwnedFd,
 }
 
-/// What is written down about ioreq servers before there is one, and after.
+/// The record of a guest's ioreq servers, written before the shim's server is created and after.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Known {
-    /// Those that were there before, which somebody else in this domain has made.
+struct ServerRecord {
+    /// Servers that other programs of this domain created.
     others: Vec<u16>,
-    /// Ours, once it was made.
+    /// The shim's server, once it is created.
     own: Option<u16>,
 }
 
-impl Known {
-    /// Which of those that `exist` is ours.
+impl ServerRecord {
+    /// The shim's server among those that `exist`.
     fn find(&self, exist: &[u16]) -> Option<u16> {
-        let is_ours = |id: &&u16| match self.own {
+        let is_own = |id: &&u16| match self.own {
             Some(own) => own == **id,
-            // Whoever wrote this died between making it and saying which it is.
+            // The writer ended between the creation and the second write.
             None => !self.others.contains(id),
         };
-        exist.iter().find(is_ours).copied()
+        exist.iter().find(is_own).copied()
     }
 }
 
-/// The server of `domain` that a former supervisor has left, or a new one. And which of both it is.
+/// Adopts the server of `domain` that a former supervisor left, or creates one. Returns whether it was adopted.
 fn find_or_create(
     privcmd: &Privcmd,
     domain: DomId,
     record: File,
 ) -> Result<(IoreqServer, bool), SupervisorError> {
-    let (mut record, known) = Record::open::<Known>(record)?;
-    let known = known.value();
+    let (mut record, found) = Record::open::<ServerRecord>(record)?;
     let others: Vec<_> = IoreqServer::list(privcmd, domain)?.into_iter().map(IoreqServerId::get).collect();
-    if let Some(left) = known.and_then(|known| known.find(&others)) {
-        let known = Known { others: others.into_iter().filter(|id| *id != left).collect(), own: Some(left) };
-        record.write(&known)?;
-        return Ok((IoreqServer::adopt(privcmd, domain, IoreqServerId::new(left)), true));
+    if let Some(own) = found.value().and_then(|servers| servers.find(&others)) {
+        let others = others.into_iter().filter(|id| *id != own).collect();
+        record.write(&ServerRecord { others, own: Some(own) })?;
+        return Ok((IoreqServer::adopt(privcmd, domain, IoreqServerId::new(own)), true));
     }
-    let mut known = Known { others, own: None };
-    record.write(&known)?;
+    let mut servers = ServerRecord { others, own: None };
+    record.write(&servers)?;
     let server = IoreqServer::create(privcmd, domain)?;
-    known.own = Some(server.id().get());
-    record.write(&known)?;
+    servers.own = Some(server.id().get());
+    record.write(&servers)?;
     Ok((server.keep(), false))
 }
 
-/// Waits until each channel has fired, as it does once when it is bound. After that they are masked: nothing that the
-/// kernel does on an event of theirs happens until somebody unmasks them.
-fn settle(evtchn: &Evtchn, ports: &[Port]) -> Result<(), SupervisorError> {
+/// Waits until each channel has fired, as it does once after it is bound. A channel that has fired is masked: the kernel
+/// does not handle its events until it is unmasked.
+fn wait_for_first_events(evtchn: &Evtchn, ports: &[Port]) -> Result<(), SupervisorError> {
     let deadline = Instant::now() + FIRST_EVENT_LIMIT;
     let mut silent = ports.to_vec();
     while !silent.is_empty() {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let limit = Timespec::try_from(left).map_err(io::Error::other)?;
-        if poll(&mut [PollFd::new(&evtchn.as_fd(), PollFlags::IN)], Some(&limit)).map_err(io::Error::from)?
-            == 0
-        {
-            warn!("{} event channels have not begun to fire", silent.len());
+        // The rest of one second is always a valid time.
+        let limit =
+            Timespec::try_from(deadline.saturating_duration_since(Instant::now())).unwrap_or_default();
+        let fd = evtchn.as_fd();
+        if poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&limit)).map_err(io::Error::from)? == 0 {
+            warn!("{} event channels have not fired after they were bound", silent.len());
             break;
         }
         let fired = evtchn.pending()?;
@@ -127,42 +127,49 @@ fn settle(evtchn: &Evtchn, ports: &[Port]) -> Result<(), SupervisorError> {
 }
 
 impl Claim {
-    /// Takes up the ioreq server of `guest`, or makes it, and all that goes with it.
+    /// Adopts or creates the ioreq server of `guest`, maps its page and binds the event channels.
     pub(super) fn new(guest: &Guest, state: GuestState) -> Result<Self, SupervisorError> {
         let domain = DomId::new(guest.domid);
-        // Each worker and each backend gets one of its own. Where the kernel has none for one guest alone, none is served:
-        // before anything is made.
+        // Every worker and backend gets its own restricted gntdev. A kernel that cannot restrict it serves no guest: this
+        // is checked before anything is created.
         Gntdev::open_for(domain)?;
         let privcmd = Privcmd::open()?;
         privcmd.restrict(domain)?;
         let (server, is_adopted) = find_or_create(&privcmd, domain, state.server()?)?;
         let page = server.page()?;
-        // Only now do the slots say which channels to bind.
+        // Xen writes the channels to the slots when the server is enabled.
         server.set_enabled(true)?;
         let evtchn = Evtchn::open()?;
-        let channels: Vec<_> = page
-            .slots()
-            .iter()
-            .map(|slot| evtchn.bind(domain, slot.event_port()))
-            .collect::<Result<_, _>>()?;
-        // The channels that it has are all that it ever needs.
+        let bound = page.slots().iter().map(|slot| evtchn.bind(domain, slot.event_port()));
+        let channels = bound.collect::<Result<_, _>>()?;
+        // No other channels are needed.
         evtchn.restrict(domain)?;
-        let claim = Self { channels, evtchn, page, server, privcmd, state, is_adopted, mapped: Vec::new() };
-        // A kick that waits already has had its event. So the kernel must not look for kicks before the worker has
-        // answered that one, or both would.
-        settle(&claim.evtchn, &claim.ports())?;
+        let mapped = Vec::new();
+        let claim = Self { channels, evtchn, page, server, privcmd, state, is_adopted, mapped };
+        // The event of a kick that waits already has come. If the kernel handled kicks before the worker has answered
+        // this one, both would answer it.
+        wait_for_first_events(&claim.evtchn, &claim.ports())?;
         Ok(claim)
     }
 
-    /// Whether the guest's accesses have come here before.
+    /// Whether a former supervisor has served the guest.
     pub(super) fn is_adopted(&self) -> bool {
         self.is_adopted
     }
 
-    /// What a worker needs to serve a device, to which the claim keeps its right.
-    pub(super) fn assign(&self, claimed: &ClaimedDevice) -> Result<Assignment, SupervisorError> {
+    fn ports(&self) -> Vec<Port> {
+        self.channels.iter().map(Channel::port).collect()
+    }
+
+    /// Creates the eventfds of a device and assigns them to the kernel where it supports that.
+    pub(super) fn claim_device(&self, device: &Device) -> Result<ClaimedDevice, SupervisorError> {
+        ClaimedDevice::new(&self.privcmd, &self.page, &self.ports(), device)
+    }
+
+    /// The properties and duplicates of the descriptors that a worker needs for a device.
+    pub(super) fn assignment(&self, claimed: &ClaimedDevice) -> Result<Assignment, SupervisorError> {
         let ClaimedDevice { device, queues } = claimed;
-        let carriers = queues.iter().map(|queue| KernelPaths {
+        let kernel = queues.iter().map(|queue| KernelPaths {
             kick_by_kernel: queue.kernel_kick.is_some(),
             call_by_kernel: queue.kernel_call.is_some(),
         });
@@ -170,44 +177,35 @@ impl Claim {
             Ok(QueueEvents { kick: kick.try_clone()?, call: call.try_clone()? })
         });
         Ok(Assignment {
-            description: Description::of(device, carriers.collect()),
+            description: Description::of(device, kernel.collect()),
             state: self.state.transport(&device.name)?.into(),
             inflight: self.state.inflight(&device.name)?.into(),
             queues: events.collect::<io::Result<_>>()?,
         })
     }
 
-    fn ports(&self) -> Vec<Port> {
-        self.channels.iter().map(Channel::port).collect()
-    }
-
-    /// Claims a device, of which no driver knows, or which there was before.
-    pub(super) fn device(&self, device: &Device) -> Result<ClaimedDevice, SupervisorError> {
-        ClaimedDevice::new(&self.privcmd, &self.page, &self.ports(), device)
-    }
-
-    /// Says who carries kicks and interrupts, since it decides how fast the devices are.
-    pub(super) fn report<'a>(&self, guest: &Guest, devices: impl Iterator<Item = &'a ClaimedDevice>) {
+    /// Logs whether the kernel passes on kicks and interrupts, which determines the latency of the devices.
+    pub(super) fn log_paths<'a>(&self, guest: &Guest, devices: impl Iterator<Item = &'a ClaimedDevice>) {
         let queues: Vec<_> = devices.flat_map(|device| &device.queues).collect();
-        let carrier = |by_kernel| if by_kernel { "the kernel" } else { "the shim (slower)" };
+        let path = |by_kernel| if by_kernel { "the kernel" } else { "the shim (slower)" };
         info!(
             "{}: {} {} of {} vCPUs; kicks by {}, interrupts by {}",
             guest.name,
-            if self.is_adopted { "took over" } else { "made" },
+            if self.is_adopted { "adopted" } else { "created" },
             self.server.id(),
             self.channels.len(),
-            carrier(queues.iter().all(|queue| queue.kernel_kick.is_some())),
-            carrier(queues.iter().all(|queue| queue.kernel_call.is_some())),
+            path(queues.iter().all(|queue| queue.kernel_kick.is_some())),
+            path(queues.iter().all(|queue| queue.kernel_call.is_some())),
         );
     }
 
-    /// Sends the guest's accesses to the window at `base` here, which somebody must be ready to answer.
+    /// Makes Xen pass accesses to the window at `base` to the ioreq server. A worker must be ready to answer them.
     pub(super) fn map_window(&mut self, base: u64) -> Result<(), SupervisorError> {
         if self.mapped.contains(&base) {
             return Ok(());
         }
         match self.server.map_window(base, WINDOW_SIZE) {
-            // A former supervisor has done it.
+            // A former supervisor has mapped it.
             Err(error) if self.is_adopted && error.io().kind() == io::ErrorKind::AlreadyExists => {}
             result => result?,
         }
@@ -215,29 +213,29 @@ impl Claim {
         Ok(())
     }
 
-    /// Whether a driver uses a device, as far as the worker has said. To be sure, ask when there is none. What the worker keeps
-    /// came from a guest, so it may be anything.
+    /// Whether a driver uses a device, according to its state record. The worker may not have written the last change, so
+    /// ask the worker if there is one. The content comes from a guest and can be anything.
     pub(super) fn is_used(&self, device: &Device) -> bool {
         match self.state.transport(&device.name).and_then(|file| Record::peek::<State>(&file)) {
             Ok(Found::Nothing) => false,
             Ok(Found::Value(state)) => state.has_driver(),
-            // What cannot be read is not touched.
+            // The device stays as it is.
             Ok(Found::Damaged) | Err(_) => true,
         }
     }
 
-    /// Forgets what the driver of a device has said, since there is none any more.
-    pub(super) fn forget(&self, device: &Device) -> io::Result<()> {
-        self.state.forget(&device.name)
+    /// Removes the records of a device that has no driver any more.
+    pub(super) fn remove_records(&self, device: &Device) -> io::Result<()> {
+        self.state.remove(&device.name)
     }
 
-    /// What a worker needs besides devices. `is_first` says that none has answered the guest since this claim was made.
+    /// The descriptors that a worker inherits. `is_first`: no worker has served the guest since this claim was made.
     pub(super) fn hand_off(
         &self,
         guest: &Guest,
         is_first: bool,
     ) -> Result<(PassedFds, Handoff), SupervisorError> {
-        let mut parcel = PassedFds::default();
+        let mut passed = PassedFds::default();
         let handoff = Handoff {
             name: guest.name.clone(),
             domid: guest.domid,
@@ -245,12 +243,12 @@ impl Claim {
             is_running: self.is_adopted || !is_first,
             server: self.server.id().get(),
             ports: self.ports().into_iter().map(Port::get).collect(),
-            privcmd: parcel.add(&self.privcmd)?,
-            evtchn: parcel.add(&self.evtchn)?,
-            // A fresh one each time: what a dead worker had mapped goes with its own.
-            gntdev: parcel.add(Gntdev::open_for(self.page.domain())?)?,
+            privcmd: passed.add(&self.privcmd)?,
+            evtchn: passed.add(&self.evtchn)?,
+            // A new one for each worker: when it is closed, the kernel removes the worker's mappings.
+            gntdev: passed.add(Gntdev::open_for(self.page.domain())?)?,
         };
-        Ok((parcel, handoff))
+        Ok((passed, handoff))
     }
 }
 
@@ -275,14 +273,14 @@ impl ClaimedDevice {
     }
 }
 
-/// A new eventfd, as a descriptor to pass on and as what it is.
+/// Creates an eventfd. Returns the descriptor to pass on, and a duplicate to assign to the kernel.
 fn new_eventfd() -> io::Result<(OwnedFd, EventFd)> {
     let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
     let copy = eventfd_from(fd.try_clone()?);
     Ok((fd, copy))
 }
 
-/// `None` where the kernel cannot do it.
+/// `None` if the kernel does not support the call.
 fn if_supported<T>(assigned: xen_bindings::Result<T>) -> xen_bindings::Result<Option<T>> {
     match assigned {
         Ok(assigned) => Ok(Some(assigned)),
@@ -296,19 +294,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_is_found_whenever_its_supervisor_died() {
-        // (others, own, those that exist, the one that is ours)
-        for (others, own, exist, ours) in [
+    fn own_server_is_found_after_any_end_of_the_supervisor() {
+        // (others, own, existing servers, expected)
+        for (others, own, exist, expected) in [
             (vec![], Some(0), vec![0], Some(0)),
             (vec![0], Some(1), vec![0, 1], Some(1)),
-            // The guest was made anew, or somebody destroyed it.
+            // The guest was created again, or the server was destroyed.
             (vec![0], Some(1), vec![0], None),
-            // Killed before it was made, and after, but before that was written down.
+            // The supervisor ended before the creation, and between the creation and the second write.
             (vec![0, 2], None, vec![0, 2], None),
             (vec![0, 2], None, vec![0, 1, 2], Some(1)),
         ] {
-            let known = Known { others, own };
-            assert_eq!(known.find(&exist), ours, "{known:?} {exist:?}");
+            let servers = ServerRecord { others, own };
+            assert_eq!(servers.find(&exist), expected, "{servers:?} {exist:?}");
         }
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A process that the supervisor has started: a worker, or a backend.
+//! A child process of the supervisor: a worker or a backend.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,23 +11,23 @@ use std::time::Instant;
 use confinement::User;
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-/// A process to be waited for. Whatever it does, waiting for its end is the event loop's business.
+/// A child process, with a descriptor that the event loop watches for its end.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(super) struct ChildProcess {
     child: Child,
     pidfd: OwnedFd,
     kill_at: Option<Instant>,
 }
 
-/// Has `command` run as `user`, without other groups, if there is one.
+/// Makes `command` run as `user`, without supplementary groups. Without a user it runs as root.
 pub(super) fn run_as(command: &mut Command, user: Option<User>) {
     if let Some(user) = user {
         command.uid(user.uid()).gid(user.gid());
     }
 }
 
-impl Process {
-    /// Starts `command`.
+impl ChildProcess {
+    /// Starts `command` with `/dev/null` as standard input.
     pub(super) fn start(mut command: Command) -> io::Result<Self> {
         let mut child = command.stdin(Stdio::null()).spawn()?;
         match pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
@@ -40,32 +40,32 @@ impl Process {
         }
     }
 
-    /// The status of the process, which has ended: its descriptor is readable.
+    /// Waits for the process. It has ended if its descriptor is readable.
     pub(super) fn reap(mut self) -> io::Result<ExitStatus> {
         self.child.wait()
     }
 
-    /// It is to end by itself now, and has until `then` for it.
-    pub(super) fn expect_end(&mut self, then: Instant) {
-        self.kill_at.get_or_insert(then);
+    /// Gives the process until `deadline` to end. An earlier deadline stays.
+    pub(super) fn expect_end(&mut self, deadline: Instant) {
+        self.kill_at.get_or_insert(deadline);
     }
 
-    /// When its patience ends, if it has been given any.
+    /// The time at which the process is to be killed.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.kill_at
     }
 
-    /// Kills it if its time is up.
-    pub(super) fn enforce(&mut self, now: Instant) {
+    /// Kills the process if its deadline has passed.
+    pub(super) fn kill_if_overdue(&mut self, now: Instant) {
         if self.kill_at.is_some_and(|deadline| deadline <= now) {
             self.kill_at = None;
-            // It can only fail if the process has ended.
+            // This fails only if the process has ended.
             let _ = self.child.kill();
         }
     }
 }
 
-impl AsFd for Process {
+impl AsFd for ChildProcess {
     /// Readable when the process has ended.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
@@ -81,16 +81,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_that_does_not_end_in_time_is_killed() {
+    fn process_that_does_not_end_in_time_is_killed() {
         let mut command = Command::new("sleep");
         command.arg("1000");
-        let mut process = Process::start(command).unwrap();
+        let mut process = ChildProcess::start(command).unwrap();
         let now = Instant::now();
         let then = now + Duration::from_secs(60);
-        process.enforce(now);
+        process.kill_if_overdue(now);
         process.expect_end(then);
         assert_eq!(process.deadline(), Some(then));
-        process.enforce(then);
+        process.kill_if_overdue(then);
         assert_eq!(process.deadline(), None);
         poll(&mut [PollFd::new(&process, PollFlags::IN)], None).unwrap();
         assert!(!process.reap().unwrap().success());

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Signals as events: the supervisor has to take back from the kernel what it gave it before it goes, and reads its
-//! configuration again between two other things.
+//! Signals as readable descriptors, so that they are handled between other events: the supervisor deassigns its
+//! ioeventfds before it ends, and reads its configuration again.
 
 use std::io;
 use std::sync::OnceLock;
@@ -16,12 +16,12 @@ const SIGTERM: i32 = 15;
 static TERMINATION: OnceLock<EventFd> = OnceLock::new();
 static RELOAD: OnceLock<EventFd> = OnceLock::new();
 
-/// An eventfd that is signalled when the process is to end: SIGTERM, SIGINT.
+/// The eventfd that SIGTERM and SIGINT signal.
 pub(super) fn termination() -> io::Result<&'static EventFd> {
     event(&TERMINATION, &[SIGINT, SIGTERM])
 }
 
-/// An eventfd that is signalled when the configuration is to be read again: SIGHUP.
+/// The eventfd that SIGHUP signals.
 pub(super) fn reload() -> io::Result<&'static EventFd> {
     event(&RELOAD, &[SIGHUP])
 }
@@ -41,7 +41,7 @@ fn event(place: &'static OnceLock<EventFd>, signals: &[i32]) -> io::Result<&'sta
 extern "C" fn on_signal(signal: i32, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
     let place = if signal == SIGHUP { &RELOAD } else { &TERMINATION };
     if let Some(eventfd) = place.get() {
-        // A write(2) and nothing else, as a signal handler must.
+        // This is one write(2), which is async-signal-safe.
         let _ = eventfd.write(1);
     }
 }

@@ -28,16 +28,6 @@ pub(super) enum Subject {
     Backend(u16, u16),
 }
 
-impl Subject {
-    /// The index of the guest that the event is about.
-    pub(super) fn guest(self) -> Option<u16> {
-        match self {
-            Self::Termination | Self::Reload | Self::DomainExit => None,
-            Self::Control(guest) | Self::Worker(guest) | Self::Backend(guest, _) => Some(guest),
-        }
-    }
-}
-
 /// The descriptors that the supervisor watches.
 #[derive(Debug)]
 pub(super) struct Watch(EpollSet<Subject>);

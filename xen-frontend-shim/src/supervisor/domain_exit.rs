@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What Xen says of guests that have ended: that there is one, and on demand which.
+//! The end of domains: Xen's event that some domain has ended, and the query which one it is.
 
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 use xen_bindings::{Channel, DomId, DomainState, Evtchn, Privcmd, Result};
 
-/// The event that some domain has ended.
+/// The subscription to the event that some domain has ended.
 #[derive(Debug)]
-pub(super) struct Obituary {
+pub(super) struct DomainExit {
     evtchn: Evtchn,
     _channel: Channel,
 }
 
-impl Obituary {
-    /// Has Xen tell this domain, whose number is `own`. Whatever ended before has to be asked for once.
+impl DomainExit {
+    /// Routes the event to this domain, whose domid is `own`. Domains that ended before cause no event.
     pub(super) fn subscribe(privcmd: &Privcmd, own: DomId) -> Result<Self> {
         let evtchn = Evtchn::open()?;
         let channel = evtchn.bind_domain_events()?;
@@ -22,25 +22,24 @@ impl Obituary {
         Ok(Self { evtchn, _channel: channel })
     }
 
-    /// Takes note of the event, so that the next one comes. What ends from now on is not overlooked.
+    /// Acknowledges the event and unmasks it. To be called before the domains are queried, so that none is missed.
     pub(super) fn acknowledge(&self) -> Result<()> {
         self.evtchn.unmask(&self.evtchn.pending()?)
     }
 }
 
-impl AsRawFd for Obituary {
-    /// Readable when some domain has ended.
+impl AsRawFd for DomainExit {
+    /// Readable after the event.
     fn as_raw_fd(&self) -> RawFd {
-        use std::os::fd::AsFd;
         self.evtchn.as_fd().as_raw_fd()
     }
 }
 
-/// How a guest has ended, if it has.
+/// How the domain `guest` has ended. `None` while it exists.
 pub(super) fn end_of(privcmd: &Privcmd, guest: DomId) -> Result<Option<String>> {
     Ok(match privcmd.domain_state(guest)? {
         DomainState::Alive => None,
         DomainState::ShutDown(reason) => Some(reason.to_string()),
-        DomainState::Gone => Some("taken apart".to_owned()),
+        DomainState::Gone => Some("been destroyed".to_owned()),
     })
 }

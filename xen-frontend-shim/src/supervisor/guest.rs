@@ -1,11 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! One guest that is served: its worker, which is replaced when it ends, and its devices ([`Devices`]).
-//!
-//! ```text
-//!   worker ends ──▶ its backends notice and end, or are killed ──▶ pause ──▶ worker, and then backends
-//!   backend ends ──▶ pause ──▶ another ──▶ its connection goes to the worker
-//! ```
+//! One guest: its worker, its devices and its claim.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -21,39 +16,39 @@ use super::SupervisorError;
 use super::back_off::BackOff;
 use super::claim::Claim;
 use super::devices::Devices;
-use super::obituary::end_of;
-use super::process::{self, Process};
+use super::domain_exit::end_of;
+use super::process::{self, ChildProcess};
 use super::watch::{Subject, Watch};
 use crate::control::{Control, ControlError, Report};
 use crate::state::GuestState;
 use shim_config::{Device, Guest};
 
-/// A guest, and who serves it.
-pub(super) struct Served {
-    /// Its place among all guests, for events.
+/// A guest and the processes that serve it.
+pub(super) struct ManagedGuest {
+    /// The index among all guests, for events.
     index: u16,
     guest: Guest,
     seccomp: Enforcement,
-    // Before the claim: a worker must be gone before what it uses is taken away.
-    worker: Option<Worker>,
+    // Dropped before the claim: the worker must end before its descriptors are closed.
+    worker: Option<WorkerProcess>,
     worker_back_off: BackOff,
-    // As well: the kernel must let go of a device before the page goes.
+    // Dropped before the claim: the ioeventfds must be deassigned before the page is unmapped.
     devices: Devices,
     claim: Claim,
-    /// Whether a worker has answered the guest since the claim was made.
-    is_answered: bool,
-    /// Whether the guest has ended. Its devices are still there, but nobody uses them.
-    is_gone: bool,
+    /// Whether a worker has served the guest since the claim was made.
+    was_served: bool,
+    /// Whether the guest has ended. Its devices exist, but no driver uses them.
+    has_ended: bool,
 }
 
 /// A running worker.
-struct Worker {
-    process: Process,
+struct WorkerProcess {
+    process: ChildProcess,
     control: Control,
 }
 
-impl Worker {
-    /// Starts this program again as the worker of `guest`.
+impl WorkerProcess {
+    /// Starts this program as the worker of `guest`.
     fn start(
         claim: &Claim,
         guest: &Guest,
@@ -65,14 +60,14 @@ impl Worker {
         command.arg0(format!("xen-frontend-shim: {}", guest.name));
         command.args(["worker", "--seccomp", &seccomp.to_string()]);
         process::run_as(&mut command, guest.user);
-        let (parcel, handoff) = claim.hand_off(guest, is_first)?;
-        parcel.attach(&mut command, theirs.into(), &handoff)?;
-        Ok(Self { process: Process::start(command)?, control })
+        let (passed, handoff) = claim.hand_off(guest, is_first)?;
+        passed.attach(&mut command, theirs.into(), &handoff)?;
+        Ok(Self { process: ChildProcess::start(command)?, control })
     }
 }
 
-impl Served {
-    /// Claims `guest`, for which nobody works yet, or no more.
+impl ManagedGuest {
+    /// Claims `guest`. No process serves it yet.
     pub(super) fn new(
         index: u16,
         guest: Guest,
@@ -84,8 +79,8 @@ impl Served {
         let devices = Devices::new(index, &guest, &claim)?;
         let end = end_of(privcmd, DomId::new(guest.domid)).unwrap_or_default();
         if let Some(end) = &end {
-            warn!("{}: has {end}; nobody will use its devices", guest.name);
-            devices.forget(&claim)?;
+            warn!("{}: has {end}; its devices have no driver", guest.name);
+            devices.remove_records(&claim)?;
         }
         Ok(Self {
             index,
@@ -95,24 +90,24 @@ impl Served {
             worker: None,
             worker_back_off: BackOff::default(),
             claim,
-            is_answered: false,
-            is_gone: end.is_some(),
+            was_served: false,
+            has_ended: end.is_some(),
         })
     }
 
-    /// Starts and kills whatever is due.
-    pub(super) fn attend(&mut self, watch: &Watch, now: Instant) {
+    /// Kills overdue processes and starts missing ones, as far as each can be done now.
+    pub(super) fn advance(&mut self, watch: &Watch, now: Instant) {
         if let Some(worker) = &mut self.worker {
-            worker.process.enforce(now);
+            worker.process.kill_if_overdue(now);
         }
         if self.worker.is_none() && self.worker_back_off.is_due(now) {
             self.start_worker(watch, now);
         }
         let control = self.worker.as_ref().map(|worker| &worker.control);
-        self.devices.attend(control, &self.claim, watch, now);
+        self.devices.advance(control, &self.claim, watch, now);
     }
 
-    /// When [`Self::attend`] has something to do, if nothing happens before.
+    /// The time at which [`Self::advance`] is to be called if no event comes before.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let worker = match &self.worker {
             Some(worker) => worker.process.deadline(),
@@ -123,7 +118,7 @@ impl Served {
 
     fn start_worker(&mut self, watch: &Watch, now: Instant) {
         self.worker_back_off.started(now);
-        let started = Worker::start(&self.claim, &self.guest, !self.is_answered, self.seccomp);
+        let started = WorkerProcess::start(&self.claim, &self.guest, !self.was_served, self.seccomp);
         let started = started.and_then(|worker| {
             watch.add(&worker.control.as_fd(), Subject::Control(self.index))?;
             watch.add(&worker.process.as_fd(), Subject::Worker(self.index))?;
@@ -132,57 +127,57 @@ impl Served {
         match started {
             Ok(mut worker) => {
                 if let Err(error) = self.devices.assign(&worker.control, &self.claim) {
-                    error!("{}: its worker does not get its devices: {error}", self.guest.name);
+                    error!("{}: devices not assigned to the worker: {error}", self.guest.name);
                     worker.process.expect_end(now);
                 }
                 self.worker = Some(worker);
             }
             Err(error) => {
-                let pause = self.worker_back_off.ended(now);
-                error!("{}: cannot start its worker: {error}; trying again in {pause:?}", self.guest.name);
+                let delay = self.worker_back_off.ended(now);
+                error!("{}: cannot start the worker: {error}; trying again in {delay:?}", self.guest.name);
             }
         }
     }
 
-    /// The worker says something, or hangs up.
-    pub(super) fn spoken(&mut self, watch: &Watch, privcmd: &Privcmd, now: Instant) {
+    /// Receives a report of the worker.
+    pub(super) fn receive_report(&mut self, watch: &Watch, privcmd: &Privcmd, now: Instant) {
         let Some(worker) = &self.worker else { return };
         match worker.control.receive_report() {
             Ok(Some(Report::Ready)) => self.ready(privcmd),
-            Ok(Some(Report::Lost(device))) => self.devices.connection_ended(device, now),
+            Ok(Some(Report::Lost(device))) => self.devices.connection_closed(device, now),
             Ok(Some(Report::Released(device))) => self.devices.released(device, now),
             Ok(Some(Report::Kept(device))) => self.devices.kept(device),
             Err(ControlError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
-            // It is about to end, or makes no sense any more.
+            // The worker is about to end, or sends malformed messages.
             Ok(None) | Err(_) => watch.remove(&worker.control.as_fd()),
         }
     }
 
-    /// The worker has ended, which it never should.
+    /// Handles the end of the worker, which ends by itself only after an error.
     pub(super) fn worker_ended(&mut self, watch: &Watch, now: Instant) -> io::Result<()> {
-        let Some(Worker { process, control }) = self.worker.take() else { return Ok(()) };
+        let Some(WorkerProcess { process, control }) = self.worker.take() else { return Ok(()) };
         watch.remove(&process.as_fd());
         watch.remove(&control.as_fd());
         let status = process.reap()?;
-        let pause = self.worker_back_off.ended(now);
-        error!("{}: its worker has ended ({status}); another takes over in {pause:?}", self.guest.name);
+        let delay = self.worker_back_off.ended(now);
+        error!("{}: worker ended ({status}); starting another in {delay:?}", self.guest.name);
         self.devices.worker_ended(&self.claim, now);
         Ok(())
     }
 
-    /// The program of a device's backend has ended.
+    /// Handles the end of a backend's process.
     pub(super) fn backend_ended(&mut self, device: u16, watch: &Watch, now: Instant) -> io::Result<()> {
         self.devices.backend_ended(device, watch, now)
     }
 
-    /// Whether this is the guest that `other` means.
+    /// Whether `other` is the configuration of this guest.
     pub(super) fn is(&self, other: &Guest) -> bool {
         self.guest.name == other.name && self.guest.domid == other.domid
     }
 
-    /// Looks whether the guest has ended, which is news once.
-    pub(super) fn check_life(&mut self, privcmd: &Privcmd) {
-        if self.is_gone {
+    /// Queries whether the guest has ended. If so, the worker resets its devices.
+    pub(super) fn check_domain(&mut self, privcmd: &Privcmd) {
+        if self.has_ended {
             return;
         }
         let name = &self.guest.name;
@@ -190,40 +185,41 @@ impl Served {
             Ok(None) => {}
             Ok(Some(end)) => {
                 info!("{name}: has {end}; its devices are reset");
-                self.is_gone = true;
-                self.tell_of_end();
+                self.has_ended = true;
+                self.report_end();
             }
-            Err(error) => warn!("{name}: it is not known whether it runs: {error}"),
+            Err(error) => warn!("{name}: cannot query whether it runs: {error}"),
         }
     }
 
-    /// A worker that cannot be told is about to end, and the next one will be.
-    fn tell_of_end(&self) {
+    /// Reports the end of the guest to the worker. If this fails the worker is about to end, and the report goes to the next
+    /// one when it is ready.
+    fn report_end(&self) {
         if let Some(worker) = &self.worker
             && let Err(error) = worker.control.guest_gone()
         {
-            warn!("{}: its worker does not listen: {error}", self.guest.name);
+            warn!("{}: the end of the guest is not reported to the worker: {error}", self.guest.name);
         }
     }
 
-    /// Begins to give the guest these devices in place of those that it has. Those that stay are left alone.
+    /// Starts to replace the devices by those that are wanted. Devices that do not change are not touched.
     pub(super) fn reload(&mut self, wanted: Vec<Device>) {
         let control = self.worker.as_ref().map(|worker| &worker.control);
         self.devices.reload(wanted, control, &self.claim);
     }
 
-    /// Its devices answer: gives the guest its windows and lets it run.
+    /// Handles the report that all devices answer: maps their windows and unpauses the guest.
     fn ready(&mut self, privcmd: &Privcmd) {
-        let is_first = !std::mem::replace(&mut self.is_answered, true);
+        let is_first = !std::mem::replace(&mut self.was_served, true);
         let mut windows = self.devices.windows().into_iter();
         if let Err(error) = windows.try_for_each(|base| self.claim.map_window(base)) {
-            error!("{}: cannot reach its devices: {error}", self.guest.name);
-        } else if is_first && !self.is_gone {
+            error!("{}: its devices cannot be mapped: {error}", self.guest.name);
+        } else if is_first && !self.has_ended {
             self.unpause(privcmd);
         }
-        self.devices.answered();
-        if self.is_gone {
-            self.tell_of_end();
+        self.devices.log_change();
+        if self.has_ended {
+            self.report_end();
         }
     }
 
@@ -231,10 +227,9 @@ impl Served {
         let name = &self.guest.name;
         match privcmd.unpause(DomId::new(self.guest.domid)) {
             Ok(Unpaused::Now) => info!("{name}: unpaused"),
-            Ok(Unpaused::WasRunning) if self.claim.is_adopted() => info!("{name}: goes on"),
+            Ok(Unpaused::WasRunning) if self.claim.is_adopted() => info!("{name}: continues"),
             Ok(Unpaused::WasRunning) => warn!(
-                "{name}: it was running before its devices answered; give its domain node the property \
-                 `start-paused` lest it crash when it looks for them"
+                "{name}: was running before its devices answered, and may crash when it probes them: set the property                  `start-paused` in its domain node"
             ),
             Err(error) => error!("{name}: stays paused: {error}"),
         }
