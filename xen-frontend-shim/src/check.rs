@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What of kernel, Xen, policy or configuration is missing, and how to get it.
+//! The requirements of the shim: what the kernel, Xen, the policy or the configuration lacks, and the remedy.
 //!
 //! ```text
-//!   xen-frontend-shim check [CONFIG] ─┬▶ kernel          nodes of Xen, seccomp, Landlock, the state directory
-//!                                     ├▶ hardware        what the kernel has of I2C and GPIO, for our backends
-//!                                     ├▶ configuration   windows, interrupts, users, backends' programs
-//!                                     └▶ xen             each guest: is it there, may we serve it
+//!   xen-frontend-shim check [CONFIG] ─┬▶ kernel          device nodes of Xen, seccomp, Landlock, state directory
+//!                                     ├▶ hardware        I2C and GPIO device nodes, for our backends
+//!                                     ├▶ configuration   windows, interrupts, users, programs of backends
+//!                                     └▶ xen             each guest: whether it exists and may be served
 //! ```
 //!
-//! One line for each thing that was looked at. `run` looks at all but the last when it starts, for they cost nothing,
-//! and meets the last by itself.
+//! Each requirement is one line. `run` checks all but the last group when it starts, and reports the last by its own errors.
 
 mod configuration;
 mod hardware;
@@ -22,28 +21,28 @@ use std::path::{Path, PathBuf};
 
 use shim_config::Config;
 
-/// What was looked at, and what became of it.
+/// A requirement and whether it is met.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     what: String,
-    verdict: Verdict,
+    status: Status,
 }
 
-/// What became of it.
+/// Whether a requirement is met; if not, the remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Verdict {
-    /// As it should be.
+enum Status {
+    /// It is met.
     Ok,
-    /// It works without, though not as well; and what to do.
+    /// It is not met; the shim works with a restriction.
     Weak(String),
-    /// It does not work like this; and what to do.
+    /// It is not met; the shim does not work.
     Missing(String),
 }
 
-/// Where to look.
+/// The paths that are checked.
 #[derive(Clone, Debug)]
 pub struct Paths {
-    /// Where the file system begins. Tests have one of their own.
+    /// The root of the file system. Tests use a temporary directory.
     pub root: PathBuf,
     /// The state directory.
     pub state: PathBuf,
@@ -58,58 +57,58 @@ impl Paths {
 
 impl Finding {
     fn ok(what: impl Into<String>) -> Self {
-        Self { what: what.into(), verdict: Verdict::Ok }
+        Self { what: what.into(), status: Status::Ok }
     }
 
     fn weak(what: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { what: what.into(), verdict: Verdict::Weak(advice.into()) }
+        Self { what: what.into(), status: Status::Weak(advice.into()) }
     }
 
     fn missing(what: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { what: what.into(), verdict: Verdict::Missing(advice.into()) }
+        Self { what: what.into(), status: Status::Missing(advice.into()) }
     }
 
-    /// All is well with `what`, unless there are complaints.
+    /// Met if there are no complaints.
     fn of(what: impl Into<String>, complaints: &[String]) -> Self {
         if complaints.is_empty() { Self::ok(what) } else { Self::missing(what, complaints.join("; ")) }
     }
 
-    /// Whether nothing needs to be done.
+    /// Whether the requirement is met.
     #[must_use]
     pub fn is_ok(&self) -> bool {
-        self.verdict == Verdict::Ok
+        self.status == Status::Ok
     }
 
-    /// Whether something does not work.
+    /// Whether the shim does not work like this.
     #[must_use]
     pub fn is_missing(&self) -> bool {
-        matches!(self.verdict, Verdict::Missing(_))
+        matches!(self.status, Status::Missing(_))
     }
 }
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.verdict {
-            Verdict::Ok => write!(f, "ok       {}", self.what),
-            Verdict::Weak(advice) => write!(f, "weak     {}: {advice}", self.what),
-            Verdict::Missing(advice) => write!(f, "missing  {}: {advice}", self.what),
+        match &self.status {
+            Status::Ok => write!(f, "ok       {}", self.what),
+            Status::Weak(advice) => write!(f, "weak     {}: {advice}", self.what),
+            Status::Missing(advice) => write!(f, "missing  {}: {advice}", self.what),
         }
     }
 }
 
-/// Looks at what `run` would stumble over later: the kernel, the hardware and the configuration.
+/// Checks the kernel, the hardware and the configuration.
 #[must_use]
-pub fn quick(config: &Config, place: &Paths) -> Vec<Finding> {
-    let mut findings = kernel::check(place);
-    findings.extend(hardware::check(config, place));
-    findings.extend(configuration::check(config, place));
+pub fn quick(config: &Config, paths: &Paths) -> Vec<Finding> {
+    let mut findings = kernel::check(paths);
+    findings.extend(hardware::check(config, paths));
+    findings.extend(configuration::check(config, paths));
     findings
 }
 
-/// Looks at everything. Guests may be served meanwhile.
+/// Checks all requirements. Guests may be served meanwhile.
 #[must_use]
-pub fn all(config: &Config, place: &Paths) -> Vec<Finding> {
-    let mut findings = quick(config, place);
+pub fn all(config: &Config, paths: &Paths) -> Vec<Finding> {
+    let mut findings = quick(config, paths);
     findings.extend(xen::check(config));
     findings
 }
@@ -119,25 +118,25 @@ mod tests {
     use super::*;
     use shim_config::{Backend, Device, Guest};
 
-    /// A root file system that has all that is looked for.
+    /// A root file system that meets all requirements.
     pub(super) fn fake() -> (tempfile::TempDir, Paths) {
         let directory = tempfile::tempdir().unwrap();
-        let place = Paths { root: directory.path().to_owned(), state: "/run/xen-frontend-shim".into() };
+        let paths = Paths { root: directory.path().to_owned(), state: "/run/xen-frontend-shim".into() };
         for path in ["/dev/xen", "/proc/self", "/run", "/usr/bin"] {
-            std::fs::create_dir_all(place.path(path)).unwrap();
+            std::fs::create_dir_all(paths.path(path)).unwrap();
         }
         let nodes =
             ["/dev/xen/privcmd", "/dev/xen/evtchn", "/dev/xen/gntdev", "/dev/i2c-0", "/dev/gpiochip0"];
         for path in nodes.into_iter().chain(["/usr/bin/backend"]) {
-            std::fs::write(place.path(path), "").unwrap();
+            std::fs::write(paths.path(path), "").unwrap();
         }
         let program = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        std::fs::set_permissions(place.path("/usr/bin/backend"), program).unwrap();
-        std::fs::write(place.path("/proc/self/status"), "Name:\tinit\nSeccomp:\t0\n").unwrap();
-        (directory, place)
+        std::fs::set_permissions(paths.path("/usr/bin/backend"), program).unwrap();
+        std::fs::write(paths.path("/proc/self/status"), "Name:\tinit\nSeccomp:\t0\n").unwrap();
+        (directory, paths)
     }
 
-    /// Two guests with two devices each, as the image builder writes them.
+    /// The configuration of two guests with two devices each, as the image builder writes it.
     pub(super) fn config() -> Config {
         let device = |name: &str, base, irq| Device {
             name: name.into(),
@@ -162,16 +161,16 @@ mod tests {
     }
 
     #[test]
-    fn a_finding_is_one_line() {
+    fn finding_is_one_line() {
         assert_eq!(Finding::ok("this").to_string(), "ok       this");
         assert_eq!(Finding::weak("this", "do that").to_string(), "weak     this: do that");
         assert_eq!(Finding::of("this", &["do that".into()]).to_string(), "missing  this: do that");
     }
 
     #[test]
-    fn the_quick_look_is_at_kernel_hardware_and_configuration() {
-        let (_directory, place) = fake();
-        let findings = quick(&config(), &place);
+    fn quick_check_of_a_complete_system_finds_nothing_missing() {
+        let (_directory, paths) = fake();
+        let findings = quick(&config(), &paths);
         let missing = lines(findings.iter().filter(|finding| finding.is_missing()));
         assert_eq!((missing.as_str(), findings.len()), ("", 17));
     }

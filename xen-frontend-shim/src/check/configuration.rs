@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A configuration that the image builder wrote is right. This is for those that were written or changed by hand.
+//! Mistakes in a configuration that was written or changed by hand. The image builder writes none of them.
 
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -10,17 +10,17 @@ use std::path::PathBuf;
 use super::{Finding, Paths};
 use shim_config::{Backend, Config, Device, Guest, INTERRUPTS, WINDOW_SIZE, WINDOWS};
 
-pub(super) fn check(config: &Config, place: &Paths) -> Vec<Finding> {
+pub(super) fn check(config: &Config, paths: &Paths) -> Vec<Finding> {
     let mut findings = vec![domains(config), users(config)];
     for guest in &config.guest {
         findings.push(windows(guest));
         findings.push(interrupts(guest));
-        findings.extend(guest.device.iter().map(|device| backend(guest, device, place)));
+        findings.extend(guest.device.iter().map(|device| backend(guest, device, paths)));
     }
     findings
 }
 
-/// Those of `values` that are there more than once, each once.
+/// The values that occur more than once, each once.
 fn repeated<T: Copy + Eq + Hash>(values: impl Iterator<Item = T>) -> Vec<T> {
     let (mut seen, mut twice) = (HashSet::new(), HashSet::new());
     values.filter(|value| !seen.insert(*value) && twice.insert(*value)).collect()
@@ -41,12 +41,12 @@ fn domains(config: &Config) -> Finding {
     Finding::of(WHAT, &complaints.chain(own).collect::<Vec<_>>())
 }
 
-/// Xen passes no domain's accesses on to that domain itself.
+/// The complaint about a guest with the domid of the driver domain: Xen passes no accesses of a domain to itself.
 fn own(guest: &Guest) -> String {
     let Guest { name, domid, .. } = guest;
     format!(
-        "{name} has domid {domid}, and so has the driver domain itself (`domid` at the top): Xen counts the domains of the \
-         host device tree from 1, so write the number of each one's place there"
+        "{name} has domid {domid}, and so has the driver domain itself (`domid` at the top): use the position of each \
+         among the domains of the host device tree, counted from 1"
     )
 }
 
@@ -67,7 +67,7 @@ fn users(config: &Config) -> Finding {
     }
     Finding::weak(
         WHAT,
-        format!("what serves {} stays root: add `user = \"UID:GID\"` to it", without.join(" and ")),
+        format!("the processes of {} run as root: add `user = \"UID:GID\"` to it", without.join(" and ")),
     )
 }
 
@@ -77,8 +77,8 @@ fn windows(guest: &Guest) -> Finding {
         let (name, base) = (&device.name, device.base);
         if !WINDOWS.contains(&base) || base % WINDOW_SIZE != 0 {
             complaints.push(format!(
-                "{name} is at {base:#x}: take a multiple of {WINDOW_SIZE:#x} from {:#x} up to below {:#x}, where Xen keeps \
-                 room for virtio",
+                "{name} is at {base:#x}: use a multiple of {WINDOW_SIZE:#x} from {:#x} to below {:#x}, which Xen reserves \
+                 for virtio",
                 WINDOWS.start, WINDOWS.end
             ));
         }
@@ -101,35 +101,35 @@ fn interrupts(guest: &Guest) -> Finding {
     Finding::of(format!("{}: interrupts", guest.name), &complaints)
 }
 
-fn backend(guest: &Guest, device: &Device, place: &Paths) -> Finding {
+fn backend(guest: &Guest, device: &Device, paths: &Paths) -> Finding {
     let what = format!("{}: backend of {}", guest.name, device.name);
     match &device.backend {
         Backend::Command(command) => match command.first() {
-            Some(program) => match runnable(program, place) {
+            Some(program) => match runnable(program, paths) {
                 Ok(()) => Finding::ok(what),
                 Err(advice) => Finding::missing(what, advice),
             },
             None => Finding::missing(what, "its `command` is empty: name a program"),
         },
-        Backend::Socket(path) if place.path(path).exists() => Finding::ok(what),
+        Backend::Socket(path) if paths.path(path).exists() => Finding::ok(what),
         Backend::Socket(path) => Finding::missing(
             what,
-            format!("there is no socket {}: start the daemon that serves there", path.display()),
+            format!("there is no socket {}: start the daemon that listens there", path.display()),
         ),
     }
 }
 
-/// Where a program may be: a name without a slash is looked for, as the system does.
-fn candidates(program: &str, place: &Paths) -> Vec<PathBuf> {
+/// The possible paths of a program. A name without a slash is searched in PATH.
+fn candidates(program: &str, paths: &Paths) -> Vec<PathBuf> {
     if program.contains('/') {
-        return vec![place.path(program)];
+        return vec![paths.path(program)];
     }
     let search = std::env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
-    std::env::split_paths(&search).map(|directory| place.path(directory).join(program)).collect()
+    std::env::split_paths(&search).map(|directory| paths.path(directory).join(program)).collect()
 }
 
-fn runnable(program: &str, place: &Paths) -> Result<(), String> {
-    let found = candidates(program, place).into_iter().find_map(|path| path.metadata().ok());
+fn runnable(program: &str, paths: &Paths) -> Result<(), String> {
+    let found = candidates(program, paths).into_iter().find_map(|path| path.metadata().ok());
     match found {
         None => Err(format!("there is no {program}: install it, or correct the device's `command`")),
         Some(file) if file.is_file() && file.permissions().mode() & 0o111 != 0 => Ok(()),
@@ -142,21 +142,21 @@ mod tests {
     use super::super::tests::{config, fake, lines};
     use super::*;
 
-    /// What is said of the sample after `change`.
+    /// The findings about the sample configuration after `change`.
     fn complaint(change: impl Fn(&mut Config)) -> String {
-        let (_directory, place) = fake();
+        let (_directory, paths) = fake();
         let mut config = config();
         change(&mut config);
-        lines(check(&config, &place).iter().filter(|finding| !finding.is_ok()))
+        lines(check(&config, &paths).iter().filter(|finding| !finding.is_ok()))
     }
 
     #[test]
-    fn what_the_builder_writes_is_right() {
+    fn configuration_of_the_image_builder_has_no_findings() {
         assert_eq!(complaint(|_| ()), "");
     }
 
     #[test]
-    fn each_mistake_is_one_line_that_says_what_to_do() {
+    fn each_mistake_is_one_line_with_the_remedy() {
         type Change = fn(&mut Config);
         let cases: &[(Change, &str)] = &[
             (|config| config.guest.clear(), "missing  guests: the configuration has none: add a [[guest]]"),
@@ -169,7 +169,7 @@ mod tests {
                 |config| config.guest[1].user = config.guest[0].user,
                 "missing  users: user 10002 serves several",
             ),
-            (|config| config.guest[1].user = None, "weak     users: what serves guest-b stays root"),
+            (|config| config.guest[1].user = None, "weak     users: the processes of guest-b run as root"),
             (
                 |config| config.guest[0].device[0].base = 0x4000_0000,
                 "missing  guest-a: windows: i2c0 is at 0x40000000",

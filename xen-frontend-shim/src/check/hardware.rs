@@ -1,22 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What the kernel has to offer for the devices of the configuration: for those that our backends serve, since nobody here
-//! knows what others open.
+//! The device nodes that our backends open for the devices of the configuration. What other backends open is not known.
 
 use std::path::Path;
 
 use super::{Finding, Paths};
 use shim_config::{Backend, Config};
 
-/// A kind of hardware, and the options of the kernel by which a backend reaches it.
+/// A kind of hardware, and the kernel options that a backend needs for it.
 struct Hardware {
-    /// The word of `backend` for it.
+    /// The subcommand of `backend`.
     word: &'static str,
-    /// For messages.
+    /// The name in messages.
     name: &'static str,
-    /// Its bus in sysfs, and the option that makes it.
+    /// The bus in sysfs, and the option that creates it.
     bus: (&'static str, &'static str),
-    /// How its nodes in `/dev` begin, as its devices on the bus do, and the option that makes them.
+    /// The prefix of the device nodes in `/dev` and of the devices on the bus, and the option that creates the nodes.
     nodes: (&'static str, &'static str),
 }
 
@@ -35,14 +34,14 @@ const HARDWARE: [Hardware; 2] = [
     },
 ];
 
-pub(super) fn check(config: &Config, place: &Paths) -> Vec<Finding> {
+pub(super) fn check(config: &Config, paths: &Paths) -> Vec<Finding> {
     let backends = || config.guest.iter().flat_map(|guest| &guest.device).map(|device| &device.backend);
     let wanted = HARDWARE.iter().filter(|hardware| backends().any(|backend| hardware.is_of(backend)));
-    wanted.map(|hardware| hardware.find(place)).collect()
+    wanted.map(|hardware| hardware.find(paths)).collect()
 }
 
 impl Hardware {
-    /// Whether `backend` is ours and opens hardware of this kind, and not a model of it.
+    /// Whether `backend` is ours and opens hardware of this kind, not a simulated board.
     fn is_of(&self, backend: &Backend) -> bool {
         let Backend::Command(command) = backend else { return false };
         let mut words = command.iter();
@@ -55,37 +54,37 @@ impl Hardware {
         is_ours && !words.any(|word| word == "--sim" || word.starts_with("--sim="))
     }
 
-    fn find(&self, place: &Paths) -> Finding {
+    fn find(&self, paths: &Paths) -> Finding {
         let what = format!("nodes /dev/{}*", self.nodes.0);
-        if self.is_in(&place.path("/dev")) {
+        if self.is_in(&paths.path("/dev")) {
             Finding::ok(what)
         } else {
-            Finding::missing(what, self.advice(place))
+            Finding::missing(what, self.advice(paths))
         }
     }
 
-    fn advice(&self, place: &Paths) -> String {
+    fn advice(&self, paths: &Paths) -> String {
         let Self { name, bus: (bus, bus_option), nodes: (_, node_option), .. } = self;
-        if !place.path("/sys/bus").exists() {
-            return "mount sysfs at /sys, by which a backend finds its hardware".to_owned();
+        if !paths.path("/sys/bus").exists() {
+            return "mount sysfs at /sys, where a backend finds its hardware".to_owned();
         }
-        if !place.path(bus).exists() {
+        if !paths.path(bus).exists() {
             return format!("build the driver domain's kernel with {bus_option} and {node_option}");
         }
-        if self.is_in(&place.path(bus).join("devices")) {
+        if self.is_in(&paths.path(bus).join("devices")) {
             return format!("build the driver domain's kernel with {node_option}, with devtmpfs on /dev");
         }
         format!(
-            "the kernel has no {name}: give one to the driver domain, and build the kernel with the driver of it and with \
+            "the kernel has no {name}: give one to the driver domain, and build the kernel with its driver and with \
              {node_option}"
         )
     }
 
-    /// Whether a directory has something of this kind.
+    /// Whether a directory has an entry of this kind.
     fn is_in(&self, directory: &Path) -> bool {
-        let begin = self.nodes.0.as_bytes();
+        let prefix = self.nodes.0.as_bytes();
         let Ok(entries) = directory.read_dir() else { return false };
-        entries.flatten().any(|entry| entry.file_name().as_encoded_bytes().starts_with(begin))
+        entries.flatten().any(|entry| entry.file_name().as_encoded_bytes().starts_with(prefix))
     }
 }
 
@@ -98,7 +97,7 @@ mod tests {
         Backend::Command(words.split(' ').map(str::to_owned).collect())
     }
 
-    /// A configuration of one device.
+    /// A configuration with one device.
     fn with(backend: Backend) -> Config {
         let mut config = config();
         config.guest.truncate(1);
@@ -107,39 +106,39 @@ mod tests {
         config
     }
 
-    /// What is said of our backend for `word` where there are no nodes, but these directories.
+    /// The finding about our backend for `word` without device nodes and with these directories.
     fn line(word: &str, directories: &[&str]) -> String {
-        let (_directory, place) = fake();
+        let (_directory, paths) = fake();
         for path in ["/dev/i2c-0", "/dev/gpiochip0"] {
-            std::fs::remove_file(place.path(path)).unwrap();
+            std::fs::remove_file(paths.path(path)).unwrap();
         }
         for path in directories {
-            std::fs::create_dir_all(place.path(path)).unwrap();
+            std::fs::create_dir_all(paths.path(path)).unwrap();
         }
-        lines(check(&with(command(&format!("/usr/bin/backend {word}"))), &place).iter())
+        lines(check(&with(command(&format!("/usr/bin/backend {word}"))), &paths).iter())
     }
 
     #[test]
-    fn what_a_backend_of_ours_opens_is_looked_for_once() {
-        let (_directory, place) = fake();
-        assert_eq!(lines(check(&config(), &place).iter()), "ok       nodes /dev/i2c-*");
-        let gpio = check(&with(command("backend-gpio --line 0:0=led")), &place);
+    fn device_node_of_our_backends_is_one_finding() {
+        let (_directory, paths) = fake();
+        assert_eq!(lines(check(&config(), &paths).iter()), "ok       nodes /dev/i2c-*");
+        let gpio = check(&with(command("backend-gpio --line 0:0=led")), &paths);
         assert_eq!(lines(gpio.iter()), "ok       nodes /dev/gpiochip*");
     }
 
     #[test]
-    fn what_others_open_is_not_known() {
-        let (_directory, place) = fake();
+    fn other_backends_and_simulated_boards_have_no_findings() {
+        let (_directory, paths) = fake();
         let others = ["/usr/bin/vhost-device-i2c i2c", "backend", "backend rng", "backends i2c"].map(command);
         let models = ["backend i2c --sim board.toml", "backend-gpio --sim=board.toml"].map(command);
         let none = [Backend::Socket("/run/i2c".into()), Backend::Command(Vec::new())];
         for backend in others.into_iter().chain(models).chain(none) {
-            assert_eq!(check(&with(backend.clone()), &place), [], "{backend:?}");
+            assert_eq!(check(&with(backend.clone()), &paths), [], "{backend:?}");
         }
     }
 
     #[test]
-    fn what_the_kernel_lacks_is_named_by_its_option() {
+    fn missing_device_node_names_the_kernel_option() {
         let cases: [(&str, &[&str], &str); 8] = [
             ("i2c", &[], "mount sysfs"),
             ("i2c", &["/sys/bus/gpio/devices/gpiochip0"], "with CONFIG_I2C=y and CONFIG_I2C_CHARDEV=y"),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What the driver domain's kernel and its root file system have to offer.
+//! Requirements on the driver domain's kernel and root file system.
 
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
@@ -10,82 +10,82 @@ use rustix::fs::{Access, access};
 
 use super::{Finding, Paths};
 
-/// The nodes that the shim opens, and the options of the kernel that make them.
+/// The device nodes that the shim opens, and the kernel options that create them.
 const NODES: [(&str, &str); 3] = [
     ("/dev/xen/privcmd", "CONFIG_XEN_PRIVCMD=y"),
     ("/dev/xen/evtchn", "CONFIG_XEN_DEV_EVTCHN=y"),
     ("/dev/xen/gntdev", "CONFIG_XEN_GNTDEV=y"),
 ];
 
-pub(super) fn check(place: &Paths) -> Vec<Finding> {
-    let mut findings: Vec<_> = NODES.iter().map(|(path, option)| node(place, path, option)).collect();
-    findings.push(seccomp(place));
+pub(super) fn check(paths: &Paths) -> Vec<Finding> {
+    let mut findings: Vec<_> = NODES.iter().map(|(path, option)| node(paths, path, option)).collect();
+    findings.push(seccomp(paths));
     findings.push(landlock(confinement::has_landlock()));
-    findings.push(state(place));
+    findings.push(state(paths));
     findings
 }
 
-fn node(place: &Paths, path: &str, option: &str) -> Finding {
-    match OpenOptions::new().read(true).write(true).open(place.path(path)) {
+fn node(paths: &Paths, path: &str, option: &str) -> Finding {
+    match OpenOptions::new().read(true).write(true).open(paths.path(path)) {
         Ok(_) => Finding::ok(path),
         Err(error) => match error.kind() {
             ErrorKind::NotFound => Finding::missing(
                 path,
-                format!("this has to be a domain of Xen whose kernel has {option}, with devtmpfs on /dev"),
+                format!("run this in a domain of Xen whose kernel has {option}, with devtmpfs on /dev"),
             ),
-            ErrorKind::PermissionDenied => Finding::missing(path, "start this as root"),
+            ErrorKind::PermissionDenied => Finding::missing(path, "run this as root"),
             _ => Finding::missing(path, format!("it cannot be opened: {error}")),
         },
     }
 }
 
-/// The kernel shows the mode of each process if there are modes.
-fn seccomp(place: &Paths) -> Finding {
+/// A kernel with seccomp shows the mode of each process.
+fn seccomp(paths: &Paths) -> Finding {
     const WHAT: &str = "seccomp";
-    match std::fs::read_to_string(place.path("/proc/self/status")) {
+    match std::fs::read_to_string(paths.path("/proc/self/status")) {
         Ok(status) if status.lines().any(|line| line.starts_with("Seccomp:")) => Finding::ok(WHAT),
         Ok(_) => Finding::missing(
             WHAT,
-            "build the kernel with CONFIG_SECCOMP_FILTER=y, or go without (`--seccomp off`, also for backends)",
+            "build the kernel with CONFIG_SECCOMP_FILTER=y, or run without (`--seccomp off`, also for backends)",
         ),
         Err(error) => Finding::missing(WHAT, format!("mount proc at /proc ({error})")),
     }
 }
 
-fn landlock(is_there: bool) -> Finding {
+fn landlock(is_supported: bool) -> Finding {
     const WHAT: &str = "Landlock";
-    if is_there {
+    if is_supported {
         return Finding::ok(WHAT);
     }
     Finding::weak(
         WHAT,
-        "works, but nothing keeps a process that was taken over from files that its user may open: build the kernel with \
+        "works, but a process that was taken over can open all files that its user may open: build the kernel with \
          CONFIG_SECURITY_LANDLOCK=y and landlock in CONFIG_LSM",
     )
 }
 
-/// The state directory, or where it would be made.
-fn state(place: &Paths) -> Finding {
-    let what = format!("state directory {}", place.state.display());
-    let wanted = place.path(&place.state);
+/// The state directory, or the directory in which it would be created.
+fn state(paths: &Paths) -> Finding {
+    let what = format!("state directory {}", paths.state.display());
+    let wanted = paths.path(&paths.state);
     let Some(present) = wanted.ancestors().find(|path| path.exists()) else {
         return Finding::missing(what, "there is no file system");
     };
     if !present.is_dir() {
-        return Finding::missing(what, format!("{} is no directory", shown(present, place)));
+        return Finding::missing(what, format!("{} is not a directory", shown(present, paths)));
     }
     match access(present, Access::WRITE_OK | Access::EXEC_OK) {
         Ok(()) => Finding::ok(what),
         Err(error) => Finding::missing(
             what,
-            format!("{} cannot be written ({error}): mount a tmpfs there", shown(present, place)),
+            format!("{} cannot be written ({error}): mount a tmpfs there", shown(present, paths)),
         ),
     }
 }
 
-/// A path as the user knows it.
-fn shown(path: &Path, place: &Paths) -> String {
-    format!("/{}", path.strip_prefix(&place.root).unwrap_or(path).display())
+/// A path below the checked root, as the user writes it.
+fn shown(path: &Path, paths: &Paths) -> String {
+    format!("/{}", path.strip_prefix(&paths.root).unwrap_or(path).display())
 }
 
 #[cfg(test)]
@@ -94,35 +94,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_driver_domain_as_it_should_be() {
-        let (_directory, place) = fake();
-        let findings = check(&place);
+    fn complete_driver_domain_has_no_findings() {
+        let (_directory, paths) = fake();
+        let findings = check(&paths);
         let missing: Vec<_> = findings.iter().filter(|finding| finding.is_missing()).collect();
         assert_eq!((missing.len(), findings.len()), (0, 6), "{missing:?}");
     }
 
     #[test]
-    fn each_node_that_is_not_there_names_its_option() {
+    fn missing_device_node_names_its_kernel_option() {
         for (path, option) in NODES {
-            let (_directory, place) = fake();
-            std::fs::remove_file(place.path(path)).unwrap();
-            let complaints = lines(check(&place).iter().filter(|finding| finding.is_missing()));
+            let (_directory, paths) = fake();
+            std::fs::remove_file(paths.path(path)).unwrap();
+            let complaints = lines(check(&paths).iter().filter(|finding| finding.is_missing()));
             assert!(complaints.starts_with(&format!("missing  {path}: ")), "{complaints}");
             assert!(complaints.contains(option) && complaints.lines().count() == 1, "{complaints}");
         }
     }
 
     #[test]
-    fn a_kernel_without_seccomp_is_told_what_to_build() {
-        let (_directory, place) = fake();
-        std::fs::write(place.path("/proc/self/status"), "Name:\tinit\n").unwrap();
-        assert!(seccomp(&place).to_string().contains("CONFIG_SECCOMP_FILTER=y"));
-        std::fs::remove_file(place.path("/proc/self/status")).unwrap();
-        assert!(seccomp(&place).to_string().contains("mount proc"));
+    fn kernel_without_seccomp_is_missing_an_option() {
+        let (_directory, paths) = fake();
+        std::fs::write(paths.path("/proc/self/status"), "Name:\tinit\n").unwrap();
+        assert!(seccomp(&paths).to_string().contains("CONFIG_SECCOMP_FILTER=y"));
+        std::fs::remove_file(paths.path("/proc/self/status")).unwrap();
+        assert!(seccomp(&paths).to_string().contains("mount proc"));
     }
 
     #[test]
-    fn a_kernel_without_landlock_will_do() {
+    fn kernel_without_landlock_is_weak() {
         assert!(landlock(true).is_ok());
         let weak = landlock(false);
         assert!(!weak.is_ok() && !weak.is_missing());
@@ -130,12 +130,12 @@ mod tests {
     }
 
     #[test]
-    fn the_state_directory_need_not_be_there_but_must_be_possible() {
-        let (_directory, mut place) = fake();
-        assert!(state(&place).is_ok());
-        place.state = "/proc/self/status/state".into();
-        assert!(state(&place).to_string().contains("/proc/self/status is no directory"));
-        place.state = "/proc/self".into();
-        assert!(state(&place).is_ok());
+    fn state_directory_must_exist_or_be_creatable() {
+        let (_directory, mut paths) = fake();
+        assert!(state(&paths).is_ok());
+        paths.state = "/proc/self/status/state".into();
+        assert!(state(&paths).to_string().contains("/proc/self/status is not a directory"));
+        paths.state = "/proc/self".into();
+        assert!(state(&paths).is_ok());
     }
 }
