@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Deadlines, in the terms of epoll.
+//! Deadlines as timeouts of epoll.
 
 use std::time::{Duration, Instant};
 
-/// Milliseconds until `deadline`, -1 (for ever) without one.
-///
-/// Rounded up, lest the wait end too early and be asked for again at once.
+/// The milliseconds until `deadline`, rounded up; -1, no timeout, without a deadline.
 pub(crate) fn milliseconds_until(deadline: Option<Instant>) -> i32 {
     let Some(deadline) = deadline else { return -1 };
     let left = deadline.saturating_duration_since(Instant::now());
@@ -19,7 +17,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wait_is_never_too_short() {
+    fn a_timeout_reaches_the_deadline() {
         assert_eq!(milliseconds_until(None), -1);
         assert_eq!(milliseconds_until(Some(Instant::now())), 0);
         let deadline = Instant::now() + Duration::from_millis(1_000_000);

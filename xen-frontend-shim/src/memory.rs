@@ -13,4 +13,4 @@ pub mod address;
 pub mod table;
 
 pub use address::{AddressError, GrantRange, GrantReference, GuestAddress};
-pub use table::{Mapping, Region, Ring};
+pub use table::{Mapped, Region, Ring};

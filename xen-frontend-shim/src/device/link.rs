@@ -33,7 +33,7 @@ impl Link {
     pub(super) fn connect(&mut self, session: Session, process: Option<Process>) {
         self.disconnect(true);
         // As a rule it has exited: the supervisor starts another backend after that.
-        self.ending.take_if(|ending| ending.process.ends_within(Duration::ZERO));
+        self.ending.take_if(|ending| ending.process.exits_within(Duration::ZERO));
         self.is_disconnected = false;
         self.session = Some(session);
         self.process = process;
@@ -87,7 +87,7 @@ impl Link {
     pub(super) fn kill_disconnected(&mut self, name: &str) {
         let Some(ending) = self.ending.take() else { return };
         ending.process.kill();
-        if !ending.process.ends_within(EXIT_LIMIT) {
+        if !ending.process.exits_within(EXIT_LIMIT) {
             error!(
                 "{name}: its backend cannot be killed and may have memory of the guest mapped; \
                  see where it hangs"

@@ -18,9 +18,9 @@ pub const MAX_REGIONS: usize = 32;
 
 /// When a region is mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mapping {
+pub enum Mapped {
     /// When the backend receives the table.
-    Advance,
+    InAdvance,
     /// Page by page, while a request needs it.
     OnDemand,
 }
@@ -33,7 +33,7 @@ pub struct Region {
     /// One past the address of the last byte.
     pub end: u64,
     /// When it is mapped.
-    pub mapping: Mapping,
+    pub mapped: Mapped,
 }
 
 /// The rings are too scattered for one message.
@@ -87,10 +87,10 @@ impl Ring {
 pub fn with_rings(rings: &[Ring]) -> Result<Vec<Region>, TooManyRegions> {
     let mut table = Vec::new();
     let mut gap_start = GRANT_SPACE;
-    let gap = |start, end| (start < end).then_some(Region { start, end, mapping: Mapping::OnDemand });
+    let gap = |start, end| (start < end).then_some(Region { start, end, mapped: Mapped::OnDemand });
     for (start, end) in merged(rings) {
         table.extend(gap(gap_start, start));
-        table.push(Region { start, end, mapping: Mapping::Advance });
+        table.push(Region { start, end, mapped: Mapped::InAdvance });
         gap_start = end;
     }
     table.extend(gap(gap_start, GRANT_SPACE_END));
@@ -100,7 +100,7 @@ pub fn with_rings(rings: &[Ring]) -> Result<Vec<Region>, TooManyRegions> {
 /// The table while no ring is in use: nothing is mapped in advance. (A message has at least one region.)
 #[must_use]
 pub fn without_rings() -> Vec<Region> {
-    vec![Region { start: GRANT_SPACE, end: GRANT_SPACE_END, mapping: Mapping::OnDemand }]
+    vec![Region { start: GRANT_SPACE, end: GRANT_SPACE_END, mapped: Mapped::OnDemand }]
 }
 
 /// The pages of all rings in ascending order, ranges that touch or overlap joined.
@@ -140,7 +140,7 @@ mod tests {
     }
 
     fn advance(table: &[Region]) -> Vec<(u64, u64)> {
-        let mapped = table.iter().filter(|region| region.mapping == Mapping::Advance);
+        let mapped = table.iter().filter(|region| region.mapped == Mapped::InAdvance);
         mapped
             .map(|region| ((region.start - GRANT_SPACE) / PAGE, (region.end - GRANT_SPACE) / PAGE))
             .collect()

@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use vhost::vhost_user::message::VhostUserMemoryRegion;
 use vm_memory::MmapXenFlags;
 
-use crate::memory::{Mapping, Region};
+use crate::memory::{Mapped, Region};
 
 /// What backs the regions of a memory table.
 pub trait Backing {
@@ -29,9 +29,9 @@ pub struct Grants {
 
 impl Backing for Grants {
     fn describe(&self, region: &Region) -> (VhostUserMemoryRegion, RawFd) {
-        let flags = match region.mapping {
-            Mapping::Advance => MmapXenFlags::GRANT,
-            Mapping::OnDemand => MmapXenFlags::GRANT | MmapXenFlags::NO_ADVANCE_MAP,
+        let flags = match region.mapped {
+            Mapped::InAdvance => MmapXenFlags::GRANT,
+            Mapped::OnDemand => MmapXenFlags::GRANT | MmapXenFlags::NO_ADVANCE_MAP,
         };
         // The user address defines the address space of the rings' addresses: here, the guest's own.
         let region = VhostUserMemoryRegion::with_xen(

@@ -30,7 +30,7 @@ pub(super) fn header(request: u32, flags: u32, payload: usize) -> Vec<u8> {
 /// # Errors
 /// `UnexpectedEof` if the peer has closed the connection, and what the socket reports.
 pub(super) fn read_up_to(mut socket: &UnixStream, buffer: &mut Vec<u8>, length: usize) -> io::Result<bool> {
-    let missing = u64::try_from(length.saturating_sub(buffer.len())).map_err(io::Error::other)?;
+    let missing = u64::try_from(length.saturating_sub(buffer.len())).unwrap_or(u64::MAX);
     match socket.by_ref().take(missing).read_to_end(buffer) {
         Ok(_) if buffer.len() < length => Err(ErrorKind::UnexpectedEof.into()),
         Ok(_) => Ok(true),

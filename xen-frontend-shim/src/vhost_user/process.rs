@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The process of a backend that the supervisor started: here it can be killed, and its end be seen.
+//! The process of a backend that the supervisor has started, for the worker to kill it and to see its exit.
 //!
-//! What a process has mapped is unmapped when it is gone, and not before. A process that is killed goes at
-//! once, unless it is inside of a driver that does not return: so whoever waits, waits for a limited time.
+//! The kernel unmaps what a process has mapped when it exits. A process that is killed exits at once, unless
+//! it is in a system call that does not return: a wait for its exit has a limit.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -23,18 +23,18 @@ impl Process {
         Self(pidfd)
     }
 
-    /// Kills it.
+    /// Sends SIGKILL.
     pub fn kill(&self) {
         if let Err(error) = pidfd_send_signal(&self.0, Signal::KILL)
             && error != rustix::io::Errno::SRCH
         {
-            warn!("a backend cannot be killed: {error}");
+            warn!("cannot kill a backend: {error}");
         }
     }
 
-    /// Waits for its end, at most for `limit`. Says whether it has ended.
+    /// Waits until it exits, at most for `limit`. True if it has exited.
     #[must_use]
-    pub fn ends_within(&self, limit: Duration) -> bool {
+    pub fn exits_within(&self, limit: Duration) -> bool {
         let limit = Timespec::try_from(limit).ok();
         let mut pidfd = [PollFd::new(&self.0, PollFlags::IN)];
         matches!(poll(&mut pidfd, Some(&limit.unwrap_or_default())), Ok(1..))
@@ -42,7 +42,7 @@ impl Process {
 }
 
 impl AsFd for Process {
-    /// Readable when it has ended.
+    /// The pidfd. It is readable when the process has exited.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
@@ -63,14 +63,13 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_there_until_it_is_killed() {
+    fn a_process_runs_until_it_is_killed_and_may_be_killed_again() {
         let (mut child, process) = start("sleep", "1000");
-        assert!(!process.ends_within(Duration::from_millis(1)));
+        assert!(!process.exits_within(Duration::from_millis(1)));
         process.kill();
-        assert!(process.ends_within(Duration::from_secs(60)));
+        assert!(process.exits_within(Duration::from_secs(60)));
         child.wait().unwrap();
-        // Nobody is hit once it is gone.
         process.kill();
-        assert!(process.ends_within(Duration::ZERO));
+        assert!(process.exits_within(Duration::ZERO));
     }
 }
