@@ -2,7 +2,8 @@
 
 //! A device that the supervisor assigns to a worker, in a message of [`crate::control`].
 //!
-//! The supervisor keeps duplicates of all descriptors, so that the next worker can be assigned the same device.
+//! The supervisor keeps duplicates of all descriptors, so that the next worker can be assigned the same
+//! device.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 

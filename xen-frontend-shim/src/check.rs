@@ -3,13 +3,14 @@
 //! The requirements of the shim: what the kernel, Xen, the policy or the configuration lacks, and the remedy.
 //!
 //! ```text
-//!   xen-frontend-shim check [CONFIG] ─┬▶ kernel          device nodes of Xen, seccomp, Landlock, state directory
+//!   xen-frontend-shim check [CONFIG] ─┬▶ kernel          /dev/xen, seccomp, Landlock, state directory
 //!                                     ├▶ hardware        I2C and GPIO device nodes, for our backends
 //!                                     ├▶ configuration   windows, interrupts, users, programs of backends
 //!                                     └▶ xen             each guest: whether it exists and may be served
 //! ```
 //!
-//! Each requirement is one line. `run` checks all but the last group when it starts, and reports the last by its own errors.
+//! Each requirement is one line. `run` checks all but the last group when it starts, and reports the last by
+//! its own errors.
 
 mod configuration;
 mod hardware;

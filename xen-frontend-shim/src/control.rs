@@ -3,22 +3,22 @@
 //! The messages between the supervisor and a worker.
 //!
 //! ```text
-//!   worker ◀── Assign(device) + state files, eventfds ── supervisor    at the start, and when a device is added
-//!          ◀── Begin ───────────────────────────────────               all initial devices are assigned
-//!          ── Ready ────────────────────────────────────▶              all devices answer: the guest may run
-//!          ◀── Deliver(device) + connection of a backend ──            after each start of a backend
-//!          ── Lost(device) ─────────────────────────────▶              the worker has closed the connection
-//!          ◀── Release(device) ─────────────────────────               the device is removed or changed
-//!          ── Released(device) or Kept(device) ─────────▶              done, or refused: a driver uses it
-//!          ◀── GuestGone ───────────────────────────────               the guest has ended
-//!          ◀── (end of file) ───────────────────────────               the worker exits
+//!   worker ◀── Assign(device) + files, eventfds ──── supervisor   at the start, and when a device is added
+//!          ◀── Begin ───────────────────────────────              all initial devices are assigned
+//!          ── Ready ────────────────────────────────▶             all devices answer: the guest may run
+//!          ◀── Deliver(device) + connection ────────              after each start of a backend
+//!          ── Lost(device) ─────────────────────────▶             the worker has closed the connection
+//!          ◀── Release(device) ─────────────────────              the device is removed or changed
+//!          ── Released(device) or Kept(device) ─────▶             done, or refused: a driver uses it
+//!          ◀── GuestGone ───────────────────────────              the guest has ended
+//!          ◀── (end of file) ───────────────────────              the worker exits
 //! ```
 //!
-//! The socket preserves packets (SOCK_SEQPACKET). Each packet is one message in postcard's format; descriptors accompany
-//! it as SCM_RIGHTS. A device keeps its number while the supervisor runs.
+//! The socket preserves packets (SOCK_SEQPACKET). Each packet is one message in postcard's format;
+//! descriptors accompany it as SCM_RIGHTS. A device keeps its number while the supervisor runs.
 //!
-//! A worker processes what its guest wrote. So the supervisor takes nothing from it but the kind of a report and the
-//! number of a device, and no descriptors.
+//! A worker processes what its guest wrote. So the supervisor takes nothing from it but the kind of a report
+//! and the number of a device, and no descriptors.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -93,8 +93,8 @@ pub enum Report {
 pub struct Connection {
     /// The vhost-user socket.
     pub socket: UnixStream,
-    /// A descriptor of `/dev/xen/gntdev` for this backend process only, restricted to the guest. When it is closed,
-    /// the kernel removes the mappings that were made with it.
+    /// A descriptor of `/dev/xen/gntdev` for this backend process only, restricted to the guest. When it is
+    /// closed, the kernel removes the mappings that were made with it.
     pub gntdev: OwnedFd,
     /// The process. `None` for a backend that another program started.
     pub pidfd: Option<OwnedFd>,
@@ -381,7 +381,8 @@ mod tests {
     #[test]
     fn malformed_report_is_an_error_and_its_descriptors_are_closed() {
         let (supervisor, worker) = Control::pair().unwrap();
-        // An unknown tag, a missing number, an unfinished number, bytes after the message, a message that is too long.
+        // An unknown tag, a missing number, an unfinished number, bytes after the message, a message that is
+        // too long.
         for bytes in [b"\x04".as_slice(), b"\x01", b"\x01\xff", b"\0\0", b"\x01\xff\xff\x03\0\0\0"] {
             send(&worker, bytes, SendFlags::empty()).unwrap();
             let received = supervisor.receive_report();

@@ -18,8 +18,8 @@ const EVENTS_PER_WAIT: usize = 16;
 
 /// A set of watched descriptors, each with a value of type `T`.
 ///
-/// The kernel keeps 64 bits for each descriptor: the value, serialised. So `T` has at most 8 bytes in that form: an
-/// enumeration with up to two fields of 16 bits fits.
+/// The kernel keeps 64 bits for each descriptor: the value, serialised. So `T` has at most 8 bytes in that
+/// form: an enumeration with up to two fields of 16 bits fits.
 #[derive(Debug)]
 pub(crate) struct EpollSet<T> {
     epoll: Epoll,
@@ -44,7 +44,8 @@ impl<T: Serialize + DeserializeOwned> EpollSet<T> {
 
     /// Removes `fd` from the set; an `fd` that is not in the set is ignored.
     ///
-    /// A descriptor of which duplicates are open elsewhere stays in the set when it is closed: it has to be removed.
+    /// A descriptor of which duplicates are open elsewhere stays in the set when it is closed: it has to be
+    /// removed.
     pub(crate) fn remove(&self, fd: &impl AsRawFd) -> io::Result<()> {
         match self.epoll.ctl(ControlOperation::Delete, fd.as_raw_fd(), EpollEvent::default()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

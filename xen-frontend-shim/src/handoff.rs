@@ -3,12 +3,12 @@
 //! The descriptors that a worker inherits from the supervisor, and the description of them.
 //!
 //! ```text
-//!   supervisor ── PassedFds: numbers 3 (control socket), 4 (Handoff in a memfd), 5... ──▶ worker ── InheritedFds
-//!              ◀── control socket: crate::control ──────────────────────────────────────▶
+//!   supervisor ── PassedFds: 3 (control socket), 4 (Handoff, in a memfd), 5... ──▶ worker: InheritedFds
+//!              ◀── control socket: crate::control ───────────────────────────────▶
 //! ```
 //!
-//! The supervisor keeps duplicates of all of them, so that the next worker gets the same. What belongs to one device
-//! follows over the control socket ([`crate::assignment`]).
+//! The supervisor keeps duplicates of all of them, so that the next worker gets the same. What belongs to one
+//! device follows over the control socket ([`crate::assignment`]).
 
 #![allow(unsafe_code)]
 
@@ -59,7 +59,8 @@ pub struct Handoff {
     pub name: String,
     /// The guest's domid.
     pub domid: u16,
-    /// Whether no worker has served the guest since the ports were bound: each port has fired once and is masked.
+    /// Whether no worker has served the guest since the ports were bound: each port has fired once and is
+    /// masked.
     pub is_first: bool,
     /// Whether the guest may be running already.
     pub is_running: bool,
@@ -123,8 +124,8 @@ pub struct InheritedFds(());
 impl InheritedFds {
     /// Takes ownership of the inherited descriptors. To be called before the process opens any.
     pub fn claim() -> Result<Self, HandoffError> {
-        // SAFETY: the worker calls this first: all descriptors beyond the standard three are those that its parent
-        // passed, and nothing owns them yet.
+        // SAFETY: the worker calls this first: all descriptors beyond the standard three are those that its
+        // parent passed, and nothing owns them yet.
         unsafe { init_inherited_fds() }?;
         Ok(Self(()))
     }

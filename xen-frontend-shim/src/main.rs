@@ -30,8 +30,8 @@ enum Action {
     Run {
         /// The configuration (TOML).
         config: PathBuf,
-        /// The directory of the state records, from which the next supervisor continues. It must be empty after a
-        /// restart of the machine: a tmpfs.
+        /// The directory of the state records, from which the next supervisor continues. It must be empty
+        /// after a restart of the machine: a tmpfs.
         #[arg(long, value_name = "DIR", default_value = STATE)]
         state: PathBuf,
         #[command(flatten)]
@@ -39,7 +39,8 @@ enum Action {
     },
     /// List what the kernel, Xen, the policy or the configuration lacks.
     ///
-    /// One line for each requirement: ok, weak (works without it) or missing. Exits with status 1 if one is missing.
+    /// One line for each requirement: ok, weak (works without it) or missing. Exits with status 1 if one is
+    /// missing.
     Check {
         /// The configuration (TOML).
         #[arg(default_value = "/etc/xen-frontend-shim.toml")]
@@ -58,8 +59,8 @@ enum Action {
 
 #[derive(Clone, Copy, Debug, Args)]
 struct Options {
-    /// What happens on a system call that is not on the list of the process: `on` kills the process, `log` writes to the
-    /// audit log, `off` is for kernels without seccomp
+    /// What happens on a system call that is not on the list of the process: `on` kills the process, `log`
+    /// writes to the audit log, `off` is for kernels without seccomp
     #[arg(long, value_name = "MODE", default_value_t)]
     seccomp: Enforcement,
 }

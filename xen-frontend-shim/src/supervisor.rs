@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The privileged process: it claims the guests, starts workers and backends, replaces them, and unpauses the guests.
+//! The privileged process: it claims the guests, starts workers and backends, replaces them, and unpauses the
+//! guests.
 //!
 //! ```text
 //!   configuration ──▶ claim of each guest (ioreq server, event channels, kicks and interrupts by the kernel)
@@ -8,13 +9,13 @@
 //!                                └── "Ready" ──▶ the guest is unpaused
 //! ```
 //!
-//! All state of guests and drivers is in Xen or in the state directory ([`crate::state`]), so the supervisor may end at
-//! any time: the next one continues. It resets the devices of a guest that has ended (`domain_exit`) and reads its
-//! configuration again on SIGHUP (`reload`).
+//! All state of guests and drivers is in Xen or in the state directory ([`crate::state`]), so the supervisor
+//! may end at any time: the next one continues. It resets the devices of a guest that has ended
+//! (`domain_exit`) and reads its configuration again on SIGHUP (`reload`).
 //!
-//! Workers need no right to start processes, since the supervisor starts backends and workers. It does not use the
-//! connections to the backends. Of what a guest writes it reads whether a device has a driver, in the state record. The
-//! processes of one guest do not affect those of another.
+//! Workers need no right to start processes, since the supervisor starts backends and workers. It does not
+//! use the connections to the backends. Of what a guest writes it reads whether a device has a driver, in the
+//! state record. The processes of one guest do not affect those of another.
 //!
 //! Crate `confinement`, `role::supervisor`, lists the rights that it keeps, with the reason of each.
 
@@ -60,8 +61,8 @@ struct Supervisor {
     seccomp: Enforcement,
 }
 
-/// Serves the guests of the configuration at `config` until SIGTERM or SIGINT. It continues from the records in the
-/// directory `state`.
+/// Serves the guests of the configuration at
+/// `config` until SIGTERM or SIGINT. It continues from the records in the directory `state`.
 pub fn run(config: &Path, state: &Path, seccomp: Enforcement) -> Result<(), SupervisorError> {
     let guests = Config::read(config)?;
     let paths = Paths { root: "/".into(), state: state.to_owned() };
@@ -92,8 +93,8 @@ impl Supervisor {
         Ok(Self { privcmd, watch, guests: Vec::new(), domain_exit: None, state, config, seccomp })
     }
 
-    /// Registers for the end of domains. If Xen refuses, guests are served all the same, but what a guest that has ended
-    /// granted stays mapped.
+    /// Registers for the end of domains. If Xen refuses, guests are served all the same, but what a guest
+    /// that has ended granted stays mapped.
     fn watch_domain_exit(&mut self, own: DomId) -> io::Result<()> {
         match DomainExit::subscribe(&self.privcmd, own) {
             Ok(domain_exit) => {

@@ -41,12 +41,13 @@ fn domains(config: &Config) -> Finding {
     Finding::of(WHAT, &complaints.chain(own).collect::<Vec<_>>())
 }
 
-/// The complaint about a guest with the domid of the driver domain: Xen passes no accesses of a domain to itself.
+/// The complaint about a guest with the domid of the driver domain: Xen passes no accesses of a domain to
+/// itself.
 fn own(guest: &Guest) -> String {
     let Guest { name, domid, .. } = guest;
     format!(
-        "{name} has domid {domid}, and so has the driver domain itself (`domid` at the top): use the position of each \
-         among the domains of the host device tree, counted from 1"
+        "{name} has domid {domid}, and so has the driver domain itself (`domid` at the top): use the \
+         position of each among the domains of the host device tree, counted from 1"
     )
 }
 
@@ -77,8 +78,8 @@ fn windows(guest: &Guest) -> Finding {
         let (name, base) = (&device.name, device.base);
         if !WINDOWS.contains(&base) || base % WINDOW_SIZE != 0 {
             complaints.push(format!(
-                "{name} is at {base:#x}: use a multiple of {WINDOW_SIZE:#x} from {:#x} to below {:#x}, which Xen reserves \
-                 for virtio",
+                "{name} is at {base:#x}: use a multiple of {WINDOW_SIZE:#x} from {:#x} to below {:#x}, which \
+                 Xen reserves for virtio",
                 WINDOWS.start, WINDOWS.end
             ));
         }
@@ -163,7 +164,8 @@ mod tests {
             (|config| config.guest[1].domid = 2, "missing  guests: domid 2 is given to several"),
             (
                 |config| config.guest[1].domid = config.domid,
-                "missing  guests: guest-b has domid 1, and so has the driver domain itself (`domid` at the top): ",
+                "missing  guests: guest-b has domid 1, and so has the driver domain itself (`domid` at the \
+                 top): ",
             ),
             (
                 |config| config.guest[1].user = config.guest[0].user,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The device nodes that our backends open for the devices of the configuration. What other backends open is not known.
+//! The device nodes that our backends open for the devices of the configuration. What other backends open is
+//! not known.
 
 use std::path::Path;
 
@@ -15,7 +16,8 @@ struct Hardware {
     name: &'static str,
     /// The bus in sysfs, and the option that creates it.
     bus: (&'static str, &'static str),
-    /// The prefix of the device nodes in `/dev` and of the devices on the bus, and the option that creates the nodes.
+    /// The prefix of the device nodes in `/dev` and of the devices on the bus, and the option that creates
+    /// the nodes.
     nodes: (&'static str, &'static str),
 }
 
@@ -75,8 +77,8 @@ impl Hardware {
             return format!("build the driver domain's kernel with {node_option}, with devtmpfs on /dev");
         }
         format!(
-            "the kernel has no {name}: give one to the driver domain, and build the kernel with its driver and with \
-             {node_option}"
+            "the kernel has no {name}: give one to the driver domain, and build the kernel with its driver \
+             and with {node_option}"
         )
     }
 

@@ -46,7 +46,8 @@ fn seccomp(paths: &Paths) -> Finding {
         Ok(status) if status.lines().any(|line| line.starts_with("Seccomp:")) => Finding::ok(WHAT),
         Ok(_) => Finding::missing(
             WHAT,
-            "build the kernel with CONFIG_SECCOMP_FILTER=y, or run without (`--seccomp off`, also for backends)",
+            "build the kernel with CONFIG_SECCOMP_FILTER=y, or run without (`--seccomp off`, also for \
+             backends)",
         ),
         Err(error) => Finding::missing(WHAT, format!("mount proc at /proc ({error})")),
     }
@@ -59,8 +60,8 @@ fn landlock(is_supported: bool) -> Finding {
     }
     Finding::weak(
         WHAT,
-        "works, but a process that was taken over can open all files that its user may open: build the kernel with \
-         CONFIG_SECURITY_LANDLOCK=y and landlock in CONFIG_LSM",
+        "works, but a process that was taken over can open all files that its user may open: build the \
+         kernel with CONFIG_SECURITY_LANDLOCK=y and landlock in CONFIG_LSM",
     )
 }
 

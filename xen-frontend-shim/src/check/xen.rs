@@ -2,12 +2,15 @@
 
 //! What Xen permits the driver domain for each guest. No attempt changes anything that a guest can notice.
 //!
-//! The policy is tested by operations on objects that do not exist, where Xen checks the policy first (Xen 4.20,
-//! `common/memory.c`: `acquire_resource`; `common/grant_table.c`: `gnttab_copy_one`). Some rights cannot be tested so:
+//! The policy is tested by operations on objects that do not exist, where Xen checks the policy first (Xen
+//! 4.20, `common/memory.c`: `acquire_resource`; `common/grant_table.c`: `gnttab_copy_one`). Some rights
+//! cannot be tested so:
 //!
-//! - binding an event channel and sending by it: Xen looks for the channel first, and all channels are in use by servers;
+//! - binding an event channel and sending by it: Xen looks for the channel first, and all channels are in use
+//!   by servers;
 //! - unmapping a grant: Xen looks for the mapping first;
-//! - mapping a grant: Linux reports EINVAL for every error of Xen (`drivers/xen/gntdev.c`: `gntdev_map_grant_pages`);
+//! - mapping a grant: Linux reports EINVAL for every error of Xen
+//!   (`drivers/xen/gntdev.c`: `gntdev_map_grant_pages`);
 //! - unpausing: a paused guest would run.
 //!
 //! The process that lacks one of these rights reports it when it needs it.
@@ -42,7 +45,7 @@ const NO_FRAME: u32 = u32::MAX - 1;
 enum Step {
     /// A device model operation.
     DeviceModel,
-    /// The query of the ioreq servers. None is created: a supervisor that starts at that moment would adopt it.
+    /// The query of the ioreq servers. None is created, since a supervisor that starts then would adopt it.
     Servers,
     /// The query of the domain's state.
     DomainState,
@@ -186,7 +189,7 @@ fn copy(gntdev: &Gntdev, guest: DomId, step: Step) -> Result<(), Errno> {
     batch.statuses().try_for_each(permitted)
 }
 
-/// Xen reports an unknown grant reference, or another error of the page, after the policy has permitted the copy.
+/// Xen reports an unknown grant reference, or another error, after the policy has permitted the copy.
 fn permitted(status: GrantStatus) -> Result<(), Errno> {
     match status {
         GrantStatus::PermissionDenied => Err(Errno::ACCESS),

@@ -2,10 +2,10 @@
 
 //! The state directory and its lock.
 //!
-//! Workers and backends end when their supervisor ends. Until then they have guest pages mapped, event channels bound and
-//! the hardware open, so the next supervisor must not start. Therefore they hold the lock as well: a `flock` belongs to
-//! the open file, and they inherit a descriptor of it. The next supervisor waits for the lock; after a time limit it kills
-//! the process group of the former supervisor.
+//! Workers and backends end when their supervisor ends. Until then they have guest pages mapped, event
+//! channels bound and the hardware open, so the next supervisor must not start. Therefore they hold the lock
+//! as well: a `flock` belongs to the open file, and they inherit a descriptor of it. The next supervisor
+//! waits for the lock; after a time limit it kills the process group of the former supervisor.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -38,12 +38,14 @@ pub struct StateDirectory {
 }
 
 impl StateDirectory {
-    /// Opens the directory at `path`, which is created if necessary, and waits until no former supervisor uses it.
+    /// Opens the directory at `path`, which is created if necessary, and waits until no former supervisor
+    /// uses it.
     pub fn open(path: &Path) -> io::Result<Self> {
         make(path)?;
         let path_of_lock = path.join(LOCK_FILE);
         let mut owner = open(&path_of_lock)?;
-        // Children inherit a descriptor for reading only: the file names the process group that the next supervisor kills.
+        // Children inherit a descriptor for reading only: the file names the process group that the next
+        // supervisor kills.
         let lock = File::open(&path_of_lock).map_err(|error| about(&path_of_lock, &error))?;
         take(&lock)?;
         owner.set_len(0)?;

@@ -2,9 +2,9 @@
 
 //! A value in a file that survives the end of its writer at any moment.
 //!
-//! The file has two copies, and a write replaces the older one. Each copy has a number and a checksum; a reader takes the
-//! sound copy with the higher number. The size of the file does not change, so that no later write fails for want of
-//! memory.
+//! The file has two copies, and a write replaces the older one. Each copy has a number and a checksum; a
+//! reader takes the sound copy with the higher number. The size of the file does not change, so that no later
+//! write fails for want of memory.
 
 use std::fs::File;
 use std::io;
@@ -20,7 +20,8 @@ const COPY_SIZE: usize = 4096;
 const SECOND_COPY: u64 = 4096;
 /// The size in bytes of what precedes the value: magic, length, number, checksum of all of these, padding.
 const HEADER_SIZE: usize = 24;
-/// Identifies the format. A change of the format or of a value's type changes it: another version's records are damaged.
+/// Identifies the format. A change of the format or of a value's type changes it: another version's records
+/// are damaged.
 const MAGIC: u32 = u32::from_le_bytes(*b"XBT2");
 
 /// Reasons why a value is not written.

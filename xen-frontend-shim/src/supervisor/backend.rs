@@ -2,8 +2,8 @@
 
 //! The backends as the supervisor starts them: programs, or sockets at which other programs serve.
 //!
-//! The supervisor passes the connection to the guest's worker and keeps no end of it: the connection ends with the worker
-//! or the backend.
+//! The supervisor passes the connection to the guest's worker and keeps no end of it: the connection ends
+//! with the worker or the backend.
 
 use std::ffi::OsString;
 use std::io;
@@ -136,8 +136,8 @@ impl ManagedBackend {
         }
     }
 
-    /// Records that the worker has closed the connection. Returns whether the backend is absent by that: a process is
-    /// still to end.
+    /// Records that the worker has closed the connection. Returns whether the backend is absent by that: a
+    /// process is still to end.
     pub(super) fn connection_closed(&mut self) -> bool {
         let was_connected = matches!(self.state, BackendState::Connected);
         if was_connected {
@@ -147,8 +147,8 @@ impl ManagedBackend {
     }
 }
 
-/// Starts `command` with `--fd=N` appended (the vhost-user specification's "Backend program conventions"). The program is
-/// to exit when the connection ends.
+/// Starts `command` with `--fd=N` appended (the vhost-user specification's "Backend program conventions").
+/// The program is to exit when the connection ends.
 fn start(
     name: &str,
     command: &[String],
@@ -174,9 +174,9 @@ fn start(
     Ok((ChildProcess::start(command).map_err(failed)?, ours))
 }
 
-/// Creates a socket in which a program keeps descriptors for the next process of the same backend: a datagram socket
-/// that is connected to itself. Messages stay in its queue when the program ends. Other sockets cannot send to it, since
-/// it accepts messages of its peer only.
+/// Creates a socket in which a program keeps descriptors for the next process of the same backend: a datagram
+/// socket that is connected to itself. Messages stay in its queue when the program ends. Other sockets cannot
+/// send to it, since it accepts messages of its peer only.
 fn keep_socket() -> io::Result<OwnedFd> {
     let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
     bind(&socket, &SocketAddrUnix::new_unnamed())?;

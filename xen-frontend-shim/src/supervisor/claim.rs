@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The resources of a guest that the supervisor holds from before its devices exist until the supervisor ends.
+//! The resources of a guest that the supervisor holds from before its devices exist until the supervisor
+//! ends.
 //!
-//! The supervisor assigns ioeventfds and irqfds, not the worker: the kernel accesses the ioreq page through the mapping of
-//! the process that assigned them, and stops when that process ends.
+//! The supervisor assigns ioeventfds and irqfds, not the worker: the kernel accesses the ioreq page through
+//! the mapping of the process that assigned them, and stops when that process ends.
 //!
-//! The ioreq server outlives the supervisor. Without a server the guest's next access to a device would be an abort; with
-//! it the access waits for the next supervisor, which finds the server by its record.
+//! The ioreq server outlives the supervisor. Without a server the guest's next access to a device would be an
+//! abort; with it the access waits for the next supervisor, which finds the server by its record.
 
 use std::fs::File;
 use std::io;
@@ -33,8 +34,8 @@ use shim_config::{Device, Guest, WINDOW_SIZE};
 /// The time limit for the first event of each channel. The event is there as soon as the channel is bound.
 const FIRST_EVENT_LIMIT: Duration = Duration::from_secs(1);
 
-/// The ioreq server of a guest with all that belongs to it except its devices, which are dropped before it. The fields are
-/// dropped in this order: the kernel must release page and channels before they are closed.
+/// The ioreq server of a guest with all that belongs to it except its devices, which are dropped before it.
+/// The fields are dropped in this order: the kernel must release page and channels before they are closed.
 pub(super) struct Claim {
     channels: Vec<Channel>,
     evtchn: Evtchn,
@@ -44,13 +45,13 @@ pub(super) struct Claim {
     state: GuestState,
     /// Whether a former supervisor created the server.
     is_adopted: bool,
-    /// The addresses of the mapped windows. Windows of removed devices stay mapped: an access reads zero, where it would
-    /// otherwise be an abort.
+    /// The addresses of the mapped windows. Windows of removed devices stay mapped: an access reads zero,
+    /// where it would otherwise be an abort.
     mapped: Vec<u64>,
 }
 
-/// A device with the eventfds of its queues. They exist as long as the device is configured, for all its workers and
-/// backends.
+/// A device with the eventfds of its queues. They exist as long as the device is configured, for all its
+/// workers and backends.
 pub(super) struct ClaimedDevice {
     pub(super) device: Device,
     queues: Vec<ClaimedQueue>,
@@ -85,7 +86,8 @@ impl ServerRecord {
     }
 }
 
-/// Adopts the server of `domain` that a former supervisor left, or creates one. Returns whether it was adopted.
+/// Adopts the server of `domain` that a former supervisor left, or creates one. Returns whether it was
+/// adopted.
 fn find_or_create(
     privcmd: &Privcmd,
     domain: DomId,
@@ -106,8 +108,8 @@ fn find_or_create(
     Ok((server.keep(), false))
 }
 
-/// Waits until each channel has fired, as it does once after it is bound. A channel that has fired is masked: the kernel
-/// does not handle its events until it is unmasked.
+/// Waits until each channel has fired, as it does once after it is bound. A channel that has fired is masked:
+/// the kernel does not handle its events until it is unmasked.
 fn wait_for_first_events(evtchn: &Evtchn, ports: &[Port]) -> Result<(), SupervisorError> {
     let deadline = Instant::now() + FIRST_EVENT_LIMIT;
     let mut silent = ports.to_vec();
@@ -130,8 +132,8 @@ impl Claim {
     /// Adopts or creates the ioreq server of `guest`, maps its page and binds the event channels.
     pub(super) fn new(guest: &Guest, state: GuestState) -> Result<Self, SupervisorError> {
         let domain = DomId::new(guest.domid);
-        // Every worker and backend gets its own restricted gntdev. A kernel that cannot restrict it serves no guest: this
-        // is checked before anything is created.
+        // Every worker and backend gets its own restricted gntdev. A kernel that cannot restrict it serves no
+        // guest: this is checked before anything is created.
         Gntdev::open_for(domain)?;
         let privcmd = Privcmd::open()?;
         privcmd.restrict(domain)?;
@@ -146,8 +148,8 @@ impl Claim {
         evtchn.restrict(domain)?;
         let mapped = Vec::new();
         let claim = Self { channels, evtchn, page, server, privcmd, state, is_adopted, mapped };
-        // The event of a kick that waits already has come. If the kernel handled kicks before the worker has answered
-        // this one, both would answer it.
+        // The event of a kick that waits already has come. If the kernel handled kicks before the worker has
+        // answered this one, both would answer it.
         wait_for_first_events(&claim.evtchn, &claim.ports())?;
         Ok(claim)
     }
@@ -199,7 +201,8 @@ impl Claim {
         );
     }
 
-    /// Makes Xen pass accesses to the window at `base` to the ioreq server. A worker must be ready to answer them.
+    /// Makes Xen pass accesses to the window at `base` to the ioreq server. A worker must be ready to answer
+    /// them.
     pub(super) fn map_window(&mut self, base: u64) -> Result<(), SupervisorError> {
         if self.mapped.contains(&base) {
             return Ok(());
@@ -213,8 +216,8 @@ impl Claim {
         Ok(())
     }
 
-    /// Whether a driver uses a device, according to its state record. The worker may not have written the last change, so
-    /// ask the worker if there is one. The content comes from a guest and can be anything.
+    /// Whether a driver uses a device, according to its state record. The worker may not have written the
+    /// last change, so ask the worker if there is one. The content comes from a guest and can be anything.
     pub(super) fn is_used(&self, device: &Device) -> bool {
         match self.state.transport(&device.name).and_then(|file| Record::peek::<State>(&file)) {
             Ok(Found::Nothing) => false,
@@ -229,7 +232,8 @@ impl Claim {
         self.state.remove(&device.name)
     }
 
-    /// The descriptors that a worker inherits. `is_first`: no worker has served the guest since this claim was made.
+    /// The descriptors that a worker inherits. `is_first`: no worker has served the guest since this claim
+    /// was made.
     pub(super) fn hand_off(
         &self,
         guest: &Guest,

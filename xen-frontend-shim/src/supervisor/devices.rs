@@ -3,13 +3,14 @@
 //! The devices of one guest with their backends, and their changes when the configuration is read again.
 //!
 //! ```text
-//!   added ──▶ Served ── not wanted any more ──▶ Releasing ── the worker has released it ──▶ Released ── its backend
-//!               ▲                                   │                                                   has ended ──▶ gone
-//!               └──────── its driver uses it ───────┘
+//!   added ──▶ Served ── not wanted ──▶ Releasing ── worker releases it ──▶ Released ── backend ends ──▶ gone
+//!               ▲                          │
+//!               └─── a driver uses it ─────┘
 //! ```
 //!
-//! Devices are added when all released ones are gone: a new one may have the address or the hardware of an old one. For the
-//! same reason a backend is started when the former one has ended; and there must be a worker to give it to.
+//! Devices are added when all released ones are gone: a new one may have the address or the hardware of an
+//! old one. For the same reason a backend is started when the former one has ended; and there must be a
+//! worker to give it to.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -169,8 +170,8 @@ impl Devices {
         self.wanted = Some(wanted);
     }
 
-    /// Removes the released devices whose backends have ended. The state record stays if the guest takes a wanted device
-    /// for the same one.
+    /// Removes the released devices whose backends have ended. The state record stays if the guest takes a
+    /// wanted device for the same one.
     fn remove_released(&mut self, claim: &Claim) {
         let Some(wanted) = &self.wanted else { return };
         let is_gone = |_: &u16, device: &mut ManagedDevice| {
@@ -272,8 +273,8 @@ impl Devices {
         Ok(())
     }
 
-    /// Handles the end of the worker, and with it of all connections. A driver may have begun to use a device whose release
-    /// was requested.
+    /// Handles the end of the worker, and with it of all connections. A driver may have begun to use a device
+    /// whose release was requested.
     pub(super) fn worker_ended(&mut self, claim: &Claim, now: Instant) {
         for device in self.devices.values_mut() {
             match device.stage {
@@ -302,7 +303,8 @@ impl Devices {
                     if delay == BackOff::FIRST {
                         error!("{}: {error}; trying again from time to time", backend.name);
                     }
-                    // A socket may appear later, and the worker waits for it. A program that cannot be started will not.
+                    // A socket may appear later, and the worker waits for it. A program that cannot be
+                    // started will not.
                     if backend.is_external() { Ok(()) } else { worker.deliver(*number, None) }
                 }
             };

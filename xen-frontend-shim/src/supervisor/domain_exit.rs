@@ -22,7 +22,8 @@ impl DomainExit {
         Ok(Self { evtchn, _channel: channel })
     }
 
-    /// Acknowledges the event and unmasks it. To be called before the domains are queried, so that none is missed.
+    /// Acknowledges the event and unmasks it. To be called before the domains are queried, so that none is
+    /// missed.
     pub(super) fn acknowledge(&self) -> Result<()> {
         self.evtchn.unmask(&self.evtchn.pending()?)
     }

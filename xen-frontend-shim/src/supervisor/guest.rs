@@ -192,8 +192,8 @@ impl ManagedGuest {
         }
     }
 
-    /// Reports the end of the guest to the worker. If this fails the worker is about to end, and the report goes to the next
-    /// one when it is ready.
+    /// Reports the end of the guest to the worker. If this fails the worker is about to end, and the report
+    /// goes to the next one when it is ready.
     fn report_end(&self) {
         if let Some(worker) = &self.worker
             && let Err(error) = worker.control.guest_gone()
@@ -229,7 +229,8 @@ impl ManagedGuest {
             Ok(Unpaused::Now) => info!("{name}: unpaused"),
             Ok(Unpaused::WasRunning) if self.claim.is_adopted() => info!("{name}: continues"),
             Ok(Unpaused::WasRunning) => warn!(
-                "{name}: was running before its devices answered, and may crash when it probes them: set the property                  `start-paused` in its domain node"
+                "{name}: was running before its devices answered, and may crash when it probes them: set the \
+                 property `start-paused` in its domain node"
             ),
             Err(error) => error!("{name}: stays paused: {error}"),
         }

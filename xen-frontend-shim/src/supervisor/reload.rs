@@ -2,9 +2,9 @@
 
 //! The comparison of a guest's devices with those of a new configuration.
 //!
-//! A device that a driver uses does not change: virtio cannot tell a driver that its device has become another one, and
-//! requests are in flight. A device that no driver uses is removed or changed, and new devices are added. Devices whose
-//! configuration is the same are not touched, nor are their backends.
+//! A device that a driver uses does not change: virtio cannot tell a driver that its device has become
+//! another one, and requests are in flight. A device that no driver uses is removed or changed, and new
+//! devices are added. Devices whose configuration is the same are not touched, nor are their backends.
 
 use shim_config::{Device, WINDOW_SIZE};
 
@@ -15,8 +15,9 @@ pub(super) struct Merged {
     pub(super) refusals: Vec<String>,
 }
 
-/// Whether the guest takes `other` in the place of `one` for the same device. Linux acknowledges a device once, and does not
-/// do so again for a new driver (virtio 1.3, 3.1.1), so the state record of such a device stays.
+/// Whether the guest takes `other` in the place of `one` for the same device. Linux acknowledges a device
+/// once, and does not do so again for a new driver (virtio 1.3, 3.1.1), so the state record of such a device
+/// stays.
 pub(super) fn is_same_to_guest(one: &Device, other: &Device) -> bool {
     let identity = |device: &Device| (device.name.clone(), device.device_id, device.base, device.irq);
     identity(one) == identity(other)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Signals as readable descriptors, so that they are handled between other events: the supervisor deassigns its
-//! ioeventfds before it ends, and reads its configuration again.
+//! Signals as readable descriptors, so that they are handled between other events: the supervisor deassigns
+//! its ioeventfds before it ends, and reads its configuration again.
 
 use std::io;
 use std::sync::OnceLock;

@@ -7,25 +7,27 @@ use shim_config::Guest;
 
 use super::Step;
 
-pub(super) const UNRESTRICTED: &str = "add xen_privcmd.unrestricted=1 to the command line of the driver domain's kernel: \
-                                       Linux lets only domain 0 call Xen about other domains";
+pub(super) const UNRESTRICTED: &str = "add xen_privcmd.unrestricted=1 to the command line of the driver \
+                                       domain's kernel: Linux lets only domain 0 call Xen about other \
+                                       domains";
 
 /// The remedy when `step` fails with `error`.
 pub(super) fn advice(step: Step, error: Errno, guest: &Guest) -> String {
     let (name, domid) = (&guest.name, guest.domid);
     match (step, error) {
         (_, Errno::SRCH) => format!(
-            "no domain has the number {domid}: Xen counts the domains of the host device tree from 1; correct the \
-             `domid` of {name} to its position there"
+            "no domain has the number {domid}: Xen counts the domains of the host device tree from 1; \
+             correct the `domid` of {name} to its position there"
         ),
         (_, Errno::PERM) => UNRESTRICTED.to_owned(),
         (Step::GrantTable, _) => format!(
-            "Xen lets this domain map the grant table of {name}, and with it all of its memory: build Xen with our \
-             patches (images/xen/patches) and a policy without `DRIVER GUEST:domain2 resource_map_grant_table`"
+            "Xen lets this domain map the grant table of {name}, and with it all of its memory: build Xen \
+             with our patches (images/xen/patches) and a policy without `DRIVER GUEST:domain2 \
+             resource_map_grant_table`"
         ),
         (_, Errno::ACCESS) => format!(
-            "Xen's policy forbids it: add `allow {};` with their types, or allow_service(DRIVER, GUEST), which has all \
-             that is needed (images/xen/policy)",
+            "Xen's policy forbids it: add `allow {};` with their types, or allow_service(DRIVER, GUEST), \
+             which has all that is needed (images/xen/policy)",
             rule(step)
         ),
         (_, Errno::NOSYS | Errno::OPNOTSUPP) => {
