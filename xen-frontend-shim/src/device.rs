@@ -29,7 +29,7 @@ mod stall;
 mod view;
 mod watch;
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -117,7 +117,7 @@ impl<H: Hypervisor> BackedDevice<H> {
     /// The connection to the backend, while there is one.
     #[must_use]
     pub fn connection(&self) -> Option<BorrowedFd<'_>> {
-        self.link.session().map(std::os::fd::AsFd::as_fd)
+        self.link.session().map(|session| session.client().as_fd())
     }
 
     /// The channel on which the backend reports changes of the configuration, if there is one.

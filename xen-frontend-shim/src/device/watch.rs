@@ -17,7 +17,7 @@ impl<H: Hypervisor> BackedDevice<H> {
     /// Reads what has arrived from the backend: the reply to a ping, or the end of the connection.
     pub fn poll_backend(&mut self) {
         let Some(session) = self.link.session_mut() else { return };
-        if let Err(error) = session.poll_reply() {
+        if let Err(error) = session.client_mut().poll_reply() {
             self.backend_lost(&error.to_string(), false);
         }
     }
@@ -25,8 +25,8 @@ impl<H: Hypervisor> BackedDevice<H> {
     /// Whether [`Self::kicked`] has to be called when the driver kicks next.
     #[must_use]
     pub fn awaits_kick(&self) -> bool {
-        let is_served = self.link.session().is_some_and(|session| session.ping_due().is_none());
-        self.setup.is_some() && is_served && self.stall.is_idle()
+        let has_backend = self.link.session().is_some();
+        self.setup.is_some() && has_backend && self.ping_due().is_none() && self.stall.is_idle()
     }
 
     /// The next kick will be noticed. One just before may not have been.
@@ -46,8 +46,7 @@ impl<H: Hypervisor> BackedDevice<H> {
     /// When [`Self::run_timers`] has something to do.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        let ping_due = self.link.session().and_then(|session| session.ping_due());
-        let watched = ping_due.or(self.stall.deadline());
+        let watched = self.ping_due().or(self.stall.deadline());
         [self.lost_at, self.link.deadline(), watched].into_iter().flatten().min()
     }
 
@@ -63,31 +62,26 @@ impl<H: Hypervisor> BackedDevice<H> {
 
     /// Disconnects a backend that has not replied in time, and pings one that makes no progress.
     fn check_backend(&mut self, now: Instant) {
-        let is_overdue = |due: Instant| due <= now;
-        let ping_due = |device: &Self| device.link.session().and_then(|session| session.ping_due());
-        if ping_due(self).is_some_and(is_overdue) {
+        if self.ping_due().is_some_and(|due| due <= now) {
             // The reply may be there, if another device has kept this process busy.
             self.poll_backend();
         }
-        if self.link.session().is_none() {
-            return;
+        if self.ping_due().is_some_and(|due| due <= now) {
+            self.backend_lost("its backend hangs", true);
         }
-        match ping_due(self) {
-            Some(due) if is_overdue(due) => self.backend_lost("its backend hangs", true),
-            Some(_) => {}
-            None => {
-                if self.stall.check(now, progress(&self.views)) {
-                    self.ping(now + PING_LIMIT);
-                }
-            }
+        let Some(session) = self.link.session_mut() else { return };
+        let client = session.client_mut();
+        if client.ping_due().is_none()
+            && self.stall.check(now, progress(&self.views))
+            && let Err(error) = client.ping(now + PING_LIMIT)
+        {
+            self.backend_lost(&format!("its backend cannot be pinged: {error}"), true);
         }
     }
 
-    fn ping(&mut self, due: Instant) {
-        let pinged = self.link.session_mut().map_or(Ok(()), |session| session.ping(due));
-        if let Err(error) = pinged {
-            self.backend_lost(&format!("its backend cannot be pinged: {error}"), true);
-        }
+    /// When the reply to a ping is due, while one is outstanding.
+    fn ping_due(&self) -> Option<Instant> {
+        self.link.session().and_then(|session| session.client().ping_due())
     }
 }
 

@@ -134,20 +134,15 @@ impl Session {
         self.agreement.inflight_size.is_some()
     }
 
-    /// Sends a [ping](Client::ping), to which the reply is due by `due`.
-    pub fn ping(&mut self, due: Instant) -> Result<(), ClientError> {
-        self.client.ping(due)
-    }
-
-    /// When the reply to a ping is due, while one is outstanding.
+    /// The connection, to wait for messages and for the reply to a ping.
     #[must_use]
-    pub fn ping_due(&self) -> Option<Instant> {
-        self.client.ping_due()
+    pub fn client(&self) -> &Client {
+        &self.client
     }
 
-    /// Reads what has arrived, as [`Client::poll_reply`] does.
-    pub fn poll_reply(&mut self) -> Result<bool, ClientError> {
-        self.client.poll_reply()
+    /// The connection, to ping and to read what has arrived.
+    pub fn client_mut(&mut self) -> &mut Client {
+        &mut self.client
     }
 
     /// Starts the device: sets features, record, memory and rings, in this order.
@@ -309,13 +304,6 @@ impl Session {
     /// The deadline of a call that begins now.
     fn deadline(&self) -> Instant {
         Instant::now() + self.call_limit
-    }
-}
-
-impl AsFd for Session {
-    /// The connection, as [`Client::as_fd`].
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.client.as_fd()
     }
 }
 
@@ -503,10 +491,10 @@ mod tests {
     fn a_call_collects_the_reply_to_a_ping_first() {
         let mut driver = Driver::new(test_backend::start().0);
         for _ in 0..3 {
-            driver.session.ping(Instant::now()).unwrap();
+            driver.session.client.ping(Instant::now()).unwrap();
             driver.start(VERSION_1).unwrap();
-            assert_eq!(driver.session.ping_due(), None);
-            assert!(!driver.session.poll_reply().unwrap());
+            assert_eq!(driver.session.client.ping_due(), None);
+            assert!(!driver.session.client.poll_reply().unwrap());
             driver.session.stop().unwrap();
         }
     }
