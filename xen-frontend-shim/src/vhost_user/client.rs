@@ -15,7 +15,6 @@
 //! One request at a time is outstanding: a call first collects the reply to a [ping](Client::ping), so that
 //! no reply is lost or taken for another one.
 
-use std::fmt;
 use std::io::{self, ErrorKind, Read};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, RawFd};
@@ -274,12 +273,6 @@ impl Client {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(error) => Err(ClientError::Socket(error.into())),
         }
-    }
-}
-
-impl fmt::Debug for Client {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("socket", &self.socket).finish_non_exhaustive()
     }
 }
 
