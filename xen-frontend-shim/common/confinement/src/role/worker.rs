@@ -7,7 +7,7 @@
 //! let it do when it was taken over is in `README.md` of this crate. It has not seen anything of the guest before it has enforced its list of system calls. It starts no program and opens nothing.
 //!
 //! ```text
-//!   start of the process ─▶ WorkerRole::enter ─▶ watchdog's thread, ioreq page, backends ─▶ WorkerRole::enforce ─▶ "ready"
+//!   start of the process ─▶ WorkerRole::enter ─▶ ioreq page, backends ─▶ WorkerRole::enforce ─▶ "ready"
 //! ```
 
 use rustix::thread::CapabilitySet;
@@ -24,7 +24,7 @@ const DESCRIPTORS: u64 = 512;
 /// Its own memory. It takes 2 MiB.
 const DATA: u64 = 32 << 20;
 
-/// Address space: the program, two stacks, what the allocator reserves for a thread (64 MiB), a page of each ring.
+/// Address space: the program, its stack and heap, a page of each ring.
 const ADDRESS_SPACE: u64 = 256 << 20;
 
 /// A file that it has open: the state of its transports, which takes some pages.
@@ -45,8 +45,7 @@ impl WorkerRole {
     pub fn enter(self) -> Result<(), Error> {
         let limits = ResourceLimits {
             descriptors: Some(DESCRIPTORS),
-            // The watchdog's thread is still to come, and the backends are of the same user. Once the list of system calls
-            // is enforced, there are no more.
+            // The backends are of the same user. The list of system calls has none that starts a process or a thread.
             processes: None,
             address_space: Some(ADDRESS_SPACE),
             data: Some(DATA),
