@@ -36,7 +36,7 @@ fn what_the_operator_did_wrong_is_said_in_words() {
     let no_user = complaint(&["i2c", "--socket-path=unused", "--adapter=0", "--allow=any", "--user=guest-a"]);
     assert!(no_user.contains("a user is given as UID:GID, two numbers"), "{no_user}");
     let root = complaint(&["i2c", "--socket-path=unused", "--adapter=0", "--allow=any", "--user=0:0"]);
-    assert!(root.contains("0 is no user to confine to"), "{root}");
+    assert!(root.contains("0 cannot be used as UID or GID"), "{root}");
     let directory = tempfile::tempdir().expect("a directory");
     let board = directory.path().join("board");
     let sim = format!("--sim={}", board.display());

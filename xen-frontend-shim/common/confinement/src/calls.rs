@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Lists of system calls, and seccomp that enforces them.
+//! Lists of permitted system calls, enforced by seccomp.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,21 +17,21 @@ use seccompiler::{
 use crate::confinement::Error;
 use crate::ioctl::FIONBIO;
 
-/// What happens to a system call that is not on the list.
+/// What happens on a system call that is not on the list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Enforcement {
     /// The process is killed.
     #[default]
     On,
-    /// It is done, and reported to the kernel's audit log. For whoever derives the list anew.
+    /// The call is made and logged by the kernel's audit system: to derive the list again.
     Log,
-    /// It is done.
+    /// The call is made.
     Off,
 }
 
-/// Why a word is no [`Enforcement`].
+/// The error for a word that is no [`Enforcement`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("it is one of `on`, `log` and `off`")]
+#[error("use `on`, `log` or `off`")]
 pub struct NoEnforcement;
 
 const WORDS: [(Enforcement, &str); 3] =
@@ -54,7 +54,7 @@ impl fmt::Display for Enforcement {
 }
 
 impl Enforcement {
-    /// What becomes of a forbidden call, if anything.
+    /// The action of seccomp on a call that is not permitted. `None` without seccomp.
     fn action(self) -> Option<SeccompAction> {
         match self {
             Self::On => Some(SeccompAction::KillProcess),
@@ -64,19 +64,19 @@ impl Enforcement {
     }
 }
 
-/// The system calls that a process may make, with what their arguments must be.
+/// The system calls that a process may make, with conditions on their arguments.
 #[derive(Clone, Debug)]
 pub struct Calls(BTreeMap<c_long, Vec<SeccompRule>>);
 
-/// What any program of ours does, once it has opened what it needs: memory, time, events, descriptors that it has, and how
-/// the C library ends a process. Calls whose arguments matter are in [`Calls::basic`].
+/// The calls of every program of ours after it has opened its files: memory, time, events, open descriptors,
+/// and the end of the process. Calls with conditions on their arguments are in [`Calls::basic`].
 const BASIC: &[c_long] = &[
     // Memory.
     libc::SYS_brk,
     libc::SYS_madvise,
     libc::SYS_mremap,
     libc::SYS_munmap,
-    // Descriptors that are open.
+    // Open descriptors.
     libc::SYS_close,
     libc::SYS_dup,
     libc::SYS_dup3,
@@ -88,7 +88,7 @@ const BASIC: &[c_long] = &[
     libc::SYS_readv,
     libc::SYS_write,
     libc::SYS_writev,
-    // Sockets that are connected.
+    // Connected sockets.
     libc::SYS_recvfrom,
     libc::SYS_recvmsg,
     libc::SYS_sendmsg,
@@ -101,14 +101,14 @@ const BASIC: &[c_long] = &[
     libc::SYS_epoll_pwait2,
     libc::SYS_eventfd2,
     libc::SYS_ppoll,
-    // Time, which mostly needs no system call.
+    // Time. Most reads of a clock need no system call.
     libc::SYS_clock_gettime,
     libc::SYS_clock_nanosleep,
     libc::SYS_nanosleep,
     libc::SYS_restart_syscall,
     libc::SYS_timerfd_create,
     libc::SYS_timerfd_settime,
-    // Threads that exist, of which one may be just beginning, and the seeds of hash tables.
+    // Existing threads, one of which may be starting, and the seeds of hash tables.
     libc::SYS_futex,
     libc::SYS_getpid,
     libc::SYS_getrandom,
@@ -117,7 +117,7 @@ const BASIC: &[c_long] = &[
     libc::SYS_sched_getaffinity,
     libc::SYS_sched_yield,
     libc::SYS_set_robust_list,
-    // The end, by return and by abort.
+    // The end of the process, by return and by abort.
     libc::SYS_exit,
     libc::SYS_exit_group,
     libc::SYS_rt_sigaction,
@@ -126,13 +126,13 @@ const BASIC: &[c_long] = &[
     libc::SYS_sigaltstack,
 ];
 
-/// The same under the names that only older architectures have.
+/// Further calls of the same kind that only older architectures have.
 #[cfg(target_arch = "x86_64")]
 const BASIC_LEGACY: &[c_long] = &[libc::SYS_dup2, libc::SYS_epoll_wait, libc::SYS_poll];
 #[cfg(not(target_arch = "x86_64"))]
 const BASIC_LEGACY: &[c_long] = &[];
 
-/// What may be asked of a descriptor by `fcntl`: copies, flags, and that a file of memory keeps its size.
+/// The commands of `fcntl`: duplicates, flags, and seals of memory files.
 const FCNTL: &[i32] = &[
     libc::F_ADD_SEALS,
     libc::F_DUPFD,
@@ -144,24 +144,24 @@ const FCNTL: &[i32] = &[
     libc::F_SETFL,
 ];
 
-/// An argument by its position, of 32 bits as the kernel takes it.
+/// A condition on an argument, of which the kernel uses 32 bits.
 fn argument(
     position: u8,
     operator: SeccompCmpOp,
     value: impl Into<i64>,
 ) -> Result<SeccompCondition, BackendError> {
-    // What is negative in C is the same bits here.
+    // A negative number in C has the same bits.
     let value = value.into().cast_unsigned() & u64::from(u32::MAX);
     SeccompCondition::new(position, SeccompCmpArgLen::Dword, operator, value)
 }
 
 impl Calls {
-    /// What any program of ours does.
+    /// The calls of every program of ours.
     pub(crate) fn basic() -> Result<Self, BackendError> {
         let mut calls = Self(BTreeMap::new());
         calls.allow(BASIC);
         calls.allow(BASIC_LEGACY);
-        // Memory is never both written and executed, and no code is loaded.
+        // No memory becomes executable, so no code is loaded.
         let executable = u64::from(libc::PROT_EXEC.cast_unsigned());
         for call in [libc::SYS_mmap, libc::SYS_mprotect] {
             calls.allow_if(call, vec![argument(2, SeccompCmpOp::MaskedEq(executable), 0)?])?;
@@ -169,14 +169,15 @@ impl Calls {
         for command in FCNTL {
             calls.allow_if(libc::SYS_fcntl, vec![argument(1, SeccompCmpOp::Eq, *command)?])?;
         }
-        // What kind of socket it is that somebody passed.
+        // The type of a socket that was passed to the process.
         calls.allow_if(libc::SYS_getsockopt, vec![argument(1, SeccompCmpOp::Eq, libc::SOL_SOCKET)?])?;
-        // The size of an open file. With a path, it would tell whether a file exists, which is not worth a look at memory.
+        // The size of an open file. A call with a path would tell whether a file exists; the path itself
+        // cannot be checked, as it is in memory.
         let descriptor = SeccompCmpOp::MaskedEq(u64::from(libc::AT_EMPTY_PATH.cast_unsigned()));
         for (call, flags) in [(libc::SYS_statx, 2), (libc::SYS_newfstatat, 3)] {
             calls.allow_if(call, vec![argument(flags, descriptor.clone(), libc::AT_EMPTY_PATH)?])?;
         }
-        // abort() signals its own thread. It may not signal anybody else's.
+        // abort() signals its own thread. Signals to other processes are not permitted.
         let own = argument(0, SeccompCmpOp::Eq, getpid().as_raw_pid())?;
         let abort = argument(2, SeccompCmpOp::Eq, libc::SIGABRT)?;
         calls.allow_if(libc::SYS_tgkill, vec![own, abort])?;
@@ -185,7 +186,7 @@ impl Calls {
         Ok(calls)
     }
 
-    /// Adds calls, whatever their arguments are.
+    /// Adds calls with any arguments.
     pub(crate) fn allow(&mut self, calls: &[c_long]) {
         for call in calls {
             self.0.insert(*call, Vec::new());
@@ -210,16 +211,16 @@ impl Calls {
         Ok(())
     }
 
-    /// From now on, no thread of the process makes any other system call.
+    /// Restricts all threads of the process to these system calls from now on.
     ///
     /// # Errors
-    /// When the kernel does not take the list, for example since it has no seccomp.
+    /// If the kernel refuses the list, for example because it has no seccomp.
     pub fn enforce(self, enforcement: Enforcement) -> Result<(), Error> {
         let Some(otherwise) = enforcement.action() else { return Ok(()) };
         install(self.0, otherwise, SeccompAction::Allow)
     }
 
-    /// From now on, no thread of the process, and nothing that it starts, makes one of `calls`.
+    /// Forbids `calls` to all threads of the process and all programs that it starts from now on.
     pub(crate) fn forbid(calls: &[c_long], enforcement: Enforcement) -> Result<(), Error> {
         let Some(action) = enforcement.action() else { return Ok(()) };
         let forbidden = calls.iter().map(|call| (*call, Vec::new()));
@@ -243,7 +244,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_stand_for_what_happens() {
+    fn enforcement_is_parsed_and_shown_as_a_word() {
         for (value, word) in WORDS {
             assert_eq!(word.parse(), Ok(value));
             assert_eq!(value.to_string(), word);

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The requests of `ioctl` that somebody here may make, by the interface that they belong to.
+//! The permitted ioctl requests, by their interfaces.
 
 use rustix::ioctl::{Direction, Opcode, opcode};
 use xen_bindings::abi::{evtchn, gntdev, privcmd};
 
-/// An adapter of `linux/i2c-dev.h` that is open: `I2C_SLAVE`, `I2C_RDWR`, `I2C_SMBUS`.
+/// I2C adapters (`linux/i2c-dev.h`): `I2C_SLAVE`, `I2C_RDWR`, `I2C_SMBUS`.
 pub(crate) const I2C: &[Opcode] = &[0x0703, 0x0707, 0x0720];
 
-/// A chip of `linux/gpio.h`, version 2, that is open, and the lines that are requested of it.
+/// GPIO chips and requested lines (`linux/gpio.h`, version 2).
 pub(crate) const GPIO: &[Opcode] = &[
     gpio(Direction::ReadWrite, 0x05, 256), // GPIO_V2_GET_LINEINFO_IOCTL
     gpio(Direction::ReadWrite, 0x07, 592), // GPIO_V2_GET_LINE_IOCTL
@@ -24,13 +24,13 @@ pub(crate) const GRANTS: &[Opcode] = &[
     gntdev::IOCTL_GNTDEV_GRANT_COPY,
 ];
 
-/// The event channels of a guest's vCPUs, which are bound already.
+/// Bound event channels of a guest's vCPUs.
 pub(crate) const CHANNELS: &[Opcode] = &[evtchn::IOCTL_EVTCHN_NOTIFY];
 
-/// Operations of a device model. The descriptor is narrowed to one guest.
+/// Device model operations. The descriptor is restricted to one guest.
 pub(crate) const DEVICE_MODEL: &[Opcode] = &[privcmd::IOCTL_PRIVCMD_DM_OP];
 
-/// How the standard library makes a socket non-blocking.
+/// The request by which the standard library makes a socket non-blocking.
 pub(crate) const FIONBIO: Opcode = 0x5421;
 
 const fn gpio(direction: Direction, number: u8, size: usize) -> Opcode {
@@ -41,7 +41,8 @@ const fn gpio(direction: Direction, number: u8, size: usize) -> Opcode {
 mod tests {
     use super::*;
 
-    /// As in Linux 6.12, `include/uapi/linux/gpio.h`, on all architectures that the filter knows.
+    /// The numbers are those of Linux 6.12, `include/uapi/linux/gpio.h`, on all architectures that the filter
+    /// supports.
     #[test]
     fn gpio_requests_have_the_numbers_of_the_header() {
         assert_eq!(GPIO, [0xc100_b405, 0xc250_b407, 0xc110_b40d, 0xc010_b40e, 0xc010_b40f]);

@@ -1,31 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What each process of the driver domain may do, and that it can do nothing else.
+//! The rights of each process of the driver domain, and the means by which it gives up all others.
 //!
 //! ```text
-//!   role (backend, worker, supervisor) ─┬▶ Confinement::enter    groups, limits, user, capabilities, no_new_privs, Landlock
-//!                                       └▶ Calls::enforce        seccomp: from here on, a foreign system call is the end
+//!   role (backend, worker, supervisor) ─┬▶ Confinement::enter   limits, user, capabilities, Landlock
+//!                                       └▶ Calls::enforce       seccomp: other system calls kill it
 //! ```
 //!
-//! A process opens what it needs, enters its confinement, starts its threads, enforces its list of system calls, and only
-//! then looks at anything that a guest wrote. After that it opens nothing: there is no path that it can reach, so what
-//! matters are the descriptors that it holds. The hot path gets no system call by this, and each system call a look into a
-//! list that the kernel has compiled.
+//! A process opens its files, enters its confinement, starts its threads and enforces its list of system
+//! calls. Only then it reads anything that a guest wrote. From then on it can open nothing: what it can
+//! access are the descriptors that it holds. The confinement adds no system call to the data path; each
+//! system call is checked by a program that the kernel has compiled.
 //!
-//! [`role`] is where to read who may do what: one file for each kind of process, with the reason of each right. The other
-//! modules know how the kernel is told.
+//! [`role`] has one file for each kind of process, with the reason of each right. The other modules make the
+//! kernel enforce it. `README.md` of this crate lists what each descriptor allows.
 //!
-//! # What stays privileged
+//! # Privileged processes
 //!
-//! The supervisor of the shim, and nothing else: see [`role::supervisor`].
+//! Only the supervisor of the shim stays privileged: see [`role::supervisor`].
 //!
-//! # How to derive a list of system calls again
+//! # Deriving a list of system calls
 //!
-//! The lists were derived from what the tests make the programs do, and completed by what the error paths of the C library
-//! and of Rust call (`abort`, growing and shrinking memory, restarting an interrupted wait). To see what a changed program
-//! calls, run its tests under `strace -ff -o DIRECTORY/trace` and collect the calls after it has entered its confinement, or
-//! run it with `--seccomp log` where the kernel has auditing (CONFIG_AUDIT): it then does what is not on its list as well,
-//! and the kernel's log says `type=1326` with the number of the call. A program that was killed ended by SIGSYS (31).
+//! The lists were derived from what the programs call in the tests, and completed by the error paths of the C
+//! library and of Rust (`abort`, growing and shrinking memory, restarting an interrupted wait). To see what a
+//! changed program calls, run its tests under `strace -ff -o DIRECTORY/trace` and collect the calls after it
+//! has entered its confinement; or run it with `--seccomp log` on a kernel with auditing (CONFIG_AUDIT):
+//! other calls are then made and logged as `type=1326` with their numbers. A program that makes a call that
+//! is not on its list is killed by SIGSYS (31).
 
 mod calls;
 mod confinement;

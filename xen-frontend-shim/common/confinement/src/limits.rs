@@ -1,27 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! How much a process may take: resource limits, which it cannot raise again.
+//! Resource limits, which a process cannot raise again.
 
 use rustix::io::Result;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// How much a process may take. What is `None` stays as it was. No process may dump its memory.
+/// The resource limits of a process. Those that are `None` stay as they are. Core dumps are always disabled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ResourceLimits {
-    /// Descriptors that are open at a time.
+    /// Open descriptors.
     pub descriptors: Option<u64>,
-    /// Processes and threads of its user. Those that exist stay.
+    /// Processes and threads of its user. Existing ones stay.
     pub processes: Option<u64>,
     /// Bytes of address space.
     pub address_space: Option<u64>,
-    /// Bytes of memory that is its own: heap, stacks of threads, private mappings.
+    /// Bytes of private memory: heap, stacks of threads, private mappings.
     pub data: Option<u64>,
     /// Bytes of a file that it writes.
     pub file_size: Option<u64>,
 }
 
 impl ResourceLimits {
-    /// Applies them to the process.
+    /// Applies the limits to the process.
     pub(crate) fn apply(self) -> Result<()> {
         let limits = [
             (Resource::Nofile, self.descriptors),
@@ -40,7 +40,7 @@ impl ResourceLimits {
     }
 }
 
-/// Lowers a limit. One that is lower already stays.
+/// Lowers a limit. A lower limit stays.
 fn lower(resource: Resource, limit: u64) -> Result<()> {
     let present = getrlimit(resource);
     let least = |present: Option<u64>| Some(present.map_or(limit, |present| present.min(limit)));

@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Landlock: no path, no network, and nobody outside.
+//! Landlock: no access to paths, networks and other processes.
 
 use std::os::fd::OwnedFd;
 
 use landlock::{ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetError, RulesetStatus, Scope};
 use log::warn;
 
-/// The newest that is known. Of it, each kernel does what it can.
+/// The newest version that this program knows. A kernel enforces the part of it that it supports.
 const NEWEST: ABI = ABI::V10;
 
-/// What a process reaches beyond the descriptors that it holds.
+/// What a process can access besides its descriptors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
     /// Nothing.
     Nothing,
-    /// It sends signals to other processes of its user.
+    /// Other processes of its user, by signals.
     Signals,
-    /// What its user reaches.
+    /// All that its user can access.
     User,
 }
 
@@ -28,7 +28,7 @@ pub fn has_landlock() -> bool {
     ruleset.is_ok_and(|ruleset| Option::<OwnedFd>::from(ruleset).is_some())
 }
 
-/// Takes everything else from the calling thread and the threads that it starts. It must have `no_new_privs`.
+/// Removes all other access from the calling thread and the threads that it starts. Requires `no_new_privs`.
 pub(crate) fn close(reach: Reach) -> Result<(), RulesetError> {
     let mut scopes = Scope::from_all(NEWEST);
     match reach {
@@ -41,8 +41,8 @@ pub(crate) fn close(reach: Reach) -> Result<(), RulesetError> {
     let status = ruleset.create()?.restrict_self()?;
     if status.ruleset == RulesetStatus::NotEnforced {
         warn!(
-            "this kernel has no Landlock: the other means of confinement have to do (for Landlock, set \
-             CONFIG_SECURITY_LANDLOCK, and name landlock in CONFIG_LSM or on the command line, lsm=landlock,...)"
+            "this kernel has no Landlock, so only the other means confine this process (build the kernel \
+             with CONFIG_SECURITY_LANDLOCK and landlock in CONFIG_LSM, or in lsm= on the command line)"
         );
     }
     Ok(())

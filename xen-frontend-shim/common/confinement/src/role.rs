@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The kinds of processes in the driver domain, and what each of them may do.
+//! The kinds of processes of the driver domain, and the rights of each.
 
 pub mod backend;
 pub mod supervisor;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Users and capabilities: what a process may do by who it is.
+//! Users and capabilities.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,7 +14,7 @@ use rustix::thread::{
 };
 use serde::{Deserialize, Serialize};
 
-/// A user with its group, by their numbers. Never root. Written `UID:GID`, in configurations as well.
+/// A user and a group, by their numbers, neither of which is root. Written `UID:GID`, also in configurations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct User {
@@ -22,14 +22,14 @@ pub struct User {
     gid: u32,
 }
 
-/// Why an argument does not name a user.
+/// Reasons why a text is no [`User`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotAUser {
-    /// The form is wrong.
+    /// The form is not `UID:GID`.
     #[error("a user is given as UID:GID, two numbers, as in 10002:10002")]
     Form,
-    /// It is root, or a number that the kernel keeps for "none".
-    #[error("{0} is no user to confine to: take numbers between 1 and 4294967294")]
+    /// The number is that of root, or the one that means "none" to the kernel.
+    #[error("{0} cannot be used as UID or GID: use numbers from 1 to 4294967294")]
     Number(u32),
 }
 
@@ -37,7 +37,7 @@ impl User {
     /// The user `uid` with no group but `gid`.
     ///
     /// # Errors
-    /// When one of them is root's, or none.
+    /// If one of them is that of root, or the one that means "none".
     pub fn new(uid: u32, gid: u32) -> std::result::Result<Self, NotAUser> {
         match [uid, gid].into_iter().find(|number| matches!(*number, 0 | u32::MAX)) {
             Some(number) => Err(NotAUser::Number(number)),
@@ -57,17 +57,17 @@ impl User {
         self.gid
     }
 
-    /// Whether the process is this user.
+    /// Whether the process runs as this user.
     fn is_present(self) -> bool {
         geteuid().as_raw() == self.uid && getegid().as_raw() == self.gid
     }
 
-    /// Makes the calling thread this user, for good.
+    /// Changes the calling thread to this user for good.
     pub(crate) fn assume(self) -> Result<()> {
         if self.is_present() {
             return Ok(());
         }
-        // In this order: each step takes the right to do the one before.
+        // In this order: each step removes the right to make the one before.
         set_thread_groups(&[])?;
         let (uid, gid) = (Uid::from_raw(self.uid), Gid::from_raw(self.gid));
         set_thread_res_gid(gid, gid, gid)?;
@@ -105,8 +105,8 @@ impl fmt::Display for User {
     }
 }
 
-/// Takes all capabilities but `kept` out of reach of what the calling thread executes. A process that may not do this has
-/// no capabilities that it could pass on.
+/// Removes all capabilities but `kept` from the bounding set of the calling thread: programs that it executes
+/// cannot gain them. A process without the right to do so has no capabilities to pass on.
 pub(crate) fn bound_capabilities(kept: CapabilitySet) -> Result<()> {
     if !capabilities(None)?.effective.contains(CapabilitySet::SETPCAP) {
         return Ok(());
@@ -116,7 +116,7 @@ pub(crate) fn bound_capabilities(kept: CapabilitySet) -> Result<()> {
         match capability_is_in_bounding_set(capability) {
             Ok(true) if !kept.contains(capability) => remove_capability_from_bounding_set(capability)?,
             Ok(_) => {}
-            // The kernel has no more than these.
+            // The kernel has no capability with this number or a higher one.
             Err(Errno::INVAL) => break,
             Err(error) => return Err(error),
         }
@@ -124,7 +124,7 @@ pub(crate) fn bound_capabilities(kept: CapabilitySet) -> Result<()> {
     Ok(())
 }
 
-/// Gives up all capabilities of the calling thread but `kept`, for good.
+/// Drops all capabilities of the calling thread but `kept` for good.
 pub(crate) fn keep_capabilities(kept: CapabilitySet) -> Result<()> {
     let had = capabilities(None)?.permitted;
     let sets =
@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_user_is_two_numbers_of_nobody_special() {
+    fn user_is_two_numbers_other_than_root_and_none() {
         assert_eq!("10002:10003".parse(), Ok(User { uid: 10002, gid: 10003 }));
         for wrong in ["", "10002", "10002:", ":10002", "guest-a:10002", "1:2:3", "-1:5"] {
             assert_eq!(wrong.parse::<User>(), Err(NotAUser::Form), "{wrong}");

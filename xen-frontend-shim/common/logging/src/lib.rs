@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The log of each process of the driver domain: to standard error, a line for each message, with a name in front that
-//! says whose it is.
+//! The log of each process of the driver domain: one line for each message on standard error, with the name
+//! of the process.
 //!
-//! A guest can cause messages, and each may go out over a slow UART while everybody waits: a place in the source says some
-//! at once, then one in a while, and how many more there would have been. The limit is here, and not where messages are
-//! made, so that none can be forgotten.
+//! A guest can cause messages, and a slow console delays the process that writes them. So the rate of each
+//! call site is limited: a burst, then one message for each period with the number of those that were
+//! dropped. The limit is in the logger, so that no call site can lack it.
 
 use std::collections::BTreeMap;
 use std::io::{Write, stderr};
@@ -16,16 +16,16 @@ use env_logger::{Builder, Env};
 use log::{Level, Record};
 use rustix::fs::{FileType, fstat};
 
-/// What is logged unless RUST_LOG says otherwise. virtio-queue reports every mistake of a guest as an error of ours; what is
-/// to be said of it, the backend says.
+/// The default of RUST_LOG. virtio-queue logs each mistake of a guest as an error; the backend logs those
+/// that matter.
 const FILTER: &str = "info,virtio_queue=off";
-/// So many messages of a place are said however fast they come.
+/// The number of messages of a call site that are logged at any rate.
 const BURST: u32 = 10;
-/// And one more for each of these.
+/// The time after which one more message is logged.
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// Starts the log of this process. `name` says whose messages these are; RUST_LOG sets what is logged. What is for debugging
-/// is not limited.
+/// Starts the log of this process, with `name` before each message. RUST_LOG sets the levels. The levels
+/// debug and trace are not limited.
 pub fn start(name: Option<&str>) {
     let prefix = name.map(|name| format!("{name}: ")).unwrap_or_default();
     let limiter = Mutex::new(Limiter::default());
@@ -33,10 +33,10 @@ pub fn start(name: Option<&str>) {
         .format(move |out, record| {
             let (level, message) = (record.level(), record.args());
             let mut limiter = limiter.lock().unwrap_or_else(PoisonError::into_inner);
-            match limiter.judge(record, Instant::now()) {
-                Verdict::Drop => return Ok(()),
-                Verdict::Say { dropped: 0 } => {}
-                Verdict::Say { dropped } => {
+            match limiter.check(record, Instant::now()) {
+                Decision::Drop => return Ok(()),
+                Decision::Log { dropped: 0 } => {}
+                Decision::Log { dropped } => {
                     writeln!(out, "{level:<5} {prefix}{dropped} messages like the next one were not logged")?;
                 }
             }
@@ -45,59 +45,59 @@ pub fn start(name: Option<&str>) {
         .init();
 }
 
-/// Whether what is logged makes a file grow.
+/// Whether the log goes to a file.
 #[must_use]
 pub fn is_to_file() -> bool {
     fstat(stderr()).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile)
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Verdict {
-    /// It is one of too many.
+enum Decision {
+    /// Drop the message.
     Drop,
-    /// It is said, after so many of its place that were not.
-    Say { dropped: u32 },
+    /// Log the message, after this number of dropped ones of its call site.
+    Log { dropped: u32 },
 }
 
-/// What each place in the source may still say. There are as many as the program has.
+/// The token buckets of all call sites.
 #[derive(Default)]
-struct Limiter(BTreeMap<Place, Allowance>);
+struct Limiter(BTreeMap<CallSite, TokenBucket>);
 
-type Place = (Option<&'static str>, Option<u32>);
+type CallSite = (Option<&'static str>, Option<u32>);
 
-/// A token bucket.
-struct Allowance {
-    left: u32,
-    /// When `left` last grew, or could have.
+/// The token bucket of a call site.
+struct TokenBucket {
+    tokens: u32,
+    /// The time of the last added token, or of the last message while the bucket is full.
     since: Instant,
     dropped: u32,
 }
 
 impl Limiter {
-    fn judge(&mut self, record: &Record<'_>, now: Instant) -> Verdict {
+    fn check(&mut self, record: &Record<'_>, now: Instant) -> Decision {
         if record.level() > Level::Info {
-            return Verdict::Say { dropped: 0 };
+            return Decision::Log { dropped: 0 };
         }
-        let place = (record.file_static(), record.line());
-        self.0.entry(place).or_insert(Allowance { left: BURST, since: now, dropped: 0 }).judge(now)
+        let call_site = (record.file_static(), record.line());
+        self.0.entry(call_site).or_insert(TokenBucket { tokens: BURST, since: now, dropped: 0 }).check(now)
     }
 }
 
-impl Allowance {
-    fn judge(&mut self, now: Instant) -> Verdict {
-        while self.left < BURST && now.duration_since(self.since) >= PERIOD {
-            self.left += 1;
+impl TokenBucket {
+    fn check(&mut self, now: Instant) -> Decision {
+        while self.tokens < BURST && now.duration_since(self.since) >= PERIOD {
+            self.tokens += 1;
             self.since += PERIOD;
         }
-        if self.left == BURST {
+        if self.tokens == BURST {
             self.since = now;
         }
-        let Some(left) = self.left.checked_sub(1) else {
+        let Some(tokens) = self.tokens.checked_sub(1) else {
             self.dropped = self.dropped.saturating_add(1);
-            return Verdict::Drop;
+            return Decision::Drop;
         };
-        self.left = left;
-        Verdict::Say { dropped: std::mem::take(&mut self.dropped) }
+        self.tokens = tokens;
+        Decision::Log { dropped: std::mem::take(&mut self.dropped) }
     }
 }
 
@@ -105,43 +105,43 @@ impl Allowance {
 mod tests {
     use super::*;
 
-    fn at(limiter: &mut Limiter, level: Level, line: u32, now: Instant) -> Verdict {
+    fn at(limiter: &mut Limiter, level: Level, line: u32, now: Instant) -> Decision {
         let mut record = Record::builder();
         record.level(level).file_static(Some("queue.rs")).line(Some(line));
-        limiter.judge(&record.build(), now)
+        limiter.check(&record.build(), now)
     }
 
     #[test]
-    fn a_place_says_some_and_then_one_in_a_while() {
+    fn call_site_logs_a_burst_and_then_one_message_per_period() {
         let (mut limiter, start) = (Limiter::default(), Instant::now());
-        let said = Verdict::Say { dropped: 0 };
+        let logged = Decision::Log { dropped: 0 };
         for _ in 0..BURST {
-            assert_eq!(at(&mut limiter, Level::Error, 1, start), said);
+            assert_eq!(at(&mut limiter, Level::Error, 1, start), logged);
         }
         for _ in 0..3 {
-            assert_eq!(at(&mut limiter, Level::Error, 1, start), Verdict::Drop);
+            assert_eq!(at(&mut limiter, Level::Error, 1, start), Decision::Drop);
         }
-        assert_eq!(at(&mut limiter, Level::Warn, 2, start), said, "another place");
+        assert_eq!(at(&mut limiter, Level::Warn, 2, start), logged, "another call site");
         let later = start + PERIOD;
-        assert_eq!(at(&mut limiter, Level::Error, 1, later), Verdict::Say { dropped: 3 });
-        assert_eq!(at(&mut limiter, Level::Error, 1, later), Verdict::Drop);
+        assert_eq!(at(&mut limiter, Level::Error, 1, later), Decision::Log { dropped: 3 });
+        assert_eq!(at(&mut limiter, Level::Error, 1, later), Decision::Drop);
         let much_later = later + 1000 * PERIOD;
-        assert_eq!(at(&mut limiter, Level::Error, 1, much_later), Verdict::Say { dropped: 1 });
+        assert_eq!(at(&mut limiter, Level::Error, 1, much_later), Decision::Log { dropped: 1 });
         for _ in 1..BURST {
-            assert_eq!(at(&mut limiter, Level::Error, 1, much_later), said);
+            assert_eq!(at(&mut limiter, Level::Error, 1, much_later), logged);
         }
         assert_eq!(
             at(&mut limiter, Level::Error, 1, much_later),
-            Verdict::Drop,
-            "quiet is not saved up for ever"
+            Decision::Drop,
+            "a bucket holds no more than a burst"
         );
     }
 
     #[test]
-    fn what_is_for_debugging_is_not_limited() {
+    fn debug_messages_are_not_limited() {
         let (mut limiter, start) = (Limiter::default(), Instant::now());
         for _ in 0..=BURST {
-            assert_eq!(at(&mut limiter, Level::Debug, 1, start), Verdict::Say { dropped: 0 });
+            assert_eq!(at(&mut limiter, Level::Debug, 1, start), Decision::Log { dropped: 0 });
         }
     }
 }

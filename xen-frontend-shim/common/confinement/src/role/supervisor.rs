@@ -1,29 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The supervisor of the shim: what stays privileged.
+//! The supervisor of the shim, which stays privileged.
 //!
-//! It is root, since it opens what is root's: the nodes in `/dev/xen` and the state directory. It starts backends as root,
-//! which open their hardware and change their user by themselves, and workers as their guest's user. What comes in from
-//! outside is its configuration, the messages of its workers (a few bytes each, of fixed length) and the end of processes. It
-//! maps nothing that a guest writes but the page of each ioreq server, which it does not read after the start.
+//! It is root, because the nodes in `/dev/xen` and the state directory belong to root. It starts backends as
+//! root, which open their hardware and change their user, and workers as their guest's user. Its input is the
+//! configuration, the messages of its workers (at most four bytes each) and the end of processes. Of
+//! guest-written memory it maps only the ioreq pages, which it does not read after the start.
 //!
-//! One thing comes from a guest, by its worker: before a device is removed or changed, the supervisor reads the state of the
-//! device's transport, to see whether a driver uses it. That is at most 4 KiB that the worker wrote down, with numbers in it
-//! that the guest chose. They are deserialised, which is fuzzed (target `state`), and one bit of them is looked at. A lie in it
-//! concerns the devices of that guest and nobody else.
+//! One input comes from a guest, through its worker: before a device is removed or changed, the supervisor
+//! reads the state record of the device, to see whether a driver uses it. The worker wrote this record of at
+//! most 4 KiB, with numbers that the guest chose. The supervisor deserialises it, which is fuzzed (target
+//! `state`), and reads one bit of it. A wrong bit concerns the devices of that guest only.
 //!
-//! Of root's rights it keeps four, and passes no others on to what it starts:
+//! It keeps four capabilities, and passes no others to the programs that it starts:
 //!
-//! | Capability | What for |
+//! | Capability | Reason |
 //! |---|---|
-//! | `CAP_SETUID`, `CAP_SETGID` | workers are started as their guest's user, and backends become it |
-//! | `CAP_SETPCAP` | backends take capabilities out of their own reach |
-//! | `CAP_KILL` | workers and backends that hang are somebody else's processes |
+//! | `CAP_SETUID`, `CAP_SETGID` | workers start as their guest's user, and backends become it |
+//! | `CAP_SETPCAP` | backends remove capabilities from their bounding set |
+//! | `CAP_KILL` | workers and backends that hang run as another user |
 //!
-//! It has `no_new_privs`: a program with the set-user-ID bit gains nothing. Becoming another user is a system call of a
-//! process that has `CAP_SETUID`, not a gain by executing something, so it works all the same. Landlock it has not, for that
-//! would hold for the programs that it starts as well, and it does not know what they open. For the same reason its list of
-//! system calls is one of those that nobody here may make.
+//! It has `no_new_privs`: a set-user-ID program gains nothing. A process with `CAP_SETUID` can become another
+//! user all the same, since that is a system call. It has no Landlock domain and no list of permitted system
+//! calls, because the programs that it starts would inherit them, and it does not know what these need. So
+//! its list is one of calls that neither it nor any of these programs may make.
 
 use libc::c_long;
 use rustix::thread::CapabilitySet;
@@ -34,17 +34,17 @@ use crate::confinement::{Confinement, Error};
 use crate::limits::ResourceLimits;
 use crate::paths::Reach;
 
-/// The rights that it keeps.
+/// The capabilities that it keeps.
 const CAPABILITIES: CapabilitySet = CapabilitySet::SETUID
     .union(CapabilitySet::SETGID)
     .union(CapabilitySet::SETPCAP)
     .union(CapabilitySet::KILL);
 
-/// Room for the descriptors of all guests. What it starts lowers this.
+/// Open descriptors: those of all guests. The programs that it starts lower the limit.
 const DESCRIPTORS: u64 = 4096;
 
-/// What neither it nor anything that it starts has a reason to do: look into other processes, change the kernel, the file
-/// systems, the clock or the machine.
+/// The calls that neither it nor the programs that it starts need: inspection of other processes, changes of
+/// the kernel, the file systems, the clock or the machine.
 const FORBIDDEN: &[c_long] = &[
     libc::SYS_acct,
     libc::SYS_add_key,
@@ -80,10 +80,10 @@ const FORBIDDEN: &[c_long] = &[
     libc::SYS_userfaultfd,
 ];
 
-/// Takes from the process what the supervisor and its children do not need, for good. To be called by its only thread.
+/// Restricts the process and all programs that it starts for good. To be called by its only thread.
 ///
 /// # Errors
-/// When the kernel refuses. The process should end then.
+/// If the kernel refuses. The process should end then.
 pub fn confine(enforcement: Enforcement) -> Result<(), Error> {
     let limits = ResourceLimits { descriptors: Some(DESCRIPTORS), ..ResourceLimits::default() };
     Confinement { user: None, limits, reach: Reach::User, capabilities: CAPABILITIES }.enter()?;

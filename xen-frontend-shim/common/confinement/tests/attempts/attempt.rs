@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The attempts.
+//! The attempts, each of which ends with the number of its error.
 #![allow(unsafe_code, clippy::expect_used, clippy::panic)]
 
 use std::fs::File;
@@ -23,7 +23,7 @@ use xen_bindings::abi::{evtchn, gntdev, privcmd};
 use crate::outside::OF_SUPERVISOR;
 use crate::subject::Subject;
 
-/// What was opened before, as the programs do.
+/// What the process opens before its confinement, as the programs do.
 struct Prepared {
     null: File,
     file: File,
@@ -49,13 +49,13 @@ impl Prepared {
         })
     }
 
-    /// The attempt's own directory.
+    /// The temporary directory of the attempt.
     fn directory(&self) -> &Path {
         self.path.parent().unwrap_or(&self.path)
     }
 
     fn ioctl(&self, number: rustix::ioctl::Opcode) -> io::Result<()> {
-        // SAFETY: /dev/null knows no request, so the kernel does not look at the argument.
+        // SAFETY: /dev/null supports no request, so the kernel does not read the argument.
         let result = unsafe { libc::ioctl(self.null.as_raw_fd(), u64::from(number) as _, 0) };
         checked(result.into())
     }
@@ -72,7 +72,7 @@ fn checked(result: i64) -> io::Result<()> {
 /// Confines the process and makes the attempt.
 pub(crate) fn run(subject: &str, attempt: &str, directory: &Path) -> ExitCode {
     let Some(subject) = Subject::named(subject) else { return ExitCode::from(255) };
-    let prepared = Prepared::new(directory).expect("what there is to open");
+    let prepared = Prepared::new(directory).expect("files to open");
     let attempt = attempt.to_owned();
     match subject.confined(move || make(&attempt, &prepared)) {
         Err(error) => {
@@ -101,7 +101,7 @@ fn make(attempt: &str, prepared: &Prepared) -> io::Result<()> {
         "execute" => Err(Command::new("/proc/self/exe").arg("--list").exec()),
         "start-a-program" => Command::new("true").status().map(drop),
         "start-a-thread" => std::thread::Builder::new().spawn(|| ()).map(drop),
-        // SAFETY: it has no arguments that matter.
+        // SAFETY: the request has no arguments.
         "trace" => checked(unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) }),
         "trace-its-parent" => {
             let parent = parent().as_raw_pid();
@@ -110,7 +110,7 @@ fn make(attempt: &str, prepared: &Prepared) -> io::Result<()> {
         }
         "mount" => mount(prepared.directory()),
         "kill-its-parent" => Ok(rustix::process::test_kill_process(parent())?),
-        // Should it succeed: nobody minds SIGURG.
+        // If this succeeds, the parent ignores SIGURG.
         "kill-its-parent-by-pidfd" => Ok(pidfd_send_signal(&prepared.parent, Signal::URG)?),
         "become-root" => Ok(set_thread_uid(rustix::process::Uid::ROOT)?),
         "regain-capabilities" => capable_of(CapabilitySet::KILL),
@@ -128,7 +128,7 @@ fn connect_or_use(attempt: &str, prepared: &Prepared) -> io::Result<()> {
     match attempt {
         "make-a-socket" => UnixDatagram::unbound().map(drop),
         "connect-to-the-network" => match TcpStream::connect("127.0.0.1:1") {
-            // The driver domain's kernel has no network, which is as good as having no access.
+            // A kernel without a network gives no access either.
             Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => Err(Errno::ACCESS.into()),
             result => result.map(drop),
         },
@@ -161,7 +161,7 @@ fn connect_or_use(attempt: &str, prepared: &Prepared) -> io::Result<()> {
     }
 }
 
-/// What every process does all the time.
+/// The calls that every process makes.
 fn serve(prepared: &Prepared) -> io::Result<()> {
     use rustix::event::{EventfdFlags, PollFd, PollFlags, epoll, eventfd, poll};
     let event = eventfd(1, EventfdFlags::CLOEXEC)?;
@@ -174,14 +174,14 @@ fn serve(prepared: &Prepared) -> io::Result<()> {
     (&prepared.null).write_all(b"a line of a log\n")?;
     let _ = (&prepared.null).read(&mut [0; 8])?;
     std::thread::sleep(std::time::Duration::from_millis(1));
-    // An allocation that moves, and one that the allocator maps.
+    // A reallocation that moves, and an allocation by mmap.
     let mut bytes = vec![1_u8; 1000];
     bytes.resize(1 << 20, 2);
     eprintln!("{} bytes at {:?}", bytes.len(), std::time::Instant::now());
     Ok(())
 }
 
-/// Waits while somebody looks at it from outside.
+/// Waits while the test inspects the process.
 fn wait() -> io::Result<()> {
     io::stdout().write_all(b"confined\n")?;
     io::stdin().read(&mut [0; 1]).map(drop)
@@ -192,11 +192,11 @@ fn capable_of(capability: CapabilitySet) -> io::Result<()> {
     Ok(set_capabilities(None, CapabilitySets { effective: capability, permitted: capability, inheritable })?)
 }
 
-/// What only a supervisor tries.
+/// The attempts of a supervisor only.
 fn supervise(attempt: &str, prepared: &Prepared) -> io::Result<()> {
     match attempt {
         "start-a-program-that-mounts" => {
-            // It cannot do by another program what it cannot do itself.
+            // A program that it starts must not gain the right either.
             let status = Command::new("mount")
                 .args(["-t", "tmpfs", "tmpfs"])
                 .arg(prepared.directory())
@@ -231,22 +231,22 @@ fn supervise(attempt: &str, prepared: &Prepared) -> io::Result<()> {
     }
 }
 
-/// Should it succeed, nobody else may notice: it is in the attempt's own directory.
+/// Mounts in the temporary directory of the attempt, where a success affects nothing else.
 fn mount(directory: &Path) -> io::Result<()> {
     let flags = rustix::mount::MountFlags::empty();
     Ok(rustix::mount::mount("tmpfs", directory, "tmpfs", flags, None)?)
 }
 
-/// Maps a page, and makes it accessible otherwise.
+/// Maps a page and changes its protection.
 fn memory(first: i32, then: Option<i32>) -> io::Result<()> {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-    // SAFETY: the kernel chooses a place where nothing is.
+    // SAFETY: the kernel chooses an unused address.
     let page = unsafe { libc::mmap(std::ptr::null_mut(), 4096, first, flags, -1, 0) };
     if page == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }
     let Some(then) = then else { return Ok(()) };
-    // SAFETY: nothing refers to the page that was just mapped.
+    // SAFETY: nothing refers to the new page.
     checked(unsafe { libc::mprotect(page, 4096, then) }.into())
 }
 

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Each role, told to do what it may not: it is killed or refused. And told to do its work, it is not.
+//! Attempts of each role: what it must not do kills the process or fails, and what it has to do succeeds.
 //!
-//! Every attempt is a process of its own: this program starts itself again, confines itself by the real policy of a role,
-//! and then tries. Two layers are looked at one by one: the list of system calls kills, and behind it, where that list is
-//! not enforced, users, limits and Landlock refuse. What is left to each is compared with what the kernel says of it.
+//! Each attempt is a process: this program starts itself again, confines itself as a role does, and makes the
+//! attempt. Two layers are tested separately: the list of system calls kills; without that list users, limits
+//! and Landlock refuse. The remaining rights of each role are compared with what the kernel reports.
 
 mod attempt;
 mod outside;
@@ -26,7 +26,7 @@ const SIGABRT: i32 = 6;
 const SIGXFSZ: i32 = 25;
 const SIGSYS: i32 = 31;
 
-/// What an attempt comes to.
+/// The result of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
     Done,
@@ -38,7 +38,7 @@ use End::{Done, Killed, Refused};
 
 const KILLED: End = Killed(SIGSYS);
 
-/// An attempt of some subjects and what has to become of it.
+/// An attempt, the subjects that make it, and the expected result.
 type Promise = (&'static str, &'static [Subject], End);
 
 use Subject::{
@@ -48,11 +48,11 @@ use Subject::{
 const BACKENDS: &[Subject] = &[Simulated, I2c, Gpio, I2cOnXen];
 const WORKERS: &[Subject] = &[Worker, Threaded];
 const ALL: &[Subject] = &[Simulated, I2c, Gpio, I2cOnXen, Worker, Threaded];
-/// The list of system calls is not enforced: what is behind it?
+/// Subjects whose list of system calls is not enforced, which leaves the other layers.
 const UNLISTED: &[Subject] = &[Loose, LooseWorker];
 
 const PROMISES: &[Promise] = &[
-    // Nothing is opened, started or traced.
+    // Files, programs, tracing, mounts.
     ("open-a-file", ALL, KILLED),
     ("open-a-file", UNLISTED, Refused(Errno::ACCESS)),
     ("list-a-directory", UNLISTED, Refused(Errno::ACCESS)),
@@ -67,36 +67,36 @@ const PROMISES: &[Promise] = &[
     ("trace-its-parent", UNLISTED, Refused(Errno::PERM)),
     ("mount", ALL, KILLED),
     ("mount", UNLISTED, Refused(Errno::PERM)),
-    // Nobody else is signalled.
+    // Other processes.
     ("kill-its-parent", ALL, KILLED),
     ("kill-its-parent", UNLISTED, Refused(Errno::PERM)),
     ("kill-its-parent-by-pidfd", BACKENDS, KILLED),
     ("kill-its-parent-by-pidfd", WORKERS, Refused(Errno::PERM)),
-    // Nothing is got back.
+    // Regaining rights.
     ("become-root", ALL, KILLED),
     ("become-root", UNLISTED, Refused(Errno::PERM)),
     ("regain-capabilities", UNLISTED, Refused(Errno::PERM)),
     ("raise-a-limit", ALL, KILLED),
     ("raise-a-limit", UNLISTED, Refused(Errno::PERM)),
     ("be-dumpable", ALL, KILLED),
-    // No connection but those that there are.
+    // New connections.
     ("make-a-socket", ALL, KILLED),
     ("connect-to-the-network", ALL, KILLED),
     ("connect-to-the-network", UNLISTED, Refused(Errno::ACCESS)),
     ("connect-to-an-abstract-socket", UNLISTED, Refused(Errno::PERM)),
     ("make-a-pair-of-sockets", BACKENDS, KILLED),
     ("make-a-pair-of-sockets", WORKERS, Done),
-    // Requests of devices, by their numbers.
+    // Requests of devices.
     ("ioctl-of-a-terminal", ALL, KILLED),
     ("ioctl-hypercall", ALL, KILLED),
     ("ioctl-map-foreign-pages", ALL, KILLED),
     ("ioctl-restrict", ALL, KILLED),
-    // What is restricted to a guest stays so, and gets no more of it than it has.
+    // Requests that would extend a descriptor restricted to a guest.
     ("ioctl-map-a-resource", ALL, KILLED),
     ("ioctl-assign-an-ioeventfd", ALL, KILLED),
     ("ioctl-bind-a-static-channel", ALL, KILLED),
     ("ioctl-notify-when-unmapped", ALL, KILLED),
-    // What concerns an adapter or a chip as a whole.
+    // Requests that affect the whole adapter or chip.
     ("ioctl-i2c-retries", ALL, KILLED),
     ("ioctl-i2c-timeout", ALL, KILLED),
     ("ioctl-gpio-watch", ALL, KILLED),
@@ -112,14 +112,14 @@ const PROMISES: &[Promise] = &[
     ("ioctl-i2c-slave-force", BACKENDS, KILLED),
     ("ioctl-gpio-line", &[Simulated, I2c, I2cOnXen, Worker], KILLED),
     ("ioctl-gpio-line", &[Gpio], Refused(Errno::NOTTY)),
-    // No code.
+    // Executable memory.
     ("make-code-of-data", ALL, KILLED),
     ("map-code", ALL, KILLED),
-    // No more than a share.
+    // Resources.
     ("take-many-descriptors", ALL, Refused(Errno::MFILE)),
     ("take-much-memory", ALL, Refused(Errno::NOMEM)),
     ("grow-a-file", &[I2c, Gpio, Worker], Killed(SIGXFSZ)),
-    // What stays privileged has what it needs, and no more.
+    // The supervisor.
     ("trace", &[Supervisor], KILLED),
     ("mount", &[Supervisor], KILLED),
     ("mount", &[LooseSupervisor], Refused(Errno::PERM)),
@@ -132,7 +132,7 @@ const PROMISES: &[Promise] = &[
     ("start-a-program-as-another-user", &[Supervisor], Done),
     ("start-a-program-that-is-bounded", &[Supervisor], Done),
     ("kill-a-process-of-another-user", &[Supervisor], Done),
-    // What it is for.
+    // Permitted work.
     ("serve", ALL, Done),
     ("accept", BACKENDS, Done),
     ("abort", ALL, Killed(SIGABRT)),
@@ -163,7 +163,7 @@ fn trial(attempt: &'static str, subject: Subject, expected: End) -> Trial {
     unless(obstacle(landlock_for(attempt, subject)), trial)
 }
 
-/// Ignores a trial for a reason, which stands before its name.
+/// Ignores a trial if there is an obstacle, which is shown before its name.
 fn unless(obstacle: Option<String>, trial: Trial) -> Trial {
     match obstacle {
         Some(reason) => trial.with_kind(reason).with_ignored_flag(true),
@@ -171,17 +171,17 @@ fn unless(obstacle: Option<String>, trial: Trial) -> Trial {
     }
 }
 
-/// Why a trial cannot be made that needs this of Landlock.
+/// The reason why a trial that needs this version of Landlock cannot be made.
 fn obstacle(needed: ABI) -> Option<String> {
-    // The policies are those of processes that start as root.
+    // The roles are for processes that start as root.
     if !geteuid().is_root() {
         return Some("needs root".to_owned());
     }
-    // An older kernel lacks a part of Landlock.
+    // An older kernel has an older version of Landlock.
     (!kernel_has(needed)).then(|| format!("the kernel lacks version {needed} of Landlock"))
 }
 
-/// What an attempt needs of Landlock to be refused.
+/// The version of Landlock that refuses an attempt.
 fn landlock_for(attempt: &str, subject: Subject) -> ABI {
     match attempt {
         _ if !UNLISTED.contains(&subject) => ABI::Unsupported,
@@ -202,7 +202,7 @@ fn kernel_has(abi: ABI) -> bool {
     ruleset.and_then(Ruleset::create).is_ok()
 }
 
-/// This program, as `subject` that makes `attempt`.
+/// The command that runs this program as `subject` making `attempt`.
 fn command(attempt: &str, subject: Subject, directory: &Path) -> io::Result<Command> {
     let mut command = Command::new("/proc/self/exe");
     command.args(["attempt", &format!("{subject:?}"), attempt]).arg(directory).stdin(Stdio::null());
@@ -216,7 +216,7 @@ fn perform(attempt: &str, subject: Subject) -> Result<End, Failed> {
     end(status.status).ok_or_else(|| String::from_utf8_lossy(&status.stderr).into_owned().into())
 }
 
-/// The exit status of an attempt is the number of its error; one that could not be made says 255.
+/// The result by the exit status: the number of the error, or 255 for an attempt that could not be made.
 fn end(status: ExitStatus) -> Option<End> {
     match (status.code(), status.signal()) {
         (Some(0), _) => Some(Done),

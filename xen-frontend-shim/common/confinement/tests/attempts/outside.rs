@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What the kernel says of a process that has entered its role: capabilities, and how much it may take.
+//! The capabilities and limits that the kernel reports for a confined process.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Stdio};
@@ -10,16 +10,16 @@ use libtest_mimic::Failed;
 use crate::command;
 use crate::subject::Subject;
 
-/// No limit.
+/// The value of "unlimited".
 const NONE: u64 = u64::MAX;
 
-/// What is left to a process. What is `None` is as it was before.
+/// The remaining rights of a process. Those that are `None` are unchanged.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Left {
     pub(crate) subject: Subject,
-    /// Its capabilities.
+    /// The capabilities.
     capabilities: u64,
-    /// Those that nothing that it executes can have more of.
+    /// The bounding set of capabilities.
     bounding: Option<u64>,
     descriptors: u64,
     processes: Option<u64>,
@@ -28,7 +28,7 @@ pub(crate) struct Left {
     file_size: Option<u64>,
 }
 
-/// Nothing, as a backend whose guest's memory is mapped.
+/// The rights of a backend whose guest's memory is mapped.
 const BACKEND: Left = Left {
     subject: Subject::I2c,
     capabilities: 0,
@@ -48,7 +48,7 @@ pub(crate) const LEFT: &[Left] = &[
     Left { subject: Subject::Gpio, ..BACKEND },
     Left { subject: Subject::Simulated, file_size: None, ..BACKEND },
     Left { subject: Subject::I2cOnXen, address_space: Some(256 << 20), ..BACKEND },
-    // It has been another user from the start, which must not change this set.
+    // It starts as an unprivileged user, who must not change the bounding set.
     Left {
         subject: Subject::Worker,
         bounding: None,
@@ -70,14 +70,14 @@ pub(crate) const LEFT: &[Left] = &[
 ];
 
 impl Left {
-    /// Compares it with what the kernel says.
+    /// Compares the rights with what the kernel reports.
     pub(crate) fn check(self) -> Result<(), Failed> {
         let directory = tempfile::tempdir()?;
         let mut command = command("wait", self.subject, directory.path())?;
         let mut child =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         let seen = await_confinement(&mut child).and_then(|()| Ok(Seen::of(&child.id().to_string())?));
-        // The end of its input is the end of it.
+        // The process ends at the end of its input.
         drop(child.stdin.take());
         child.wait()?;
         let (seen, before) = (seen?, Seen::of("self")?);
@@ -99,7 +99,7 @@ impl Left {
             ("Max file size", self.file_size),
             ("Max core file size", Some(0)),
         ] {
-            // One that was lower already stays.
+            // A lower limit stays.
             let expected = before.limit(what)?.map(|before| before.min(limit.unwrap_or(NONE)));
             equal(what, seen.limit(what)?, expected)?;
         }
@@ -111,7 +111,7 @@ fn equal<T: PartialEq + std::fmt::Debug>(what: &str, seen: T, expected: T) -> Re
     if seen == expected { Ok(()) } else { Err(format!("{what}: {seen:x?}, not {expected:x?}").into()) }
 }
 
-/// Until the process says that it is confined.
+/// Waits until the process reports that it is confined.
 fn await_confinement(child: &mut Child) -> Result<(), Failed> {
     let mut line = String::new();
     BufReader::new(child.stdout.take().ok_or("no output")?).read_line(&mut line)?;
@@ -123,7 +123,7 @@ fn await_confinement(child: &mut Child) -> Result<(), Failed> {
     Err(error.into())
 }
 
-/// What the kernel says of a process.
+/// The status and limits of a process as the kernel reports them.
 struct Seen {
     status: String,
     limits: String,
@@ -135,14 +135,14 @@ impl Seen {
         Ok(Self { status: read("status")?, limits: read("limits")? })
     }
 
-    /// A number of its status, all of which are shown to the base of 16 or are small.
+    /// A number of the status. All of them are hexadecimal or one digit.
     fn status(&self, name: &str) -> Result<u64, Failed> {
         let mut values = self.status.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(":\t"));
         let value = values.next().ok_or_else(|| format!("no {name}"))?;
         Ok(u64::from_str_radix(value, 16)?)
     }
 
-    /// The limit that holds, and the one up to which it may be raised.
+    /// The soft and the hard limit.
     fn limit(&self, name: &str) -> Result<[u64; 2], Failed> {
         let mut values = self.limits.lines().filter_map(|line| line.strip_prefix(name));
         let mut words = values.next().unwrap_or_default().split_whitespace();

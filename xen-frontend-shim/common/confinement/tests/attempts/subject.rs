@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Who attempts: the roles, as the programs confine themselves.
+//! The subjects of attempts: the roles, confined as the programs confine themselves.
 #![allow(clippy::expect_used)]
 
 use std::io;
@@ -14,10 +14,10 @@ use confinement::role::supervisor;
 use confinement::role::worker::WorkerRole;
 use confinement::{Enforcement, Error, User};
 
-/// A guest's user, of whom the workers are.
+/// The user of the workers.
 const UID: u32 = 10002;
 
-/// Who attempts.
+/// A process that makes attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Subject {
     Simulated,
@@ -27,7 +27,7 @@ pub(crate) enum Subject {
     /// A backend whose system calls are not restricted.
     Loose,
     Worker,
-    /// A worker, in a thread that it had before it enforced its list.
+    /// A worker, in a thread that existed before the list was enforced.
     Threaded,
     /// A worker whose system calls are not restricted.
     LooseWorker,
@@ -54,7 +54,7 @@ impl Subject {
         SUBJECTS.iter().copied().find(|subject| format!("{subject:?}") == name)
     }
 
-    /// A backend is started as root, a worker as its guest's user.
+    /// Starts a backend as root, a worker as its guest's user.
     pub(crate) fn start_as(self, command: &mut Command, directory: &Path) -> io::Result<()> {
         if self.worker().is_some() {
             command.uid(UID).gid(UID);
@@ -83,12 +83,12 @@ impl Subject {
             Self::I2cOnXen => (Hardware::I2c, Memory::Granted),
             _ => return None,
         };
-        // Nobody else's: the kernel counts the processes of a user.
+        // A user without other processes, since the kernel counts the processes of a user.
         let number = 100_000 + std::process::id();
         Some(BackendRole { user: User::new(number, number).ok(), hardware, memory, logs_to_file: false })
     }
 
-    /// Confines the process, and has `attempt` made.
+    /// Confines the process and makes the attempt.
     pub(crate) fn confined<T: Send + 'static>(
         self,
         attempt: impl FnOnce() -> T + Send + 'static,
