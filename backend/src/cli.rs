@@ -2,13 +2,14 @@
 
 //! The command line: typed arguments, then an opened device, then the daemon.
 //!
-//! The options that all devices share are those of the vhost-user specification, "Backend program conventions".
-//! These know no subcommands: management software runs a program with `--print-capabilities` alone, for example. So
-//! links to this program named `backend-i2c` and `backend-gpio` stand for `backend i2c` and `backend gpio`.
+//! The options that all devices share are those of the vhost-user specification, "Backend program
+//! conventions". These have no subcommands: management software runs a program with `--print-capabilities`
+//! alone, for example. Therefore links to this program named `backend-i2c` and `backend-gpio` stand for
+//! `backend i2c` and `backend gpio`.
 //!
-//! There are no description files for `/usr/share/qemu/vhost-user`. The types that QEMU's schema
-//! (`docs/interop/vhost-user.json`) allows in them include neither `i2c` nor `gpio`, and libvirt refuses every
-//! vhost-user device of a host where one file has a type that it does not know.
+//! There are no description files for `/usr/share/qemu/vhost-user`: QEMU's schema
+//! (`docs/interop/vhost-user.json`) has neither `i2c` nor `gpio`, and libvirt refuses all vhost-user devices
+//! of a host with a file of an unknown type.
 
 use std::ffi::OsString;
 use std::os::fd::RawFd;
@@ -18,8 +19,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser};
-use serde_json::json;
+use confinement::role::backend::Hardware;
 
+use crate::arguments::DeviceArguments;
 use crate::daemon::{Daemon, Source};
 use crate::device::Device;
 use crate::{confine, gpio, i2c, inherited};
@@ -29,41 +31,58 @@ use crate::{confine, gpio, i2c, inherited};
 #[command(version)]
 pub enum Command {
     /// An I2C adapter, or some addresses of one.
-    I2c(i2c::Arguments),
+    I2c(Program<i2c::Arguments>),
     /// Chosen lines of GPIO chips.
-    Gpio(gpio::Arguments),
+    Gpio(Program<gpio::Arguments>),
 }
 
-/// How the frontend and this program come together.
+/// The arguments of a subcommand: the common ones, and those of the device.
+#[derive(Debug, Args)]
+pub struct Program<D: DeviceArguments> {
+    #[command(flatten)]
+    connection: Connection,
+    #[command(flatten)]
+    confinement: confine::Options,
+    #[command(flatten)]
+    tuning: Tuning,
+    #[cfg(feature = "sim")]
+    #[command(flatten)]
+    simulation: crate::sim::SimulationOptions,
+    #[command(flatten)]
+    device: D,
+}
+
+/// The connection to the frontend. To serve one, the arguments of a device must be in the group `hardware`.
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
-pub struct Connection {
+struct Connection {
     /// Listen at PATH, and serve one frontend after another
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", requires = "hardware")]
     socket_path: Option<PathBuf>,
     /// Serve the connected stream socket that was passed as descriptor FDNUM, and end with it
-    #[arg(long, value_name = "FDNUM")]
+    #[arg(long, value_name = "FDNUM", requires = "hardware")]
     fd: Option<RawFd>,
     /// Print what this program can do, as JSON, and end
     #[arg(long)]
     print_capabilities: bool,
 }
 
-/// What is good for one guest and bad for another.
+/// Options whose best value depends on the guest.
 #[derive(Clone, Copy, Debug, Args)]
-pub struct Tuning {
-    /// Look for another request for so long after each, before sleeping: quicker for a guest that sends one after the
-    /// other, at the price of processor time
+struct Tuning {
+    /// After each request, poll for another one for so long before sleeping: lower latency for a guest that
+    /// sends one request after the other, at the price of processor time
     #[arg(long, value_name = "MICROSECONDS", default_value_t = 0)]
-    #[arg(value_parser = clap::value_parser!(u32).range(0..=LONGEST_BUSY_POLL))]
+    #[arg(value_parser = clap::value_parser!(u32).range(0..=BUSY_POLL_MAX))]
     busy_poll: u32,
 }
 
-/// In microseconds. Who has not sent the next request by then is not waiting for the answer to the last.
-const LONGEST_BUSY_POLL: i64 = 1000;
+/// In microseconds. A guest that has not sent its next request by then does not wait for the answer to the
+/// last.
+const BUSY_POLL_MAX: i64 = 1000;
 
 impl Connection {
-    /// Where frontends come from, or nothing where only the capabilities are wanted.
+    /// Returns the source of frontends, or nothing if only the capabilities are wanted.
     fn source(&self) -> anyhow::Result<Option<Source>> {
         match (&self.socket_path, self.fd) {
             (Some(path), _) => Ok(Some(Source::Path(path.clone()))),
@@ -81,8 +100,8 @@ impl Connection {
 /// Runs the program with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    logging::start(name_before(std::env::args_os().next()).as_deref());
-    match Command::parse_from(spelled_out(std::env::args_os())).run() {
+    logging::start(device_name(std::env::args_os().next()).as_deref());
+    match Command::parse_from(with_subcommand(std::env::args_os())).run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log::error!("{error:#}");
@@ -91,13 +110,14 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Who is served, from a title like `guest-a/i2c:/usr/bin/backend`, as the supervisor gives one.
-fn name_before(title: Option<OsString>) -> Option<String> {
+/// Returns `guest-a/i2c` from a process title like `guest-a/i2c:/usr/bin/backend`, which the supervisor
+/// gives.
+fn device_name(title: Option<OsString>) -> Option<String> {
     Some(title?.to_str()?.split_once(':')?.0.to_owned())
 }
 
-/// Makes `backend i2c ARGUMENT...` of `backend-i2c ARGUMENT...`.
-fn spelled_out(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+/// Replaces `backend-i2c ARGUMENT...` by `backend-i2c i2c ARGUMENT...`.
+fn with_subcommand(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut arguments: Vec<_> = arguments.collect();
     let name = arguments.first().and_then(|path| Path::new(path).file_name()?.to_str());
     if let Some(device) = name.and_then(|name| name.strip_prefix("backend-")) {
@@ -108,45 +128,45 @@ fn spelled_out(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
 }
 
 impl Command {
-    /// Does what the arguments say.
+    /// Executes the command.
     ///
     /// # Errors
     /// Says what is wrong with an argument, or what the system refused.
     pub fn run(&self) -> anyhow::Result<()> {
         match self {
-            Self::I2c(arguments) => {
-                let role = arguments.confinement().role(arguments.hardware());
-                start("i2c", arguments.connection(), arguments.tuning(), || arguments.open(), role)
-            }
-            Self::Gpio(arguments) => {
-                let role = arguments.confinement().role(arguments.hardware());
-                start("gpio", arguments.connection(), arguments.tuning(), || arguments.open(), role)
-            }
+            Self::I2c(program) => program.run(),
+            Self::Gpio(program) => program.run(),
         }
     }
 }
 
-/// Opens all that the daemon needs, gives up the rest, and serves.
-fn start(
-    kind: &str,
-    connection: &Connection,
-    tuning: Tuning,
-    open: impl FnOnce() -> anyhow::Result<Box<dyn Device>>,
-    role: confine::Role,
-) -> anyhow::Result<()> {
-    let Some(source) = connection.source()? else { return print_capabilities(kind) };
-    let daemon = Daemon::new(open()?, source).context("the daemon cannot start")?;
-    role.enter()?;
-    let daemon = daemon.busy_poll(Duration::from_micros(tuning.busy_poll.into()));
-    let started = daemon.start().context("the daemon cannot start")?;
-    role.enforce()?;
-    started.run().context("the daemon cannot go on")
+impl<D: DeviceArguments> Program<D> {
+    /// Opens all that the daemon needs, gives up all other privileges, and serves.
+    fn run(&self) -> anyhow::Result<()> {
+        let Some(source) = self.connection.source()? else { return print_capabilities(D::KIND) };
+        let (device, hardware) = self.open()?;
+        let role = self.confinement.role(hardware);
+        let daemon = Daemon::new(device, source).context("the daemon cannot start")?;
+        role.enter()?;
+        let daemon = daemon.busy_poll(Duration::from_micros(self.tuning.busy_poll.into()));
+        let started = daemon.start().context("the daemon cannot start")?;
+        role.enforce()?;
+        started.run().context("the daemon ends")
+    }
+
+    fn open(&self) -> anyhow::Result<(Box<dyn Device>, Hardware)> {
+        #[cfg(feature = "sim")]
+        if let Some(simulation) = self.simulation.load()? {
+            return Ok((self.device.simulate(simulation)?, Hardware::Simulated));
+        }
+        Ok((self.device.open()?, D::HARDWARE))
+    }
 }
 
-/// What management software asks for ("Backend program conventions", `--print-capabilities`).
+/// Prints what management software asks for ("Backend program conventions", `--print-capabilities`).
 #[allow(clippy::print_stdout)]
 fn print_capabilities(kind: &str) -> anyhow::Result<()> {
-    println!("{}", json!({ "type": kind }));
+    println!("{{\"type\":\"{kind}\"}}");
     Ok(())
 }
 
@@ -155,7 +175,7 @@ mod tests {
     use super::*;
 
     fn parse(arguments: &[&str]) -> Result<Command, String> {
-        let arguments = spelled_out(arguments.iter().map(OsString::from));
+        let arguments = with_subcommand(arguments.iter().map(OsString::from));
         Command::try_parse_from(arguments).map_err(|error| error.to_string())
     }
 
@@ -167,17 +187,35 @@ mod tests {
     }
 
     #[test]
-    fn one_frontend_and_one_bus() {
+    fn a_daemon_needs_one_frontend_and_one_bus() {
         let i2c = |arguments: &[&str]| parse(&[&["backend-i2c"][..], arguments].concat());
         assert!(i2c(&["--fd=3", "--adapter=1", "--allow=0x48"]).is_ok());
-        assert!(i2c(&["--socket-path=s", "--sim=board", "--allow=any"]).is_ok());
         assert!(i2c(&["--adapter=1", "--allow=any"]).is_err(), "no frontend");
         assert!(i2c(&["--fd=3", "--socket-path=s", "--adapter=1", "--allow=any"]).is_err(), "two frontends");
         assert!(i2c(&["--fd=3", "--allow=any"]).is_err(), "no bus");
-        assert!(i2c(&["--fd=3", "--sim=board", "--adapter=1", "--allow=any"]).is_err(), "two buses");
         assert!(i2c(&["--fd=3", "--adapter=1"]).is_err(), "no addresses");
         assert!(i2c(&["--fd=3", "--adapter=1", "--allow=0x48", "--busy-poll=50"]).is_ok());
-        assert!(i2c(&["--fd=3", "--adapter=1", "--allow=0x48", "--busy-poll=1001"]).is_err(), "for ever");
-        assert!(i2c(&["--fd=3", "--adapter=1", "--allow=48"]).is_err(), "an address that is none");
+        assert!(i2c(&["--fd=3", "--adapter=1", "--allow=0x48", "--busy-poll=1001"]).is_err(), "too long");
+        assert!(i2c(&["--fd=3", "--adapter=1", "--allow=48"]).is_err(), "not an address");
+    }
+
+    #[test]
+    fn gpio_lines_are_one_or_more() {
+        let gpio = |arguments: &[&str]| parse(&[&["backend-gpio", "--fd=3"][..], arguments].concat());
+        assert!(gpio(&["--line=gpiochip0:1"]).is_ok());
+        assert!(gpio(&["--line=gpiochip0:1", "--line=gpiochip0:2"]).is_ok());
+        assert!(gpio(&[]).is_err());
+    }
+
+    #[test]
+    #[cfg(feature = "sim")]
+    fn a_simulated_board_replaces_the_hardware() {
+        for (hardware, good) in [(&["--sim=b"][..], true), (&["--sim=b", "--line=gpiochip0:1"], false)] {
+            let arguments = [&["backend-gpio", "--socket-path=s"][..], hardware].concat();
+            assert_eq!(parse(&arguments).is_ok(), good, "{hardware:?}");
+        }
+        assert!(parse(&["backend-i2c", "--socket-path=s", "--sim=board", "--allow=any"]).is_ok());
+        let two = ["backend-i2c", "--fd=3", "--sim=board", "--adapter=1", "--allow=any"];
+        assert!(parse(&two).is_err(), "two buses");
     }
 }

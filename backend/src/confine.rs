@@ -1,31 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Gives up what the daemon does not need, once its hardware is open and before it answers a frontend.
-//!
-//! What it keeps is said in crate `confinement`, `role::backend`. Here are the options that belong to it.
+//! Gives up the privileges that the daemon does not need, after it has opened its hardware and before it
+//! answers a frontend. Those that it keeps are listed in crate `confinement`, `role::backend`; this file has
+//! the options.
 
 use anyhow::Context;
 use clap::Args;
 use confinement::role::backend::{BackendRole, Hardware, Memory};
 use confinement::{Enforcement, User};
 
-/// How guests' memory is reached was chosen at compile time.
+/// The kind of guest memory, chosen at compile time.
 const MEMORY: Memory = if cfg!(feature = "xen") { Memory::Granted } else { Memory::Shared };
 
-/// The options of every daemon.
+/// Options of the confinement, the same for all devices.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct Options {
     /// Become this user once the hardware is open. Needs root at the start
     #[arg(long, value_name = "UID:GID")]
     user: Option<User>,
-    /// What becomes of system calls that the daemon has no reason to make: `on` kills it, `log` writes them to the
-    /// audit log, `off` is for kernels without seccomp
+    /// What happens on a system call that the daemon does not need: `on` kills it, `log` writes to the audit
+    /// log, `off` is for kernels without seccomp
     #[arg(long, value_name = "MODE", default_value_t)]
     seccomp: Enforcement,
 }
 
 impl Options {
-    /// What the process is for the kernel, which drives `hardware`.
+    /// Returns the role of a process that drives `hardware`.
     #[must_use]
     pub fn role(self, hardware: Hardware) -> Role {
         let logs_to_file = logging::is_to_file();
@@ -36,7 +36,7 @@ impl Options {
     }
 }
 
-/// What the process keeps.
+/// The privileges that the process keeps.
 #[derive(Clone, Copy, Debug)]
 pub struct Role {
     backend: BackendRole,
@@ -44,7 +44,7 @@ pub struct Role {
 }
 
 impl Role {
-    /// Confines the process, while it has one thread.
+    /// Confines the process, which must have one thread.
     ///
     /// # Errors
     /// Says what the kernel refuses, and what to do about it.
@@ -55,7 +55,7 @@ impl Role {
         self.backend.enter().context("the daemon cannot be confined")
     }
 
-    /// Takes the system calls from it that it does not need, when all of its threads are there.
+    /// Restricts the system calls of all threads, after they have started.
     ///
     /// # Errors
     /// Says what the kernel refuses, and what to do about it.

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The daemon: a thread that serves the frontend, and one that works.
+//! The daemon: one thread serves the frontend, a second one, the worker, serves the queues and the device.
 //!
 //! ```text
-//!   frontend ── messages ──▶ first thread ── door ─▶ backend ◀─ door ── worker ◀── kicks, the device's events
-//!            ◀── answers ───                                              └─▶ Work: beside the backend, may be kept waiting
+//!   frontend ── messages ─▶ main thread ── entry ─▶ server ◀─ entry ── worker ◀── kicks, device events
+//!            ◀── replies ──                                            └─▶ BlockingWork: outside of the lock
 //! ```
 //!
-//! A bus that is shared may keep the worker waiting for long. The frontend is answered all the same, and can
-//! stop queues. So it sees that the daemon lives; and a frontend that has no answer for seconds can take the
-//! daemon for one that hangs. Once it has asked, the daemon also watches over the worker, and ends if that is
-//! kept waiting for longer than others can be the reason.
+//! A transfer on a shared bus may block the worker for seconds. Meanwhile the main thread answers the
+//! frontend and stops queues, since a frontend takes a daemon that does not answer for one that hangs. With
+//! each message it also checks the worker's deadline, and ends the daemon if a transfer has taken longer than
+//! other guests can explain.
 
 mod memory_table;
 
@@ -29,34 +29,34 @@ use rustix::io::{Errno, read, write};
 use rustix::time::Timespec;
 use vhost::vhost_user::{BackendReqHandler, Error};
 
-use self::memory_table::Roomy;
-use crate::device::{Device, Work};
-use crate::session::Backend;
+use self::memory_table::PaddedMemTable;
+use crate::device::{BlockingWork, Device};
+use crate::session::DeviceServer;
 use crate::watch::{Token, Watcher};
 
-/// Where frontends come from.
+/// The source of frontends.
 #[derive(Debug)]
 pub enum Source {
-    /// `--fd`: this one, connected already. The daemon ends with it.
+    /// `--fd`: one connected socket. The daemon ends when it is closed.
     Stream(UnixStream),
-    /// `--socket-path`: one after another, until the daemon is terminated.
+    /// `--socket-path`: one frontend after the other, until the daemon is terminated.
     Path(PathBuf),
 }
 
-/// While requests keep coming, the worker looks at its other descriptors after so long.
-const POLLED_AT_MOST: Duration = Duration::from_millis(10);
+/// Longest time of busy polling before the worker handles its other descriptors.
+const BUSY_POLL_LIMIT: Duration = Duration::from_millis(10);
 
-/// The worker needs little more than its own frames.
+/// Stack size of the worker, which needs little more than its own frames.
 const STACK: usize = 256 * 1024;
 
-/// So often the worker looks at a queue for which there is no kick descriptor.
-const LOOK_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+/// Interval at which queues without a kick descriptor are polled.
+const POLL_INTERVAL: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
 
-/// A daemon that does nothing yet.
+/// A daemon that has opened everything it needs and does not serve yet.
 pub struct Daemon {
     shared: Shared,
     frontends: Frontends,
-    /// How long the worker looks for another request before it sleeps. Not at all by default.
+    /// How long the worker polls for another request before it sleeps. Zero by default.
     busy_poll: Duration,
 }
 
@@ -65,26 +65,26 @@ enum Frontends {
     Many(UnixListener),
 }
 
-/// What both threads have.
+/// State that both threads share.
 #[derive(Clone)]
 struct Shared {
     watcher: Watcher,
-    /// Has the worker look at the queues.
+    /// Wakes the worker.
     wake: Arc<OwnedFd>,
-    backend: Arc<Mutex<Backend>>,
-    /// Taken before the backend, by the one who wants it next: so a thread that takes the backend again and
-    /// again does not keep the other from it.
-    door: Arc<Mutex<()>>,
+    server: Arc<Mutex<DeviceServer>>,
+    /// Locked before the server, by the thread that takes it next. A thread that locks the server in a loop
+    /// would otherwise starve the other one.
+    entry: Arc<Mutex<()>>,
 }
 
 impl Shared {
-    fn backend(&self) -> MutexGuard<'_, Backend> {
-        let _door = self.door();
-        lock(&self.backend)
+    fn server(&self) -> MutexGuard<'_, DeviceServer> {
+        let _entry = self.entry();
+        lock(&self.server)
     }
 
-    fn door(&self) -> MutexGuard<'_, ()> {
-        lock(&self.door)
+    fn entry(&self) -> MutexGuard<'_, ()> {
+        lock(&self.entry)
     }
 }
 
@@ -93,64 +93,64 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Daemon {
-    /// Takes up `device` and the frontends of `source`. Nothing is opened after this.
+    /// Prepares to serve `device` to the frontends of `source`. Nothing is opened after this.
     ///
     /// # Errors
-    /// When the socket cannot be bound, or the kernel refuses what the daemon needs to wait for events.
+    /// When the socket cannot be bound, or the kernel refuses a descriptor.
     pub fn new(device: Box<dyn Device>, source: Source) -> io::Result<Self> {
         let watcher = Watcher::new()?;
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         watcher.insert(&wake, Token::Wake)?;
-        let backend = Arc::new(Mutex::new(Backend::new(device, watcher.clone())?));
+        let server = Arc::new(Mutex::new(DeviceServer::new(device, watcher.clone())?));
         let frontends = match source {
             Source::Stream(stream) => Frontends::One(stream),
             Source::Path(path) => Frontends::Many(bind(&path)?),
         };
-        let shared = Shared { watcher, wake: Arc::new(wake), backend, door: Arc::default() };
+        let shared = Shared { watcher, wake: Arc::new(wake), server, entry: Arc::default() };
         Ok(Self { shared, frontends, busy_poll: Duration::ZERO })
     }
 
-    /// Has it look for another request for `time` after each, before it sleeps. That is quicker for a guest that sends one
-    /// after the other, who saves the trap of a kick, and takes a processor's time.
+    /// Sets how long the worker polls for another request after each one. Polling saves a guest that sends
+    /// one request after the other the trap of a kick, and costs processor time.
     #[must_use]
     pub fn busy_poll(self, time: Duration) -> Self {
         Self { busy_poll: time, ..self }
     }
 
-    /// Starts the worker, which does nothing before the daemon serves.
+    /// Starts the worker, which waits until [`Started::run`] is called.
     ///
     /// # Errors
     /// When the kernel refuses another thread.
     pub fn start(self) -> io::Result<Started> {
         let Self { shared, frontends, busy_poll } = self;
         let worker = Worker { shared: shared.clone(), busy_poll };
-        let (begin, begins) = channel();
+        let (start, started) = channel();
         let named = thread::Builder::new().name("worker".into()).stack_size(STACK);
-        named.spawn(move || worker.run(&begins))?;
-        Ok(Started { shared, frontends, begin })
+        named.spawn(move || worker.run(&started))?;
+        Ok(Started { shared, frontends, start })
     }
 }
 
-/// A daemon whose threads are there.
+/// A daemon whose threads are running.
 pub struct Started {
     shared: Shared,
     frontends: Frontends,
-    begin: Sender<()>,
+    start: Sender<()>,
 }
 
 impl Started {
-    /// Serves. Returns when a [`Source::Stream`] is closed; the worker is to end with the process.
+    /// Serves frontends. Returns when a [`Source::Stream`] is closed; the worker ends with the process.
     ///
     /// # Errors
-    /// When the kernel refuses to wait, or the worker has been waiting for its hardware for too long.
+    /// When the kernel refuses to wait, or a transfer has exceeded its deadline.
     pub fn run(self) -> io::Result<()> {
-        let Self { shared, frontends, begin } = self;
-        // It can only fail if the worker has ended, which ends the process.
-        let _ = begin.send(());
+        let Self { shared, frontends, start } = self;
+        // Fails only if the worker has ended, which ends the process.
+        let _ = start.send(());
         match frontends {
             Frontends::One(stream) => serve(&shared, stream),
             Frontends::Many(listener) => loop {
-                // While a frontend is here, others wait in the socket's backlog.
+                // Other frontends wait in the socket's backlog.
                 let (stream, _) = listener.accept()?;
                 log::info!("a frontend connected");
                 serve(&shared, stream)?;
@@ -159,59 +159,61 @@ impl Started {
     }
 }
 
-/// Serves one frontend until it leaves.
+/// Serves one frontend until it disconnects.
 fn serve(shared: &Shared, stream: UnixStream) -> io::Result<()> {
     let socket = stream.try_clone()?;
-    let mut requests = BackendReqHandler::from_stream(stream, Arc::clone(&shared.backend));
+    let mut requests = BackendReqHandler::from_stream(stream, Arc::clone(&shared.server));
     loop {
         wait_for_message(shared, &socket)?;
-        let table = Roomy::peek(&socket);
-        let door = shared.door();
+        let table = PaddedMemTable::peek(&socket);
+        let entry = shared.entry();
         let handled = match table {
             Some(table) => {
-                let mut backend = lock(&shared.backend);
-                let may_answer = backend.acknowledges();
-                table.handle(&socket, &mut *backend, may_answer)
+                let mut server = lock(&shared.server);
+                let has_reply_ack = server.has_reply_ack();
+                table.handle(&socket, &mut *server, has_reply_ack)
             }
             None => requests.handle_request(),
         };
-        let mut backend = lock(&shared.backend);
-        drop(door);
+        let mut server = lock(&shared.server);
+        drop(entry);
         match handled {
             Ok(()) => {}
-            Err(error) if backend.outlives(&error) => {
+            Err(error) if server.can_continue_after(&error) => {
                 log::warn!("a request of the frontend failed: {error}");
             }
             Err(error) => {
-                tell_end(&error);
-                return backend.end_session();
+                log_disconnect(&error);
+                return server.end_session();
             }
         }
-        if backend.is_pending() || backend.is_unkicked() {
-            // It can only fail if the worker is to be woken already.
+        if server.has_work() || server.needs_polling() {
+            // Fails only if the counter is at its maximum, and then the worker wakes anyway.
             let _ = write(&*shared.wake, &1_u64.to_ne_bytes());
         }
     }
 }
 
-fn tell_end(error: &Error) {
+fn log_disconnect(error: &Error) {
     match error {
         Error::Disconnected | Error::PartialMessage | Error::SocketBroken(_) => {
-            log::info!("the frontend left");
+            log::info!("the frontend disconnected");
         }
-        error => log::error!("the frontend is disconnected, for a request that failed: {error}"),
+        error => log::error!("a request of the frontend failed, the connection is closed: {error}"),
     }
 }
 
-/// Waits until the frontend has written, or left. Work that was under way at the beginning must not take too
-/// long meanwhile.
+/// Waits until the socket is readable or closed.
+///
+/// # Errors
+/// When a transfer exceeds its deadline meanwhile.
 fn wait_for_message(shared: &Shared, socket: &UnixStream) -> io::Result<()> {
     loop {
-        let (deadline, now) = (shared.backend().deadline(), Instant::now());
+        let (deadline, now) = (shared.server().deadline(), Instant::now());
         if deadline.is_some_and(|deadline| deadline <= now) {
             return Err(io::Error::new(
                 io::ErrorKind::TimedOut,
-                "the kernel does not come back from a request to the hardware, and others cannot be the reason",
+                "a transfer did not return from the kernel in time: the adapter or its driver hangs",
             ));
         }
         let timeout = deadline.map(|deadline| deadline - now).and_then(|left| left.try_into().ok());
@@ -223,112 +225,114 @@ fn wait_for_message(shared: &Shared, socket: &UnixStream) -> io::Result<()> {
     }
 }
 
-/// The thread that works.
+/// The thread that serves the queues and the device.
 struct Worker {
     shared: Shared,
     busy_poll: Duration,
 }
 
 impl Worker {
-    /// Works until the process ends, from when that is wanted.
-    fn run(&self, begins: &Receiver<()>) {
-        if begins.recv().is_err() {
+    /// Serves from the first message of `started` until the process ends.
+    fn run(&self, started: &Receiver<()>) {
+        if started.recv().is_err() {
             return;
         }
         let mut ready = Vec::new();
         loop {
-            if let Err(error) = self.turn(&mut ready) {
-                log::error!("the daemon cannot go on: {error}");
+            if let Err(error) = self.iterate(&mut ready) {
+                log::error!("the daemon ends: it cannot wait for events: {error}");
                 std::process::exit(1);
             }
         }
     }
 
-    fn turn(&self, ready: &mut Vec<Token>) -> io::Result<()> {
-        let (timeout, kicks) = {
-            let mut backend = self.shared.backend();
-            let is_unkicked = backend.is_unkicked();
-            if is_unkicked {
-                backend.look();
+    /// Waits for events once and handles them.
+    fn iterate(&self, ready: &mut Vec<Token>) -> io::Result<()> {
+        let (timeout, generation) = {
+            let mut server = self.shared.server();
+            let needs_polling = server.needs_polling();
+            if needs_polling {
+                server.poll_queues();
             }
-            let timeout = match backend.is_pending() {
+            let timeout = match server.has_work() {
                 true => Some(Timespec { tv_sec: 0, tv_nsec: 0 }),
-                false => is_unkicked.then_some(LOOK_EVERY),
+                false => needs_polling.then_some(POLL_INTERVAL),
             };
-            (timeout, backend.kicks())
+            (timeout, server.kick_generation())
         };
         self.shared.watcher.wait(timeout, ready)?;
         for token in &*ready {
-            self.handle(*token, kicks);
+            self.handle(*token, generation);
         }
         if !self.busy_poll.is_zero() && ready.iter().any(|token| matches!(token, Token::Kick(_))) {
-            self.poll();
+            self.busy_poll();
         }
-        self.work();
+        self.process_queues();
         Ok(())
     }
 
-    /// Handles an event that was seen when `kicks` was what the backend counted.
-    fn handle(&self, token: Token, kicks: u64) {
+    /// Handles an event that was reported while the kick descriptors were those of `generation`.
+    fn handle(&self, token: Token, generation: u64) {
         match token {
             Token::Wake => {
-                // The queues are looked at after all events.
+                // The queues are processed after all events.
                 let _ = read(&*self.shared.wake, &mut [0; 8]);
             }
             Token::Kick(queue) => {
-                let mut backend = self.shared.backend();
-                // The descriptor that was readable may be gone. Reading another one could take for ever; if
-                // that is readable, it will be seen.
-                if backend.kicks() == kicks {
-                    backend.kicked(queue);
+                let mut server = self.shared.server();
+                // If descriptors were exchanged since, the readable one may be gone, and to read another one
+                // could block. A readable descriptor is reported again.
+                if server.kick_generation() == generation {
+                    server.handle_kick(queue);
                 }
             }
             Token::Device(token) => {
-                // What the driver sent before that comes first: a timer says that nothing has come.
-                self.shared.backend().look();
-                self.work();
-                let work = self.shared.backend().event(token);
-                self.carry_out(work);
+                // Requests that came before the event come first: the group timer means that nothing has
+                // come.
+                self.shared.server().poll_queues();
+                self.process_queues();
+                let work = self.shared.server().handle_event(token);
+                self.run_work(work);
             }
         }
     }
 
-    fn work(&self) {
-        let work = self.shared.backend().begin();
-        self.carry_out(work);
+    fn process_queues(&self) {
+        let work = self.shared.server().process_queues();
+        self.run_work(work);
     }
 
-    /// Does `work` and what follows from it, with the backend free meanwhile.
-    fn carry_out(&self, mut work: Option<Arc<dyn Work>>) {
+    /// Runs `work` and the work that follows from it, without a lock on the server.
+    fn run_work(&self, mut work: Option<Arc<dyn BlockingWork>>) {
         while let Some(next) = work {
             next.run();
-            work = self.shared.backend().go_on();
+            work = self.shared.server().finish_work();
         }
     }
 
-    /// Works, and looks for more, until nothing has come for as long as the operator wants.
-    fn poll(&self) {
-        self.shared.backend().set_polled(true);
-        let end = Instant::now() + POLLED_AT_MOST;
+    /// Processes the queues and polls them, until no request has come for `busy_poll`.
+    fn busy_poll(&self) {
+        self.shared.server().set_polled(true);
+        let end = Instant::now() + BUSY_POLL_LIMIT;
         loop {
-            self.work();
+            self.process_queues();
             let until = end.min(Instant::now() + self.busy_poll);
-            while !self.shared.backend().is_pending() && Instant::now() < until {
-                // Whoever else wants this processor goes first: the shim may have the guest's interrupt
-                // handler to answer, and before that the guest sends nothing.
+            while !self.shared.server().has_work() && Instant::now() < until {
+                // Lets another process use this processor first: the guest sends its next request only after
+                // the shim has answered its interrupt handler.
                 thread::yield_now();
-                self.shared.backend().look();
+                self.shared.server().poll_queues();
             }
-            if !self.shared.backend().is_pending() || Instant::now() >= end {
+            if !self.shared.server().has_work() || Instant::now() >= end {
                 break;
             }
         }
-        self.shared.backend().set_polled(false);
+        self.shared.server().set_polled(false);
     }
 }
 
-/// Binds to `path`. A socket file that a former daemon left there is replaced. One that somebody serves is not, nor is
-/// anything else: the operator may have named the wrong file.
+/// Binds to `path`. Replaces a socket file that no process serves, and nothing else: the operator may have
+/// named the wrong file.
 pub(crate) fn bind(path: &Path) -> io::Result<UnixListener> {
     let bound = match UnixListener::bind(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => replace(path),
@@ -339,7 +343,7 @@ pub(crate) fn bind(path: &Path) -> io::Result<UnixListener> {
 
 fn replace(path: &Path) -> io::Result<UnixListener> {
     if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
-        return Err(io::Error::other("there is a file that is no socket; name another path"));
+        return Err(io::Error::other("the file is not a socket; name another path"));
     }
     match UnixStream::connect(path) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
@@ -347,7 +351,7 @@ fn replace(path: &Path) -> io::Result<UnixListener> {
             UnixListener::bind(path)
         }
         Err(error) => Err(error),
-        Ok(_) => Err(io::Error::other("another daemon serves it; stop that one, or name another path")),
+        Ok(_) => Err(io::Error::other("another process listens there; stop it, or name another path")),
     }
 }
 
@@ -357,82 +361,40 @@ mod tests {
     use std::io::Write;
 
     use super::*;
-    use crate::chain::Chain;
-    use crate::device::{Left, QueueLimits, Refused, Start, Stop};
-    use crate::inflight::Tail;
+    use crate::device::fake::FakeDevice;
 
-    /// A device whose work never comes to its end, and has had its time.
-    struct Stuck;
-
-    impl Device for Stuck {
-        fn queues(&self) -> &'static [QueueLimits] {
-            &[]
-        }
-        fn features(&self) -> u64 {
-            0
-        }
-        fn accept_features(&mut self, _: u64) -> Result<(), Refused> {
-            Ok(())
-        }
-        fn config(&self) -> &[u8] {
-            &[]
-        }
-        fn process(&mut self, _: usize, _: &mut Vec<Chain>, _: &mut Vec<Chain>) {}
-        fn work(&mut self) -> Option<Arc<dyn Work>> {
-            None
-        }
-        fn worked(&mut self, _: &mut Vec<Chain>) {}
-        fn deadline(&self) -> Option<Instant> {
-            Some(Instant::now())
-        }
-        fn event(&mut self, _: u32, _: &mut Vec<Chain>) {}
-        fn start(&mut self, _: usize, _: Start) {}
-        fn stop(&mut self, _: usize, _: Stop, _: &mut Vec<Chain>) {}
-        fn reset(&mut self) {}
-        fn record_bytes(&self) -> usize {
-            0
-        }
-        fn take_over(&mut self, _: Tail) {}
-        fn survives(&self) -> bool {
-            false
-        }
-        fn leave(&mut self, _: Left) {}
-        fn watch(&mut self, _: &Watcher) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    /// A frontend may ask whether it lives, and nothing of its guest comes back all the same.
+    /// The frontend's messages do not extend the deadline.
     #[test]
-    fn a_daemon_whose_work_never_ends_does() {
+    fn a_transfer_beyond_its_deadline_ends_the_daemon() {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         theirs.write_all(&[0; 12]).unwrap();
-        let daemon = Daemon::new(Box::new(Stuck), Source::Stream(ours)).unwrap();
+        let stuck = FakeDevice { deadline: Some(Instant::now()), ..FakeDevice::default() };
+        let daemon = Daemon::new(Box::new(stuck), Source::Stream(ours)).unwrap();
         let error = daemon.start().unwrap().run().unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
     }
 
     #[test]
-    fn a_socket_replaces_only_one_that_nobody_serves() {
+    fn bind_replaces_only_a_socket_that_no_process_serves() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         let first = bind(&path).unwrap();
         let error = bind(&path).unwrap_err().to_string();
-        assert!(error.contains("another daemon serves it"), "{error}");
+        assert!(error.contains("another process listens there"), "{error}");
         drop(first);
         assert!(path.exists());
         bind(&path).unwrap();
     }
 
     #[test]
-    fn a_file_that_is_no_socket_is_left_alone() {
+    fn bind_leaves_a_file_that_is_not_a_socket() {
         let directory = tempfile::tempdir().unwrap();
         let (file, link) = (directory.path().join("file"), directory.path().join("link"));
         std::fs::write(&file, "precious").unwrap();
         std::os::unix::fs::symlink(&file, &link).unwrap();
         for path in [&file, &link] {
             let error = bind(path).unwrap_err().to_string();
-            assert!(error.contains("a file that is no socket; name another path"), "{error}");
+            assert!(error.contains("the file is not a socket; name another path"), "{error}");
         }
         assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
         assert!(link.is_symlink());

@@ -1,145 +1,170 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What the core needs of a device, and all a device needs of the core.
+//! The interface between the core and a device.
 //!
-//! A device sees no ring, no descriptor and no guest address: it gets [`Chain`]s, whose bytes were already copied from
-//! the guest, and gives each back with its answer. It may keep a chain as long as it likes (a GPIO event has no
-//! deadline); a chain that it drops without giving it back is lost to the guest until the device is reset. A request
-//! shorter than its header has is an error of the guest's, answered as far as there is room: [`Chain`] says when it is
-//! empty.
+//! A device sees neither rings nor descriptors nor guest addresses: it receives [`Chain`]s, whose bytes were
+//! already copied from the guest, and returns each with its answer. It may keep a chain for any time (a GPIO
+//! event has no deadline). A chain that it drops without returning it is lost to the guest until the device
+//! is reset. A request that is shorter than its header is an error of the guest, and is answered as far as
+//! there is room.
 
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::chain::{Chain, Limits};
-use crate::inflight::Tail;
+use crate::inflight::DeviceRecord;
 use crate::watch::Watcher;
 
-/// One virtio device, served to one frontend after another.
+#[cfg(test)]
+pub(crate) mod fake;
+
+/// A virtio device, served to one frontend after the other.
 ///
-/// One method is called at a time, and none may wait for the hardware of others, as a bus that they share:
-/// that is [`Work`], beside which the methods are called. None may fail for what a guest wrote: a bad request
-/// is answered with an error in its chain.
+/// One method is called at a time. None may wait for hardware that others use, such as a shared bus: that is
+/// [`BlockingWork`], during which the methods are called. None fails because of a guest's request: the answer
+/// in the chain is the error.
 pub trait Device: Send {
-    /// The limits of each queue; their number is the number of queues.
+    /// Returns the limits of each queue; their number is the number of queues.
     fn queues(&self) -> &'static [QueueLimits];
 
-    /// Feature bits of the device type (bits 0 to 23 of virtio 1.3, 2.2). The core adds the transport's.
-    fn features(&self) -> u64;
-
-    /// Takes what the driver accepted.
-    ///
-    /// # Errors
-    /// When the device cannot work with a driver that left a mandatory feature out: the frontend is refused.
-    fn accept_features(&mut self, features: u64) -> Result<(), Refused>;
-
-    /// The whole configuration space, empty where the device type has none.
-    fn config(&self) -> &[u8];
-
-    /// Works on requests in the order in which the guest made them available. The chains are moved out of `requests`:
-    /// into `finished`, in the order in which the guest shall see them used, or into the device.
+    /// Processes requests in the order in which the guest made them available. Moves each chain out of
+    /// `requests`: into `finished`, in the order of the used ring, or into the device.
     fn process(&mut self, queue: usize, requests: &mut Vec<Chain>, finished: &mut Vec<Chain>);
 
-    /// What is to be done next for the requests that the device has, if that may be kept waiting: the core
-    /// does it while the device serves others, and then says so by [`worked`](Self::worked).
-    fn work(&mut self) -> Option<Arc<dyn Work>>;
+    /// Returns the feature bits of the device type (bits 0 to 23, virtio 1.3, 2.2). The core adds the
+    /// transport's.
+    fn features(&self) -> u64 {
+        0
+    }
 
-    /// The work that was given out last is done.
-    fn worked(&mut self, finished: &mut Vec<Chain>);
+    /// Takes the feature bits that the driver accepted.
+    ///
+    /// # Errors
+    /// When a mandatory feature is missing: the driver is refused.
+    fn accept_features(&mut self, _features: u64) -> Result<(), MissingFeature> {
+        Ok(())
+    }
 
-    /// When work that is under way is taken to never come to its end. Waiting for others is no reason.
-    fn deadline(&self) -> Option<Instant>;
-
-    /// Something happened on a descriptor that the device watches as `token`.
-    fn event(&mut self, token: u32, finished: &mut Vec<Chain>);
+    /// Returns the whole configuration space, empty if the device type has none.
+    fn config(&self) -> &[u8] {
+        &[]
+    }
 
     /// The frontend starts `queue`.
-    fn start(&mut self, queue: usize, start: Start);
+    fn start(&mut self, _queue: usize, _start: QueueStart) {}
 
-    /// The frontend stops `queue`: chains that the device keeps of it are given back, or dropped where
-    /// virtio has no answer for them.
-    fn stop(&mut self, queue: usize, meaning: Stop, finished: &mut Vec<Chain>);
+    /// The frontend stops `queue`. Returns the chains of it that the device keeps, or drops those for which
+    /// virtio has no answer.
+    fn stop(&mut self, _queue: usize, _stop: QueueStop, _finished: &mut Vec<Chain>) {}
 
-    /// Back to the state after start-up: the guest reset its device. Chains that the device still keeps are dropped.
-    fn reset(&mut self);
+    /// Restores the state after start-up, when the guest resets its device. Drops all chains.
+    fn reset(&mut self) {}
 
-    /// Bytes in which the device can write down what it knows, for a daemon that takes over.
-    fn record_bytes(&self) -> usize;
+    /// Returns the next blocking work. The core runs it while the device serves other calls, and then calls
+    /// [`finish_work`](Self::finish_work).
+    fn next_work(&mut self) -> Option<Arc<dyn BlockingWork>> {
+        None
+    }
 
-    /// The frontend gave memory for that, with what a former daemon wrote there, or zeros. From now on the device
-    /// keeps it up to date. It may become zero at any time when no queue runs: then the driver has reset the device.
-    fn take_over(&mut self, tail: Tail);
+    /// Takes the result of the last work.
+    fn finish_work(&mut self, _finished: &mut Vec<Chain>) {}
 
-    /// Whether what the device has set up of its hardware survives this daemon: whoever started the daemon holds it, and will
-    /// start another.
-    fn survives(&self) -> bool;
+    /// Returns when running work has taken too long, not counting the time that others may use the hardware.
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
 
-    /// The frontend is gone. Chains that the device still keeps are dropped, and the memory for its record is let go, as it is.
-    fn leave(&mut self, left: Left);
-
-    /// Called once, before the first frontend: the place to register descriptors. The watcher may be kept, to
-    /// register others later; tokens are the device's own.
+    /// Adds the device's descriptors to `watcher`, with tokens of its choice. Called once, before the first
+    /// frontend; the watcher may be kept, to add others later.
     ///
     /// # Errors
     /// When a descriptor cannot be watched.
-    fn watch(&mut self, watcher: &Watcher) -> io::Result<()>;
+    fn watch(&mut self, _watcher: &Watcher) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Handles an event of the descriptor that the device watches as `token`.
+    fn handle_event(&mut self, _token: u32, _finished: &mut Vec<Chain>) {}
+
+    /// Returns the device's persistence, if it has state that another daemon must find.
+    fn persistence(&mut self) -> Option<&mut dyn Persistence> {
+        None
+    }
 }
 
-/// Something that may be kept waiting.
-pub trait Work: Send + Sync {
-    /// Does it, or nothing if the device has given it up.
+/// A device whose state outlasts the daemon, in the in-flight record of the frontend.
+pub trait Persistence {
+    /// Returns the size of the device's state in the record, in bytes.
+    fn record_bytes(&self) -> usize;
+
+    /// Restores the state that a former daemon wrote to `record`, or starts with zeros; keeps the record up
+    /// to date from now on. The frontend may clear it at any time when no queue runs: the driver has reset
+    /// the device then.
+    fn restore(&mut self, record: DeviceRecord);
+
+    /// Whether the hardware stays as it is set up when this daemon ends: its parent process holds it, and
+    /// will start another daemon.
+    fn keeps_hardware(&self) -> bool;
+
+    /// The frontend disconnected. Drops all chains, and the record, which stays as it is.
+    fn disconnect(&mut self, disconnect: Disconnect);
+}
+
+/// Work that may block.
+pub trait BlockingWork: Send + Sync {
+    /// Does the work, or nothing if the device has cancelled it.
     fn run(&self);
 }
 
-/// What it means that a queue is stopped.
+/// What the stop of a queue means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stop {
-    /// Nothing but that: if the driver resets the device, the frontend will say so.
-    Queue,
-    /// The driver may have reset the device, or be paused: the frontend stops all queues, and has no word for either.
-    PerhapsReset,
+pub enum QueueStop {
+    /// Only that: the frontend reports a reset by the driver separately.
+    QueueOnly,
+    /// The driver has reset the device, or is paused: the frontend reports both as a stop of all queues.
+    MaybeReset,
 }
 
-/// Whose queue is started.
+/// Which driver starts a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
-    /// That of a driver which has just set its device up, after start-up or a reset.
-    Anew,
-    /// That of a driver which goes on, with a device that was paused.
-    Again,
-    /// The record says it, of which the frontend makes zeros when the driver resets the device.
+pub enum QueueStart {
+    /// One that has just set up the device, after start-up or a reset.
+    NewDriver,
+    /// The driver of before, after a pause.
+    SameDriver,
+    /// The record tells: the frontend clears it when the driver resets the device.
     AsRecorded,
 }
 
-/// What a frontend leaves behind.
+/// What remains when a frontend disconnects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Left {
-    /// A driver that goes on, and hardware that is to stay as it is: another daemon will take over.
-    Driver,
-    /// Nothing: it is gone for good, for all that is known here. The device goes back to the state after start-up.
-    Nothing,
+pub enum Disconnect {
+    /// A driver that continues with another daemon: the hardware stays as it is.
+    DriverContinues,
+    /// Nothing that is known here: the device returns to the state after start-up.
+    Final,
 }
 
-/// Entries that a ring of ours may have. QEMU's virtio-mmio offers the driver 1024 whatever a device asks for, and
-/// Linux takes what is offered.
+/// Maximum size of a ring. QEMU's virtio-mmio offers the driver 1024 entries for any device, and Linux takes
+/// them.
 pub const RING_SIZE: u16 = 1024;
 
-/// What the guest may ask of one queue.
+/// The limits of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueLimits {
-    /// Entries of the ring at most, a power of two.
+    /// Maximum size of the ring, a power of two.
     pub size: u16,
-    /// How long a request and its answer may be.
+    /// Maximum lengths of a request and its answer.
     pub chain: Limits,
 }
 
-/// A driver that this device cannot serve.
+/// A mandatory feature that the driver did not accept.
 #[derive(Debug, thiserror::Error)]
-#[error("the driver did not accept {missing}, which {clause} makes mandatory")]
-pub struct Refused {
-    /// Name of the missing feature.
-    pub missing: &'static str,
+#[error("the driver did not accept {feature}, which {clause} makes mandatory")]
+pub struct MissingFeature {
+    /// Name of the feature.
+    pub feature: &'static str,
     /// The clause of the specification.
     pub clause: &'static str,
 }

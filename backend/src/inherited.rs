@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Takes over descriptors that the parent left open and named.
+//! Takes ownership of descriptors that the parent process passed by number.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 
 use rustix::net::{SocketType, sockopt};
 
-/// The connected stream socket that the parent left open as descriptor `number`.
+/// Returns the stream socket that the parent passed as descriptor `number`.
 ///
 /// # Errors
 /// When there is no such descriptor, or it is not a stream socket.
@@ -18,7 +18,7 @@ pub(crate) fn stream(number: RawFd) -> io::Result<UnixStream> {
     Ok(stream.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a stream socket"))?.into())
 }
 
-/// The datagram socket that the parent left open as descriptor `number`.
+/// Returns the datagram socket that the parent passed as descriptor `number`.
 ///
 /// # Errors
 /// When there is no such descriptor, or it is not a datagram socket.
@@ -27,17 +27,17 @@ pub(crate) fn datagram(number: RawFd) -> io::Result<OwnedFd> {
     datagram.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a datagram socket"))
 }
 
-/// The socket that the parent left open as descriptor `number`, if it is of this type.
+/// Returns the socket that the parent passed as descriptor `number`, if it is of type `wanted`.
 fn socket(number: RawFd, wanted: SocketType) -> io::Result<Option<OwnedFd>> {
     if number < 0 {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    // SAFETY: the borrow ends in this function. Should `number` not be open, the kernel answers EBADF.
+    // SAFETY: the borrow ends in this function. If `number` is not open, the kernel answers EBADF.
     let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
     if sockopt::socket_type(borrowed)? != wanted {
         return Ok(None);
     }
-    // SAFETY: the kernel just confirmed that it is open. It was open when this process started, and no part of this
-    // process has opened it or owns it: by the command line or the environment, the parent hands it over, once.
+    // SAFETY: the kernel has just confirmed that it is open. It was open when this process started, and
+    // nothing in this process owns it: the parent passes it once, by the command line or the environment.
     Ok(Some(unsafe { OwnedFd::from_raw_fd(number) }))
 }

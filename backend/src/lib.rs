@@ -4,25 +4,28 @@
 //!
 //! ```text
 //!  frontend (xen-frontend-shim, QEMU)                         hardware (or sim)
-//!     │ control socket                                             ▲
+//!     │ vhost-user socket                                          ▲
 //!     ▼                                                            │
-//!  session ── what one frontend negotiated: features, memory, rings│
+//!  session ── state of one frontend: features, memory, rings       │
 //!     │                                                            │
 //!  kick ─▶ queue ─▶ chain ─▶ Device::process ─▶ i2c | gpio ────────┘
-//!           ▲  take all,     (a batch of       spec → request → policy → device → bus | chip
-//!           │  copy in        requests)                                          │
-//!  call ◀── queue ◀─ chain ◀─ finished chains ◀──────────────────────────────────┘
+//!           │  take all,     (a batch of       request → policy → device → bus | lines
+//!           │  copy in        requests)                             │
+//!  call ◀── queue ◀─ chain ◀─ finished chains ◀─────────────────────┘
 //!              complete all, copy out, notify once
 //! ```
 //!
-//! One process serves one device: [`daemon`] has a thread that answers the frontend and one that works on
-//! what the guest and the device bring, and one lock between them, around all of the session. What a bus may
-//! keep waiting is done outside of it ([`device::Work`]), so that the frontend has its answers all the while.
+//! One process serves one device. [`daemon`] has a thread for the frontend and a worker for the queues and
+//! the device, with one lock around the session. Transfers that may block are [`device::BlockingWork`]
+//! outside of the lock, so that the frontend always gets its replies.
 //!
-//! Who trusts whom: the guest is hostile, and everything it wrote reaches a device only through [`chain`]. The
-//! frontend is trusted not to attack, but may die at any moment. The operator's arguments may be wrong, and are
-//! answered in words.
+//! Trust: the guest is hostile, and all of its bytes reach a device through [`chain`]. The frontend is not
+//! hostile, but may die at any time. The operator's arguments may be wrong, and are answered with an
+//! explanation.
+//!
+//! `README.md` describes the behaviour of the devices, and the way of a request through these files.
 
+pub mod arguments;
 pub mod chain;
 pub mod cli;
 pub mod confine;
@@ -35,6 +38,7 @@ mod inherited;
 pub mod memory;
 pub mod queue;
 pub mod session;
+#[cfg(feature = "sim")]
 pub mod sim;
 pub mod sysfs;
 pub mod watch;

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Guest memory as the frontend described it, and the copies to and from it.
+//! Guest memory as the frontend described it, and the copies from and to it.
 //!
-//! Without Xen the guest's memory is shared with this process, and a copy is a copy (`shared`). With Xen only the rings
-//! are mapped; buffers are copied by the hypervisor, a batch at a time (`granted`): a mapping that is made for each
-//! access costs five times as much, and the library that would make it panics if the guest's grant is bad.
-//! Errors belong to the piece, and so to the chain, that caused them.
+//! Without Xen the guest's memory is shared with this process, and a copy is a copy (`shared`). With Xen only
+//! the rings are mapped; the hypervisor copies the buffers of a batch (`granted`): a mapping for each access
+//! costs five times as much, and vm-memory, which would make it, panics on an invalid grant. An error belongs
+//! to the piece that caused it, and so to one chain.
 
 #[cfg(feature = "xen")]
 mod granted;
@@ -19,7 +19,7 @@ pub(crate) use shared::{CopyIn, CopyOut};
 
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
-/// The memory of the guest behind the present frontend. Nothing, before the frontend described it.
+/// The memory of the guest, empty before the frontend has described it.
 #[derive(Debug, Default)]
 pub struct Memory {
     map: GuestMemoryMmap,
@@ -30,10 +30,10 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Takes what the frontend sent.
+    /// Uses the regions of a memory table.
     ///
     /// # Errors
-    /// When a descriptor that came with it cannot be duplicated.
+    /// When a descriptor of the table cannot be duplicated.
     pub fn new(map: GuestMemoryMmap) -> std::io::Result<Self> {
         #[cfg(feature = "xen")]
         let gntdev = granted::gntdev(&map)?;
@@ -46,19 +46,19 @@ impl Memory {
         })
     }
 
-    /// For the rings, which are always mapped.
+    /// Returns the regions, to access the rings, which are always mapped.
     pub(crate) fn map(&self) -> &GuestMemoryMmap {
         &self.map
     }
 
-    /// Whether `bytes` from `address` on can be accessed by [`map`](Self::map) at any time: all of them are in memory that
-    /// is mapped now and stays so.
+    /// Whether [`map`](Self::map) can access `bytes` bytes from `address` on: all of them are in memory that
+    /// is mapped until the table changes.
     pub(crate) fn is_mapped(&self, address: GuestAddress, bytes: u64) -> bool {
         let Some(end) = address.0.checked_add(bytes) else { return false };
         let mut at = address.0;
         while at < end {
             match self.map.find_region(GuestAddress(at)) {
-                Some(region) if mapped_in_advance(region) => at = region.last_addr().0.saturating_add(1),
+                Some(region) if is_mapped_in_advance(region) => at = region.last_addr().0.saturating_add(1),
                 _ => return false,
             }
         }
@@ -67,10 +67,10 @@ impl Memory {
 }
 
 #[cfg(feature = "xen")]
-use granted::mapped_in_advance;
+use granted::is_mapped_in_advance;
 
 /// Shared memory is mapped when the frontend describes it.
 #[cfg(not(feature = "xen"))]
-fn mapped_in_advance(_region: &vm_memory::GuestRegionMmap) -> bool {
+fn is_mapped_in_advance(_region: &vm_memory::GuestRegionMmap) -> bool {
     true
 }

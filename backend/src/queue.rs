@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! One split virtqueue: takes everything that is available at once, completes everything that is finished at once, and
-//! decides whether the guest needs to hear of it (virtio 1.3, 2.7.6 to 2.7.14).
+//! A split virtqueue: takes all available chains at once, completes all finished chains at once, and decides
+//! whether the driver is notified (virtio 1.3, 2.7.6 to 2.7.14).
 
 use std::fmt;
 use std::fs::File;
@@ -12,18 +12,17 @@ use virtio_bindings::bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::{Error, Queue, QueueOwnedT, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 
-use crate::chain::{self, Chain, Position, Table};
+use crate::chain::{self, Chain, ChainId, DescriptorTable};
 use crate::device::QueueLimits;
-use crate::inflight::Tracker;
+use crate::inflight::QueueRecord;
 use crate::memory::Memory;
 
-/// Where a batch ends, though there is more in the ring: so much memory it may take.
+/// Bytes of requests and answers after which a batch ends.
 const BATCH_BYTES: usize = 16 * 1024;
-/// The same for requests without many bytes, which fail if their queue is stopped meanwhile. Few guests have
-/// as many in flight.
+/// Chains after which a batch ends. Few guests have as many in flight.
 const BATCH_CHAINS: usize = 16;
 
-/// What a frontend sets before it starts a ring.
+/// A setting that the frontend must send before it starts a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Setting {
     Size,
@@ -47,27 +46,27 @@ pub(crate) struct Ring {
     index: usize,
     limits: QueueLimits,
     queue: Queue,
-    /// What was not set yet, or refused when it was set last.
-    lacking: Vec<Setting>,
+    /// Settings that were not sent yet, or were refused last.
+    missing: Vec<Setting>,
     pub(crate) indirect: bool,
     pub(crate) enabled: bool,
     pub(crate) kick: Option<File>,
     pub(crate) call: Option<File>,
-    /// Where the frontend learns that the ring has become unusable.
+    /// The descriptor that reports an unusable ring to the frontend.
     pub(crate) err: Option<File>,
-    /// There may be something to take.
+    /// There may be available chains.
     pub(crate) pending: bool,
-    /// Somebody looks at the ring all the time: the driver need not kick.
+    /// [`poll`](Self::poll) is called continuously: the driver need not kick.
     polled: bool,
-    /// The guest wrote an index that cannot be: nothing more is taken until the ring is set up anew.
+    /// The guest wrote an invalid index: nothing is taken until the ring is set up again.
     unusable: bool,
-    /// The frontend has not been told of that.
-    tells_failure: bool,
-    /// Chains that were completed, kept for their buffers.
+    /// The frontend has not been notified that the ring is unusable.
+    failure_unreported: bool,
+    /// Completed chains, kept for their buffers.
     spare: Vec<Chain>,
-    /// Where the frontend wants the chains in flight to be recorded.
-    tracker: Option<Tracker>,
-    /// Chains that a former daemon left in flight; the last is the next.
+    /// The ring's part of the in-flight record.
+    record: Option<QueueRecord>,
+    /// Chains that a former daemon left in flight, the next one last.
     interrupted: Vec<u16>,
 }
 
@@ -77,8 +76,8 @@ impl Ring {
             index,
             limits,
             queue: Queue::new(limits.size)?,
-            // The base is zero for a frontend that does not say it.
-            lacking: vec![Setting::Size, Setting::Addresses],
+            // A frontend that sends no base means 0.
+            missing: vec![Setting::Size, Setting::Addresses],
             indirect: false,
             enabled: false,
             kick: None,
@@ -87,28 +86,28 @@ impl Ring {
             pending: false,
             polled: false,
             unusable: false,
-            tells_failure: false,
+            failure_unreported: false,
             spare: Vec::new(),
-            tracker: None,
+            record: None,
             interrupted: Vec::new(),
         })
     }
 
-    /// Started and enabled, in the words of the vhost-user specification ("Ring states").
+    /// Started and enabled (vhost-user, "Ring states").
     pub(crate) fn is_running(&self) -> bool {
         self.queue.ready() && self.enabled
     }
 
-    /// What has to be set before it can start.
-    pub(crate) fn lacks(&self) -> Option<Setting> {
-        self.lacking.first().copied()
+    /// Returns a setting that is missing before the ring can start.
+    pub(crate) fn missing_setting(&self) -> Option<Setting> {
+        self.missing.first().copied()
     }
 
-    /// A setting was accepted, or refused.
-    pub(crate) fn note(&mut self, setting: Setting, accepted: bool) {
-        self.lacking.retain(|other| *other != setting);
+    /// Records that a setting was accepted or refused.
+    pub(crate) fn record_setting(&mut self, setting: Setting, accepted: bool) {
+        self.missing.retain(|other| *other != setting);
         if !accepted {
-            self.lacking.push(setting);
+            self.missing.push(setting);
         }
     }
 
@@ -120,8 +119,8 @@ impl Ring {
         self.queue.try_set_size(size)
     }
 
-    /// Takes the addresses of the ring's three parts, and goes on in the used ring where it stands: after a restart
-    /// of this daemon that is where the former one stopped.
+    /// Sets the addresses of the ring's three parts, and continues at the used ring's index: after a restart
+    /// of the daemon that is where the former one stopped.
     pub(crate) fn set_addresses(&mut self, memory: &Memory, parts: [GuestAddress; 3]) -> Result<(), Error> {
         let [descriptors, available, used] = parts;
         self.queue.try_set_desc_table_address(descriptors)?;
@@ -136,12 +135,12 @@ impl Ring {
         Ok(())
     }
 
-    /// Where its parts are, in the order in which they are set.
+    /// Returns the addresses of the ring's parts, in the order of [`set_addresses`](Self::set_addresses).
     pub(crate) fn addresses(&self) -> [GuestAddress; 3] {
         [self.queue.desc_table(), self.queue.avail_ring(), self.queue.used_ring()].map(GuestAddress)
     }
 
-    /// Whether the ring's three parts are in memory (their sizes: virtio 1.3, 2.7, with an event index at the end of the rings).
+    /// Whether the ring's three parts are in memory. Their sizes, with event indices: virtio 1.3, 2.7.
     fn is_mapped(&self, memory: &Memory) -> bool {
         let entries = u64::from(self.queue.size());
         let parts = [
@@ -152,10 +151,10 @@ impl Ring {
         parts.into_iter().all(|(address, bytes)| memory.is_mapped(GuestAddress(address), bytes))
     }
 
-    /// To be called when the memory under a ring that may be running became another.
+    /// Checks a started ring against a new memory table.
     pub(crate) fn check_memory(&mut self, memory: &Memory) {
         if self.queue.ready() && !self.is_mapped(memory) {
-            self.fail(format_args!("the frontend took its memory away without stopping it"));
+            self.mark_unusable(format_args!("the frontend removed its memory while it was started"));
         }
     }
 
@@ -177,53 +176,59 @@ impl Ring {
         self.queue.ready()
     }
 
-    /// Has the chains in flight recorded from the next start on.
-    pub(crate) fn track(&mut self, tracker: Option<Tracker>) {
-        self.tracker = tracker;
+    /// Sets the in-flight record, which is used from the next start on.
+    pub(crate) fn set_record(&mut self, record: Option<QueueRecord>) {
+        self.record = record;
     }
 
-    /// Forgets what was in flight, in the frontend's memory too.
-    pub(crate) fn forget(&mut self) {
+    /// Drops what was in flight, also from the in-flight record.
+    pub(crate) fn clear_record(&mut self) {
         self.interrupted.clear();
-        if let Some(tracker) = &self.tracker {
-            tracker.forget();
+        if let Some(record) = &self.record {
+            record.invalidate();
         }
     }
 
-    /// Starts where the frontend said; or, if a former daemon recorded what it did, where that one died.
+    /// Starts at the frontend's base, or where the in-flight record says that a former daemon ended.
     pub(crate) fn start(&mut self, memory: &Memory) -> Result<(), Error> {
-        // It may have another size than when its addresses were looked at.
+        // The size may have changed since the addresses were checked.
         if !self.is_mapped(memory) {
             return Err(Error::FindMemoryRegion);
         }
-        if !self.queue.ready()
-            && let Some(tracker) = &mut self.tracker
-        {
-            let size = self.queue.size();
-            if tracker.entries() < size {
-                return Err(Error::InvalidSize);
-            }
-            let used = self.queue.next_used();
-            if let Some(mut interrupted) = tracker.resume(used) {
-                // No driver of this ring can have made these available.
-                interrupted.extract_if(.., |head| *head >= size).for_each(|head| tracker.unmark(head));
-                let taken = u16::try_from(interrupted.len()).map_err(|_| Error::InvalidSize)?;
-                self.queue.set_next_avail(used.wrapping_add(taken));
-                if taken > 0 {
-                    log::info!("queue {}: {taken} chains were in flight when a daemon died", self.index);
-                }
-                interrupted.reverse();
-                self.interrupted = interrupted;
-            }
+        if !self.queue.ready() {
+            self.recover_interrupted()?;
         }
         self.queue.set_ready(true);
         self.pending = true;
         Ok(())
     }
 
+    /// Reads the chains in flight from the record, if there is one that was used before.
+    fn recover_interrupted(&mut self) -> Result<(), Error> {
+        let Some(record) = &mut self.record else { return Ok(()) };
+        let size = self.queue.size();
+        if record.entries() < size {
+            return Err(Error::InvalidSize);
+        }
+        let used = self.queue.next_used();
+        let Some(mut interrupted) = record.recover(used) else { return Ok(()) };
+        // No driver of this ring can have made these available.
+        interrupted.extract_if(.., |head| *head >= size).for_each(|head| record.clear_mark(head));
+        let taken = u16::try_from(interrupted.len()).map_err(|_| Error::InvalidSize)?;
+        self.queue.set_next_avail(used.wrapping_add(taken));
+        if taken > 0 {
+            log::info!("queue {}: a former daemon left {taken} chains in flight", self.index);
+        }
+        interrupted.reverse();
+        self.interrupted = interrupted;
+        Ok(())
+    }
+
+    /// Stops the ring and drops what was in flight.
     pub(crate) fn stop(&mut self) {
         self.queue.set_ready(false);
-        // The crate keeps a count for event indices, of which only its state is free: it is none of the next driver's.
+        // The crate's count for event indices is not part of the state that it restores: it must not reach
+        // the next driver.
         if let Ok(queue) = Queue::try_from(self.queue.state()) {
             self.queue = queue;
         }
@@ -231,29 +236,29 @@ impl Ring {
         self.interrupted.clear();
     }
 
-    /// From now on somebody calls [`look`](Self::look) again and again, or not any more.
+    /// Announces that [`poll`](Self::poll) is called continuously, or no longer is.
     pub(crate) fn set_polled(&mut self, memory: &Memory, polled: bool) {
         self.polled = polled;
         if !polled && self.is_running() && !self.unusable {
-            // What came since the last look has not been kicked.
+            // For chains since the last poll there was no kick.
             self.pending |= self.queue.enable_notification(memory.map()).unwrap_or(true);
         }
     }
 
-    /// Looks whether the driver has made something available that is not taken yet.
-    pub(crate) fn look(&mut self, memory: &Memory) {
+    /// Marks the ring as pending if the driver has made chains available.
+    pub(crate) fn poll(&mut self, memory: &Memory) {
         if self.is_running() && !self.unusable {
             let available = self.queue.avail_idx(memory.map(), Ordering::Acquire);
             self.pending |= available.map_or(true, |index| index.0 != self.queue.next_avail());
         }
     }
 
-    /// The guest kicked: resets the event, so that the next kick is seen.
-    pub(crate) fn kicked(&mut self) {
+    /// Reads the kick descriptor, so that the next kick is seen, and marks the ring as pending.
+    pub(crate) fn read_kick(&mut self) {
         let mut count = [0; 8];
         if let Some(kick) = &mut self.kick
             && let Err(error) = kick.read_exact(&mut count)
-            // Nothing to read: it was of the ring before a reset.
+            // Nothing to read: the kick came before a reset.
             && error.kind() != ErrorKind::WouldBlock
         {
             log::warn!("queue {}: cannot read the kick: {error}", self.index);
@@ -261,43 +266,43 @@ impl Ring {
         self.pending = true;
     }
 
-    /// Moves everything that the guest made available to `requests`.
+    /// Moves the available chains to `requests`.
     pub(crate) fn take(&mut self, memory: &Memory, requests: &mut Vec<Chain>) {
         self.pending = false;
         if !self.is_running() || self.unusable {
             return;
         }
         if let Err(error) = self.pop_all(memory, requests) {
-            self.fail(format_args!("{error}"));
+            self.mark_unusable(format_args!("{error}"));
         }
         chain::copy_in(memory, requests);
     }
 
-    /// What the ring says cannot be, and there is no chain to answer: that leaves the frontend to be told.
-    pub(crate) fn fail(&mut self, why: fmt::Arguments<'_>) {
-        log::error!("queue {}: unusable until the driver sets it up anew: {why}", self.index);
-        (self.unusable, self.tells_failure) = (true, true);
+    /// Marks the ring as unusable: it has an invalid index, and there is no chain by which to answer.
+    pub(crate) fn mark_unusable(&mut self, why: fmt::Arguments<'_>) {
+        log::error!("queue {}: unusable until the driver sets it up again: {why}", self.index);
+        (self.unusable, self.failure_unreported) = (true, true);
     }
 
-    /// Whether there is something for [`tell_failure`](Self::tell_failure) to tell.
-    pub(crate) fn has_failed(&self) -> bool {
-        self.tells_failure
+    /// Whether [`report_failure`](Self::report_failure) has something to report.
+    pub(crate) fn has_failure(&self) -> bool {
+        self.failure_unreported
     }
 
-    /// Tells the frontend of a ring that has become unusable, which has the driver reset the device (virtio 1.3, 2.1.2;
-    /// vhost-user, "VHOST_USER_SET_VRING_ERR"). To be called when all that was taken of it has been given back.
-    pub(crate) fn tell_failure(&mut self) {
-        if std::mem::take(&mut self.tells_failure)
+    /// Notifies the frontend of an unusable ring, so that the driver resets the device (virtio 1.3, 2.1.2;
+    /// vhost-user, "VHOST_USER_SET_VRING_ERR"). All chains that were taken must have been returned.
+    pub(crate) fn report_failure(&mut self) {
+        if std::mem::take(&mut self.failure_unreported)
             && let Some(err) = &mut self.err
             && let Err(error) = err.write_all(&1_u64.to_ne_bytes())
         {
-            log::warn!("queue {}: cannot tell the frontend: {error}", self.index);
+            log::warn!("queue {}: cannot report to the frontend that it is unusable: {error}", self.index);
         }
     }
 
     fn pop_all(&mut self, memory: &Memory, requests: &mut Vec<Chain>) -> Result<(), Error> {
         let mut bytes = 0;
-        let mut is_more = false;
+        let mut looks_again = false;
         let _ = self.queue.disable_notification(memory.map());
         loop {
             let before = requests.len();
@@ -306,52 +311,54 @@ impl Ring {
                 && let Some((head, interrupted)) = self.pop(memory)?
             {
                 let mut chain = self.spare.pop().unwrap_or_default();
-                let table = Table {
+                let table = DescriptorTable {
                     address: GuestAddress(self.queue.desc_table()),
                     size: self.queue.size(),
                     may_be_indirect: self.indirect,
                 };
-                let at = Position { queue: self.index, head, interrupted };
-                chain.collect(memory, table, at, self.limits.chain);
+                let id = ChainId { queue: self.index, head, interrupted };
+                chain.collect(memory, table, id, self.limits.chain);
                 bytes += chain.request().len() + chain.room();
                 requests.push(chain);
             }
-            // What comes in meanwhile waits for the next turn, so that the frontend gets a turn as well.
+            // The rest waits for the next turn, so that the frontend's messages are handled between the two.
             if requests.len() >= BATCH_CHAINS || bytes >= BATCH_BYTES {
                 self.pending = true;
                 return Ok(());
             }
-            // The index has moved and is back: it lies where the device writes, in the used ring, and would do so for ever.
-            if is_more && requests.len() == before {
+            // The index moved and is back: it overlaps the used ring, which the device writes, and would move
+            // for ever.
+            if looks_again && requests.len() == before {
                 return Err(Error::InvalidAvailRingIndex);
             }
             if self.polled || !self.queue.enable_notification(memory.map())? {
                 return Ok(());
             }
-            is_more = true;
+            looks_again = true;
             let _ = self.queue.disable_notification(memory.map());
         }
     }
 
-    /// The next chain, marked before anything is done for it, and whether a former daemon had it.
+    /// Takes the next chain and marks it in the record; also returns whether a former daemon had taken it.
     fn pop(&mut self, memory: &Memory) -> Result<Option<(u16, bool)>, Error> {
         if let Some(head) = self.interrupted.pop() {
             return Ok(Some((head, true)));
         }
         let next = self.queue.iter(memory.map())?.next();
         let Some(head) = next.map(|chain| chain.head_index()) else { return Ok(None) };
-        // virtio 1.3, 2.7.13.2: what a driver places there is an index of its table. No used entry could name this one.
+        // virtio 1.3, 2.7.13.2: an entry is an index into the descriptor table. No used entry could name this
+        // one.
         if head >= self.queue.size() {
             return Err(Error::InvalidDescriptorIndex);
         }
-        if let Some(tracker) = &mut self.tracker {
-            tracker.mark(head);
+        if let Some(record) = &mut self.record {
+            record.mark(head);
         }
         Ok(Some((head, false)))
     }
 
-    /// Gives finished chains back to the guest, in their order, and notifies it if it wants to be. `finished` is empty
-    /// afterwards. What was taken before the ring became unusable is no worse for that.
+    /// Returns finished chains to the driver, in their order, and notifies it if it wants that. Leaves
+    /// `finished` empty. Chains that were taken before the ring became unusable are returned as well.
     pub(crate) fn complete(&mut self, memory: &Memory, finished: &mut Vec<Chain>) {
         if finished.is_empty() || !self.queue.ready() {
             finished.clear();
@@ -359,7 +366,7 @@ impl Ring {
         }
         chain::copy_out(memory, finished);
         for mut chain in finished.drain(..) {
-            self.give_back(memory, &chain);
+            self.return_chain(memory, &chain);
             chain.shrink();
             self.spare.push(chain);
         }
@@ -368,13 +375,13 @@ impl Ring {
         }
     }
 
-    fn give_back(&mut self, memory: &Memory, chain: &Chain) {
+    fn return_chain(&mut self, memory: &Memory, chain: &Chain) {
         let head = chain.head();
-        if let Some(tracker) = &self.tracker {
-            tracker.giving_back(head);
+        if let Some(record) = &self.record {
+            record.begin_return(head);
         }
-        match (self.queue.add_used(memory.map(), head, chain.used_length()), &self.tracker) {
-            (Ok(()), Some(tracker)) => tracker.gave_back(head, self.queue.next_used()),
+        match (self.queue.add_used(memory.map(), head, chain.used_length()), &self.record) {
+            (Ok(()), Some(record)) => record.end_return(head, self.queue.next_used()),
             (Ok(()), None) => {}
             (Err(error), _) => {
                 log::debug!("queue {}: chain {head} cannot be returned: {error}", self.index);
@@ -384,8 +391,9 @@ impl Ring {
 
     fn wants_notification(&mut self, memory: &Memory) -> bool {
         if !self.queue.event_idx_enabled() {
-            // virtio 1.3, 2.7.7.2: the flag is a hint that virtio-queue leaves to us. The driver clears it and then looks at the
-            // used index; so the index must be there before the flag is read, which no ordering of the two alone says.
+            // virtio 1.3, 2.7.7.2: virtio-queue leaves this flag to its user. The driver clears it and then
+            // reads the used index, so the index must be visible before the flag is read, which takes a full
+            // fence.
             fence(Ordering::SeqCst);
             let flags = memory.map().load::<u16>(GuestAddress(self.queue.avail_ring()), Ordering::Relaxed);
             return flags

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Finds a device of the kernel by the names that an operator uses: a number, a name, or a device-tree path.
+//! Finds a device of the kernel by a number, a name, or a device-tree path.
 
 use std::fs;
 use std::io;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// Where the kernel shows the flattened device tree as directories.
 const DEVICE_TREE: &str = "sys/firmware/devicetree/base";
 
-/// A view of sysfs, which tests replace by a directory of theirs.
+/// A sysfs; tests use a directory of their own.
 #[derive(Clone, Debug)]
 pub struct Sysfs {
     root: PathBuf,
@@ -22,34 +22,34 @@ impl Default for Sysfs {
 }
 
 impl Sysfs {
-    /// A sysfs whose `sys` is in `root`.
+    /// Returns the sysfs whose `sys` is in `root`.
     #[must_use]
     pub fn below(root: &Path) -> Self {
         Self { root: root.to_owned() }
     }
 
-    /// The devices that `bus` has, by their names in sysfs (`i2c-3`, `gpiochip0`), in the order of their numbers.
+    /// Returns the devices of `bus` (`i2c-3`, `gpiochip0`) in the order of their numbers.
     ///
     /// # Errors
     /// When the kernel has no such bus.
-    pub fn devices(&self, bus: &str) -> io::Result<Vec<Device>> {
+    pub fn devices(&self, bus: &str) -> io::Result<Vec<SysfsDevice>> {
         let directory = self.root.join("sys/bus").join(bus).join("devices");
         let mut devices = Vec::new();
         for entry in fs::read_dir(directory)? {
             let entry = entry?;
             if let Ok(name) = entry.file_name().into_string() {
                 let path = fs::canonicalize(entry.path())?;
-                devices.push(Device { name, path });
+                devices.push(SysfsDevice { name, path });
             }
         }
         devices.sort_by_key(|device| (device.number(), device.name.clone()));
         Ok(devices)
     }
 
-    /// How many steps up from `device` there is the node of the device tree that `path` names: none for a node of its
-    /// own. The adapter of a virtio transport has no node, for example: the transport has.
+    /// Returns the number of parents between `device` and the one whose device-tree node is `path`: 0 for its
+    /// own node. The adapter of a virtio transport has no node, for example, but the transport has.
     #[must_use]
-    pub fn distance(&self, device: &Device, path: &str) -> Option<usize> {
+    pub fn distance(&self, device: &SysfsDevice, path: &str) -> Option<usize> {
         let root = fs::canonicalize(&self.root).ok()?;
         let tree = fs::canonicalize(root.join(DEVICE_TREE)).ok()?;
         let wanted = tree.join(path.trim_start_matches('/'));
@@ -61,24 +61,24 @@ impl Sysfs {
     }
 }
 
-/// A device as sysfs shows it.
+/// A device in sysfs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Device {
-    /// The last part of its path.
+pub struct SysfsDevice {
+    /// The last component of its path.
     pub name: String,
     /// Its directory, without symbolic links.
     pub path: PathBuf,
 }
 
-impl Device {
-    /// The number at the end of its name.
+impl SysfsDevice {
+    /// Returns the number at the end of its name.
     #[must_use]
     pub fn number(&self) -> Option<u32> {
         let digits = self.name.rsplit(|c: char| !c.is_ascii_digit()).next()?;
         digits.parse().ok()
     }
 
-    /// The device, what it is part of, what that is part of, and so on.
+    /// Returns the device, its parent, the parent of that, and so on.
     pub fn ancestors(&self) -> impl Iterator<Item = Self> + '_ {
         self.path.ancestors().filter_map(|path| {
             let name = path.file_name()?.to_str()?.to_owned();
@@ -86,15 +86,14 @@ impl Device {
         })
     }
 
-    /// A property of its node in the device tree, if that is one number (Devicetree Specification, 2.2.4:
-    /// `<u32>`).
+    /// Returns a property of its device-tree node, if that is a `<u32>` (Devicetree Specification, 2.2.4).
     #[must_use]
     pub fn cell(&self, property: &str) -> Option<u32> {
         let bytes = fs::read(self.path.join("of_node").join(property)).ok()?;
         Some(u32::from_be_bytes(bytes.try_into().ok()?))
     }
 
-    /// The content of one of its attributes, without the line end.
+    /// Returns the content of an attribute, without the line end.
     #[must_use]
     pub fn attribute(&self, name: &str) -> Option<String> {
         let text = fs::read_to_string(self.path.join(name)).ok()?;
@@ -108,7 +107,7 @@ mod tests {
     use super::*;
     use std::os::unix::fs::symlink;
 
-    /// A virtio I2C adapter below a transport that has a node in the device tree.
+    /// Creates a virtio I2C adapter below a transport that has a node in the device tree.
     fn board() -> (tempfile::TempDir, Sysfs) {
         let root = tempfile::tempdir().unwrap();
         let sys = root.path().join("sys");
@@ -140,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bus_that_the_kernel_lacks_is_an_error() {
+    fn a_bus_that_does_not_exist_is_an_error() {
         let (_root, sysfs) = board();
         assert!(sysfs.devices("spi").is_err());
     }

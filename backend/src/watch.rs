@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The descriptors that the daemon waits for, each with a token that says whose it is.
+//! The descriptors that the daemon waits for, each with a token that identifies it.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,17 +9,17 @@ use std::sync::Arc;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::time::Timespec;
 
-/// How many events one wait takes up. More stay in the kernel for the next.
+/// Maximum number of events of one wait. Others stay in the kernel for the next.
 const EVENTS_PER_WAIT: usize = 16;
 
-/// Whose descriptor became readable.
+/// Identifies a descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Token {
-    /// The thread that serves the frontend has something for the one that works.
+    /// The main thread wakes the worker.
     Wake,
-    /// The guest kicked this queue.
+    /// The kick descriptor of this queue.
     Kick(u32),
-    /// One of the device's own descriptors.
+    /// A descriptor of the device, with the device's token.
     Device(u32),
 }
 
@@ -51,7 +51,7 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// Watches nothing yet.
+    /// Creates an epoll instance.
     ///
     /// # Errors
     /// When the kernel has no descriptor left.
@@ -59,7 +59,7 @@ impl Watcher {
         Ok(Self { epoll: Arc::new(epoll::create(CreateFlags::CLOEXEC)?) })
     }
 
-    /// Calls the device's `event` with `token` whenever `fd` is readable, until it is [removed](Self::remove).
+    /// Reports `token` to the device whenever `fd` is readable, until it is [removed](Self::remove).
     ///
     /// # Errors
     /// When `fd` is watched already or cannot be.
@@ -71,7 +71,8 @@ impl Watcher {
         Ok(epoll::add(&*self.epoll, fd, token.pack(), EventFlags::IN)?)
     }
 
-    /// Stops watching `fd`. To be called before it is closed: a duplicate elsewhere would keep it in the kernel's set.
+    /// Stops watching `fd`. Must be called before it is closed: a duplicate elsewhere would keep it in the
+    /// epoll set.
     ///
     /// # Errors
     /// When it was not watched.
@@ -79,7 +80,8 @@ impl Watcher {
         Ok(epoll::delete(&*self.epoll, fd)?)
     }
 
-    /// Waits until something is readable, at most as long as `timeout` says, and replaces `ready` by what is.
+    /// Waits for events, at most for `timeout`, and replaces `ready` by the tokens of the readable
+    /// descriptors.
     pub(crate) fn wait(&self, timeout: Option<Timespec>, ready: &mut Vec<Token>) -> io::Result<()> {
         let mut events = [Event { flags: EventFlags::empty(), data: EventData::new_u64(0) }; EVENTS_PER_WAIT];
         ready.clear();
@@ -99,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens_survive_the_kernel() {
+    fn a_token_is_unpacked_as_it_was_packed() {
         for token in [Token::Wake, Token::Kick(1), Token::Device(u32::MAX)] {
             assert_eq!(Token::unpack(token.pack()), Some(token));
         }

@@ -4,9 +4,9 @@
 
 #![no_main]
 
-use backend_fuzz::{Input, Region, gpio, run};
+use backend_fuzz::{Input, Record, gpio, run};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: Input| {
-    run(&gpio::DEVICE, &input, &Region::None);
+    run(&gpio::DEVICE, &input, &Record::None);
 });

@@ -4,9 +4,9 @@
 
 #![no_main]
 
-use backend_fuzz::{Input, Region, i2c, run};
+use backend_fuzz::{Input, Record, i2c, run};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: Input| {
-    run(&i2c::DEVICE, &input, &Region::None);
+    run(&i2c::DEVICE, &input, &Record::None);
 });

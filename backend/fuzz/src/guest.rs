@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The guest's driver and its frontend, with a model of what the device owes them.
+//! The guest's driver and its frontend, with a model of the chains that the device must return.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-use backend::session::Backend;
+use backend::session::DeviceServer;
 use rustix::event::{EventfdFlags, eventfd};
 use vhost::vhost_user::VhostUserBackendReqHandlerMut;
 use vhost::vhost_user::message::{VhostUserInflight, VhostUserVringAddrFlags};
 
 use crate::memory::{BUFFERS, BUFFERS_BYTES, Memory, RINGS};
-use crate::{Input, Kind, Region, Step};
+use crate::{Input, Kind, Record, Step};
 
 /// Entries of each ring.
 const SIZE: u16 = 16;
-/// Space for a ring, and where its parts are.
+/// Size of a ring, and offsets of its parts.
 const RING_BYTES: u64 = 0x1000;
 const AVAILABLE: u64 = 0x400;
 const USED: u64 = 0x800;
@@ -29,24 +29,24 @@ const EVENT_IDX: u64 = 1 << 29;
 const INDIRECT_DESC: u64 = 1 << 28;
 const PROTOCOL_FEATURES: u64 = 1 << 30;
 
-/// The record of a queue's chains in flight: its header, each descriptor's state, all of it.
+/// Sizes in the in-flight record of a queue: its header, the state of a descriptor, the whole.
 const HEADER: usize = 16;
 const STATE: usize = 16;
 const RECORD: usize = (HEADER + STATE * SIZE as usize).next_multiple_of(64);
 
-/// No work takes more turns than this: each but the last takes a chain at least.
+/// Maximum number of turns until the daemon is idle: each but the last takes at least one chain.
 const TURNS: usize = 64;
 
-/// What the guest knows of a ring.
+/// The guest's view of a ring.
 #[derive(Clone, Default)]
 struct Ring {
     /// The next free descriptor.
     descriptor: u16,
     /// Heads in the order in which they were made available, from index 0.
     offered: Vec<u16>,
-    /// Heads that came back.
+    /// Heads that were returned.
     returned: Vec<u16>,
-    /// A head was made available again before it had come back.
+    /// A head was made available again before it was returned.
     repeats: bool,
 }
 
@@ -63,29 +63,29 @@ pub struct Guest<'a> {
     kind: &'a Kind,
     features: u64,
     memory: Memory,
-    backend: Backend,
+    server: DeviceServer,
     record: Option<(VhostUserInflight, File)>,
     rings: Vec<Ring>,
     buffers: u64,
-    /// Each chain that the device takes is to come back, once: the guest has kept the rules of rings.
+    /// Each chain that the device takes must be returned once: the guest has followed the rules of rings.
     is_owed: bool,
-    /// What the device may write can be told: the guest has named it by descriptors of its rings.
+    /// The memory that the device may write is known: it is named by descriptors in the rings.
     is_closed: bool,
 }
 
 impl<'a> Guest<'a> {
-    /// A guest whose driver has just set its device up.
-    pub fn new(kind: &'a Kind, input: &Input, region: &Region) -> Self {
+    /// Creates a guest whose driver has set up its device.
+    pub fn new(kind: &'a Kind, input: &Input, found: &Record) -> Self {
         let wanted =
             [(input.event_idx, EVENT_IDX), (input.indirect, INDIRECT_DESC), (!input.plain, kind.features)];
         let features = wanted.iter().filter(|(wanted, _)| *wanted).map(|(_, feature)| feature).sum::<u64>();
-        let mut backend = kind.start();
+        let mut server = kind.start();
         let shape = VhostUserInflight::new(0, 0, kind.queues, SIZE);
-        let record = match region {
-            Region::None => None,
-            Region::Fresh | Region::Found(_) => Some(backend.get_inflight_fd(&shape).expect("a record")),
+        let record = match found {
+            Record::None => None,
+            Record::Fresh | Record::Found(_) => Some(server.get_inflight_fd(&shape).expect("a record")),
         };
-        if let (Region::Found(bytes), Some((shape, file))) = (region, &record) {
+        if let (Record::Found(bytes), Some((shape, file))) = (found, &record) {
             let bytes = &bytes[..bytes.len().min(usize::try_from(shape.mmap_size).expect("small"))];
             file.write_all_at(bytes, 0).expect("a record");
         }
@@ -93,11 +93,11 @@ impl<'a> Guest<'a> {
             kind,
             features: features | VERSION_1 | PROTOCOL_FEATURES,
             memory: Memory::default(),
-            backend,
+            server,
             record,
             rings: vec![Ring::default(); usize::from(kind.queues)],
             buffers: 0,
-            is_owed: !matches!(region, Region::Found(_)),
+            is_owed: !matches!(found, Record::Found(_)),
             is_closed: !input.indirect,
         };
         for queue in 0..kind.queues {
@@ -108,14 +108,14 @@ impl<'a> Guest<'a> {
         guest
     }
 
-    /// What a frontend says first.
+    /// Sends the first messages of a frontend.
     fn connect(&mut self) {
-        // A driver may be refused; then nothing is done for it.
-        let _ = self.backend.set_features(self.features);
+        // A driver may be refused; its requests are not processed then.
+        let _ = self.server.set_features(self.features);
         let (regions, files) = self.memory.table();
-        self.backend.set_mem_table(&regions, files, None).expect("memory");
+        self.server.set_mem_table(&regions, files, None).expect("memory");
         if let Some((shape, file)) = &self.record {
-            self.backend.set_inflight_fd(shape, file.try_clone().expect("a descriptor")).expect("a record");
+            self.server.set_inflight_fd(shape, file.try_clone().expect("a descriptor")).expect("a record");
         }
     }
 
@@ -130,24 +130,24 @@ impl<'a> Guest<'a> {
     fn start(&mut self, queue: u16, base: u16) {
         let (index, at) = (u32::from(queue), ring(queue));
         let short = u8::try_from(queue).expect("small");
-        let backend = &mut self.backend;
-        backend.set_vring_num(index, u32::from(SIZE)).expect("a size");
-        backend.set_vring_base(index, u32::from(base)).expect("a base");
+        let server = &mut self.server;
+        server.set_vring_num(index, u32::from(SIZE)).expect("a size");
+        server.set_vring_base(index, u32::from(base)).expect("a base");
         let none = VhostUserVringAddrFlags::empty();
-        backend.set_vring_addr(index, none, at, at + USED, at + AVAILABLE, 0).expect("addresses");
+        server.set_vring_addr(index, none, at, at + USED, at + AVAILABLE, 0).expect("addresses");
         let event =
             || File::from(eventfd(1, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).expect("an event"));
-        backend.set_vring_err(short, Some(event())).expect("an error's descriptor");
-        backend.set_vring_call(short, Some(event())).expect("a call");
-        backend.set_vring_kick(short, Some(event())).expect("a kick");
-        backend.set_vring_enable(index, true).expect("a queue");
+        server.set_vring_err(short, Some(event())).expect("an error's descriptor");
+        server.set_vring_call(short, Some(event())).expect("a call");
+        server.set_vring_kick(short, Some(event())).expect("a kick");
+        server.set_vring_enable(index, true).expect("a queue");
     }
 
-    /// Stops all queues, sees that all that was taken has come back, and returns where the queues are.
+    /// Stops all queues, checks that all chains that were taken are returned, and returns the next indices.
     fn stop_all(&mut self) -> Vec<u16> {
-        let stop = |queue| self.backend.get_vring_base(u32::from(queue)).expect("a stop").num;
+        let stop = |queue| self.server.get_vring_base(u32::from(queue)).expect("a stop").num;
         let taken: Vec<_> = (0..self.kind.queues).map(stop).collect();
-        self.take_back();
+        self.read_used();
         let taken: Vec<_> = taken.into_iter().map(|taken| u16::try_from(taken).expect("an index")).collect();
         if self.is_owed {
             for (queue, (ring, taken)) in self.rings.iter().zip(&taken).enumerate() {
@@ -162,7 +162,7 @@ impl<'a> Guest<'a> {
         taken
     }
 
-    /// Nothing is in flight, and the record says so.
+    /// Checks that the in-flight record is empty.
     fn check_record(&self) {
         let Some((_, file)) = &self.record else { return };
         let mut bytes = vec![0; RECORD * usize::from(self.kind.queues)];
@@ -174,8 +174,8 @@ impl<'a> Guest<'a> {
         }
     }
 
-    /// Looks at the used rings.
-    fn take_back(&mut self) {
+    /// Reads the used rings.
+    fn read_used(&mut self) {
         for (queue, state) in (0..).zip(&mut self.rings) {
             let index = self.memory.load(ring(queue) + USED + 2);
             let mut seen = u16::try_from(state.returned.len()).expect("few");
@@ -191,35 +191,35 @@ impl<'a> Guest<'a> {
         }
     }
 
-    /// Kicks all queues, and has the daemon work until it rests.
+    /// Has the daemon work until it is idle.
     fn work(&mut self) {
         for turn in 0.. {
-            self.backend.work();
+            self.server.process_all();
             for token in 0..self.kind.tokens {
-                self.backend.device_event(token);
+                self.server.process_event(token);
             }
-            if !self.backend.is_pending() {
+            if !self.server.has_work() {
                 break;
             }
-            assert!(turn < TURNS, "the daemon does not come to rest");
+            assert!(turn < TURNS, "the daemon does not become idle");
         }
-        self.take_back();
+        self.read_used();
     }
 
     fn kick(&mut self) {
         for queue in 0..self.kind.queues {
-            // Reads the event, of which each queue has had one; without one it goes on all the same.
-            self.backend.kicked(u32::from(queue));
+            // Reads the event; without one, the queue is processed all the same.
+            self.server.handle_kick(u32::from(queue));
         }
     }
 
-    /// Does one thing.
+    /// Executes a step.
     pub fn step(&mut self, step: &Step) {
         let queue = |queue: u8| u16::from(queue) % self.kind.queues;
         match step {
             Step::Request { queue: to, seed, data, cuts, room } => {
                 let queue = queue(*to);
-                let bytes = (self.kind.sensible)(queue, *seed, data);
+                let bytes = (self.kind.well_formed)(queue, *seed, data);
                 self.request(queue, &bytes, *cuts, *room);
             }
             Step::Bytes { queue: to, data, cuts, room } => self.request(queue(*to), data, *cuts, *room),
@@ -234,44 +234,45 @@ impl<'a> Guest<'a> {
                 self.work();
             }
             Step::Pause => {
-                self.trust_only_good_heads();
+                self.require_valid_heads();
                 let bases = self.stop_all();
                 (0..).zip(bases).for_each(|(queue, base)| self.start(queue, base));
             }
             Step::Reset => self.reset(),
             Step::Die => {
-                self.trust_only_good_heads();
-                // The record has a place for each head, and so knows a head once.
+                self.require_valid_heads();
+                // The record has one entry for each head.
                 let repeats = self.rings.iter().any(|ring| ring.repeats);
                 self.is_owed &= self.record.is_some() && !repeats;
-                self.backend = self.kind.start();
+                self.server = self.kind.start();
                 self.connect();
                 self.start_all();
-                // What was in flight is answered in the first turn, before anybody can stop the queues again.
+                // Chains in flight are answered in the first turn, before the queues can be stopped again.
                 self.work();
             }
         }
     }
 
-    /// A head that is none cannot come back, so the used ring does not tell how many chains were taken. A queue that goes
-    /// on by its used ring takes up some of them again, which is the fault of the guest.
-    fn trust_only_good_heads(&mut self) {
+    /// Expects no chains to be returned after an invalid head. It has no used entry, so that the used index
+    /// is not the number of chains that were taken, and a queue that continues from it takes some of them
+    /// again.
+    fn require_valid_heads(&mut self) {
         self.is_owed &= self.rings.iter().flat_map(|ring| &ring.offered).all(|head| *head < SIZE);
     }
 
     fn reset(&mut self) {
         self.stop_all();
-        self.backend.reset_device().expect("a reset");
+        self.server.reset_device().expect("a reset");
         for queue in 0..self.kind.queues {
             self.memory.write(ring(queue), &[0; 0x1000]);
         }
         self.rings.fill_with(Ring::default);
         self.buffers = 0;
-        let _ = self.backend.set_features(self.features);
+        let _ = self.server.set_features(self.features);
         self.start_all();
     }
 
-    /// A request in `cuts` + 1 descriptors, and room for an answer in another.
+    /// Makes a request available, in `cuts` + 1 descriptors and one for the answer.
     fn request(&mut self, queue: u16, bytes: &[u8], cuts: u8, room: u16) {
         let piece = bytes.len() / (usize::from(cuts % 4) + 1) + 1;
         let first = self.rings[usize::from(queue)].descriptor;
@@ -282,7 +283,7 @@ impl<'a> Guest<'a> {
             parts.push((at, piece.len(), 0));
         }
         if room > 0 {
-            // Longer ones than any device takes are rare.
+            // Answers longer than any device allows are rare.
             let room = usize::from(if room % 8 == 0 { room } else { room % 64 });
             parts.push((self.allocate(room), room, WRITE));
         }
@@ -320,7 +321,7 @@ impl<'a> Guest<'a> {
         self.set_index(queue, index.wrapping_add(1));
     }
 
-    /// Sets the available index to something, with whatever heads are there.
+    /// Sets the available index, with the heads that are in the ring.
     fn publish(&mut self, queue: u16, index: u16) {
         let state = &mut self.rings[usize::from(queue)];
         let offered = u16::try_from(state.offered.len()).expect("few");
@@ -338,7 +339,7 @@ impl<'a> Guest<'a> {
 
     fn set_index(&mut self, queue: u16, index: u16) {
         let used = self.memory.load(ring(queue) + USED + 2);
-        // More than the ring has: what was there and was not taken is overwritten.
+        // Beyond the size of the ring, entries that were not taken are overwritten.
         self.is_owed &= index.wrapping_sub(used) <= SIZE;
         self.memory.write(ring(queue) + AVAILABLE + 2, &index.to_le_bytes());
     }
@@ -351,7 +352,7 @@ impl<'a> Guest<'a> {
         self.memory.write(at, bytes);
     }
 
-    /// The end of the run.
+    /// Stops the device and checks the guest's memory.
     pub fn end(mut self) {
         self.stop_all();
         if self.is_closed {

@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A guest that does as the fuzzer says, in front of a real device, and what must hold whatever it does.
+//! A guest that the fuzzer controls, in front of a real device, and the properties that must hold.
 //!
 //! ```text
-//!   fuzzer ──▶ Input: a list of operations ──▶ guest (memory, rings) ──▶ backend::session::Backend ──▶ simulated board
+//!   fuzzer ──▶ Input: a list of steps ──▶ guest (memory, rings) ──▶ session::DeviceServer ──▶ simulated board
 //!                                                 │                          │
 //!                                                 └── checks ◀───────────────┘
 //! ```
 //!
-//! The checks:
-//! - nothing panics, and the daemon comes to rest;
-//! - every chain that was taken comes back exactly once, also if the daemon died and another one went on;
-//! - of the guest's memory only the used rings and what device-writable descriptors name is written;
-//! - a record of chains in flight is empty when nothing is in flight.
+//! The properties:
+//! - nothing panics, and the daemon becomes idle;
+//! - every chain that was taken is returned exactly once, also if the daemon dies and another one continues;
+//! - of the guest's memory only the used rings and device-writable buffers are written;
+//! - the in-flight record is empty when no chain is in flight.
 //!
-//! The second and third hold as long as the guest keeps its hands from the rings themselves: a guest that has
-//! the device write to its own rings is not owed anything but that the daemon goes on.
+//! The second and third hold unless the guest has the device write to the rings themselves: then only the
+//! first does.
 
 pub mod gpio;
 pub mod guest;
@@ -23,31 +23,31 @@ pub mod i2c;
 pub mod memory;
 
 use arbitrary::Arbitrary;
-use backend::session::Backend;
+use backend::session::DeviceServer;
 use backend::watch::Watcher;
 
 use crate::guest::Guest;
 use crate::memory::Place;
 
-/// What is fuzzed: a kind of device.
+/// A kind of device to fuzz.
 pub struct Kind {
-    /// Its queues.
+    /// Number of queues.
     pub queues: u16,
-    /// Tokens of descriptors that it watches.
+    /// Number of tokens that it watches.
     pub tokens: u32,
     /// Feature bits of the device type.
     pub features: u64,
-    /// A device as new.
+    /// Creates the device.
     pub make: fn() -> Box<dyn backend::device::Device>,
-    /// A request that makes sense, of a few arbitrary bytes.
-    pub sensible: fn(queue: u16, seed: [u8; 3], data: &[u8]) -> Vec<u8>,
+    /// Builds a well-formed request from arbitrary bytes.
+    pub well_formed: fn(queue: u16, seed: [u8; 3], data: &[u8]) -> Vec<u8>,
 }
 
 impl Kind {
-    /// The daemon, before any frontend.
-    pub fn start(&self) -> Backend {
+    /// Creates the server, before any frontend.
+    pub fn start(&self) -> DeviceServer {
         let watcher = Watcher::new().expect("a watcher");
-        Backend::new((self.make)(), watcher).expect("a backend")
+        DeviceServer::new((self.make)(), watcher).expect("a server")
     }
 }
 
@@ -58,50 +58,50 @@ pub struct Input {
     pub event_idx: bool,
     /// VIRTIO_F_INDIRECT_DESC is accepted.
     pub indirect: bool,
-    /// The device's own features are not accepted.
+    /// The features of the device type are not accepted.
     pub plain: bool,
-    /// What happens.
+    /// The steps.
     pub steps: Vec<Step>,
 }
 
-/// One thing that happens.
+/// A step.
 #[derive(Arbitrary, Debug)]
 pub enum Step {
-    /// A request that makes sense is made available.
+    /// A well-formed request is made available.
     Request { queue: u8, seed: [u8; 3], data: Vec<u8>, cuts: u8, room: u16 },
-    /// As before, with any bytes at all.
+    /// A request of any bytes is made available.
     Bytes { queue: u8, data: Vec<u8>, cuts: u8, room: u16 },
     /// A descriptor is overwritten.
     Descriptor { queue: u8, index: u8, at: Place, length: u32, flags: u16, next: u16 },
-    /// A head is made available, whatever it is.
+    /// A head is made available, valid or not.
     Offer { queue: u8, head: u16 },
-    /// The available index is set, whatever to.
+    /// The available index is set, to a valid value or not.
     Index { queue: u8, index: u16 },
     /// The guest writes to its memory.
     Poke { at: Place, bytes: Vec<u8> },
-    /// The guest kicks and the daemon works until it has nothing to do.
+    /// The guest kicks, and the daemon works until it is idle.
     Work,
-    /// The queues are stopped and go on where they were.
+    /// The queues are stopped and continue.
     Pause,
-    /// The guest resets its device and begins anew.
+    /// The guest resets its device and starts again.
     Reset,
     /// The daemon dies, and another one takes over.
     Die,
 }
 
-/// The record of chains in flight.
-pub enum Region {
-    /// There is none.
+/// The in-flight record.
+pub enum Record {
+    /// None.
     None,
     /// A new one.
     Fresh,
-    /// What somebody has left.
+    /// One with this content.
     Found(Vec<u8>),
 }
 
-/// Does all of `input`, then stops the device.
-pub fn run(kind: &Kind, input: &Input, region: &Region) {
-    let mut guest = Guest::new(kind, input, region);
+/// Executes all steps of `input`, then stops the device.
+pub fn run(kind: &Kind, input: &Input, record: &Record) {
+    let mut guest = Guest::new(kind, input, record);
     for step in &input.steps {
         guest.step(step);
     }

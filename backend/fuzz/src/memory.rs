@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The guest's memory, shared with the daemon, and a copy of what must be in it.
+//! The guest's memory, shared with the daemon, and a copy with the expected content.
 
 use std::cell::OnceCell;
 use std::fs::File;
@@ -11,10 +11,10 @@ use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use vhost::vhost_user::message::VhostUserMemoryRegion;
 use vm_memory::{Bytes, FileOffset, GuestAddress, GuestMemoryMmap};
 
-/// Where the rings are, and how much room for them.
+/// Address and size of the rings.
 pub const RINGS: u64 = 0x1000_0000;
 const RINGS_BYTES: u64 = 0x2000;
-/// Where the buffers are.
+/// Address and size of the buffers.
 pub const BUFFERS: u64 = 0x2000_0000;
 pub const BUFFERS_BYTES: u64 = 0x8000;
 
@@ -22,19 +22,19 @@ pub const BUFFERS_BYTES: u64 = 0x8000;
 const REGIONS: [(u64, u64, u64); 2] = [(RINGS, RINGS_BYTES, 0), (BUFFERS, BUFFERS_BYTES, RINGS_BYTES)];
 const TOTAL: u64 = RINGS_BYTES + BUFFERS_BYTES;
 
-/// An address, mostly one where something is.
+/// An address, mostly one in the rings or buffers.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub enum Place {
-    /// In or just behind the buffers.
+    /// In or just beyond the buffers.
     Buffer(u16),
-    /// In or just behind the rings.
+    /// In or just beyond the rings.
     Ring(u16),
     /// Anywhere.
     Any(u64),
 }
 
 impl Place {
-    /// The guest's address.
+    /// Returns the guest's address.
     pub fn address(self) -> u64 {
         match self {
             Self::Buffer(offset) => BUFFERS + u64::from(offset),
@@ -44,7 +44,7 @@ impl Place {
     }
 }
 
-/// The shared part, made once: to map it costs more than a run.
+/// The shared memory, mapped once: that costs more than a run.
 struct Shared {
     file: File,
     map: GuestMemoryMmap,
@@ -61,7 +61,7 @@ impl Shared {
         Self { map: GuestMemoryMmap::from_ranges_with_files(ranges).expect("memory"), file }
     }
 
-    /// It lives as long as the thread.
+    /// Returns the memory of the thread.
     fn get() -> &'static Self {
         thread_local! {
             static SHARED: OnceCell<&'static Shared> = const { OnceCell::new() };
@@ -73,7 +73,7 @@ impl Shared {
 /// The memory of one run.
 pub struct Memory {
     shared: &'static Shared,
-    /// What the guest has written, byte by byte in the order of the file.
+    /// What the guest has written, in the order of the file.
     expected: Vec<u8>,
     /// Which bytes the device may write.
     open: Vec<bool>,
@@ -92,14 +92,14 @@ impl Default for Memory {
 }
 
 impl Memory {
-    /// What a frontend sends of it: its own addresses are the guest's.
+    /// Returns the memory table, in which the frontend's addresses are the guest's.
     pub fn table(&self) -> (Vec<VhostUserMemoryRegion>, Vec<File>) {
         let region = |(address, bytes, offset)| VhostUserMemoryRegion::new(address, bytes, address, offset);
         let file = |_| self.shared.file.try_clone().expect("a descriptor");
         (REGIONS.map(region).into(), REGIONS.map(file).into())
     }
 
-    /// The guest writes, as far as there is memory.
+    /// Writes the bytes that are in memory.
     pub fn write(&mut self, at: u64, bytes: &[u8]) {
         for (index, byte) in (0..).zip(bytes) {
             let address = at.wrapping_add(index);
@@ -110,12 +110,12 @@ impl Memory {
         }
     }
 
-    /// Two bytes of the guest's memory.
+    /// Reads two bytes of the guest's memory.
     pub fn load(&self, at: u64) -> u16 {
         self.shared.map.load(GuestAddress(at), Ordering::SeqCst).expect("a ring")
     }
 
-    /// Lets the device write `length` bytes. Whether a ring is among them.
+    /// Allows the device to write `length` bytes. Returns whether a ring is among them.
     pub fn open(&mut self, at: u64, length: u64) -> bool {
         let end = at.saturating_add(length);
         for (address, bytes, offset) in REGIONS {
@@ -128,7 +128,7 @@ impl Memory {
         at < RINGS + RINGS_BYTES && end > RINGS
     }
 
-    /// Nothing was written that the device may not write.
+    /// Checks that the device has written only what it may.
     pub fn check(&self) {
         let mut found = vec![0; self.expected.len()];
         for (address, bytes, offset) in REGIONS {
@@ -147,7 +147,7 @@ impl Memory {
     }
 }
 
-/// Where the byte at `address` is in the file.
+/// Returns the offset of `address` in the file.
 fn place(address: u64) -> Option<usize> {
     let inside = |(start, bytes, _): &&(u64, u64, u64)| (*start..start + bytes).contains(&address);
     let (start, _, offset) = REGIONS.iter().find(inside)?;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! SET_MEM_TABLE of a frontend whose message has room for more regions than it describes.
+//! SET_MEM_TABLE messages that are longer than the regions in them.
 //!
-//! Linux's (`arch/um/drivers/virtio_uml.c`) always sends room for two, of which it mostly uses one. The vhost-user
-//! specification does not say that a message ends with its last region, but the `vhost` crate refuses one that goes on. So the
-//! beginning of each message is looked at before the crate reads it, and such a one is read here.
+//! Linux (`arch/um/drivers/virtio_uml.c`) always sends space for two regions, and mostly uses one. The
+//! vhost-user specification allows that, but crate `vhost` refuses it. So the start of each message is read
+//! with MSG_PEEK, and such a message is handled here.
 
 use std::fs::File;
 use std::io::{self, IoSliceMut, Write};
@@ -19,47 +19,48 @@ use vhost::vhost_user::message::{
 use vhost::vhost_user::{Error, Result, VhostUserBackendReqHandlerMut};
 use vm_memory::ByteValued;
 
-/// Bytes of a message's header: the request, flags, and the size of what follows.
+/// Size of a message header: the request, flags, and the size of the payload.
 const HEADER: usize = 12;
-/// Bytes of the payload before its regions: their number, and padding.
+/// Size of the payload before its regions: their number, and padding.
 const COUNT: usize = 8;
 const REGION: usize = size_of::<VhostUserMemoryRegion>();
 
-/// A message with more room than regions.
+/// The header of a message that is longer than its regions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Roomy {
+pub(super) struct PaddedMemTable {
     flags: u32,
     size: usize,
     regions: usize,
 }
 
-impl Roomy {
-    /// Whether the next message of `socket` is one. Nothing is taken from the socket.
+impl PaddedMemTable {
+    /// Returns the next message of `socket`, if it is of this kind. Leaves it in the socket.
     pub(super) fn peek(socket: &UnixStream) -> Option<Self> {
-        let mut beginning = [0; HEADER + 4];
-        let mut none = RecvAncillaryBuffer::default();
-        let received = recvmsg(socket, &mut [IoSliceMut::new(&mut beginning)], &mut none, RecvFlags::PEEK);
-        let is_whole = received.is_ok_and(|received| received.bytes == beginning.len());
-        is_whole.then(|| Self::parse(&beginning)).flatten()
+        let mut start = [0; HEADER + 4];
+        let mut control = RecvAncillaryBuffer::default();
+        let received = recvmsg(socket, &mut [IoSliceMut::new(&mut start)], &mut control, RecvFlags::PEEK);
+        let is_whole = received.is_ok_and(|received| received.bytes == start.len());
+        is_whole.then(|| Self::parse(&start)).flatten()
     }
 
-    fn parse(beginning: &[u8; HEADER + 4]) -> Option<Self> {
+    fn parse(start: &[u8; HEADER + 4]) -> Option<Self> {
         let mut words =
-            beginning.chunks_exact(4).filter_map(|word| Some(u32::from_ne_bytes(word.try_into().ok()?)));
+            start.chunks_exact(4).filter_map(|word| Some(u32::from_ne_bytes(word.try_into().ok()?)));
         let (request, flags, size, regions) = (words.next()?, words.next()?, words.next()?, words.next()?);
         let (size, regions) = (usize::try_from(size).ok()?, usize::try_from(regions).ok()?);
-        let is_roomy = request == u32::from(FrontendReq::SET_MEM_TABLE)
+        let is_padded = request == u32::from(FrontendReq::SET_MEM_TABLE)
             && (1..=MAX_ATTACHED_FD_ENTRIES).contains(&regions)
             && (COUNT + regions * REGION + 1..=MAX_MSG_SIZE).contains(&size);
-        is_roomy.then_some(Self { flags, size, regions })
+        is_padded.then_some(Self { flags, size, regions })
     }
 
-    /// Takes the message from `socket`, has `backend` carry it out, and answers if the frontend wants that and `may_answer`.
+    /// Takes the message from `socket`, passes it to `handler`, and replies if the frontend asked for that
+    /// and REPLY_ACK was negotiated.
     pub(super) fn handle(
         self,
         mut socket: &UnixStream,
-        backend: &mut impl VhostUserBackendReqHandlerMut,
-        may_answer: bool,
+        handler: &mut impl VhostUserBackendReqHandlerMut,
+        has_reply_ack: bool,
     ) -> Result<()> {
         let (payload, files) = self.receive(socket).map_err(Error::SocketBroken)?;
         let regions: Vec<_> = payload
@@ -72,8 +73,8 @@ impl Roomy {
         if files.len() != self.regions || !regions.iter().all(VhostUserMsgValidator::is_valid) {
             return Err(Error::InvalidMessage);
         }
-        let done = backend.set_mem_table(&regions, files, None).map(drop);
-        if may_answer && self.flags & VhostUserHeaderFlag::NEED_REPLY.bits() != 0 {
+        let done = handler.set_mem_table(&regions, files, None).map(drop);
+        if has_reply_ack && self.flags & VhostUserHeaderFlag::NEED_REPLY.bits() != 0 {
             let header = [u32::from(FrontendReq::SET_MEM_TABLE), 1 | VhostUserHeaderFlag::REPLY.bits(), 8];
             let header = header.map(u32::to_ne_bytes).concat();
             let status = u64::from(done.is_err()).to_ne_bytes();
@@ -82,7 +83,7 @@ impl Roomy {
         done
     }
 
-    /// What follows the header, and the descriptors that came with it.
+    /// Receives the payload and its descriptors.
     fn receive(self, socket: &UnixStream) -> io::Result<(Vec<u8>, Vec<File>)> {
         let mut message = vec![0; HEADER + self.size];
         let mut files = Vec::new();
@@ -111,21 +112,22 @@ impl Roomy {
 mod tests {
     use super::*;
 
-    fn beginning(request: u32, size: usize, regions: u32) -> [u8; HEADER + 4] {
+    fn start(request: u32, size: usize, regions: u32) -> [u8; HEADER + 4] {
         let words = [request, 1, u32::try_from(size).unwrap(), regions];
         words.map(u32::to_ne_bytes).concat().try_into().unwrap()
     }
 
     #[test]
-    fn only_a_table_with_room_left_over_is_taken_from_the_crate() {
-        let is_taken = |request, size, regions| Roomy::parse(&beginning(request, size, regions)).is_some();
+    fn only_a_table_with_space_after_its_regions_is_padded() {
+        let is_padded =
+            |request, size, regions| PaddedMemTable::parse(&start(request, size, regions)).is_some();
         let table = 5;
-        assert!(is_taken(table, COUNT + 2 * REGION, 1));
-        assert!(!is_taken(table, COUNT + REGION, 1), "one that ends with its regions");
-        assert!(!is_taken(table, COUNT + REGION, 2), "one that is too short");
-        assert!(!is_taken(table, COUNT + REGION, 0));
-        assert!(!is_taken(table, COUNT + REGION, u32::MAX));
-        assert!(!is_taken(table, MAX_MSG_SIZE + 1, 1));
-        assert!(!is_taken(8, COUNT + 2 * REGION, 1), "another message");
+        assert!(is_padded(table, COUNT + 2 * REGION, 1));
+        assert!(!is_padded(table, COUNT + REGION, 1), "it ends with its regions");
+        assert!(!is_padded(table, COUNT + REGION, 2), "it is too short");
+        assert!(!is_padded(table, COUNT + REGION, 0));
+        assert!(!is_padded(table, COUNT + REGION, u32::MAX));
+        assert!(!is_padded(table, MAX_MSG_SIZE + 1, 1));
+        assert!(!is_padded(8, COUNT + 2 * REGION, 1), "another message");
     }
 }

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Hardware for tests that does as it is told, and refuses what it is told to refuse.
+//! Lines for tests, which fail where the test says so.
 
 use std::collections::HashSet;
 use std::io;
 
-use super::chip::{Edges, Lines, Seen, Setup};
+use super::lines::{EdgeReport, Edges, Lines, Setup};
 use crate::watch::Watcher;
 
 /// One line of [`FakeLines`].
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct FakeLine {
+pub(crate) struct FakeLine {
     pub(super) setup: Setup,
     pub(super) level: bool,
     pub(super) edges: u32,
@@ -18,20 +18,20 @@ pub(super) struct FakeLine {
 
 /// Lines whose levels the test sets.
 #[derive(Debug, Default)]
-pub(super) struct FakeLines {
+pub(crate) struct FakeLines {
     pub(super) lines: Vec<FakeLine>,
-    /// Lines that somebody else holds.
+    /// Lines that another process has requested.
     pub(super) taken: HashSet<u16>,
     /// Lines that cannot raise interrupts.
-    pub(super) deaf: HashSet<u16>,
+    pub(super) without_interrupts: HashSet<u16>,
 }
 
 impl FakeLines {
-    pub(super) fn new(count: usize) -> Self {
+    pub(crate) fn new(count: usize) -> Self {
         Self { lines: vec![FakeLine::default(); count], ..Self::default() }
     }
 
-    /// Drives a line from outside, and counts the edge as hardware would.
+    /// Drives a line from outside, and counts the edge as hardware does.
     pub(super) fn drive(&mut self, line: u16, level: bool) {
         let line = self.line(line);
         let edge = std::mem::replace(&mut line.level, level) != level;
@@ -39,7 +39,7 @@ impl FakeLines {
             Setup::Input(Edges::Both) => true,
             Setup::Input(Edges::Rising) => level,
             Setup::Input(Edges::Falling) => !level,
-            Setup::Input(Edges::None) | Setup::Output(_) | Setup::Released | Setup::Left => false,
+            Setup::Input(Edges::None) | Setup::Output(_) | Setup::Released | Setup::Kept => false,
         };
         line.edges += u32::from(edge && wanted);
     }
@@ -50,26 +50,27 @@ impl FakeLines {
 }
 
 impl Lines for FakeLines {
-    fn is_kept(&self) -> bool {
+    fn stay_requested(&self) -> bool {
         false
     }
 
     fn set_up(&mut self, line: u16, setup: Setup) -> io::Result<()> {
-        let listens = matches!(setup, Setup::Input(edges) if edges != Edges::None);
-        if setup != Setup::Released && self.taken.contains(&line) || listens && self.deaf.contains(&line) {
+        let has_interrupt = matches!(setup, Setup::Input(edges) if edges != Edges::None);
+        let is_taken = setup != Setup::Released && self.taken.contains(&line);
+        if is_taken || has_interrupt && self.without_interrupts.contains(&line) {
             return Err(io::ErrorKind::ResourceBusy.into());
         }
         let state = self.line(line);
         let setup = match (setup, state.setup) {
-            (Setup::Left, driven @ Setup::Output(_)) => driven,
-            (Setup::Left, _) => Setup::Released,
+            (Setup::Kept, driven @ Setup::Output(_)) => driven,
+            (Setup::Kept, _) => Setup::Released,
             (other, _) => other,
         };
         state.setup = setup;
         match setup {
             Setup::Released => state.edges = 0,
             Setup::Output(level) => state.level = level,
-            Setup::Input(_) | Setup::Left => {}
+            Setup::Input(_) | Setup::Kept => {}
         }
         Ok(())
     }
@@ -82,11 +83,11 @@ impl Lines for FakeLines {
         Ok(())
     }
 
-    fn event(&mut self, _token: u32) {}
+    fn handle_event(&mut self, _token: u32) {}
 
-    fn take_edges(&mut self, line: u16) -> io::Result<Seen> {
+    fn take_edges(&mut self, line: u16) -> io::Result<EdgeReport> {
         let line = self.line(line);
         let edges = std::mem::take(&mut line.edges);
-        Ok(Seen { edges, level: (edges > 0).then_some(line.level) })
+        Ok(EdgeReport { edges, level: (edges > 0).then_some(line.level) })
     }
 }

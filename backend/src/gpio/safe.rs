@@ -1,82 +1,57 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What becomes of a line that no driver uses.
+//! The safe value of a line, which applies while no driver uses it.
 //!
-//! That is the case before a driver configures the line and after it sets its direction to NONE; when the driver resets
-//! the device, or its guest is gone; and when the frontend leaves and nobody can go on in its place. It is not the
-//! case when a daemon or a frontend dies and another takes over: then the driver still uses the line, and it
-//! stays as it is.
+//! No driver uses a line before one configures it and after it sets the direction to NONE; after the driver
+//! resets the device, or its guest ends; and after the frontend disconnects and no daemon can continue. While
+//! a daemon or a frontend is replaced after its death, the driver still uses the line, and it stays as it is.
 //!
-//! Without a word of the operator a line is released, since only the operator knows what hangs on it: no level is safe
-//! for every actuator, and a line that something else drives must not be driven at all. What the hardware does
-//! with a released line is its driver's business. Most leave a former output as it was; some, as Linux's
-//! gpio-virtio, turn it off.
+//! By default a line is released. Only the operator knows what is connected to it: no level is safe for every
+//! actuator, and a line that other hardware drives must not be driven. The hardware decides about a released
+//! line: most controllers leave an output as it was; some, such as Linux's gpio-virtio, turn it off.
 
 use std::str::FromStr;
 
-use serde::Deserialize;
+use super::lines::Setup;
 
-use super::chip::Setup;
-
-/// What becomes of a line that no driver uses.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "Spelled")]
-pub enum Safe {
-    /// It is released, and whoever wants it may have it.
+/// What happens with a line that no driver uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SafeValue {
+    /// It is released, and another process may request it.
     #[default]
     Release,
     /// It is driven to this level, from the start of the daemon on.
     Level(bool),
-    /// An output is held as the driver left it; anything else is released.
+    /// An output is held as the driver left it; any other line is released.
     Stay,
 }
 
-impl Safe {
-    /// How the hardware must be set up for this.
+impl SafeValue {
+    /// Returns how the hardware must be set up.
     #[must_use]
     pub fn setup(self) -> Setup {
         match self {
             Self::Release => Setup::Released,
             Self::Level(level) => Setup::Output(level),
-            Self::Stay => Setup::Left,
+            Self::Stay => Setup::Kept,
         }
     }
 }
 
-/// A text or a number that names no safe value.
+/// A text that is not a safe value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the safe value of a line is 0, 1 or \"stay\"")]
-pub struct NoSafeValue;
+pub struct InvalidSafeValue;
 
-impl FromStr for Safe {
-    type Err = NoSafeValue;
+impl FromStr for SafeValue {
+    type Err = InvalidSafeValue;
 
-    fn from_str(text: &str) -> Result<Self, NoSafeValue> {
+    fn from_str(text: &str) -> Result<Self, InvalidSafeValue> {
         match text {
             "0" => Ok(Self::Level(false)),
             "1" => Ok(Self::Level(true)),
             "stay" => Ok(Self::Stay),
-            _ => Err(NoSafeValue),
-        }
-    }
-}
-
-/// As it is written in the description of a board.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Spelled {
-    Level(u8),
-    Word(String),
-}
-
-impl TryFrom<Spelled> for Safe {
-    type Error = NoSafeValue;
-
-    fn try_from(spelled: Spelled) -> Result<Self, NoSafeValue> {
-        match spelled {
-            Spelled::Level(level) => level.to_string().parse(),
-            Spelled::Word(word) if word == "stay" => Ok(Self::Stay),
-            Spelled::Word(_) => Err(NoSafeValue),
+            _ => Err(InvalidSafeValue),
         }
     }
 }

@@ -1,16 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The wire: what virtio 1.3, section 5.18 ("GPIO Device") fixes in numbers and bytes.
-//!
-//! First stop of the data path. Nothing here decides anything; [`super::request`] turns bytes into
-//! these types.
+//! Constants and types of virtio 1.3, 5.18 ("GPIO Device").
 
 /// Virtio device ID of a GPIO device (5.18.1).
 pub const DEVICE_ID: u32 = 41;
 
 /// Index of the queue that carries requests (5.18.2).
 pub const REQUEST_QUEUE: u16 = 0;
-/// Index of the queue on which the driver lends buffers that tell of interrupts (5.18.2).
+/// Index of the queue of event buffers (5.18.2).
 pub const EVENT_QUEUE: u16 = 1;
 /// Number of queues (5.18.2).
 pub const QUEUES: usize = 2;
@@ -47,7 +44,7 @@ pub const STATUS_OK: u8 = 0;
 /// `VIRTIO_GPIO_STATUS_ERR` (5.18.6).
 pub const STATUS_ERR: u8 = 1;
 
-/// What the driver configured a line for (5.18.6, "GPIO Direction types").
+/// The direction of a line (5.18.6, "GPIO Direction types").
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Direction {
     /// `VIRTIO_GPIO_DIRECTION_NONE`: the line is not in use.
@@ -60,7 +57,7 @@ pub enum Direction {
 }
 
 impl Direction {
-    /// The direction a request's `value` field names, if it names one.
+    /// Returns the direction of a `value` field, if it is valid.
     pub fn from_wire(value: u32) -> Option<Self> {
         match value {
             0 => Some(Self::None),
@@ -70,7 +67,7 @@ impl Direction {
         }
     }
 
-    /// The `value` field of the response to a GET_DIRECTION.
+    /// Returns the `value` field of a response to GET_DIRECTION.
     pub fn to_wire(self) -> u8 {
         match self {
             Self::None => 0,
@@ -80,7 +77,7 @@ impl Direction {
     }
 }
 
-/// What raises a line's interrupt (5.18.6, "GPIO interrupt types"); NONE is the absence of one.
+/// The interrupt type of a line (5.18.6, "GPIO interrupt types"); NONE is `Option::None`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trigger {
     /// `VIRTIO_GPIO_IRQ_TYPE_EDGE_RISING`.
@@ -96,8 +93,7 @@ pub enum Trigger {
 }
 
 impl Trigger {
-    /// The trigger that a SET_IRQ_TYPE's `value` names: `Some(None)` for NONE, `None` if it is none
-    /// of the five that exist.
+    /// Returns the trigger of a `value` field: `Some(None)` for NONE, `None` if it is invalid.
     pub fn from_wire(value: u32) -> Option<Option<Self>> {
         match value {
             0x0 => Some(None),
@@ -110,7 +106,7 @@ impl Trigger {
         }
     }
 
-    /// The `value` of a SET_IRQ_TYPE that names it.
+    /// Returns the `value` field of a SET_IRQ_TYPE.
     pub fn to_wire(self) -> u32 {
         match self {
             Self::Rising => 0x1,
@@ -122,17 +118,17 @@ impl Trigger {
     }
 }
 
-/// What a returned event buffer says (5.18.7).
+/// The status in a returned event buffer (5.18.7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IrqStatus {
-    /// `VIRTIO_GPIO_IRQ_STATUS_INVALID`: no interrupt, the buffer comes back unused.
+    /// `VIRTIO_GPIO_IRQ_STATUS_INVALID`: no interrupt, the buffer is returned unused.
     Invalid,
-    /// `VIRTIO_GPIO_IRQ_STATUS_VALID`: the line's interrupt fired.
+    /// `VIRTIO_GPIO_IRQ_STATUS_VALID`: the interrupt was raised.
     Valid,
 }
 
 impl IrqStatus {
-    /// `struct virtio_gpio_irq_response`.
+    /// Returns `struct virtio_gpio_irq_response`.
     pub fn to_wire(self) -> [u8; IRQ_RESPONSE_SIZE] {
         match self {
             Self::Invalid => [0],
@@ -141,7 +137,7 @@ impl IrqStatus {
     }
 }
 
-/// `struct virtio_gpio_config` with every field set (5.18.4; 5.18.6.9: "The device MUST set all the
+/// Returns `struct virtio_gpio_config` (5.18.4) with every field set (5.18.6.9: "The device MUST set all the
 /// fields").
 pub fn config(lines: u16, names_size: u32) -> [u8; CONFIG_SIZE] {
     let [l0, l1] = lines.to_le_bytes();

@@ -1,30 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The circuit of a line, as the operator describes it: bias, drive and debouncing.
+//! The wiring of a line, as the operator describes it: bias, drive and debouncing.
 //!
-//! virtio-gpio has no messages for these (virtio 1.3, 5.18.6), so a guest can neither ask for them nor change them. They
-//! go into each request of the line that the guest causes ([`super::linux`]): the bias into all, the drive into those
-//! of an output, the debounce period into those of an input.
+//! virtio-gpio has no messages for these (virtio 1.3, 5.18.6), so a guest can neither read nor change them.
+//! They are part of each line request ([`super::linux`]): the bias of all, the drive of outputs, the debounce
+//! period of inputs.
 //!
-//! Linux drives open-drain and open-source outputs, and debounces inputs, also where the controller cannot. A bias
-//! that the controller does not have is left out by Linux without an error (`gpio_set_bias()`).
+//! Linux emulates open drain, open source and debouncing where the controller lacks them. It ignores a bias
+//! that the controller lacks, without an error (`gpio_set_bias()`).
 
 use std::num::NonZero;
 use std::str::FromStr;
 
 use gpiocdev_uapi::v2::LineFlags;
 
-/// The longest debounce period, in microseconds. An input that is to rest for longer is not being debounced.
+/// Maximum debounce period in microseconds.
 pub const LONGEST_DEBOUNCE: u32 = 1_000_000;
 
-/// A resistor of the controller's.
+/// The bias resistor of the controller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bias {
     /// To the supply.
     PullUp,
     /// To ground.
     PullDown,
-    /// None, also where the controller has one after reset.
+    /// No resistor, also where the controller has one after reset.
     Disabled,
 }
 
@@ -34,25 +34,26 @@ pub enum Drive {
     /// To both levels.
     #[default]
     PushPull,
-    /// To low only: at high, the line is left to its bias and to other drivers.
+    /// To low only: at high, the bias and other drivers decide the level.
     OpenDrain,
     /// To high only.
     OpenSource,
 }
 
-/// The circuit of a line.
+/// The wiring of a line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Wiring {
-    /// As the controller has it, if not given.
+    /// As the controller has it, if `None`.
     pub bias: Option<Bias>,
-    /// Push-pull, if not given.
+    /// Push-pull by default.
     pub drive: Drive,
-    /// For so many microseconds an input must keep a level before it counts: at most [`LONGEST_DEBOUNCE`].
+    /// Time in microseconds for which an input must keep a level before it counts, at most
+    /// [`LONGEST_DEBOUNCE`].
     pub debounce_us: Option<NonZero<u32>>,
 }
 
 impl Wiring {
-    /// The flags of a request that has the direction that `direction` says.
+    /// Returns the flags of the wiring for a request with the direction in `direction`.
     #[must_use]
     pub fn flags(self, direction: LineFlags) -> LineFlags {
         let bias = match self.bias {
@@ -71,50 +72,50 @@ impl Wiring {
         } else if direction.contains(LineFlags::INPUT) {
             bias
         } else {
-            // Linux takes none of them without a direction.
+            // Linux refuses them without a direction.
             LineFlags::empty()
         }
     }
 }
 
-/// A word that an option does not know; says which it knows.
+/// An unknown value of an option; the text lists the known ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("write {0}")]
-pub struct Unknown(&'static str);
+pub struct UnknownValue(&'static str);
 
 impl FromStr for Bias {
-    type Err = Unknown;
+    type Err = UnknownValue;
 
-    fn from_str(text: &str) -> Result<Self, Unknown> {
+    fn from_str(text: &str) -> Result<Self, UnknownValue> {
         match text {
             "pull-up" => Ok(Self::PullUp),
             "pull-down" => Ok(Self::PullDown),
             "disabled" => Ok(Self::Disabled),
-            _ => Err(Unknown("pull-up, pull-down or disabled")),
+            _ => Err(UnknownValue("pull-up, pull-down or disabled")),
         }
     }
 }
 
 impl FromStr for Drive {
-    type Err = Unknown;
+    type Err = UnknownValue;
 
-    fn from_str(text: &str) -> Result<Self, Unknown> {
+    fn from_str(text: &str) -> Result<Self, UnknownValue> {
         match text {
             "push-pull" => Ok(Self::PushPull),
             "open-drain" => Ok(Self::OpenDrain),
             "open-source" => Ok(Self::OpenSource),
-            _ => Err(Unknown("push-pull, open-drain or open-source")),
+            _ => Err(UnknownValue("push-pull, open-drain or open-source")),
         }
     }
 }
 
-/// Reads a debounce period.
+/// Parses a debounce period.
 ///
 /// # Errors
-/// Says which range it must be in.
-pub fn debounce(text: &str) -> Result<NonZero<u32>, Unknown> {
+/// When it is not in the valid range.
+pub fn debounce(text: &str) -> Result<NonZero<u32>, UnknownValue> {
     let period = text.parse().ok().filter(|period: &NonZero<u32>| period.get() <= LONGEST_DEBOUNCE);
-    period.ok_or(Unknown("a number of microseconds from 1 to 1000000"))
+    period.ok_or(UnknownValue("a number of microseconds from 1 to 1000000"))
 }
 
 #[cfg(test)]
@@ -122,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_direction_gets_the_flags_that_the_uapi_allows_with_it() {
+    fn a_request_has_the_flags_that_the_uapi_allows_for_its_direction() {
         let wiring = Wiring { bias: Some(Bias::PullUp), drive: Drive::OpenDrain, debounce_us: None };
         let output = LineFlags::OPEN_DRAIN | LineFlags::BIAS_PULL_UP;
         assert_eq!(wiring.flags(LineFlags::OUTPUT), output);
@@ -132,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_period_is_bounded() {
+    fn a_debounce_period_beyond_its_range_is_an_error() {
         assert_eq!(debounce("1000000").map(NonZero::get), Ok(LONGEST_DEBOUNCE));
         for wrong in ["0", "1000001", "5ms", "-1", ""] {
             assert!(debounce(wrong).is_err(), "{wrong}");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What the device needs of an I2C bus. Behind it is an adapter of the kernel, or a model of a board.
+//! The interface between the device and an I2C bus.
 
 use std::io;
 
@@ -16,11 +16,11 @@ pub enum Address {
     TenBit(u16),
 }
 
-/// Linux, too, writes 10-bit addresses with this added, where they stand beside 7-bit ones.
+/// Is added to 10-bit addresses where they stand beside 7-bit ones, as in Linux.
 const TEN_BIT: u16 = 0xa000;
 
 impl Address {
-    /// The address as one number, as it is written in lists and boards.
+    /// Returns the address as one number, as it is written in lists and boards.
     #[must_use]
     pub fn number(self) -> u16 {
         match self {
@@ -29,7 +29,7 @@ impl Address {
         }
     }
 
-    /// The address that is written as `number`, if one is.
+    /// Returns the address that is written as `number`, if it is valid.
     #[must_use]
     pub fn from_number(number: u16) -> Option<Self> {
         match number {
@@ -40,16 +40,16 @@ impl Address {
     }
 }
 
-/// One message of a transaction: what is between two start conditions.
+/// A message of a transaction: the bytes between two start conditions.
 #[derive(Debug)]
 pub struct Message<'a> {
-    /// Who is spoken to.
+    /// The target.
     pub address: Address,
-    /// What is said.
+    /// The bytes and their direction.
     pub data: Data<'a>,
 }
 
-/// The bytes of a message. None at all is a message too.
+/// The bytes of a message, which may be none.
 #[derive(Debug)]
 pub enum Data<'a> {
     /// From the guest to the target.
@@ -58,59 +58,60 @@ pub enum Data<'a> {
     Read(&'a mut [u8]),
 }
 
-/// Transactions of no more messages than this need no memory of their own: nearly all have one or two.
-pub(super) const FEW: usize = 4;
+/// Transactions of up to so many messages need no allocation; nearly all have one or two.
+pub(super) const INLINE_MESSAGES: usize = 4;
 
 /// A bus, used by one transaction at a time.
 pub trait Bus: Send {
-    /// How many messages one transaction can have.
+    /// Returns the maximum number of messages of a transaction.
     fn longest_transaction(&self) -> usize;
 
-    /// Its clock.
+    /// Returns the clock of the bus.
     fn clock(&self) -> Clock;
 
-    /// Carries out `messages` as one transaction: a start condition before each, a stop condition after the last.
+    /// Carries out `messages` as one transaction: a start condition before each, a stop condition after the
+    /// last.
     ///
     /// # Errors
     /// When not all of them were carried out.
     fn transfer(&mut self, messages: &mut [Message<'_>]) -> Result<(), Failure>;
 
-    /// Registers what the bus itself waits for, with tokens from `first` on.
+    /// Adds the descriptors of the bus to `watcher`, with tokens from `first` on.
     ///
     /// # Errors
     /// When a descriptor cannot be watched.
     fn watch(&mut self, watcher: &Watcher, first: u32) -> io::Result<()>;
 
-    /// Something happened on a descriptor that the bus watches as `token`.
-    fn event(&mut self, token: u32);
+    /// Handles an event of the descriptor that the bus watches as `token`.
+    fn handle_event(&mut self, token: u32);
 }
 
 /// A transaction that was not carried out as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{cause}, after {done} messages")]
 pub struct Failure {
-    /// How many messages are known to be done. What comes after is not, or is not known to be.
+    /// Number of messages that are known to be done. Later ones are not done, or not known to be.
     pub done: usize,
-    /// Why it ended.
+    /// The reason.
     pub cause: Cause,
 }
 
-/// Which layer failed, and how.
+/// Why a transaction failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Cause {
     /// The target: no acknowledgement.
-    #[error("nobody acknowledged")]
+    #[error("no acknowledgement")]
     Nak,
-    /// The bus: held too long by someone.
+    /// The bus: held for too long.
     #[error("timeout")]
     Timeout,
     /// The bus: another controller had it.
     #[error("arbitration lost")]
     ArbitrationLost,
-    /// The adapter: it cannot form this transaction.
-    #[error("the adapter cannot do this")]
+    /// The adapter: it does not support this transaction.
+    #[error("not supported by the adapter")]
     Unsupported,
     /// The kernel, with this error number.
-    #[error("error number {0} of the kernel")]
+    #[error("kernel error {0}")]
     Kernel(i32),
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Which addresses of the bus a guest may reach. The only way from an address that a guest asked for to an
-//! [`Address`] that a bus takes.
+//! The addresses of the bus that a guest may reach: turns an address that a guest requested to an
+//! [`Address`].
 
 use std::ops::RangeInclusive;
 use std::str::FromStr;
@@ -12,12 +12,12 @@ use super::spec::RequestedAddress;
 /// The addresses that `--allow` names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AllowList {
-    /// Of [`Address::number`]. All there are, for `any`.
+    /// Ranges of [`Address::number`]; one of all numbers for `any`.
     ranges: Vec<RangeInclusive<u16>>,
 }
 
 impl AllowList {
-    /// Gives the address to those who may have it.
+    /// Returns the address, if the guest may reach it.
     pub(crate) fn authorise(&self, requested: RequestedAddress) -> Option<Address> {
         let address = match requested {
             RequestedAddress::SevenBit(value) => Address::SevenBit(value),
@@ -27,25 +27,25 @@ impl AllowList {
     }
 }
 
-/// What is wrong with an `--allow` list.
+/// Why an `--allow` list is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadList {
+pub enum InvalidList {
     /// Not hexadecimal.
     #[error("{0:?} is not an address: write it in hexadecimal, as 0x48")]
     Number(String),
-    /// Not on an I2C bus.
+    /// Not an I2C address.
     #[error("{0:#x} is not an address: 0x00 to 0x7f are, and 0xa000 to 0xa3ff for those of 10 bits")]
     Range(u16),
-    /// Its end is before its begin.
+    /// The end is before the start.
     #[error("the range {0:?} is empty: write the lower address first")]
     Empty(String),
 }
 
 impl FromStr for AllowList {
-    type Err = BadList;
+    type Err = InvalidList;
 
-    /// `0x48,0x50-0x57`, or `any`.
-    fn from_str(text: &str) -> Result<Self, BadList> {
+    /// Parses `0x48,0x50-0x57`, or `any`.
+    fn from_str(text: &str) -> Result<Self, InvalidList> {
         let ranges = match text {
             "any" => vec![0..=u16::MAX],
             list => list.split(',').map(|item| range(item.trim())).collect::<Result<_, _>>()?,
@@ -54,23 +54,23 @@ impl FromStr for AllowList {
     }
 }
 
-fn range(item: &str) -> Result<RangeInclusive<u16>, BadList> {
+fn range(item: &str) -> Result<RangeInclusive<u16>, InvalidList> {
     let (first, last) = item.split_once('-').unwrap_or((item, item));
     let range = address(first)?..=address(last)?;
     if range.is_empty() {
-        return Err(BadList::Empty(item.to_owned()));
+        return Err(InvalidList::Empty(item.to_owned()));
     }
     if *range.start() <= 0x7f && *range.end() > 0x7f {
-        return Err(BadList::Range(*range.end()));
+        return Err(InvalidList::Range(*range.end()));
     }
     Ok(range)
 }
 
-fn address(text: &str) -> Result<u16, BadList> {
+fn address(text: &str) -> Result<u16, InvalidList> {
     let digits = text.trim().strip_prefix("0x");
     let value = digits.and_then(|digits| u16::from_str_radix(digits, 16).ok());
-    let value = value.ok_or_else(|| BadList::Number(text.to_owned()))?;
-    Address::from_number(value).map(Address::number).ok_or(BadList::Range(value))
+    let value = value.ok_or_else(|| InvalidList::Number(text.to_owned()))?;
+    Address::from_number(value).map(Address::number).ok_or(InvalidList::Range(value))
 }
 
 #[cfg(test)]
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_allows_what_it_names_and_nothing_else() {
+    fn a_list_allows_the_addresses_in_it_and_no_others() {
         let list: AllowList = "0x48, 0x50-0x57,0xa150".parse().unwrap();
         let seven = |value| list.authorise(RequestedAddress::SevenBit(value));
         assert_eq!(seven(0x48), Some(Address::SevenBit(0x48)));
@@ -88,23 +88,23 @@ mod tests {
         assert_eq!(seven(0x58), None);
         let ten = |value| list.authorise(RequestedAddress::TenBit(value));
         assert_eq!(ten(0x150), Some(Address::TenBit(0x150)));
-        assert_eq!(ten(0x48), None, "0x48 of 10 bits is another target than 0x48 of 7");
+        assert_eq!(ten(0x48), None, "a 10-bit address is not the 7-bit address of the same number");
     }
 
     #[test]
-    fn any_is_any() {
+    fn any_allows_all_addresses() {
         let list: AllowList = "any".parse().unwrap();
         assert!(list.authorise(RequestedAddress::SevenBit(0)).is_some());
         assert!(list.authorise(RequestedAddress::TenBit(0x3ff)).is_some());
     }
 
     #[test]
-    fn a_wrong_list_is_refused_in_words() {
-        let refused = |text: &str| text.parse::<AllowList>().unwrap_err();
-        assert_eq!(refused("48"), BadList::Number("48".into()));
-        assert_eq!(refused(""), BadList::Number(String::new()));
-        assert_eq!(refused("0x80"), BadList::Range(0x80));
-        assert_eq!(refused("0x57-0x50"), BadList::Empty("0x57-0x50".into()));
-        assert_eq!(refused("0x50-0xa050"), BadList::Range(0xa050));
+    fn an_invalid_list_is_an_error_that_names_the_item() {
+        let error = |text: &str| text.parse::<AllowList>().unwrap_err();
+        assert_eq!(error("48"), InvalidList::Number("48".into()));
+        assert_eq!(error(""), InvalidList::Number(String::new()));
+        assert_eq!(error("0x80"), InvalidList::Range(0x80));
+        assert_eq!(error("0x57-0x50"), InvalidList::Empty("0x57-0x50".into()));
+        assert_eq!(error("0x50-0xa050"), InvalidList::Range(0xa050));
     }
 }

@@ -2,12 +2,12 @@
 
 //! The wire format of virtio-i2c: virtio 1.3, 5.16.3 and 5.16.6.1.
 
-/// Feature bit: requests without a buffer, and the read flag. Mandatory for both sides (5.16.3).
+/// Bit of `VIRTIO_I2C_F_ZERO_LENGTH_REQUEST`, which is mandatory for both sides (5.16.3).
 pub(crate) const F_ZERO_LENGTH_REQUEST: u32 = 0;
 
-/// `status`: the request was carried out.
+/// `VIRTIO_I2C_MSG_OK`: the request was carried out.
 pub(crate) const MSG_OK: u8 = 0;
-/// `status`: the request was not carried out.
+/// `VIRTIO_I2C_MSG_ERR`: the request was not carried out.
 pub(crate) const MSG_ERR: u8 = 1;
 
 /// `flags`: if this request fails, the next one fails too. All requests of a group but the last have it.
@@ -15,7 +15,7 @@ const FLAG_FAIL_NEXT: u32 = 1 << 0;
 /// `flags`: the request reads.
 const FLAG_READ: u32 = 1 << 1;
 
-/// `struct virtio_i2c_out_hdr`: what each request begins with.
+/// `struct virtio_i2c_out_hdr`, with which each request begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) address: WireAddress,
@@ -25,7 +25,7 @@ pub(crate) struct Header {
 impl Header {
     pub(crate) const BYTES: usize = 8;
 
-    /// Splits a request into its header and what follows it.
+    /// Splits a request into its header and the bytes after it.
     pub(crate) fn split(request: &[u8]) -> Option<(Self, &[u8])> {
         let ([a0, a1, _, _, f0, f1, f2, f3], rest) = request.split_first_chunk::<{ Self::BYTES }>()?;
         let header = Self {
@@ -43,17 +43,17 @@ impl Header {
         self.flags & FLAG_READ != 0
     }
 
-    /// Whether `flags` has bits that mean nothing yet (5.16.6.3: a driver must not set them).
+    /// Whether `flags` has reserved bits, which a driver must not set (5.16.6.3).
     pub(crate) fn has_reserved_flags(self) -> bool {
         self.flags & !(FLAG_FAIL_NEXT | FLAG_READ) != 0
     }
 }
 
-/// `addr`: the address as it goes over the bus.
+/// `addr`: the address in the form of 5.16.6.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WireAddress(pub(crate) u16);
 
-/// An address that a guest asks for. To become one that a bus takes, it has to pass the policy.
+/// An address that a guest requests. The policy turns it to a [`super::bus::Address`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RequestedAddress {
     /// A0 to A6.
@@ -63,7 +63,8 @@ pub(crate) enum RequestedAddress {
 }
 
 impl WireAddress {
-    /// Decodes by the table of 5.16.6.1. The 10-bit form begins with 11110, which no 7-bit address may.
+    /// Decodes the address by the table of 5.16.6.1. The 10-bit form begins with 11110, which no 7-bit
+    /// address does.
     pub(crate) fn decode(self) -> Option<RequestedAddress> {
         let [low, high] = self.0.to_le_bytes();
         match (low, high) {
@@ -88,8 +89,8 @@ mod tests {
         assert_eq!(decode(0), Some(RequestedAddress::SevenBit(0)));
         assert_eq!(decode(0x34f6), Some(RequestedAddress::TenBit(0x334)));
         assert_eq!(decode(0xfff0), Some(RequestedAddress::TenBit(0x0ff)));
-        assert_eq!(decode(0x0091), None, "bit 0 is zero in both forms");
-        assert_eq!(decode(0x0190), None, "a 7-bit address has nothing above bit 7");
+        assert_eq!(decode(0x0091), None, "bit 0 is set");
+        assert_eq!(decode(0x0190), None, "a 7-bit address with bits above bit 7");
     }
 
     #[test]

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The transaction that the device has given to its bus.
+//! The transaction that the device has queued for its bus.
 //!
 //! ```text
-//!   Idle ── give ──▶ Waits ── it is this guest's turn ──▶ OnBus ── the bus is done ──▶ Done ── result ──▶ Idle
-//!    ▲                 │                                    │
-//!    └───── end ───────┘                                    └─ end waits for it, though not for ever
+//!   Idle ── queue ──▶ Queued ── this guest's turn ──▶ OnBus ── transferred ──▶ Done ── take_result ──▶ Idle
+//!    ▲                  │                               │
+//!    └───── cancel ─────┘                               └─ cancel waits for it, for a limited time
 //! ```
 //!
-//! A thread that may be kept waiting carries it out ([`Work::run`]), and the device stays free meanwhile. So
-//! the bytes are here, and not in the guest's chains, which the device can give back at any time.
+//! [`BlockingWork::run`] carries it out in a thread that may block, while the device is free. Therefore the
+//! bytes are copied here: the device may return the guest's chains at any time.
 
 use std::ops::Range;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -17,40 +17,40 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
-use super::bus::{Address, Bus, Data, FEW, Failure, Message};
+use super::bus::{Address, Bus, Data, Failure, INLINE_MESSAGES, Message};
 use super::request::Direction;
-use super::time::GIVEN_UP;
-use super::turn::Turn;
-use crate::device::Work;
+use super::time::TRANSFER_LIMIT;
+use super::turn::BusTurn;
+use crate::device::BlockingWork;
 
-/// A buffer that is no longer than this is kept for the next transaction.
+/// Maximum size of a buffer that is kept for the next transaction.
 const SPARE_BYTES: usize = 4096;
 
-/// How far the transaction is.
+/// The phase of the transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Idle,
-    Waits,
+    Queued,
     OnBus { since: Instant },
     Done(Result<(), Failure>),
 }
 
-/// The bus, and room for one transaction.
+/// The bus, and space for one transaction.
 pub(super) struct Transaction {
     phase: Mutex<Phase>,
     changed: Condvar,
-    /// Whoever changes the phase from or to `OnBus` has it in between.
+    /// Locked from the change of the phase to `OnBus` until the transfer is done.
     content: Mutex<Content>,
-    turn: Option<Turn>,
+    turn: Option<BusTurn>,
 }
 
 struct Content {
     bus: Box<dyn Bus>,
-    parts: SmallVec<[Part; FEW]>,
+    parts: SmallVec<[Part; INLINE_MESSAGES]>,
     bytes: Vec<u8>,
 }
 
-/// A message, whose bytes follow those of the one before it.
+/// A message. Its bytes follow those of the one before it.
 struct Part {
     address: Address,
     direction: Direction,
@@ -58,7 +58,7 @@ struct Part {
 }
 
 impl Transaction {
-    pub(super) fn new(bus: Box<dyn Bus>, turn: Option<Turn>) -> Self {
+    pub(super) fn new(bus: Box<dyn Bus>, turn: Option<BusTurn>) -> Self {
         let content = Content { bus, parts: SmallVec::new(), bytes: Vec::new() };
         Self { phase: Mutex::new(Phase::Idle), changed: Condvar::new(), content: Mutex::new(content), turn }
     }
@@ -71,30 +71,30 @@ impl Transaction {
         self.content.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does something with the bus, between transactions.
-    pub(super) fn with_bus<T>(&self, what: impl FnOnce(&mut dyn Bus) -> T) -> T {
-        what(&mut *self.content().bus)
+    /// Calls `f` with the bus, between transactions.
+    pub(super) fn with_bus<T>(&self, f: impl FnOnce(&mut dyn Bus) -> T) -> T {
+        f(&mut *self.content().bus)
     }
 
-    /// Whether there is none.
+    /// Whether there is no transaction.
     pub(super) fn is_idle(&self) -> bool {
         *self.phase() == Phase::Idle
     }
 
-    /// Whether there is one that nobody has taken up.
-    pub(super) fn waits(&self) -> bool {
-        *self.phase() == Phase::Waits
+    /// Whether there is one that has not begun.
+    pub(super) fn is_queued(&self) -> bool {
+        *self.phase() == Phase::Queued
     }
 
-    /// When one that is on the bus is to be given up.
+    /// Returns when the transaction on the bus has taken too long.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match *self.phase() {
-            Phase::OnBus { since } => Some(since + GIVEN_UP),
+            Phase::OnBus { since } => Some(since + TRANSFER_LIMIT),
             _ => None,
         }
     }
 
-    /// Begins a transaction, to which [`Self::add`] adds messages. There must be none.
+    /// Begins a transaction without messages. There must be none.
     pub(super) fn clear(&self) {
         let Content { parts, bytes, .. } = &mut *self.content();
         parts.clear();
@@ -118,20 +118,20 @@ impl Transaction {
         bytes.resize(bytes.len() + length, 0);
     }
 
-    /// From now on the transaction waits to be carried out.
-    pub(super) fn submit(&self) {
-        *self.phase() = Phase::Waits;
+    /// Queues the transaction.
+    pub(super) fn queue(&self) {
+        *self.phase() = Phase::Queued;
     }
 
-    /// What has become of it, if it is over. Then there is none.
-    pub(super) fn result(&self) -> Option<Result<(), Failure>> {
+    /// Takes the result of the transaction, if it is done.
+    pub(super) fn take_result(&self) -> Option<Result<(), Failure>> {
         let mut phase = self.phase();
         let Phase::Done(result) = *phase else { return None };
         *phase = Phase::Idle;
         Some(result)
     }
 
-    /// Hands the bytes of message `index` to `take`, once the transaction is over.
+    /// Calls `take` with the bytes of message `index` of a transaction that is done.
     pub(super) fn bytes(&self, index: usize, take: impl FnOnce(&[u8])) {
         let content = self.content();
         if let Some(bytes) = content.range(index).and_then(|range| content.bytes.get(range)) {
@@ -139,29 +139,29 @@ impl Transaction {
         }
     }
 
-    /// Ends it: if it has not begun it never will; if it is on the bus it has `patience` to come to its end.
-    /// What it comes to later is nobody's then.
-    pub(super) fn end(&self, patience: Duration) -> Option<Result<(), Failure>> {
+    /// Cancels a transaction that has not begun. Waits up to `limit` for one on the bus, and returns its
+    /// result. A later result is discarded.
+    pub(super) fn cancel(&self, limit: Duration) -> Option<Result<(), Failure>> {
         let mut phase = self.phase();
-        if *phase == Phase::Waits {
+        if *phase == Phase::Queued {
             *phase = Phase::Idle;
             return None;
         }
         let is_on_bus = |phase: &mut Phase| matches!(phase, Phase::OnBus { .. });
-        let waited = self.changed.wait_timeout_while(phase, patience, is_on_bus);
+        let waited = self.changed.wait_timeout_while(phase, limit, is_on_bus);
         drop(waited.unwrap_or_else(PoisonError::into_inner));
-        self.result()
+        self.take_result()
     }
 }
 
-impl Work for Transaction {
+impl BlockingWork for Transaction {
     fn run(&self) {
-        // Others of this guest may have the turn, and it may be given up meanwhile.
-        let _turn = self.turn.as_ref().map(Turn::wait);
+        // The transaction may be cancelled while other daemons of this guest have the turn.
+        let _turn = self.turn.as_ref().map(BusTurn::lock);
         let mut content = self.content();
         {
             let mut phase = self.phase();
-            if *phase != Phase::Waits {
+            if *phase != Phase::Queued {
                 return;
             }
             *phase = Phase::OnBus { since: Instant::now() };
@@ -177,9 +177,9 @@ impl Content {
     fn transfer(&mut self) -> Result<(), Failure> {
         let Self { bus, parts, bytes } = self;
         let mut rest = bytes.as_mut_slice();
-        let mut messages: SmallVec<[Message<'_>; FEW]> = SmallVec::new();
+        let mut messages: SmallVec<[Message<'_>; INLINE_MESSAGES]> = SmallVec::new();
         for Part { address, direction, length } in parts.iter() {
-            // The lengths are those of what was added.
+            // Always succeeds: `bytes` has the sum of the lengths.
             let (bytes, others) = rest.split_at_mut_checked(*length).unwrap_or_default();
             rest = others;
             let data = match direction {
@@ -210,10 +210,10 @@ mod tests {
     use super::*;
     use crate::watch::Watcher;
 
-    /// A bus that is somebody else's until it is told to go on.
-    struct Taken(Receiver<()>);
+    /// A bus that blocks until the test sends something.
+    struct BlockedBus(Receiver<()>);
 
-    impl Bus for Taken {
+    impl Bus for BlockedBus {
         fn longest_transaction(&self) -> usize {
             42
         }
@@ -232,16 +232,16 @@ mod tests {
         fn watch(&mut self, _: &Watcher, _: u32) -> io::Result<()> {
             Ok(())
         }
-        fn event(&mut self, _: u32) {}
+        fn handle_event(&mut self, _: u32) {}
     }
 
-    fn submitted(bus: Taken, turn: Option<Turn>) -> Arc<Transaction> {
+    fn queued(bus: BlockedBus, turn: Option<BusTurn>) -> Arc<Transaction> {
         let transaction = Transaction::new(Box::new(bus), turn);
         transaction.clear();
         let address = Address::SevenBit(0x50);
         transaction.add_write(address, &[0x10]);
         transaction.add_read(address, 2);
-        transaction.submit();
+        transaction.queue();
         Arc::new(transaction)
     }
 
@@ -251,48 +251,48 @@ mod tests {
     }
 
     #[test]
-    fn its_bytes_are_there_when_it_is_over() {
-        let (go_on, wait) = channel();
-        let transaction = submitted(Taken(wait), None);
-        go_on.send(()).unwrap();
-        assert!(transaction.waits() && transaction.deadline().is_none());
+    fn the_bytes_are_there_after_the_transfer() {
+        let (unblock, wait) = channel();
+        let transaction = queued(BlockedBus(wait), None);
+        unblock.send(()).unwrap();
+        assert!(transaction.is_queued() && transaction.deadline().is_none());
         run(&transaction).join().unwrap();
-        assert_eq!(transaction.result(), Some(Ok(())));
+        assert_eq!(transaction.take_result(), Some(Ok(())));
         transaction.bytes(1, |bytes| assert_eq!(bytes, [2, 2]));
         assert!(transaction.is_idle());
     }
 
-    /// A time-out of the kernel's adapter, or other guests, may be the reason; up to a time.
     #[test]
-    fn one_that_is_on_the_bus_is_given_some_patience_and_some_time() {
-        let (go_on, wait) = channel();
-        let transaction = submitted(Taken(wait), None);
+    fn cancel_waits_for_a_transaction_on_the_bus_up_to_its_limit() {
+        let (unblock, wait) = channel();
+        let transaction = queued(BlockedBus(wait), None);
         let before = Instant::now();
         let running = run(&transaction);
-        while transaction.waits() {
+        while transaction.is_queued() {
             thread::yield_now();
         }
-        assert!(transaction.deadline().unwrap() >= before + GIVEN_UP);
-        assert_eq!(transaction.end(Duration::from_millis(10)), None);
+        assert!(transaction.deadline().unwrap() >= before + TRANSFER_LIMIT);
+        assert_eq!(transaction.cancel(Duration::from_millis(10)), None);
         assert!(!transaction.is_idle(), "the bus is not free yet");
-        go_on.send(()).unwrap();
-        assert_eq!(transaction.end(Duration::MAX), Some(Ok(())));
+        unblock.send(()).unwrap();
+        assert_eq!(transaction.cancel(Duration::MAX), Some(Ok(())));
         running.join().unwrap();
         assert!(transaction.is_idle());
     }
 
-    /// Ten others of the same guest may come first: a driver that stops its queue does not wait for them.
+    /// Other daemons of the same guest may have the turn: a driver that stops its queue does not wait for
+    /// them.
     #[test]
-    fn one_that_waits_for_its_turn_can_be_given_up() {
+    fn a_transaction_that_waits_for_its_turn_is_cancelled_at_once() {
         let root = tempfile::tempdir().unwrap();
-        let open = || Turn::open(root.path(), "i2c-0").unwrap();
-        let (other, (_go_on, wait)) = (open(), channel());
-        let others = other.wait();
-        let transaction = submitted(Taken(wait), Some(open()));
+        let open = || BusTurn::open(root.path(), "i2c-0").unwrap();
+        let (other, (_unblock, wait)) = (open(), channel());
+        let guard = other.lock();
+        let transaction = queued(BlockedBus(wait), Some(open()));
         let running = run(&transaction);
-        assert_eq!(transaction.end(Duration::MAX), None);
-        drop(others);
-        // The bus would wait for a word that does not come.
+        assert_eq!(transaction.cancel(Duration::MAX), None);
+        drop(guard);
+        // Would block if the bus were used.
         running.join().unwrap();
         assert!(transaction.is_idle());
     }

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! One transaction of a guest at a time, whatever number of its devices are on an adapter.
+//! Turns of the daemons of a guest at an adapter, so that a guest has one transaction at a time.
 //!
-//! The kernel serves those who wait for an adapter in the order in which they came (an rt_mutex, on which
-//! processes that are not real-time ones have one priority). A guest that has eleven devices on it would have
-//! eleven of twelve turns. So the daemons of a guest first take turns among themselves, by a lock on a file
-//! of that guest and that adapter. The kernel releases it if a daemon ends. Daemons of another guest have
-//! other files, which these cannot open, so that they can be held up by a transaction and by nothing else.
+//! The kernel serves processes that wait for an adapter in the order in which they came (an rt_mutex, for
+//! which processes without real-time scheduling have one priority). A guest with eleven devices there would
+//! have eleven of twelve turns. Therefore the daemons of a guest take turns by a lock on a file of that guest
+//! and adapter. The kernel releases the lock of a daemon that ends. Daemons of another guest have other
+//! files, which these cannot open.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
@@ -16,15 +16,16 @@ use std::path::Path;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::retry_on_intr;
 
-/// What the daemons of a guest on an adapter have in common.
+/// The turns of a guest's daemons at an adapter.
 #[derive(Debug)]
-pub struct Turn {
-    /// An open file of its own: a lock belongs to that.
+pub struct BusTurn {
+    /// An open file description of its own, to which the lock belongs.
     file: File,
 }
 
-impl Turn {
-    /// The turns at `adapter` of those who name the same `directory`, which is made if it is not there.
+impl BusTurn {
+    /// Opens the turns at `adapter` of the daemons with the same `directory`, which is created if it does not
+    /// exist.
     ///
     /// # Errors
     /// When the file cannot be opened.
@@ -36,22 +37,22 @@ impl Turn {
         Ok(Self { file })
     }
 
-    /// Waits for the turn, and has it until what it returns is dropped.
-    pub(super) fn wait(&self) -> Taken<'_> {
+    /// Waits for the turn, which lasts until the returned guard is dropped.
+    pub(super) fn lock(&self) -> TurnGuard<'_> {
         if let Err(error) = retry_on_intr(|| flock(&self.file, FlockOperation::LockExclusive)) {
-            log::error!("cannot wait for the turn of this guest at its adapter: {error}");
+            log::error!("cannot lock the turn of this guest at its adapter: {error}");
         }
-        Taken(self)
+        TurnGuard(self)
     }
 }
 
-/// The turn. It ends when this is dropped.
+/// A turn, which ends when this is dropped.
 #[derive(Debug)]
-pub(super) struct Taken<'a>(&'a Turn);
+pub(super) struct TurnGuard<'a>(&'a BusTurn);
 
-impl Drop for Taken<'_> {
+impl Drop for TurnGuard<'_> {
     fn drop(&mut self) {
-        // It can only fail if it was not taken.
+        // Fails only if the lock was not taken.
         let _ = flock(&self.0.file, FlockOperation::Unlock);
     }
 }
@@ -64,25 +65,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_of_a_directory_has_the_turn_at_an_adapter() {
+    fn one_daemon_of_a_guest_has_the_turn_at_an_adapter() {
         let root = tempfile::tempdir().unwrap();
-        let open = |guest: &str, adapter| Turn::open(&root.path().join("run").join(guest), adapter).unwrap();
+        let open =
+            |guest: &str, adapter| BusTurn::open(&root.path().join("run").join(guest), adapter).unwrap();
         let (first, second) = (open("a", "i2c-0"), open("a", "i2c-0"));
-        let taken = first.wait();
-        let is_free = |turn: &Turn| flock(&turn.file, FlockOperation::NonBlockingLockExclusive).is_ok();
+        let guard = first.lock();
+        let is_free = |turn: &BusTurn| flock(&turn.file, FlockOperation::NonBlockingLockExclusive).is_ok();
         assert!(!is_free(&second));
-        assert!(is_free(&open("a", "i2c-1")) && is_free(&open("b", "i2c-0")), "others are other files");
-        let (has_it, hears) = channel();
+        assert!(is_free(&open("a", "i2c-1")) && is_free(&open("b", "i2c-0")), "these are other files");
+        let (locked, wait) = channel();
         std::thread::scope(|scope| {
             scope.spawn(move || {
-                let _taken = second.wait();
-                has_it.send(()).unwrap();
+                let _guard = second.lock();
+                locked.send(()).unwrap();
             });
-            drop(taken);
-            hears.recv().unwrap();
+            drop(guard);
+            wait.recv().unwrap();
         });
-        // Who ends without a word gives it back too.
-        std::mem::forget(first.wait());
+        // The lock of a daemon that dies is released.
+        std::mem::forget(first.lock());
         drop(first);
         assert!(is_free(&open("a", "i2c-0")));
     }

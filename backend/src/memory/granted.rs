@@ -2,9 +2,9 @@
 
 //! Copies where the guest's pages are granted: `IOCTL_GNTDEV_GRANT_COPY`, one call for a batch.
 //!
-//! A guest with `xen,grant-dma` writes `1 << 63 | grant << 12 | offset` where others write an address
-//! (Linux, `drivers/xen/grant-dma-ops.c`), and numbers the grants of adjacent pages one after the other. Whose grants
-//! they are, the frontend says with the region (`xen_mmap_data`, vhost-user's XEN_MMAP extension).
+//! A guest with `xen,grant-dma` writes `1 << 63 | grant << 12 | offset` in place of an address (Linux,
+//! `drivers/xen/grant-dma-ops.c`), and numbers the grants of adjacent pages consecutively. The region names
+//! the domain that granted them (`xen_mmap_data`, vhost-user's XEN_MMAP extension).
 
 use std::io;
 
@@ -13,18 +13,19 @@ use xen_bindings::{CopyBatch, DomId, Gntdev, GrantRef, PAGE_SIZE};
 
 use super::Memory;
 
-/// Marks addresses that are grants.
+/// The bit of addresses that are grants.
 const GRANT: u64 = 1 << 63;
 const PAGE: u64 = PAGE_SIZE as u64;
 
-/// The descriptor of `/dev/xen/gntdev` that the frontend passed with its regions. They are all the same.
+/// Duplicates the descriptor of `/dev/xen/gntdev` that the frontend passed with its regions; all of them are
+/// the same file.
 pub(super) fn gntdev(map: &GuestMemoryMmap) -> io::Result<Option<Gntdev>> {
     let granted = map.iter().find(|region| flags(region).is_grant());
     let Some(file) = granted.and_then(|region| region.file_offset()) else { return Ok(None) };
     Ok(Some(Gntdev::from_fd(file.file().try_clone()?.into())))
 }
 
-pub(super) fn mapped_in_advance(region: &GuestRegionMmap) -> bool {
+pub(super) fn is_mapped_in_advance(region: &GuestRegionMmap) -> bool {
     flags(region).mmap_in_advance()
 }
 
@@ -32,12 +33,12 @@ fn flags(region: &GuestRegionMmap) -> MmapXenFlags {
     MmapXenFlags::from_bits_truncate(region.xen_mmap_flags())
 }
 
-/// The page that a guest's address is in, and where in it.
+/// A place in a granted page.
 struct Place {
     domain: DomId,
     grant: GrantRef,
     offset: u16,
-    /// Bytes from there to the end of the page.
+    /// Bytes from the offset to the end of the page.
     left: usize,
 }
 
@@ -57,10 +58,10 @@ impl Place {
     }
 }
 
-/// Cuts a buffer of the guest at each page.
+/// Splits a buffer of the guest at page boundaries.
 struct Pieces<'a> {
     memory: &'a Memory,
-    /// Where the next piece begins, if an address can say that.
+    /// The address of the next piece, unless it overflowed.
     at: Option<GuestAddress>,
     left: usize,
 }
@@ -72,7 +73,7 @@ impl<'a> Pieces<'a> {
 }
 
 impl Iterator for Pieces<'_> {
-    /// A place and how many bytes there; or that there is no grant, and the rest of the buffer is nowhere.
+    /// A place and a length; `None` inside means that there is no grant for the rest of the buffer.
     type Item = Option<(Place, usize)>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -89,14 +90,14 @@ impl Iterator for Pieces<'_> {
     }
 }
 
-/// What a batch is made in, kept from one to the next.
+/// The allocations of a batch, kept for the next one.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     batch: CopyBatch<'static>,
     owners: Vec<usize>,
 }
 
-/// A batch, and to whom its segments belong.
+/// A batch of copies, and the chain that each segment belongs to.
 struct Copies<'a> {
     memory: &'a Memory,
     batch: CopyBatch<'a>,
@@ -110,11 +111,12 @@ impl<'a> Copies<'a> {
         Self { memory, batch, owners, failed: Vec::new() }
     }
 
-    /// Notes what was added for `owner`, or that its address is in no page.
-    fn note(&mut self, owner: usize, added: bool) {
+    /// Records that a segment was added for `owner`, or that there is no grant for it.
+    fn record(&mut self, owner: usize, added: bool) {
         if added { self.owners.push(owner) } else { self.failed.push(owner) }
     }
 
+    /// Copies the batch and returns the owners of failed segments, without duplicates.
     fn run(mut self) -> Vec<usize> {
         if !self.batch.is_empty() {
             self.copy();
@@ -130,9 +132,9 @@ impl<'a> Copies<'a> {
     fn copy(&mut self) {
         let copied = self.memory.gntdev.as_ref().map(|gntdev| gntdev.copy(&mut self.batch));
         if let Some(Err(error)) = copied {
-            log::error!("{error}");
+            log::error!("grant copies failed: {error}");
         }
-        // Where nothing was copied, all of them say so.
+        // After a failed call, the status of every segment is an error.
         for (owner, status) in self.owners.iter().zip(self.batch.statuses()) {
             if let Err(why) = status.ok() {
                 log::debug!("a buffer cannot be copied: {why}");
@@ -142,7 +144,7 @@ impl<'a> Copies<'a> {
     }
 }
 
-/// Copies from the guest, collected and then run at once.
+/// A batch of copies from the guest.
 pub(crate) struct CopyIn<'a>(Copies<'a>);
 
 impl<'a> CopyIn<'a> {
@@ -150,25 +152,25 @@ impl<'a> CopyIn<'a> {
         Self(Copies::new(memory))
     }
 
-    /// Fills `to` from the guest's memory, on behalf of chain `owner`.
+    /// Adds a copy from the guest to `to`, for chain `owner`.
     pub(crate) fn add(&mut self, owner: usize, from: GuestAddress, mut to: &'a mut [u8]) {
         let Self(copies) = self;
         for piece in Pieces::of(copies.memory, from, to.len()) {
-            let Some((place, bytes)) = piece else { return copies.note(owner, false) };
+            let Some((place, bytes)) = piece else { return copies.record(owner, false) };
             let (piece, rest) = to.split_at_mut(bytes);
             to = rest;
             let added = copies.batch.from_guest(place.domain, place.grant, place.offset, piece);
-            copies.note(owner, added.is_ok());
+            copies.record(owner, added.is_ok());
         }
     }
 
-    /// Which owners got less than they asked for.
+    /// Copies, and returns the owners whose request is incomplete.
     pub(crate) fn run(self) -> Vec<usize> {
         self.0.run()
     }
 }
 
-/// Copies to the guest, collected and then run at once.
+/// A batch of copies to the guest.
 pub(crate) struct CopyOut<'a>(Copies<'a>);
 
 impl<'a> CopyOut<'a> {
@@ -176,19 +178,19 @@ impl<'a> CopyOut<'a> {
         Self(Copies::new(memory))
     }
 
-    /// Writes `from` to the guest's memory, on behalf of chain `owner`.
+    /// Adds a copy of `from` to the guest, for chain `owner`.
     pub(crate) fn add(&mut self, owner: usize, to: GuestAddress, mut from: &'a [u8]) {
         let Self(copies) = self;
         for piece in Pieces::of(copies.memory, to, from.len()) {
-            let Some((place, bytes)) = piece else { return copies.note(owner, false) };
+            let Some((place, bytes)) = piece else { return copies.record(owner, false) };
             let (piece, rest) = from.split_at(bytes);
             from = rest;
             let added = copies.batch.to_guest(place.domain, place.grant, place.offset, piece);
-            copies.note(owner, added.is_ok());
+            copies.record(owner, added.is_ok());
         }
     }
 
-    /// Which owners could not deliver everything.
+    /// Copies, and returns the owners whose answer was not delivered as a whole.
     pub(crate) fn run(self) -> Vec<usize> {
         self.0.run()
     }
@@ -211,12 +213,13 @@ mod tests {
 
     const GUEST: u32 = 7;
 
-    /// Grants 0 to 15 of a guest, of which nothing is mapped.
+    /// Returns grants 0 to 15 of a guest, none of them mapped.
     fn memory() -> Memory {
         regions(&[(GRANT, 16, GUEST)])
     }
 
-    /// Address, pages and guest of each. The file is no gntdev: every copy fails as a whole.
+    /// Returns regions of this address, number of pages and guest. The file is not a gntdev: every copy
+    /// fails.
     fn regions(regions: &[(u64, usize, u32)]) -> Memory {
         let region = |(address, pages, guest): &(u64, usize, u32)| {
             let file = FileOffset::new(File::open("/dev/null").unwrap(), 0);
@@ -229,25 +232,25 @@ mod tests {
         Memory::new(GuestMemoryMmap::from_regions(regions).unwrap()).unwrap()
     }
 
-    /// A grant's number has 32 bits.
+    /// A grant reference has 32 bits.
     const PAGES_OF_ALL_GRANTS: u64 = 1 << 32;
 
-    /// What a frontend may say, and a guest refer to.
+    /// What a frontend may describe, and a guest refer to.
     const REGIONS: [(u64, usize, u32); 6] = [
-        // No grants, though the frontend says so.
+        // Addresses that are not grants, in a region that is described as granted.
         (0x1_0000, 4, GUEST),
         (GRANT, 16, GUEST),
-        // Of another guest, without a gap.
+        // The next region, of another guest.
         (GRANT + 16 * PAGE, 3, 9),
-        // Of no guest that there can be.
+        // A domain id that does not exist.
         (GRANT + 19 * PAGE, 2, 0x1_0000 + GUEST),
         // The last two grants, and two pages beyond.
         (GRANT + (PAGES_OF_ALL_GRANTS - 2) * PAGE, 4, GUEST),
-        // As far up as a region can be.
+        // The highest possible region.
         (0_u64.wrapping_sub(5 * PAGE), 4, GUEST),
     ];
 
-    /// The model: whose grant the byte at `address` is in, with numbers that do not wrap.
+    /// The model: the domain and the grant of `address`, with numbers that do not overflow.
     fn grant_of(address: u128) -> Option<(u16, u32)> {
         let inside = |(begin, pages, _): &&(u64, usize, u32)| {
             let (begin, bytes) = (u128::from(*begin), *pages as u128 * 4096);
@@ -258,7 +261,7 @@ mod tests {
         Some((u16::try_from(*guest).ok()?, u32::try_from(page).ok()?))
     }
 
-    /// Addresses near the ends of regions, and any.
+    /// Returns addresses near the ends of regions, and any others.
     fn addresses() -> impl Strategy<Value = u64> {
         let near = (prop::sample::select(REGIONS.to_vec()), any::<bool>(), -9000..9000_i64);
         let near = near.prop_map(|((begin, pages, _), at_end, distance)| {
@@ -274,14 +277,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_buffer_is_where_the_guest_says_or_nowhere(address in addresses(), bytes in lengths()) {
+        fn a_buffer_is_split_into_the_grants_of_its_address(address in addresses(), bytes in lengths()) {
             let memory = regions(&REGIONS);
             let (mut at, end) = (u128::from(address), u128::from(address) + bytes as u128);
-            let mut is_somewhere = true;
+            let mut has_grant = true;
             for piece in Pieces::of(&memory, GuestAddress(address), bytes) {
-                prop_assert!(is_somewhere, "nothing after that");
+                prop_assert!(has_grant, "nothing after that");
                 let Some((place, length)) = piece else {
-                    is_somewhere = false;
+                    has_grant = false;
                     continue;
                 };
                 let (last, length) = (u128::from(place.offset) + length as u128 - 1, length as u128);
@@ -290,13 +293,12 @@ mod tests {
                 prop_assert_eq!((grant, u128::from(place.offset)), (grant_of(at), at % 4096));
                 at += length;
             }
-            prop_assert_eq!(is_somewhere, at == end);
-            prop_assert!(is_somewhere || grant_of(at).is_none());
+            prop_assert_eq!(has_grant, at == end);
+            prop_assert!(has_grant || grant_of(at).is_none());
         }
 
-        /// Each byte that is somewhere is copied, and the chain hears of those that are not.
         #[test]
-        fn a_buffer_is_copied_in_its_pieces(address in addresses(), bytes in 0..40 * PAGE_SIZE) {
+        fn granted_bytes_are_copied_and_others_fail(address in addresses(), bytes in 0..40 * PAGE_SIZE) {
             let memory = regions(&REGIONS);
             let pieces: Vec<_> = Pieces::of(&memory, GuestAddress(address), bytes).collect();
             let good = pieces.iter().flatten().count();
@@ -304,11 +306,13 @@ mod tests {
             let mut buffer = vec![0; bytes];
             let mut copy = CopyIn::new(&memory);
             copy.add(5, GuestAddress(address), &mut buffer);
-            prop_assert_eq!((copy.0.batch.len(), &copy.0.owners, &copy.0.failed), (good, &vec![5; good], &failed));
+            prop_assert_eq!((copy.0.batch.len(), &copy.0.owners), (good, &vec![5; good]));
+            prop_assert_eq!(&copy.0.failed, &failed);
             drop(copy);
             let mut copy = CopyOut::new(&memory);
             copy.add(5, GuestAddress(address), &buffer);
-            prop_assert_eq!((copy.0.batch.len(), &copy.0.owners, &copy.0.failed), (good, &vec![5; good], &failed));
+            prop_assert_eq!((copy.0.batch.len(), &copy.0.owners), (good, &vec![5; good]));
+            prop_assert_eq!(&copy.0.failed, &failed);
         }
     }
 
@@ -318,7 +322,7 @@ mod tests {
         let place = Place::of(&memory, GuestAddress(GRANT | 0x3ff8)).unwrap();
         assert_eq!((place.domain, place.grant), (DomId::new(7), GrantRef::new(3)));
         assert_eq!((place.offset, place.left), (0xff8, 8));
-        assert!(Place::of(&memory, GuestAddress(0x3ff8)).is_none(), "an address that is no grant");
+        assert!(Place::of(&memory, GuestAddress(0x3ff8)).is_none(), "an address that is not a grant");
         assert!(Place::of(&memory, GuestAddress(GRANT | 0x1_0000)).is_none(), "beyond the region");
     }
 
@@ -336,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn who_gets_nothing_is_told_once() {
+    fn an_owner_of_several_failed_segments_is_returned_once() {
         let memory = memory();
         let (mut first, mut second) = ([0; 2 * PAGE_SIZE], [0; 8]);
         let mut copy = CopyIn::new(&memory);
@@ -346,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn rings_are_not_where_nothing_is_mapped() {
+    fn an_unmapped_region_cannot_hold_a_ring() {
         assert!(!memory().is_mapped(GuestAddress(GRANT), 16));
     }
 }

@@ -6,7 +6,7 @@ use vm_memory::{Bytes, GuestAddress};
 
 use super::Memory;
 
-/// Copies from the guest, collected and then run at once.
+/// Copies from the guest.
 pub(crate) struct CopyIn<'a> {
     memory: &'a Memory,
     failed: Vec<usize>,
@@ -17,20 +17,20 @@ impl<'a> CopyIn<'a> {
         Self { memory, failed: Vec::new() }
     }
 
-    /// Fills `to` from the guest's memory, on behalf of chain `owner`. Owners come in ascending order.
+    /// Copies from the guest to `to`, for chain `owner`. Owners come in ascending order.
     pub(crate) fn add(&mut self, owner: usize, from: GuestAddress, to: &'a mut [u8]) {
         if self.memory.map.read_slice(to, from).is_err() {
             self.failed.push(owner);
         }
     }
 
-    /// Which owners got less than they asked for.
+    /// Returns the owners whose request is incomplete.
     pub(crate) fn run(self) -> Vec<usize> {
         self.failed
     }
 }
 
-/// Copies to the guest, collected and then run at once.
+/// Copies to the guest.
 pub(crate) struct CopyOut<'a> {
     memory: &'a Memory,
     failed: Vec<usize>,
@@ -41,14 +41,14 @@ impl<'a> CopyOut<'a> {
         Self { memory, failed: Vec::new() }
     }
 
-    /// Writes `from` to the guest's memory, on behalf of chain `owner`. Owners come in ascending order.
+    /// Copies `from` to the guest, for chain `owner`. Owners come in ascending order.
     pub(crate) fn add(&mut self, owner: usize, to: GuestAddress, from: &'a [u8]) {
         if self.memory.map.write_slice(from, to).is_err() {
             self.failed.push(owner);
         }
     }
 
-    /// Which owners could not deliver everything.
+    /// Returns the owners whose answer was not delivered as a whole.
     pub(crate) fn run(self) -> Vec<usize> {
         self.failed
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Whatever a driver that keeps the rules does, and wherever its indices begin: nothing is lost, repeated or reordered
-//! where they wrap around, and it hears of what it asked to hear of, and of nothing else (virtio 1.3, 2.7.7 to 2.7.10).
+//! For any correct driver and any start of its indices: no chain is lost, repeated or reordered where indices
+//! wrap around, and the driver is notified exactly when it asked for that (virtio 1.3, 2.7.7 to 2.7.10).
 //!
 //! The model counts with 64 bits, which never wrap.
 
@@ -26,18 +26,18 @@ const LIMITS: QueueLimits = QueueLimits { size: 64, chain: Limits { request: 64,
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
 
-/// What can happen.
+/// A step of the driver or the device.
 #[derive(Clone, Debug)]
 enum Step {
-    /// The driver makes so many chains available, as far as it has descriptors.
+    /// The driver makes so many chains available, if it has the descriptors.
     Offer(u8),
-    /// The device takes all.
+    /// The device takes all chains.
     Take,
-    /// The device finishes some of what it has, in an order of its own.
+    /// The device finishes some of its chains, in any order.
     Finish(Vec<Index>),
-    /// The driver wants to hear of the used entry that is so far from the next (with the event index).
-    HearOf(i8),
-    /// The driver wants to hear of nothing, or of everything (without it).
+    /// The driver sets its event index at this distance from the next used entry (with event indices).
+    SetEvent(i8),
+    /// The driver suppresses all interrupts, or none (without event indices).
     Suppress(bool),
 }
 
@@ -46,13 +46,13 @@ fn steps() -> impl Strategy<Value = Step> {
         4 => (0..70_u8).prop_map(Step::Offer),
         4 => Just(Step::Take),
         4 => prop::collection::vec(any::<Index>(), 0..70).prop_map(Step::Finish),
-        2 => any::<i8>().prop_map(Step::HearOf),
+        2 => any::<i8>().prop_map(Step::SetEvent),
         1 => any::<bool>().prop_map(Step::Suppress),
     ]
 }
 
-/// Where indices begin: anywhere, mostly shortly before they wrap around.
-fn beginnings() -> impl Strategy<Value = u16> {
+/// Returns starts of indices, mostly shortly before they wrap around.
+fn starts() -> impl Strategy<Value = u16> {
     prop_oneof![3 => 0xff80..=u16::MAX, 1 => any::<u16>()]
 }
 
@@ -63,11 +63,11 @@ struct Bench {
     size: u16,
     event_idx: bool,
     free: Vec<u16>,
-    /// Counters since the index was 0.
+    /// Counters, equal to the ring indices modulo 2^16.
     offered: u64,
     taken: u64,
     used: u64,
-    /// Heads that were offered and not taken, in order; and what the device has.
+    /// Heads that were offered and not taken, in order; and the chains that the device has.
     waiting: std::collections::VecDeque<u16>,
     held: Vec<Chain>,
     event: u16,
@@ -75,20 +75,20 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(size: u16, beginning: u16, event_idx: bool) -> Self {
+    fn new(size: u16, start: u16, event_idx: bool) -> Self {
         let map = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x10000)]).expect("memory");
         let memory = Memory::new(map).expect("memory");
         let call = eventfd(0, EventfdFlags::NONBLOCK).expect("an event");
         let mut ring = Ring::new(0, LIMITS).expect("a ring");
         ring.set_size(size.into()).expect("a power of two");
-        memory.map().store(beginning.to_le(), GuestAddress(USED + 2), Ordering::SeqCst).expect("memory");
-        memory.map().store(beginning.to_le(), GuestAddress(AVAILABLE + 2), Ordering::SeqCst).expect("memory");
+        memory.map().store(start.to_le(), GuestAddress(USED + 2), Ordering::SeqCst).expect("memory");
+        memory.map().store(start.to_le(), GuestAddress(AVAILABLE + 2), Ordering::SeqCst).expect("memory");
         ring.set_addresses(&memory, [DESCRIPTORS, AVAILABLE, USED].map(GuestAddress)).expect("a ring");
-        ring.set_next_available(beginning);
+        ring.set_next_available(start);
         ring.set_event_idx(event_idx);
         (ring.enabled, ring.call) = (true, Some(call.try_clone().expect("an event").into()));
         ring.start(&memory).expect("a start");
-        let count = u64::from(beginning);
+        let count = u64::from(start);
         Self {
             ring,
             memory,
@@ -130,12 +130,13 @@ impl Bench {
     }
 
     fn take(&mut self) {
-        let (mut taken, mut turn) = (Vec::new(), Vec::new());
+        let (mut taken, mut batch) = (Vec::new(), Vec::new());
         self.ring.pending = true;
         while self.ring.pending {
-            self.ring.take(&self.memory, &mut turn);
-            taken.append(&mut turn);
-            // 2.7.10.2: with the event index the flags stay 0. Without it they are 1 where the device will look again.
+            self.ring.take(&self.memory, &mut batch);
+            taken.append(&mut batch);
+            // 2.7.10.2: with event indices the flags stay 0. Without, they are 1 if the device will poll
+            // again.
             assert_eq!(self.load(USED), u16::from(self.ring.pending && !self.event_idx));
         }
         let heads: Vec<_> = taken.iter().map(Chain::head).collect();
@@ -144,7 +145,7 @@ impl Bench {
         assert_eq!((self.taken, self.ring.next_available()), (self.offered, low(self.taken)));
         if self.event_idx {
             let event = self.load(USED + 4 + 8 * u64::from(self.size));
-            assert_eq!(event, low(self.taken), "wants a kick for the next");
+            assert_eq!(event, low(self.taken), "a kick for the next chain");
         }
         self.held.append(&mut taken);
     }
@@ -166,7 +167,7 @@ impl Bench {
         for head in heads {
             let at = USED + 4 + 8 * self.place(self.used);
             assert_eq!(self.load(at), head);
-            // The plain rule: tell me when you write this entry (2.7.7.2).
+            // The rule: notify when this entry is written (2.7.7.2).
             wanted |= self.event_idx && low(self.used) == self.event;
             self.used += 1;
             self.free.push(head);
@@ -185,7 +186,7 @@ impl Bench {
                 let finished = self.choose(which);
                 self.finish(finished);
             }
-            Step::HearOf(distance) => {
+            Step::SetEvent(distance) => {
                 self.event = low(self.used).wrapping_add_signed((*distance).into());
                 self.store(AVAILABLE + 4 + 2 * u64::from(self.size), self.event);
             }
@@ -197,7 +198,7 @@ impl Bench {
     }
 }
 
-/// The counter as the ring has it.
+/// Converts a counter to an index.
 fn low(count: u64) -> u16 {
     u16::try_from(count % 0x1_0000).expect("16 bits")
 }
@@ -211,13 +212,13 @@ fn describe(memory: &Memory, index: u16, length: u32, flags: u16, next: u16) {
 
 proptest! {
     #[test]
-    fn indices_wrap_around_and_notifications_are_those_that_were_asked_for(
+    fn indices_wrap_around_and_notifications_are_as_requested(
         order in 0..=6_u32,
-        beginning in beginnings(),
+        start in starts(),
         event_idx in any::<bool>(),
         steps in prop::collection::vec(steps(), 1..80),
     ) {
-        let mut bench = Bench::new(1 << order, beginning, event_idx);
+        let mut bench = Bench::new(1 << order, start, event_idx);
         steps.iter().for_each(|step| bench.step(step));
         bench.take();
         let all = std::mem::take(&mut bench.held);
@@ -225,13 +226,13 @@ proptest! {
         prop_assert_eq!(bench.used, bench.offered);
     }
 
-    /// Against the rules of 2.7.4 and the limits, one after the other: pieces of no bytes make no difference, and of a request
-    /// that is too long the room for an answer is left.
+    /// Chains within and beyond the rules of 2.7.4 and the limits. Empty pieces make no difference, and a
+    /// request that is too long keeps its room for an answer.
     #[test]
-    fn a_chain_is_taken_as_a_whole_or_is_void(
+    fn a_chain_is_taken_as_a_whole_or_is_empty(
         parts in prop::collection::vec((0..20_u32, any::<bool>()), 1..10),
         huge in prop::option::weighted(0.1, (any::<Index>(), any::<u32>())),
-        // One of the two parts is about as long as it may be.
+        // One of the two parts is about as long as allowed.
         aim in prop::option::weighted(0.5, (any::<bool>(), 0..3_u32)),
     ) {
         let mut bench = Bench::new(16, 0, false);
@@ -245,7 +246,8 @@ proptest! {
         {
             let limit = if writable { 47 } else { 63 } + more;
             parts[last].0 = 0;
-            let sum = parts.iter().filter(|part| part.1 == writable).map(|part| part.0).fold(0, u32::saturating_add);
+            let same = parts.iter().filter(|part| part.1 == writable);
+            let sum = same.map(|part| part.0).fold(0, u32::saturating_add);
             parts[last].0 = limit.saturating_sub(sum);
         }
         let last = parts.len() - 1;
@@ -258,7 +260,8 @@ proptest! {
         bench.store(AVAILABLE + 2, 1);
         let mut taken = Vec::new();
         bench.ring.take(&bench.memory, &mut taken);
-        let sum = |writable: bool| parts.iter().filter(|part| part.1 == writable).map(|part| u64::from(part.0)).sum();
+        let part = |writable: bool| parts.iter().filter(move |part| part.1 == writable);
+        let sum = |writable: bool| part(writable).map(|part| u64::from(part.0)).sum();
         let (request, room): (u64, u64) = (sum(false), sum(true));
         let in_order = parts.is_sorted_by_key(|part| part.1);
         let good = in_order && room <= 48;
@@ -269,13 +272,13 @@ proptest! {
     }
 }
 
-/// Two threads that begin each step together.
+/// Two threads that start each step together.
 #[derive(Default)]
-struct Meeting([AtomicU32; 2]);
+struct Barrier([AtomicU32; 2]);
 
-impl Meeting {
-    /// Waits until the other thread has come to this step as well.
-    fn meet(&self, me: usize, step: u32) {
+impl Barrier {
+    /// Waits until the other thread has reached this step.
+    fn wait(&self, me: usize, step: u32) {
         self.0[me].store(step, Ordering::Release);
         let is_there = || self.0[1 - me].load(Ordering::Acquire) >= step;
         let spins = (0..2000).any(|_| is_there());
@@ -285,22 +288,23 @@ impl Meeting {
     }
 }
 
-/// Virtio 1.3, 2.7.7: the driver clears the flag and then looks at the used index, the device writes the index and then looks at
-/// the flag. At least one of them must see what the other did, or a driver sleeps that has something to do.
+/// Virtio 1.3, 2.7.7: the driver clears the flag and then reads the used index, the device writes the index
+/// and then reads the flag. At least one must see the store of the other, or the driver sleeps although a
+/// chain was used.
 #[test]
-fn the_used_index_and_the_flag_never_miss_each_other() {
+fn either_the_driver_sees_the_used_index_or_the_device_the_flag() {
     let Bench { mut ring, memory, .. } = Bench::new(64, 0, false);
     let map = memory.map().clone();
     let (flags, used) = (GuestAddress(AVAILABLE), GuestAddress(USED + 2));
-    let (meeting, is_over, end) = (Meeting::default(), AtomicBool::new(false), Instant::now() + LITMUS);
+    let (barrier, is_over, end) = (Barrier::default(), AtomicBool::new(false), Instant::now() + LITMUS);
     let (sees, notifies): (Vec<bool>, Vec<bool>) = std::thread::scope(|scope| {
         let device = scope.spawn(|| {
             let mut notifies = Vec::new();
             for round in 1.. {
-                meeting.meet(0, 2 * round - 1);
-                ring.give_back(&memory, &Chain::detached(0, &[], 0));
+                barrier.wait(0, 2 * round - 1);
+                ring.return_chain(&memory, &Chain::detached(0, &[], 0));
                 notifies.push(ring.wants_notification(&memory));
-                meeting.meet(0, 2 * round);
+                barrier.wait(0, 2 * round);
                 if is_over.load(Ordering::Acquire) {
                     break;
                 }
@@ -311,8 +315,8 @@ fn the_used_index_and_the_flag_never_miss_each_other() {
         for round in 1.. {
             map.store(1_u16.to_le(), flags, Ordering::SeqCst).expect("memory");
             let before = map.load::<u16>(used, Ordering::SeqCst).expect("memory");
-            meeting.meet(1, 2 * round - 1);
-            // Sooner or later than the device.
+            barrier.wait(1, 2 * round - 1);
+            // A delay that varies, to be sooner or later than the device.
             (0..round % 32).for_each(|turn| {
                 std::hint::black_box(turn);
             });
@@ -320,7 +324,7 @@ fn the_used_index_and_the_flag_never_miss_each_other() {
             fence(Ordering::SeqCst);
             sees.push(map.load::<u16>(used, Ordering::Relaxed).expect("memory") != before);
             is_over.store(Instant::now() >= end, Ordering::Release);
-            meeting.meet(1, 2 * round);
+            barrier.wait(1, 2 * round);
             if is_over.load(Ordering::Acquire) {
                 break;
             }
@@ -331,6 +335,6 @@ fn the_used_index_and_the_flag_never_miss_each_other() {
     assert_eq!(lost, 0, "interrupts lost, of {}", sees.len());
 }
 
-/// How long the two are tried. Without the fence, 99 of 4,790,808 interrupts were lost on x86-64 in an optimised build that had two
-/// processors for itself; with less of either, there are fewer to be seen.
+/// Duration of the test. Without the fence, 99 of 4,790,808 interrupts were lost on x86-64 in an optimised
+/// build with two processors of its own; fewer are lost otherwise.
 const LITMUS: Duration = Duration::from_secs(1);

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The messages of a frontend, one method each: the backend's side of the vhost-user protocol.
+//! The messages of a frontend, one method each: the back-end's side of the vhost-user protocol.
 //!
-//! The `vhost` crate reads messages, checks their form and calls these. A request that is refused says why in the log,
-//! since the protocol has no words for it. What it leaves behind is one rule: see the module above.
+//! Crate `vhost` reads messages, checks their form and calls these methods. The reason of a refusal goes to
+//! the log, since the protocol has no field for it. For the state after a refusal see the module above.
 
 use std::fs::File;
-use std::io;
 
 use vhost::VhostUserMemoryRegionBase;
 use vhost::vhost_user::message::{
@@ -14,27 +13,29 @@ use vhost::vhost_user::message::{
     VhostUserLog, VhostUserMemoryRegion, VhostUserProtocolFeatures, VhostUserShMemConfig, VhostUserSharedMsg,
     VhostUserSingleMemoryRegion, VhostUserVirtioFeatures, VhostUserVringAddrFlags, VhostUserVringState,
 };
-use vhost::vhost_user::{Backend as Channel, Error, GpuBackend, Result, VhostUserBackendReqHandlerMut};
+use vhost::vhost_user::{
+    Backend as BackendChannel, Error, GpuBackend, Result, VhostUserBackendReqHandlerMut,
+};
 use virtio_bindings::bindings::virtio_config::{VIRTIO_F_ACCESS_PLATFORM, VIRTIO_F_VERSION_1};
 use virtio_bindings::bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionMmap};
 
-use super::{Backend, Region, Session, refused, unanswered};
-use crate::inflight::{self, Shape};
+use super::{DeviceServer, MemoryRegion, Session, refusal, without_reply};
+use crate::inflight::{self, InflightRecord, Layout};
 use crate::memory::Memory;
 use crate::queue::{Ring, Setting};
 use crate::watch::Token;
 
-/// Bits of the device type (virtio 1.3, 2.2).
+/// Feature bits of the device type (virtio 1.3, 2.2).
 const DEVICE_FEATURES: u64 = (1 << 24) - 1;
 
-/// What the core can do for every device. Indirect tables would have to be fetched by grants of their own: with Xen
-/// they are not offered, and the ring is large enough without.
+/// Feature bits of the core. Indirect tables would need grant copies of their own: with Xen they are not
+/// offered.
 const TRANSPORT_FEATURES: u64 = (1 << VIRTIO_F_VERSION_1)
     | (1 << VIRTIO_RING_F_EVENT_IDX)
     | if cfg!(feature = "xen") { 1 << VIRTIO_F_ACCESS_PLATFORM } else { 1 << VIRTIO_RING_F_INDIRECT_DESC };
 
-impl VhostUserBackendReqHandlerMut for Backend {
+impl VhostUserBackendReqHandlerMut for DeviceServer {
     fn set_owner(&mut self) -> Result<()> {
         Ok(())
     }
@@ -46,11 +47,11 @@ impl VhostUserBackendReqHandlerMut for Backend {
     fn reset_device(&mut self) -> Result<()> {
         for ring in &mut self.session.rings {
             ring.enabled = false;
-            ring.forget();
+            ring.clear_record();
         }
         self.finished.clear();
         self.device.reset();
-        // The device has forgotten them. They hold until the frontend sends others.
+        // The reset cleared the features in the device; they stay in force until the frontend sends others.
         if let Some(features) = self.session.accepted.take() {
             self.accept(features)?;
         }
@@ -63,7 +64,7 @@ impl VhostUserBackendReqHandlerMut for Backend {
     }
 
     fn set_features(&mut self, features: u64) -> Result<()> {
-        self.about_all_rings(|backend| backend.accept(features), |session| session.accepted = None)
+        self.set_all_rings(|server| server.accept(features), |session| session.accepted = None)
     }
 
     fn set_mem_table(
@@ -73,17 +74,16 @@ impl VhostUserBackendReqHandlerMut for Backend {
         postcopy_listening: Option<bool>,
     ) -> Result<Option<Vec<VhostUserMemoryRegionBase>>> {
         if postcopy_listening.is_some() {
-            return Err(refused(format_args!("postcopy is not supported")));
+            return Err(refusal(format_args!("postcopy is not supported")));
         }
-        let forget = |session: &mut Session| (session.memory, session.regions) = Default::default();
-        self.about_all_rings(|backend| backend.take_memory(regions, files), forget).map(|()| None)
+        let clear = |session: &mut Session| (session.memory, session.regions) = Default::default();
+        self.set_all_rings(|server| server.set_memory(regions, files), clear).map(|()| None)
     }
 
     fn set_vring_num(&mut self, index: u32, num: u32) -> Result<()> {
-        self.about_ring(index, Setting::Size, |session| {
-            session.ring(index)?.set_size(num).map_err(|_| {
-                refused(format_args!("{num} is not a power of two that queue {index} takes for its size"))
-            })
+        self.set_ring(index, Setting::Size, |session| {
+            let set = session.ring(index)?.set_size(num);
+            set.map_err(|error| refusal(format_args!("queue {index} cannot have the size {num}: {error}")))
         })
     }
 
@@ -96,49 +96,49 @@ impl VhostUserBackendReqHandlerMut for Backend {
         available: u64,
         _log: u64,
     ) -> Result<()> {
-        let parts = |session: &Session| {
+        let parts_of = |session: &Session| {
             Ok::<_, Error>([
                 session.guest_address(descriptor)?,
                 session.guest_address(available)?,
                 session.guest_address(used)?,
             ])
         };
-        // Where it is already: so a frontend changes the flags of a ring that runs.
-        let is_there = |ring: &Ring, there| ring.is_running() && ring.addresses() == there;
-        if let (Ok(there), Ok(position)) = (parts(&self.session), usize::try_from(index))
-            && self.session.rings.get(position).is_some_and(|ring| is_there(ring, there))
+        // A running ring at the same addresses: the frontend changes only flags.
+        let is_there = |ring: &Ring, parts| ring.is_running() && ring.addresses() == parts;
+        if let (Ok(parts), Ok(position)) = (parts_of(&self.session), usize::try_from(index))
+            && self.session.rings.get(position).is_some_and(|ring| is_there(ring, parts))
         {
             return Ok(());
         }
-        self.about_ring(index, Setting::Addresses, |session| {
-            let parts = parts(session)?;
+        self.set_ring(index, Setting::Addresses, |session| {
+            let parts = parts_of(session)?;
+            session.ring(index)?;
             let Session { rings, memory, .. } = session;
             let ring = usize::try_from(index).ok().and_then(|index| rings.get_mut(index));
-            let ring = ring.ok_or_else(|| refused(format_args!("there is no queue {index}")))?;
-            let set = ring.set_addresses(memory, parts);
-            set.map_err(|error| refused(format_args!("queue {index} cannot be at {parts:x?}: {error}")))
+            let set = ring.map_or(Ok(()), |ring| ring.set_addresses(memory, parts));
+            set.map_err(|error| refusal(format_args!("queue {index} cannot be at {parts:x?}: {error}")))
         })
     }
 
     fn set_vring_base(&mut self, index: u32, base: u32) -> Result<()> {
-        self.about_ring(index, Setting::Base, |session| {
+        self.set_ring(index, Setting::Base, |session| {
             let base = u16::try_from(base)
-                .map_err(|_| refused(format_args!("queue {index} cannot begin at {base}")))?;
+                .map_err(|error| refusal(format_args!("queue {index} cannot begin at {base}: {error}")))?;
             session.ring(index)?.set_next_available(base);
             Ok(())
         })
     }
 
     fn get_vring_base(&mut self, index: u32) -> Result<VhostUserVringState> {
-        let next = self.stop_ring(index).map_err(unanswered)?;
+        let next = self.stop_ring(index).map_err(without_reply)?;
         Ok(VhostUserVringState::new(index, u32::from(next)))
     }
 
-    /// Starts the ring. Without a descriptor it is looked at time and again.
+    /// Starts the ring. Without a descriptor it is polled.
     fn set_vring_kick(&mut self, index: u8, fd: Option<File>) -> Result<()> {
         let started = self.start_ring(u32::from(index), fd);
         if started.is_err() {
-            self.abandon_ring(u32::from(index));
+            self.discard_ring(u32::from(index));
         }
         started
     }
@@ -170,13 +170,13 @@ impl VhostUserBackendReqHandlerMut for Backend {
     fn set_protocol_features(&mut self, features: u64) -> Result<()> {
         let has = |feature: VhostUserProtocolFeatures| features & feature.bits() != 0;
         self.session.reply_ack = has(VhostUserProtocolFeatures::REPLY_ACK);
-        self.session.announces_resets = has(VhostUserProtocolFeatures::RESET_DEVICE);
+        self.session.reset_device = has(VhostUserProtocolFeatures::RESET_DEVICE);
         Ok(())
     }
 
-    /// Nothing is ever sent there. Linux's frontend on UML has no interrupt for its queues without such a channel, and takes its
-    /// end for that of the device.
-    fn set_backend_req_fd(&mut self, channel: Channel) {
+    /// Keeps the channel open. No request is ever sent: but Linux's frontend on UML takes queue interrupts
+    /// only with such a channel, and takes its end for that of the device.
+    fn set_backend_req_fd(&mut self, channel: BackendChannel) {
         self.session.channel = Some(channel);
     }
 
@@ -188,11 +188,11 @@ impl VhostUserBackendReqHandlerMut for Backend {
         let ring = self.session.ring(index)?;
         ring.enabled = enable;
         ring.pending = true;
-        self.complete();
+        self.complete_finished();
         Ok(())
     }
 
-    /// Exactly the bytes asked for, or an error: never more than the structure has, nor less than was asked.
+    /// Returns exactly the bytes asked for, or an error.
     fn get_config(&mut self, offset: u32, size: u32, _flags: VhostUserConfigFlags) -> Result<Vec<u8>> {
         let range = |offset: u32, size: u32| {
             let start = usize::try_from(offset).ok()?;
@@ -202,9 +202,9 @@ impl VhostUserBackendReqHandlerMut for Backend {
         range(offset, size).map(<[u8]>::to_vec).ok_or(Error::InvalidParam)
     }
 
-    /// Neither I2C nor GPIO has a field that the driver may write.
+    /// Refused: neither I2C nor GPIO has a field that the driver may write.
     fn set_config(&mut self, _offset: u32, _buf: &[u8], _flags: VhostUserConfigFlags) -> Result<()> {
-        Err(refused(format_args!("the configuration is read-only")))
+        Err(refusal(format_args!("the configuration is read-only")))
     }
 
     fn set_gpu_socket(&mut self, _gpu_backend: GpuBackend) -> Result<()> {
@@ -216,18 +216,18 @@ impl VhostUserBackendReqHandlerMut for Backend {
     }
 
     fn get_inflight_fd(&mut self, wanted: &VhostUserInflight) -> Result<(VhostUserInflight, File)> {
-        let shape = self.inflight_shape(wanted).map_err(unanswered)?;
-        let file = inflight::create(shape).map_err(Error::ReqHandlerError).map_err(unanswered)?;
-        let bytes = u64::try_from(shape.bytes()).map_err(|_| Error::InvalidParam)?;
-        Ok((VhostUserInflight::new(bytes, 0, shape.queues, shape.queue_size), file))
+        let layout = self.record_layout(wanted).map_err(without_reply)?;
+        let file = inflight::create(layout).map_err(Error::ReqHandlerError).map_err(without_reply)?;
+        let bytes = u64::try_from(layout.bytes()).map_err(|_| Error::InvalidParam)?;
+        Ok((VhostUserInflight::new(bytes, 0, layout.queues, layout.queue_size), file))
     }
 
     fn set_inflight_fd(&mut self, given: &VhostUserInflight, file: File) -> Result<()> {
-        self.about_all_rings(
-            |backend| backend.take_record(given, file),
+        self.set_all_rings(
+            |server| server.set_record(given, file),
             |session| {
-                (session.recorded, session.record_refused) = (false, true);
-                session.rings.iter_mut().for_each(|ring| ring.track(None));
+                (session.has_record, session.record_refused) = (false, true);
+                session.rings.iter_mut().for_each(|ring| ring.set_record(None));
             },
         )
     }
@@ -271,11 +271,11 @@ impl VhostUserBackendReqHandlerMut for Backend {
     }
 }
 
-impl Backend {
-    /// Carries out a message that is about a ring. That must not run: one that does is refused to be set up under way, and one
-    /// that is disabled was let go of by its driver, without a stop (Linux, arch/um/drivers/virtio_uml.c). If the
-    /// message is refused, the ring stops, and lacks what it was to set.
-    fn about_ring(
+impl DeviceServer {
+    /// Applies a setting of one ring. A running ring is refused. A started ring that is disabled was released
+    /// by its driver without a stop (Linux, arch/um/drivers/virtio_uml.c), and is discarded first. If the
+    /// message is refused, the ring stops, and the setting counts as missing.
+    fn set_ring(
         &mut self,
         index: u32,
         setting: Setting,
@@ -283,54 +283,55 @@ impl Backend {
     ) -> Result<()> {
         let runs = self.session.ring(index)?.is_running();
         let done = if runs {
-            Err(refused(format_args!("queue {index} is to be set up while it runs")))
+            Err(refusal(format_args!("queue {index} cannot be set up while it runs")))
         } else {
-            self.abandon_ring(index);
+            self.discard_ring(index);
             set(&mut self.session)
         };
         if done.is_err() {
             self.fail_ring(index);
         }
-        self.session.ring(index)?.note(setting, done.is_ok());
+        self.session.ring(index)?.record_setting(setting, done.is_ok());
         done
     }
 
-    /// Carries out a message that is about all rings. If it is refused, they stop, and `forget` takes back what
-    /// an earlier one had set.
-    fn about_all_rings(
+    /// Applies a setting of all rings. If the message is refused, they stop, and `clear` removes the former
+    /// setting.
+    fn set_all_rings(
         &mut self,
         set: impl FnOnce(&mut Self) -> Result<()>,
-        forget: impl FnOnce(&mut Session),
+        clear: impl FnOnce(&mut Session),
     ) -> Result<()> {
         let done = set(self);
         if done.is_err() {
             (0_u32..).zip(self.device.queues()).for_each(|(index, _)| self.fail_ring(index));
-            forget(&mut self.session);
+            clear(&mut self.session);
         }
         done
     }
 
-    /// Stops a ring for a message that was refused. Its driver waits for answers if it ran: the frontend hears of that.
+    /// Stops a ring after a refused message. If it ran, its driver waits for answers, and the frontend is
+    /// notified.
     fn fail_ring(&mut self, index: u32) {
         let runs = self.session.ring(index).is_ok_and(|ring| ring.is_running());
-        self.abandon_ring(index);
+        self.discard_ring(index);
         if let Ok(ring) = self.session.ring(index)
             && runs
         {
-            ring.fail(format_args!("a message of the frontend's about it was refused"));
+            ring.mark_unusable(format_args!("a message of the frontend about it was refused"));
         }
     }
 
     fn start_ring(&mut self, index: u32, fd: Option<File>) -> Result<()> {
-        self.forget_kick(index);
+        self.remove_kick(index);
         let record_refused = self.session.record_refused;
         let ring = self.session.ring(index)?;
-        if let Some(setting) = ring.lacks() {
-            return Err(refused(format_args!("queue {index} is to start without its {setting}")));
+        if let Some(setting) = ring.missing_setting() {
+            return Err(refusal(format_args!("queue {index} cannot start without its {setting}")));
         }
         if record_refused {
-            return Err(refused(format_args!(
-                "queue {index} is to start, and its memory for chains in flight was refused"
+            return Err(refusal(format_args!(
+                "queue {index} cannot start: its in-flight record was refused"
             )));
         }
         if let Some(kick) = &fd {
@@ -342,10 +343,10 @@ impl Backend {
         let Some(ring) = rings.get_mut(queue) else { return Ok(()) };
         ring.kick = fd;
         let was_started = ring.is_started();
-        ring.start(memory).map_err(|error| refused(format_args!("queue {index} cannot start: {error}")))?;
+        ring.start(memory).map_err(|error| refusal(format_args!("queue {index} cannot start: {error}")))?;
         let base = ring.next_available();
         if !was_started {
-            self.device.start(queue, self.session.start_at(base));
+            self.device.start(queue, self.session.queue_start(base));
         }
         Ok(())
     }
@@ -353,18 +354,17 @@ impl Backend {
     fn accept(&mut self, features: u64) -> Result<()> {
         let offered = self.get_features()?;
         if features & !offered != 0 {
-            return Err(refused(format_args!("features {:#x} were not offered", features & !offered)));
+            return Err(refusal(format_args!("features {:#x} were not offered", features & !offered)));
         }
         if self.session.accepted == Some(features) {
             return Ok(());
         }
         if self.session.rings.iter().any(Ring::is_running) {
-            return Err(refused(format_args!("features are to become others while queues run")));
+            return Err(refusal(format_args!("the features cannot change while queues run")));
         }
-        self.device.accept_features(features & DEVICE_FEATURES).map_err(|refused| {
-            log::error!("{refused}");
-            Error::ReqHandlerError(io::Error::other(refused))
-        })?;
+        self.device
+            .accept_features(features & DEVICE_FEATURES)
+            .map_err(|missing| refusal(format_args!("{missing}")))?;
         self.session.accepted = Some(features);
         for ring in &mut self.session.rings {
             ring.set_event_idx(features & (1 << VIRTIO_RING_F_EVENT_IDX) != 0);
@@ -375,20 +375,20 @@ impl Backend {
         Ok(())
     }
 
-    fn take_memory(&mut self, regions: &[VhostUserMemoryRegion], files: Vec<File>) -> Result<()> {
+    fn set_memory(&mut self, regions: &[VhostUserMemoryRegion], files: Vec<File>) -> Result<()> {
         let mut mapped = Vec::with_capacity(regions.len());
         for (region, file) in regions.iter().zip(files) {
             let mmap = region.mmap_region(file)?;
             let region = GuestRegionMmap::new(mmap, GuestAddress(region.guest_phys_addr))
-                .ok_or_else(|| refused(format_args!("a memory region ends beyond all addresses")))?;
+                .ok_or_else(|| refusal(format_args!("a memory region ends beyond the address space")))?;
             mapped.push(region);
         }
         let map = GuestMemoryMmap::from_regions(mapped)
-            .map_err(|error| refused(format_args!("the memory table is not usable: {error}")))?;
+            .map_err(|error| refusal(format_args!("the memory table is not usable: {error}")))?;
         self.session.memory = Memory::new(map).map_err(Error::ReqHandlerError)?;
         self.session.regions = regions
             .iter()
-            .map(|region| Region {
+            .map(|region| MemoryRegion {
                 frontend: region.user_addr,
                 guest: region.guest_phys_addr,
                 size: region.memory_size,
@@ -400,58 +400,56 @@ impl Backend {
         Ok(())
     }
 
-    fn take_record(&mut self, given: &VhostUserInflight, file: File) -> Result<()> {
+    fn set_record(&mut self, given: &VhostUserInflight, file: File) -> Result<()> {
         if self.session.rings.iter().any(Ring::is_started) {
-            return Err(refused(format_args!("memory for chains in flight comes when queues run already")));
+            return Err(refusal(format_args!("an in-flight record cannot change while queues run")));
         }
-        let shape = self.inflight_shape(given)?;
-        let region = inflight::Region::map(file, given.mmap_offset, given.mmap_size, shape)
-            .map_err(|error| refused(format_args!("memory for chains in flight is not usable: {error}")))?;
+        let layout = self.record_layout(given)?;
+        let record = InflightRecord::map(file, given.mmap_offset, given.mmap_size, layout)
+            .map_err(|error| refusal(format_args!("the in-flight record is not usable: {error}")))?;
         for (index, ring) in self.session.rings.iter_mut().enumerate() {
-            ring.track(region.tracker(index));
+            ring.set_record(record.queue(index));
         }
-        self.device.take_over(region.tail());
-        (self.session.recorded, self.session.record_refused) = (true, false);
+        if let Some(device) = self.device.persistence() {
+            device.restore(record.device());
+        }
+        (self.session.has_record, self.session.record_refused) = (true, false);
         Ok(())
     }
 
-    /// What a region for chains in flight must have room for.
-    fn inflight_shape(&self, description: &VhostUserInflight) -> Result<Shape> {
+    /// Returns the layout that an in-flight record of this description must have.
+    fn record_layout(&mut self, description: &VhostUserInflight) -> Result<Layout> {
         let &VhostUserInflight { num_queues, queue_size, .. } = description;
         let limits = self.device.queues();
         let largest = limits.iter().map(|limits| limits.size).max().unwrap_or(0);
         if usize::from(num_queues) > limits.len() || queue_size > largest {
-            return Err(refused(format_args!(
-                "chains in flight of {num_queues} queues of {queue_size}, where there are {} of at most {largest}",
+            return Err(refusal(format_args!(
+                "in-flight record for {num_queues} queues of {queue_size}: there are {} of at most {largest}",
                 limits.len()
             )));
         }
-        Ok(Shape { queues: num_queues, queue_size, tail: self.device.record_bytes() })
+        let device_bytes = self.device.persistence().map_or(0, |device| device.record_bytes());
+        Ok(Layout { queues: num_queues, queue_size, device_bytes })
     }
 }
 
-const UNSUPPORTED: Error =
-    Error::InvalidOperation("not among the protocol features that this backend offers");
+const UNSUPPORTED: Error = Error::InvalidOperation("a protocol feature that this back-end does not offer");
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::gpio::device::Gpio;
-    use crate::gpio::safe::Safe;
-    use crate::gpio::sim::{Board, SimLines};
-    use crate::sim::board::GpioChip;
-    use crate::sim::journal::Journal;
+    use crate::gpio::fake::FakeLines;
+    use crate::gpio::safe::SafeValue;
     use crate::watch::Watcher;
 
-    /// Upstream's daemon hands out what lies behind the structure.
+    /// Upstream's daemon returns the memory behind the structure.
     #[test]
-    fn nothing_is_read_beyond_the_configuration() {
-        let chip = GpioChip { lines: vec![String::new()], ..GpioChip::default() };
-        let lines = SimLines::new(Board::new(&chip, Journal::default()).unwrap(), None);
-        let device = Gpio::new(lines, &[Some("led".into())], &[Safe::default()]).unwrap();
-        let mut backend = Backend::new(Box::new(device), Watcher::new().unwrap()).unwrap();
-        let mut read = |offset, size| backend.get_config(offset, size, VhostUserConfigFlags::empty()).ok();
+    fn a_read_beyond_the_configuration_is_refused() {
+        let device = Gpio::new(FakeLines::new(1), &[Some("led".into())], &[SafeValue::default()]).unwrap();
+        let mut server = DeviceServer::new(Box::new(device), Watcher::new().unwrap()).unwrap();
+        let mut read = |offset, size| server.get_config(offset, size, VhostUserConfigFlags::empty()).ok();
         assert_eq!(read(0, 8), Some(vec![1, 0, 0, 0, 4, 0, 0, 0]));
         assert_eq!(read(4, 2), Some(vec![4, 0]));
         assert_eq!(read(8, 0), Some(vec![]));

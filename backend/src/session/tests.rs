@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a steady flow of requests costs: no memory, once a guest has sent the first; and no kicks, if the rings are polled.
-//! What a hostile flow costs: no more than some memory.
+//! Tests of the session: a steady flow of requests allocates nothing and needs no kicks while the rings are
+//! polled, a hostile one allocates a limited amount; failures are reported; and disconnects decide about the
+//! hardware.
 
 use std::fs::File;
 use std::io::Read;
@@ -14,55 +15,60 @@ use rustix::event::{EventfdFlags, eventfd};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::*;
-use crate::device::{QueueLimits, Refused};
+use crate::device::fake::FakeDevice;
 use crate::gpio::device::Gpio;
-use crate::gpio::safe::Safe;
-use crate::gpio::sim::{Board, SimLines};
+use crate::gpio::fake::FakeLines;
+use crate::gpio::safe::SafeValue;
 use crate::i2c::bus::{Bus, Data, Failure, Message};
 use crate::i2c::device::I2c;
 use crate::i2c::policy::AllowList;
 use crate::i2c::time::Clock;
-use crate::inflight::Tail;
-use crate::sim::board::GpioChip;
-use crate::sim::journal::Journal;
 
 const SIZE: u16 = 64;
 const DESCRIPTORS: u64 = 0x1000;
 const AVAILABLE: u64 = 0x2000;
 const USED: u64 = 0x3000;
 const BUFFERS: u64 = 0x4000;
-/// Bytes between buffers.
-const APART: u64 = 0x100;
+/// Distance of the buffers in bytes.
+const BUFFER_BYTES: u64 = 0x100;
 
 const NEXT: u16 = 1;
 const WRITE: u16 = 2;
 
-/// A backend with its first queue in use.
+/// A server with its first queue started, and the driver of that queue.
 struct Served {
-    backend: Backend,
+    server: DeviceServer,
     available: u16,
 }
 
 impl Served {
+    /// Serves an I2C device on `bus`.
+    fn i2c(bus: impl Bus + 'static) -> Self {
+        Self::new(I2c::new(Box::new(bus), "0x50".parse::<AllowList>().unwrap(), None).unwrap())
+    }
+
     fn new(device: impl Device + 'static) -> Self {
-        let mut backend = Backend::new(Box::new(device), Watcher::new().unwrap()).unwrap();
+        let mut server = DeviceServer::new(Box::new(device), Watcher::new().unwrap()).unwrap();
         let map = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x1_0000)]).unwrap();
-        let session = &mut backend.session;
+        let session = &mut server.session;
         (session.accepted, session.memory) = (Some(0), Memory::new(map).unwrap());
         let ring = session.rings.first_mut().unwrap();
         ring.set_size(SIZE.into()).unwrap();
-        let call = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap();
-        (ring.enabled, ring.call) = (true, Some(File::from(call)));
-        let mut served = Self { backend, available: 0 };
+        (ring.enabled, ring.call) = (true, Some(event()));
+        let mut served = Self { server, available: 0 };
         served.start();
         served
     }
 
-    /// Starts the queue, on rings that are empty.
+    fn ring(&mut self) -> &mut Ring {
+        self.server.session.rings.first_mut().unwrap()
+    }
+
+    /// Starts the queue, with empty rings.
     fn start(&mut self) {
         self.available = 0;
         [AVAILABLE, USED].iter().for_each(|ring| self.write(*ring, &[0; 4]));
-        let session = &mut self.backend.session;
+        let session = &mut self.server.session;
         let ring = session.rings.first_mut().unwrap();
         let parts = [DESCRIPTORS, AVAILABLE, USED].map(GuestAddress);
         ring.set_addresses(&session.memory, parts).unwrap();
@@ -71,41 +77,52 @@ impl Served {
     }
 
     fn write(&self, at: u64, bytes: &[u8]) {
-        self.backend.session.memory.map().write_slice(bytes, GuestAddress(at)).unwrap();
+        self.server.session.memory.map().write_slice(bytes, GuestAddress(at)).unwrap();
     }
 
-    /// Makes requests available all at once, each with room for an answer, kicks, and has the backend work.
+    /// Makes requests available, each with room for an answer, and has the server process them.
     fn send(&mut self, requests: &[(&[u8], u32)]) {
         self.offer(requests);
-        self.backend.session.rings.first_mut().unwrap().pending = true;
-        self.backend.work();
-        assert_eq!(self.used(), self.available, "all have come back");
+        self.ring().pending = true;
+        self.server.process_all();
+        assert_eq!(self.used(), self.available, "all were returned");
     }
 
-    /// Makes requests available, and tells nobody.
+    /// Makes requests available, without a kick.
     fn offer(&mut self, requests: &[(&[u8], u32)]) {
         for (request, room) in requests {
             let head = 2 * self.available % SIZE;
-            let buffer = |index: u16| BUFFERS + APART * u64::from(index);
+            let buffer = |index: u16| BUFFERS + BUFFER_BYTES * u64::from(index);
             self.write(buffer(head), request);
             self.describe(head, buffer(head), u32::try_from(request.len()).unwrap(), NEXT);
             self.describe(head + 1, buffer(head + 1), *room, WRITE);
-            self.write(AVAILABLE + 4 + 2 * u64::from(self.available % SIZE), &head.to_le_bytes());
-            self.available += 1;
+            self.offer_head(head);
         }
+    }
+
+    /// Makes a head available, which may be invalid.
+    fn offer_head(&mut self, head: u16) {
+        self.write(AVAILABLE + 4 + 2 * u64::from(self.available % SIZE), &head.to_le_bytes());
+        self.available += 1;
         self.write(AVAILABLE + 2, &self.available.to_le_bytes());
     }
 
-    fn load(&self, at: u64) -> u16 {
-        u16::from_le(self.backend.session.memory.map().load(GuestAddress(at), Ordering::SeqCst).unwrap())
+    /// Has the server process a kick.
+    fn kick(&mut self) {
+        self.server.handle_kick(0);
+        self.server.process_all();
     }
 
-    /// The used index.
+    fn load(&self, at: u64) -> u16 {
+        u16::from_le(self.server.session.memory.map().load(GuestAddress(at), Ordering::SeqCst).unwrap())
+    }
+
+    /// Returns the used index.
     fn used(&self) -> u16 {
         self.load(USED + 2)
     }
 
-    /// Whether the driver is to kick (`VIRTQ_USED_F_NO_NOTIFY`, virtio 1.3, 2.7.10).
+    /// Whether the driver must kick (`VIRTQ_USED_F_NO_NOTIFY`, virtio 1.3, 2.7.10).
     fn wants_kicks(&self) -> bool {
         self.load(USED) & 1 == 0
     }
@@ -119,21 +136,41 @@ impl Served {
         self.write(DESCRIPTORS + 16 * u64::from(index), &bytes);
     }
 
-    /// The first byte of the answer to the latest request.
+    /// Returns the first byte of the answer to the latest request.
     fn answer(&self) -> u8 {
-        let index = 2 * (self.available - 1) % SIZE + 1;
-        let at = GuestAddress(BUFFERS + APART * u64::from(index));
-        self.backend.session.memory.map().read_obj(at).unwrap()
+        self.answer_to(self.available - 1)
     }
 
-    /// What is allocated for ten rounds of `requests`, when some have gone before.
+    /// Returns the first byte of the answer to request `index`.
+    fn answer_to(&self, index: u16) -> u8 {
+        let at = BUFFERS + BUFFER_BYTES * u64::from(2 * index % SIZE + 1);
+        self.server.session.memory.map().read_obj(GuestAddress(at)).unwrap()
+    }
+
+    /// Returns the allocations of ten rounds of `requests`, after some rounds have gone before.
     fn steady(&mut self, requests: &[(&[u8], u32)]) -> AllocationInfo {
         (0..3).for_each(|_| self.send(requests));
         measure(|| (0..10).for_each(|_| self.send(requests)))
     }
 }
 
-/// A bus on which everybody reads sevens.
+/// Creates an eventfd.
+fn event() -> File {
+    eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap().into()
+}
+
+/// Whether an eventfd was signalled since the last call.
+fn is_signalled(mut event: &File) -> bool {
+    event.read(&mut [0; 8]).is_ok()
+}
+
+/// A read of two bytes, and the first half of a register read.
+const READ: (&[u8], u32) = (&[0xa0, 0, 0, 0, 2, 0, 0, 0], 3);
+const SELECT: (&[u8], u32) = (&[0xa0, 0, 0, 0, 1, 0, 0, 0, 0x10], 1);
+/// A write of one byte, which is not joined with another.
+const WRITE_ONE: (&[u8], u32) = (&[0xa0, 0, 0, 0, 0, 0, 0, 0, 0x10], 1);
+
+/// A bus on which every byte that is read is 7.
 struct Sevens;
 
 impl Bus for Sevens {
@@ -154,30 +191,25 @@ impl Bus for Sevens {
     fn watch(&mut self, _: &Watcher, _: u32) -> io::Result<()> {
         Ok(())
     }
-    fn event(&mut self, _: u32) {}
+    fn handle_event(&mut self, _: u32) {}
 }
 
 #[test]
 fn a_steady_flow_of_i2c_requests_allocates_nothing() {
-    let device = I2c::new(Box::new(Sevens), "0x50".parse::<AllowList>().unwrap(), None).unwrap();
-    let mut served = Served::new(device);
-    // A register read: the register's number, FAIL_NEXT; then two bytes with a repeated start.
-    let requests: [(&[u8], u32); 2] =
-        [(&[0xa0, 0, 0, 0, 1, 0, 0, 0, 0x10], 1), (&[0xa0, 0, 0, 0, 2, 0, 0, 0], 3)];
+    let mut served = Served::i2c(Sevens);
+    let requests = [SELECT, READ];
     let allocated = served.steady(&requests);
     assert_eq!((served.answer(), allocated.count_total), (7, 0));
-    // Eight of them in flight.
+    // Eight register reads in flight.
     let allocated = served.steady(&requests.repeat(8));
     assert_eq!((served.answer(), allocated.count_total), (7, 0));
 }
 
 #[test]
 fn a_steady_flow_of_gpio_requests_allocates_nothing() {
-    let chip = GpioChip { lines: vec![String::new()], ..GpioChip::default() };
-    let lines = SimLines::new(Board::new(&chip, Journal::default()).unwrap(), None);
-    let device = Gpio::new(lines, &[None], &[Safe::default()]).unwrap();
+    let device = Gpio::new(FakeLines::new(1), &[None], &[SafeValue::default()]).unwrap();
     let mut served = Served::new(device);
-    // SET_DIRECTION to input, then GET_VALUE again and again.
+    // SET_DIRECTION to input, then GET_VALUE.
     served.send(&[(&[3, 0, 0, 0, 2, 0, 0, 0], 2)]);
     let allocated = served.steady(&[(&[4, 0, 0, 0, 0, 0, 0, 0], 2)]);
     assert_eq!((served.answer(), allocated.count_total), (0, 0));
@@ -185,76 +217,62 @@ fn a_steady_flow_of_gpio_requests_allocates_nothing() {
 
 #[test]
 fn while_its_rings_are_polled_a_driver_need_not_kick() {
-    let request: [(&[u8], u32); 1] = [(&[0xa0, 0, 0, 0, 2, 0, 0, 0], 3)];
-    let device = I2c::new(Box::new(Sevens), "0x50".parse::<AllowList>().unwrap(), None).unwrap();
-    let mut served = Served::new(device);
-    served.send(&request);
+    let mut served = Served::i2c(Sevens);
+    served.send(&[READ]);
     assert!(served.wants_kicks());
-    served.backend.set_polled(true);
-    served.send(&request);
+    served.server.set_polled(true);
+    served.send(&[READ]);
     assert!(!served.wants_kicks());
-    served.backend.look();
-    assert!(!served.backend.is_pending());
-    served.offer(&request);
-    served.backend.look();
-    assert!(served.backend.is_pending());
-    served.backend.work();
+    served.server.poll_queues();
+    assert!(!served.server.has_work());
+    served.offer(&[READ]);
+    served.server.poll_queues();
+    assert!(served.server.has_work());
+    served.server.process_all();
     assert_eq!((served.used(), served.wants_kicks()), (3, false));
-    // What comes between the last look and the end of polling is not kicked, and not lost.
-    served.offer(&request);
-    served.backend.set_polled(false);
-    assert!(served.backend.is_pending() && served.wants_kicks());
-    served.backend.work();
+    // A request between the last poll and the end of polling comes without a kick, and is not lost.
+    served.offer(&[READ]);
+    served.server.set_polled(false);
+    assert!(served.server.has_work() && served.wants_kicks());
+    served.server.process_all();
     assert_eq!(served.used(), 4);
-    served.backend.set_polled(false);
-    assert!(!served.backend.is_pending());
+    served.server.set_polled(false);
+    assert!(!served.server.has_work());
 }
 
-/// Available indices that run ahead, and entries that name no descriptor: there is no chain to answer.
+/// An available index that runs ahead, and an entry that is not a descriptor: there is no chain to answer.
 #[test]
-fn the_frontend_hears_of_a_ring_that_is_not_usable() {
-    type Wrong = fn(&Served);
-    let far_ahead: Wrong = |served| served.write(AVAILABLE + 2, &(served.available + SIZE + 1).to_le_bytes());
-    let no_descriptor: Wrong = |served| {
-        served.write(AVAILABLE + 4 + 2 * u64::from(served.available), &SIZE.to_le_bytes());
-        served.write(AVAILABLE + 2, &(served.available + 1).to_le_bytes());
-    };
-    let request: [(&[u8], u32); 1] = [(&[0xa0, 0, 0, 0, 2, 0, 0, 0], 3)];
-    for wrong in [far_ahead, no_descriptor] {
-        let device = I2c::new(Box::new(Sevens), "0x50".parse::<AllowList>().unwrap(), None).unwrap();
-        let mut served = Served::new(device);
-        let mut err = File::from(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap());
-        let given = err.try_clone().unwrap();
-        let mut has_failed = || err.read(&mut [0; 8]).is_ok();
-        served.backend.session.rings.first_mut().unwrap().err = Some(given);
-        served.send(&request);
-        assert!(!has_failed());
-        wrong(&served);
-        served.backend.kicked(0);
-        served.backend.work();
-        assert_eq!((has_failed(), served.used()), (true, 1));
-        // Once, and what comes now is not looked at.
-        served.offer(&request);
-        served.backend.kicked(0);
-        served.backend.work();
-        assert_eq!((has_failed(), served.used(), served.backend.is_pending()), (false, 1, false));
+fn an_unusable_ring_is_reported_to_the_frontend_once() {
+    let far_ahead: fn(&mut Served) =
+        |served| served.write(AVAILABLE + 2, &(served.available + SIZE + 1).to_le_bytes());
+    let no_descriptor: fn(&mut Served) = |served| served.offer_head(SIZE);
+    for spoil in [far_ahead, no_descriptor] {
+        let (mut served, err) = (Served::i2c(Sevens), event());
+        served.ring().err = Some(err.try_clone().unwrap());
+        served.send(&[READ]);
+        assert!(!is_signalled(&err));
+        spoil(&mut served);
+        served.kick();
+        assert_eq!((is_signalled(&err), served.used()), (true, 1));
+        // Later requests are not processed.
+        served.offer(&[READ]);
+        served.kick();
+        assert_eq!((is_signalled(&err), served.used(), served.server.has_work()), (false, 1, false));
     }
 }
 
-/// All that was taken before is given back by then, so that the driver can still have it.
+/// So that the driver can still use their answers.
 #[test]
-fn what_was_taken_of_a_ring_that_fails_comes_back_first() {
-    let device = I2c::new(Box::new(Sevens), "0x50".parse::<AllowList>().unwrap(), None).unwrap();
-    let mut served = Served::new(device);
-    served.offer(&[(&[0xa0, 0, 0, 0, 2, 0, 0, 0], 3)]);
-    served.write(AVAILABLE + 4 + 2 * u64::from(served.available), &SIZE.to_le_bytes());
-    served.write(AVAILABLE + 2, &(served.available + 1).to_le_bytes());
-    served.backend.kicked(0);
-    served.backend.work();
-    assert_eq!((served.used(), served.answer()), (1, 7));
+fn chains_before_an_invalid_head_are_returned() {
+    let mut served = Served::i2c(Sevens);
+    served.offer(&[READ]);
+    served.offer_head(SIZE);
+    served.kick();
+    assert_eq!((served.used(), served.answer_to(0)), (1, 7));
 }
 
-/// The number of messages of each transaction, the first of which takes longer than a turn may if it says so.
+/// A bus that records the number of messages of each transaction. The first one may take longer than
+/// COMPLETION_DELAY.
 #[derive(Clone, Default)]
 struct Counted {
     transactions: Arc<Mutex<Vec<usize>>>,
@@ -278,150 +296,127 @@ impl Bus for Counted {
     fn watch(&mut self, _: &Watcher, _: u32) -> io::Result<()> {
         Ok(())
     }
-    fn event(&mut self, _: u32) {}
+    fn handle_event(&mut self, _: u32) {}
 }
 
 fn counted(is_slow: bool) -> (Served, Arc<Mutex<Vec<usize>>>) {
     let bus = Counted { is_slow, ..Counted::default() };
     let transactions = Arc::clone(&bus.transactions);
-    let device = I2c::new(Box::new(bus), "0x50".parse::<AllowList>().unwrap(), None).unwrap();
-    (Served::new(device), transactions)
+    (Served::i2c(bus), transactions)
 }
 
-/// A write of one byte, the last of its group or not.
-const FIRST: &[u8] = &[0xa0, 0, 0, 0, 1, 0, 0, 0, 0x10];
-const LAST: &[u8] = &[0xa0, 0, 0, 0, 0, 0, 0, 0, 0x10];
-
-/// The daemon may have been kept from its processor until the time is over.
+/// The daemon may have had no processor until the group timer expired.
 #[test]
-fn a_group_is_not_cut_up_when_its_rest_is_in_the_ring() {
+fn a_group_whose_rest_is_in_the_ring_is_one_transaction() {
     let (mut served, transactions) = counted(false);
-    served.offer(&[(FIRST, 1)]);
-    served.backend.kicked(0);
-    served.backend.work();
+    served.offer(&[SELECT]);
+    served.kick();
     std::thread::sleep(Duration::from_millis(30));
-    served.offer(&[(LAST, 1)]);
-    served.backend.device_event(0);
+    served.offer(&[WRITE_ONE]);
+    served.server.process_event(0);
     assert_eq!((&*transactions.lock().unwrap(), served.used()), (&vec![2], 2));
 }
 
 #[test]
-fn what_waits_for_the_bus_when_a_queue_stops_fails() {
+fn requests_that_wait_for_the_bus_fail_when_the_queue_stops() {
     let (mut served, transactions) = counted(true);
-    served.offer(&[(LAST, 1); 3]);
-    served.backend.kicked(0);
-    let slow = served.backend.begin().unwrap();
+    served.offer(&[WRITE_ONE; 3]);
+    served.server.handle_kick(0);
+    let slow = served.server.process_queues().unwrap();
     slow.run();
-    let next = served.backend.go_on().unwrap();
-    assert_eq!(served.used(), 1, "the first, which was slow, comes back before the others");
-    served.backend.stop_ring(0).unwrap();
+    let next = served.server.finish_work().unwrap();
+    assert_eq!(served.used(), 1, "the slow one is returned before the others");
+    served.server.stop_ring(0).unwrap();
     assert_eq!((served.used(), served.answer()), (3, 1));
-    // The daemon's other thread may be about to begin with it.
+    // The worker may be about to run it.
     next.run();
-    assert!(served.backend.go_on().is_none());
+    assert!(served.server.finish_work().is_none());
     assert_eq!(*transactions.lock().unwrap(), [1]);
 }
 
-/// A group that waits for the bus, and the requests behind it, are back when the driver has its queue
-/// stopped, and never reach the bus. The transaction on the bus is waited for.
+/// A stop waits for the transaction on the bus, and fails all later requests.
 #[test]
-fn what_is_on_the_bus_when_a_queue_stops_has_its_answer() {
+fn a_transaction_on_the_bus_is_answered_when_the_queue_stops() {
     let (mut served, transactions) = counted(true);
-    served.offer(&[(LAST, 1); 2]);
-    served.backend.kicked(0);
-    let slow = served.backend.begin().unwrap();
+    served.offer(&[WRITE_ONE; 2]);
+    served.server.handle_kick(0);
+    let slow = served.server.process_queues().unwrap();
     let on_bus = std::thread::spawn(move || slow.run());
     while transactions.lock().unwrap().is_empty() {
         std::thread::yield_now();
     }
-    served.backend.stop_ring(0).unwrap();
-    let status = |index: u64| {
-        let at = GuestAddress(BUFFERS + APART * (2 * index + 1));
-        served.backend.session.memory.map().read_obj::<u8>(at).unwrap()
-    };
-    assert_eq!((served.used(), status(0), status(1)), (2, 0, 1));
+    served.server.stop_ring(0).unwrap();
+    assert_eq!((served.used(), served.answer_to(0), served.answer_to(1)), (2, 0, 1));
     on_bus.join().unwrap();
 }
 
-/// What it still has of the ring comes back first, be it in another turn.
+/// The chains that were taken are returned first, even in another turn.
 #[test]
-fn the_frontend_hears_of_a_ring_when_the_rest_of_a_slow_batch_is_back() {
-    let (mut served, _) = counted(true);
-    let mut err = File::from(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap());
-    served.backend.session.rings.first_mut().unwrap().err = Some(err.try_clone().unwrap());
-    served.offer(&[(LAST, 1); 3]);
-    served.write(AVAILABLE + 4 + 2 * u64::from(served.available), &SIZE.to_le_bytes());
-    served.write(AVAILABLE + 2, &(served.available + 1).to_le_bytes());
-    served.backend.kicked(0);
-    let mut work = served.backend.begin();
+fn an_unusable_ring_is_reported_after_the_rest_of_a_slow_batch() {
+    let ((mut served, _), err) = (counted(true), event());
+    served.ring().err = Some(err.try_clone().unwrap());
+    served.offer(&[WRITE_ONE; 3]);
+    served.offer_head(SIZE);
+    served.server.handle_kick(0);
+    let mut work = served.server.process_queues();
     let mut seen = Vec::new();
     while let Some(next) = work {
         next.run();
-        work = served.backend.go_on();
-        seen.push((served.used(), err.read(&mut [0; 8]).is_ok()));
+        work = served.server.finish_work();
+        seen.push((served.used(), is_signalled(&err)));
     }
     assert_eq!(seen, [(1, false), (1, false), (3, true)]);
 }
 
-/// The first driver has no use for event indices, and the second one wants to hear of another chain than its first.
+/// The first driver does not use event indices; the second one wants an interrupt for another chain than its
+/// first.
 #[test]
-fn a_driver_is_notified_as_if_there_had_been_none_before() {
-    let request: [(&[u8], u32); 1] = [(&[0xa0, 0, 0, 0, 2, 0, 0, 0], 3)];
-    let device = I2c::new(Box::new(Sevens), "0x50".parse::<AllowList>().unwrap(), None).unwrap();
-    let mut served = Served::new(device);
-    served.steady(&request);
-    let Session { rings, memory, .. } = &mut served.backend.session;
-    let ring = rings.first_mut().unwrap();
-    ring.stop();
-    memory.map().write_slice(&[0; 0x1000], GuestAddress(AVAILABLE)).unwrap();
-    memory.map().write_slice(&[0; 0x1000], GuestAddress(USED)).unwrap();
-    ring.set_event_idx(true);
-    ring.set_addresses(memory, [DESCRIPTORS, AVAILABLE, USED].map(GuestAddress)).unwrap();
-    ring.set_next_available(0);
-    ring.start(memory).unwrap();
-    let mut is_notified = || ring.call.as_mut().unwrap().read(&mut [0; 8]).is_ok();
-    assert!(is_notified(), "the first driver was");
+fn a_driver_is_notified_independently_of_the_former_driver() {
+    let mut served = Served::i2c(Sevens);
+    served.steady(&[READ]);
+    served.ring().stop();
+    served.write(AVAILABLE, &[0; 0x1000]);
+    served.write(USED, &[0; 0x1000]);
+    served.ring().set_event_idx(true);
+    served.start();
+    let call = served.ring().call.as_ref().unwrap().try_clone().unwrap();
+    assert!(is_signalled(&call), "the first driver was notified");
     let used_event = AVAILABLE + 4 + 2 * u64::from(SIZE);
-    memory.map().write_slice(&0xfffe_u16.to_le_bytes(), GuestAddress(used_event)).unwrap();
-    served.available = 0;
-    served.send(&request);
-    let call = served.backend.session.rings.first_mut().unwrap().call.as_mut().unwrap();
-    assert!(call.read(&mut [0; 8]).is_err(), "of no chain that the second one wants to hear of");
+    served.write(used_event, &0xfffe_u16.to_le_bytes());
+    served.send(&[READ]);
+    assert!(!is_signalled(&call), "the second driver did not want that");
 }
 
-/// What the device writes to the used ring's flags is the available index of such a driver.
+/// The device writes the flags of the used ring, which are the available index here.
 #[test]
-fn rings_that_overlap_cost_the_queue_and_not_the_daemon() {
-    let device = I2c::new(Box::new(Sevens), "0x50".parse::<AllowList>().unwrap(), None).unwrap();
-    let mut served = Served::new(device);
-    let session = &mut served.backend.session;
+fn overlapping_rings_make_the_queue_unusable() {
+    let mut served = Served::i2c(Sevens);
+    let session = &mut served.server.session;
     let ring = session.rings.first_mut().unwrap();
     ring.stop();
     let parts = [DESCRIPTORS, USED - 2 + 4, USED + 4].map(GuestAddress);
     ring.set_addresses(&session.memory, parts).unwrap();
     ring.set_next_available(1);
     ring.start(&session.memory).unwrap();
-    served.backend.work();
-    assert!(!served.backend.is_pending());
+    served.server.process_all();
+    assert!(!served.server.has_work());
 }
 
-/// 2.7.8.2: what the driver finds there is the index, so the index was written last.
+/// 2.7.8.2: the driver finds the index there, so it was written last.
 #[test]
-fn the_used_index_is_written_after_an_answer_that_lies_there() {
-    let device = I2c::new(Box::new(Sevens), "0x50".parse::<AllowList>().unwrap(), None).unwrap();
-    let mut served = Served::new(device);
+fn the_used_index_is_written_after_an_answer_at_the_same_place() {
+    let mut served = Served::i2c(Sevens);
     served.write(BUFFERS, &[0xa0, 0, 0, 0, 2, 0, 0, 0]);
     served.describe(0, BUFFERS, 8, NEXT);
-    // Sevens over the index and the first entry, and a status.
+    // The answer, bytes of 7 and a status, covers the index and the first entry.
     served.describe(1, USED + 2, 11, WRITE);
-    served.write(AVAILABLE + 2, &1_u16.to_le_bytes());
-    served.backend.kicked(0);
-    served.backend.work();
+    served.offer_head(0);
+    served.kick();
     let entry = [0, 2, 4, 6].map(|at| served.load(USED + 4 + at));
     assert_eq!((served.used(), entry), (1, [0, 0, 11, 0]));
 }
 
-/// Numbers by chance, with a seed.
+/// A pseudo-random sequence with a fixed seed.
 struct Chance(u64);
 
 impl Chance {
@@ -437,10 +432,10 @@ impl Chance {
     }
 }
 
-/// Where the hostile guest has its answers.
+/// The address of the hostile guest's answers.
 const ANSWERS: u64 = 0x8000;
 
-/// A guest that sends whatever comes to its mind.
+/// A guest that sends random chains.
 struct Hostile {
     served: Served,
     chance: Chance,
@@ -450,34 +445,32 @@ struct Hostile {
 
 impl Hostile {
     fn new() -> Self {
-        let device = I2c::new(Box::new(Sevens), "0x50".parse::<AllowList>().unwrap(), None).unwrap();
-        let mut served = Served::new(device);
-        served.backend.session.rings.first_mut().unwrap().indirect = true;
+        let mut served = Served::i2c(Sevens);
+        served.ring().indirect = true;
         Self { served, chance: Chance(0x2545_f491_4f6c_dd1d), heads: Vec::with_capacity(SIZE.into()) }
     }
 
-    /// Makes up to a ring full of chains available, some of them more than once, has the backend work, and stops the queue.
+    /// Makes up to a ring of chains available, some of them repeatedly, has the server process them, and
+    /// stops the queue.
     fn batch(&mut self) {
         self.served.start();
         self.fill_table();
-        let most = if self.chance.below(8) == 0 { SIZE } else { 8 };
-        for slot in 0..=self.chance.small(most - 1) {
-            let which = usize::from(self.chance.small(SIZE)) % self.heads.len();
-            let head = if self.chance.below(1000) == 0 { SIZE } else { self.heads[which] };
-            self.served.write(AVAILABLE + 4 + 2 * u64::from(slot), &head.to_le_bytes());
-            self.served.available += 1;
+        let count = if self.chance.below(8) == 0 { SIZE } else { 8 };
+        for _ in 0..=self.chance.small(count - 1) {
+            let index = usize::from(self.chance.small(SIZE)) % self.heads.len();
+            let head = if self.chance.below(1000) == 0 { SIZE } else { self.heads[index] };
+            self.served.offer_head(head);
         }
-        self.served.write(AVAILABLE + 2, &self.served.available.to_le_bytes());
-        while self.served.backend.is_pending() {
-            self.served.backend.work();
+        while self.served.server.has_work() {
+            self.served.server.process_all();
         }
-        self.served.backend.stop_ring(0).unwrap();
+        self.served.server.stop_ring(0).unwrap();
     }
 
-    /// Fills the table with chains, and often spoils a descriptor of one.
+    /// Fills the table with chains, and often changes a field of a descriptor.
     fn fill_table(&mut self) {
         self.heads.clear();
-        // In every other batch all are one group.
+        // In every other batch all chains are one group.
         let joined = self.chance.small(2);
         let mut first = 0;
         while first < SIZE - 1 {
@@ -487,7 +480,7 @@ impl Hostile {
             first += count;
         }
         let (index, field) = (self.chance.below(SIZE.into()), self.chance.below(8));
-        // Address, length, flags, next; or nothing.
+        // Address, length, flags or next; or none.
         if let Some((offset, bytes)) = [(0, 8), (8, 4), (12, 2), (14, 2)].get(usize::try_from(field).unwrap())
         {
             let limit = [u64::MAX, 0x1_0000, 66][usize::from(self.chance.small(3))];
@@ -496,7 +489,7 @@ impl Hostile {
         }
     }
 
-    /// A message of up to 8000 bytes, in `count` descriptors.
+    /// Describes a message of up to 8000 bytes in `count` descriptors.
     fn chain(&mut self, first: u16, count: u16, joined: u16) {
         let (bytes, reads) = (8 + self.chance.small(7992), self.chance.small(2));
         let (readable, request, room) = if reads == 1 {
@@ -513,7 +506,7 @@ impl Hostile {
         self.served.write(last + 12, &WRITE.to_le_bytes());
     }
 
-    /// Describes `bytes` in `count` pieces, the last with what is over.
+    /// Describes `bytes` in `count` pieces, the last of which has the remainder.
     fn spread(&self, first: u16, count: u16, at: u64, bytes: u16, flags: u16) {
         let each = bytes / count;
         for piece in 0..count {
@@ -524,17 +517,19 @@ impl Hostile {
     }
 }
 
-/// Chains that the backend has at once: a group as long as the bus can join, and the turn that brings its end.
-const AT_ONCE: u64 = 42 + 16;
-/// What is kept of each from batch to batch: two buffers of 256 bytes, two lists of 16 segments of 16 bytes, and its place
-/// in the lists of chains that are spare, requested, collected, finished and returning, which grow by doubling.
-const KEPT: u64 = AT_ONCE * (2 * 256 + 2 * 16 * 16 + 5 * size_of::<Chain>() as u64);
-/// What there is more of while they are worked on: a message of 8000 bytes in a power of two, and 60 segments likewise.
-const AT_WORK: u64 = AT_ONCE * (8192 + 64 * 16);
+/// Chains that the server has at a time: the longest group of the bus, and the batch that ends it.
+const CHAINS_MAX: u64 = 42 + 16;
+/// Bytes that are kept of each chain between batches: two buffers of 256 bytes, two lists of 16 segments of
+/// 16 bytes, and its entry in the lists of spare, requested, grouped, finished and returning chains, which
+/// grow by doubling.
+const KEPT: u64 = CHAINS_MAX * (2 * 256 + 2 * 16 * 16 + 5 * size_of::<Chain>() as u64);
+/// Additional bytes while chains are processed: a message of 8000 bytes in a power of two, and 60 segments
+/// likewise.
+const IN_USE: u64 = CHAINS_MAX * (8192 + 64 * 16);
 
-/// Whatever lengths and numbers of descriptors come, and wherever their groups are broken off.
+/// For any lengths and numbers of descriptors, and wherever groups end.
 #[test]
-fn what_a_hostile_guest_has_allocated_has_a_bound() {
+fn allocations_for_a_hostile_guest_have_a_limit() {
     let mut hostile = Hostile::new();
     let (mut kept, mut peak) = (0_u64, 0);
     for round in 0..2000 {
@@ -542,67 +537,23 @@ fn what_a_hostile_guest_has_allocated_has_a_bound() {
         peak = peak.max(kept + bytes_max);
         kept = kept.checked_add_signed(bytes_current).unwrap();
         assert!(kept <= KEPT, "{kept} bytes are kept after round {round}");
-        assert!(peak <= KEPT + AT_WORK, "{peak} bytes at once in round {round}");
+        assert!(peak <= KEPT + IN_USE, "{peak} bytes at once in round {round}");
     }
-    assert!(peak > AT_WORK / 2, "{peak} bytes: the guest is not as hostile as it was meant to be");
+    assert!(peak > IN_USE / 2, "{peak} bytes: the guest is not hostile enough for this test");
 }
 
-/// A device that remembers what its frontend left.
-struct Leaving {
-    survives: bool,
-    left: Arc<Mutex<Option<Left>>>,
-}
-
-impl Device for Leaving {
-    fn queues(&self) -> &'static [QueueLimits] {
-        &[]
-    }
-    fn features(&self) -> u64 {
-        0
-    }
-    fn accept_features(&mut self, _: u64) -> std::result::Result<(), Refused> {
-        Ok(())
-    }
-    fn config(&self) -> &[u8] {
-        &[]
-    }
-    fn process(&mut self, _: usize, _: &mut Vec<Chain>, _: &mut Vec<Chain>) {}
-    fn work(&mut self) -> Option<Arc<dyn Work>> {
-        None
-    }
-    fn worked(&mut self, _: &mut Vec<Chain>) {}
-    fn deadline(&self) -> Option<Instant> {
-        None
-    }
-    fn event(&mut self, _: u32, _: &mut Vec<Chain>) {}
-    fn start(&mut self, _: usize, _: Start) {}
-    fn stop(&mut self, _: usize, _: Stop, _: &mut Vec<Chain>) {}
-    fn reset(&mut self) {}
-    fn record_bytes(&self) -> usize {
-        0
-    }
-    fn take_over(&mut self, _: Tail) {}
-    fn survives(&self) -> bool {
-        self.survives
-    }
-    fn leave(&mut self, left: Left) {
-        *self.left.lock().unwrap() = Some(left);
-    }
-    fn watch(&mut self, _: &Watcher) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Both are needed: a record for the driver to go on with, and somebody who holds the lines and starts another daemon.
+/// That needs a record for the driver to continue with, and a parent process that holds the lines and starts
+/// a daemon.
 #[test]
-fn hardware_is_left_as_it_is_only_for_a_daemon_that_will_come() {
-    for (recorded, survives) in [(false, false), (false, true), (true, false), (true, true)] {
-        let left = Arc::default();
-        let device = Leaving { survives, left: Arc::clone(&left) };
-        let mut backend = Backend::new(Box::new(device), Watcher::new().unwrap()).unwrap();
-        backend.session.recorded = recorded;
-        backend.end_session().unwrap();
-        let expected = if recorded && survives { Left::Driver } else { Left::Nothing };
-        assert_eq!(*left.lock().unwrap(), Some(expected), "{recorded} {survives}");
+fn hardware_stays_only_for_a_daemon_that_will_follow() {
+    for (has_record, keeps_hardware) in [(false, false), (false, true), (true, false), (true, true)] {
+        let device = FakeDevice { keeps_hardware, ..FakeDevice::default() };
+        let disconnect = Arc::clone(&device.disconnect);
+        let mut server = DeviceServer::new(Box::new(device), Watcher::new().unwrap()).unwrap();
+        server.session.has_record = has_record;
+        server.end_session().unwrap();
+        let stays = has_record && keeps_hardware;
+        let expected = if stays { Disconnect::DriverContinues } else { Disconnect::Final };
+        assert_eq!(*disconnect.lock().unwrap(), Some(expected), "{has_record} {keeps_hardware}");
     }
 }

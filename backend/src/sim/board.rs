@@ -20,9 +20,9 @@ use std::path::Path;
 use anyhow::Context;
 use serde::Deserialize;
 
-use crate::gpio::safe::Safe;
+use crate::gpio::safe::{InvalidSafeValue, SafeValue};
 
-/// A board: what is on its I2C bus, and its GPIO chip.
+/// A board: its I2C bus and its GPIO chip.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Board {
@@ -38,39 +38,39 @@ pub struct Board {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct I2cBus {
-    /// What answers on the bus.
+    /// The targets on the bus.
     #[serde(default, rename = "target")]
-    pub targets: Vec<Target>,
+    pub targets: Vec<I2cTarget>,
 }
 
 /// An I2C target.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-pub struct Target {
-    /// Its address; to one of 10 bits 0xa000 is added.
+pub struct I2cTarget {
+    /// Its address; 0xa000 is added to a 10-bit address.
     pub address: u16,
-    /// What it is.
+    /// Its model.
     #[serde(flatten)]
     pub model: Model,
 }
 
-/// The kinds of I2C targets.
+/// The models of I2C targets.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(tag = "model", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Model {
     /// A temperature sensor.
     Lm75 {
-        /// In degrees Celsius.
+        /// Temperature in degrees Celsius.
         temperature: f64,
     },
     /// An EEPROM of 256 bytes.
     At24c02 {
-        /// Bytes per page, 8 or 16.
+        /// Size of a page in bytes, 8 or 16.
         #[serde(default = "default_page")]
         page: u8,
         /// Whether the write-protect pin is high.
         #[serde(default, rename = "write-protect")]
         write_protect: bool,
-        /// How many transactions it refuses after a write, while it programs its cells.
+        /// Number of transactions that it refuses after a write, while it programs its cells.
         #[serde(default, rename = "busy-polls")]
         busy_polls: u32,
     },
@@ -89,19 +89,43 @@ pub struct GpioChip {
     /// The lines' names, in the order of their offsets.
     #[serde(default)]
     pub lines: Vec<String>,
-    /// Pairs of offsets: what drives one shows on the other.
+    /// Pairs of offsets of lines that are connected.
     #[serde(default)]
     pub wires: Vec<[u16; 2]>,
     /// The safe values of lines, by name.
     #[serde(default)]
-    pub safe: BTreeMap<String, Safe>,
+    pub safe: BTreeMap<String, WrittenSafeValue>,
 }
 
 impl GpioChip {
-    /// The safe value of the line of this name.
+    /// Returns the safe value of the line of this name.
     #[must_use]
-    pub fn safe_value(&self, name: &str) -> Safe {
-        self.safe.get(name).copied().unwrap_or_default()
+    pub fn safe_value(&self, name: &str) -> SafeValue {
+        self.safe.get(name).map(|written| written.0).unwrap_or_default()
+    }
+}
+
+/// A safe value as it is written in a board: 0, 1 or "stay".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "NumberOrWord")]
+pub struct WrittenSafeValue(SafeValue);
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum NumberOrWord {
+    Number(u8),
+    Word(String),
+}
+
+impl TryFrom<NumberOrWord> for WrittenSafeValue {
+    type Error = InvalidSafeValue;
+
+    fn try_from(written: NumberOrWord) -> Result<Self, InvalidSafeValue> {
+        match written {
+            NumberOrWord::Number(level) => level.to_string().parse().map(Self),
+            NumberOrWord::Word(word) if word == "stay" => Ok(Self(SafeValue::Stay)),
+            NumberOrWord::Word(_) => Err(InvalidSafeValue),
+        }
     }
 }
 
@@ -109,7 +133,7 @@ impl Board {
     /// Reads the description of a board from a file.
     ///
     /// # Errors
-    /// Says which file, which line and what is wrong there.
+    /// Names the file, the line and the reason.
     pub fn load(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("cannot read the board {}", path.display()))?;
@@ -123,7 +147,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_kinds_of_bus_come_from_one_file() {
+    fn a_board_has_a_bus_and_a_chip() {
         let text = r#"
             [[i2c.target]]
             address = 0x48
@@ -146,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_model_does_not_know_is_refused() {
+    fn unknown_fields_are_refused() {
         let text = "[[i2c.target]]\naddress = 0x48\nmodel = \"lm75\"\ntemperature = 1.0\ncolour = 3";
         assert!(toml::from_str::<Board>(text).is_err());
         assert!(toml::from_str::<Board>("[spi]").is_err());

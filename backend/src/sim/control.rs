@@ -2,8 +2,8 @@
 
 //! The control socket of a simulated board: a JSON line in, a JSON line out.
 //!
-//! The device that simulates owns a [`Control`], has it watch its descriptors with tokens of the device's, and
-//! passes events with these tokens on. An answer is `{"ok":…}` or `{"error":"…"}`.
+//! The simulation owns a [`Control`] and passes the events of its descriptors on. An answer is `{"ok":…}` or
+//! `{"error":"…"}`.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -15,10 +15,10 @@ use serde_json::{Value, json};
 use crate::daemon::bind;
 use crate::watch::Watcher;
 
-/// Whoever tests needs one or two connections.
+/// Maximum number of connections. A test needs one or two.
 const CONNECTIONS: usize = 8;
 
-/// Longer than any command.
+/// Maximum size of a command.
 const LINE_BYTES: usize = 4096;
 
 /// A listening socket and its connections.
@@ -39,12 +39,12 @@ impl Control {
     /// Listens at `path`.
     ///
     /// # Errors
-    /// When the socket cannot be made there.
+    /// When the socket cannot be created.
     pub fn bind(path: &Path) -> io::Result<Self> {
         Ok(Self { listener: bind(path)?, connections: Default::default(), watching: None })
     }
 
-    /// Watches the socket as token `first`, and connections as those that follow: see [`owns`](Self::owns).
+    /// Watches the socket as token `first`, and connections as the tokens after it.
     ///
     /// # Errors
     /// When the socket cannot be watched.
@@ -54,30 +54,25 @@ impl Control {
         Ok(())
     }
 
-    /// Whether events of `token` are for this socket.
-    #[must_use]
-    pub fn owns(&self, token: u32) -> bool {
-        self.slot_of(token).is_some()
-    }
-
-    /// 0 for the listener, 1 and on for connections.
+    /// Returns 0 for the listener, and from 1 on for connections.
     fn slot_of(&self, token: u32) -> Option<usize> {
         let (_, first) = self.watching.as_ref()?;
         let slot = usize::try_from(token.checked_sub(*first)?).ok()?;
         (slot <= CONNECTIONS).then_some(slot)
     }
 
-    /// Takes up an event of `token`: has `obey` carry out each command that came in whole, and sends its answer.
-    pub fn event<C: DeserializeOwned>(
+    /// Handles an event of `token`: passes each complete command to `execute`, and sends the answer. Ignores
+    /// other tokens.
+    pub fn handle_event<C: DeserializeOwned>(
         &mut self,
         token: u32,
-        mut obey: impl FnMut(C) -> Result<Value, String>,
+        mut execute: impl FnMut(C) -> Result<Value, String>,
     ) {
         match self.slot_of(token) {
             Some(0) => self.accept(),
             Some(slot) => self.serve(slot - 1, |line| {
                 let answer =
-                    serde_json::from_slice(line).map_err(|error| error.to_string()).and_then(&mut obey);
+                    serde_json::from_slice(line).map_err(|error| error.to_string()).and_then(&mut execute);
                 match answer {
                     Ok(value) => json!({ "ok": value }),
                     Err(message) => json!({ "error": message }),
@@ -96,14 +91,14 @@ impl Control {
             Some((slot, token)) if watcher.add(&stream, token).is_ok() => {
                 *slot = Some(Connection { stream, received: Vec::new() });
             }
-            _ => log::warn!("the control socket has no place for another connection"),
+            _ => log::warn!("the control socket has its maximum number of connections"),
         }
     }
 
     fn serve(&mut self, index: usize, answer: impl FnMut(&[u8]) -> Value) {
         let Some(slot) = self.connections.get_mut(index) else { return };
         let Some(connection) = slot else { return };
-        if connection.converse(answer).is_err() {
+        if connection.serve(answer).is_err() {
             if let Some((watcher, _)) = &self.watching {
                 let _ = watcher.remove(&connection.stream);
             }
@@ -113,8 +108,8 @@ impl Control {
 }
 
 impl Connection {
-    /// Reads what is there and answers every line in it. An error means that the conversation is over.
-    fn converse(&mut self, mut answer: impl FnMut(&[u8]) -> Value) -> io::Result<()> {
+    /// Reads the available bytes and answers every complete line. An error ends the connection.
+    fn serve(&mut self, mut answer: impl FnMut(&[u8]) -> Value) -> io::Result<()> {
         let mut piece = [0; 512];
         let count = self.stream.read(&mut piece)?;
         if count == 0 || self.received.len() + count > LINE_BYTES {

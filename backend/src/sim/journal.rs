@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The record of everything that happened on a simulated bus: JSON lines, each complete when it is in the file.
+//! The journal of a simulated bus: one JSON line for each event.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-/// Writes one line per transaction, numbered from 1.
+/// Appends lines to a file, numbered from 1.
 #[derive(Debug, Default)]
 pub struct Journal {
     file: Option<File>,
@@ -16,7 +16,7 @@ pub struct Journal {
 }
 
 #[derive(Serialize)]
-struct Line<'a, T> {
+struct NumberedEntry<'a, T> {
     seq: u64,
     bus: &'a str,
     #[serde(flatten)]
@@ -24,25 +24,25 @@ struct Line<'a, T> {
 }
 
 impl Journal {
-    /// Appends to `path`.
+    /// Opens `path` for appending.
     ///
     /// # Errors
-    /// When the file cannot be opened for that.
+    /// When the file cannot be opened.
     pub fn append_to(path: &Path) -> io::Result<Self> {
         Ok(Self { file: Some(OpenOptions::new().create(true).append(true).open(path)?), sequence: 0 })
     }
 
-    /// Writes down `entry`, which happened on `bus`.
-    pub fn record(&mut self, bus: &str, entry: &impl Serialize) {
+    /// Appends `entry` of `bus`.
+    pub fn append(&mut self, bus: &str, entry: &impl Serialize) {
         self.sequence += 1;
         let Some(file) = &mut self.file else { return };
-        let line = Line { seq: self.sequence, bus, entry };
+        let line = NumberedEntry { seq: self.sequence, bus, entry };
         let written = serde_json::to_vec(&line).map_err(io::Error::from).and_then(|mut text| {
             text.push(b'\n');
             file.write_all(&text)
         });
         if let Err(error) = written {
-            log::error!("the journal misses entry {}: {error}", self.sequence);
+            log::error!("entry {} cannot be written to the journal: {error}", self.sequence);
         }
     }
 }
@@ -57,8 +57,8 @@ mod tests {
     fn lines_are_numbered_and_appended() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let mut journal = Journal::append_to(file.path()).unwrap();
-        journal.record("i2c", &json!({ "result": "ok" }));
-        journal.record("i2c", &json!({ "result": "nak" }));
+        journal.append("i2c", &json!({ "result": "ok" }));
+        journal.append("i2c", &json!({ "result": "nak" }));
         let text = std::fs::read_to_string(file.path()).unwrap();
         assert_eq!(
             text,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What an adapter can do: `I2C_FUNCS`, which crate `i2cdev` knows but does not offer.
+//! The functions of an adapter: `I2C_FUNCS`, which crate `i2cdev` has and does not export.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -14,7 +14,7 @@ use rustix::ioctl::{Getter, Opcode, ioctl};
 const I2C_FUNCS: Opcode = 0x0705;
 
 bitflags! {
-    /// `I2C_FUNC_*` of `linux/i2c.h`, as far as something here depends on it.
+    /// `I2C_FUNC_*` of `linux/i2c.h`, as far as they are used.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(super) struct Functions: u64 {
         const I2C = 0x0000_0001;
@@ -36,7 +36,7 @@ bitflags! {
     }
 }
 
-/// Asks the adapter behind `bus`.
+/// Reads the functions of the adapter behind `bus`.
 pub(super) fn of(bus: &LinuxI2CBus) -> io::Result<Functions> {
     // SAFETY: the descriptor is open as long as `bus` is borrowed.
     let node = unsafe { BorrowedFd::borrow_raw(bus.as_raw_fd()) };

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Transactions for adapters that only speak SMBus.
+//! Transactions for adapters that support only SMBus.
 //!
-//! SMBus has a fixed set of transactions ([SMBus 3.2], 6.5). Each is a pattern of I2C messages, and where a guest's
-//! messages follow one, the adapter gets the SMBus command that looks the same on the wire. [`Form::of`] decides, on
-//! lengths and contents alone; what has no form is refused, not approximated.
+//! SMBus has a fixed set of commands ([SMBus 3.2], 6.5), each of which is a pattern of I2C messages. A
+//! transaction of such a pattern is sent as the command that is the same on the wire. [`Command::of`] decides
+//! by lengths and contents alone; any other transaction is refused, not approximated.
 //!
 //! [SMBus 3.2]: http://smbus.org/specs/
 
@@ -17,25 +17,25 @@ use super::super::bus::{Address, Cause, Data, Message};
 use super::cause;
 use super::functions::Functions;
 
-/// The most bytes of a block (SMBus 2.0, and Linux's `I2C_SMBUS_BLOCK_MAX`).
+/// Maximum size of a block (SMBus 2.0, and Linux's `I2C_SMBUS_BLOCK_MAX`).
 const BLOCK_MAX: usize = 32;
-/// A block that a target sends begins with its count.
+/// Maximum size of a block from a target, which begins with its count.
 const BLOCK_WITH_COUNT: usize = 1 + BLOCK_MAX;
-/// The most bytes of a block process call: crate i2cdev leaves out what is more.
+/// Maximum size of a block process call: crate i2cdev drops further bytes.
 const CALL_MAX: usize = 31;
 
-/// An adapter that speaks SMBus.
+/// An open SMBus adapter.
 pub(super) struct Smbus {
     functions: Functions,
     device: LinuxI2CDevice,
 }
 
-/// The kernel wants to know at once with whom one speaks. The address of the general call is nobody's.
-const NOBODY: u16 = 0;
+/// The initial target address, which crate i2cdev requires: the general call address, which no target has.
+const NO_TARGET: u16 = 0;
 
-/// A transaction of SMBus. Data that a command brings back is the transaction's, not the form's.
+/// An SMBus command, without the bytes that it returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form<'a> {
+enum Command<'a> {
     Quick { read: bool },
     ReceiveByte,
     SendByte(u8),
@@ -51,10 +51,11 @@ enum Form<'a> {
     BlockProcessCall(u8, &'a [u8]),
 }
 
-impl<'a> Form<'a> {
-    /// The form of a transaction that writes `written`, if anything, and then reads `read` bytes, if it reads.
+impl<'a> Command<'a> {
+    /// Returns the command that writes `written`, if anything, and then reads `read` bytes, if it reads;
+    /// `None` if there is none, or the adapter does not support it.
     fn of(written: Option<&'a [u8]>, read: Option<usize>, can: Functions) -> Option<Self> {
-        let form = match (written, read) {
+        let smbus = match (written, read) {
             (Some([]), None) => Self::Quick { read: false },
             (None, Some(0)) => Self::Quick { read: true },
             (None, Some(1)) => Self::ReceiveByte,
@@ -71,7 +72,7 @@ impl<'a> Form<'a> {
             }
             _ => return None,
         };
-        can.contains(form.needs()).then_some(form)
+        can.contains(smbus.needs()).then_some(smbus)
     }
 
     fn write(command: u8, data: &'a [u8], can: Functions) -> Option<Self> {
@@ -118,7 +119,7 @@ impl<'a> Form<'a> {
         }
     }
 
-    /// Carries the form out, and gives the bytes as the guest's read message has them.
+    /// Executes the command, and returns the bytes for the guest's read message.
     fn run(self, device: &mut impl I2CDevice<Error = LinuxI2CError>) -> Result<Vec<u8>, Cause> {
         let nothing = |()| Vec::new();
         match self {
@@ -148,21 +149,21 @@ impl<'a> Form<'a> {
     }
 }
 
-/// Whether a count byte and what follows are a block of SMBus.
+/// Whether a count byte and the bytes after it are an SMBus block.
 fn is_block(count: u8, data: &[u8]) -> bool {
     usize::from(count) == data.len() && (1..=BLOCK_MAX).contains(&data.len())
 }
 
-/// On the wire, a block that a target sends begins with its count.
+/// Adds the count with which a block from a target begins on the wire.
 fn with_count(block: Vec<u8>) -> Vec<u8> {
     let count = u8::try_from(block.len()).unwrap_or(u8::MAX);
     [vec![count], block].concat()
 }
 
 impl Smbus {
-    /// Opens `node` a second time, in the form that SMBus needs.
+    /// Opens `node` a second time, for SMBus commands.
     pub(super) fn open(node: &Path, functions: Functions) -> Result<Self, LinuxI2CError> {
-        Ok(Self { functions, device: LinuxI2CDevice::new(node, NOBODY)? })
+        Ok(Self { functions, device: LinuxI2CDevice::new(node, NO_TARGET)? })
     }
 
     pub(super) fn transfer(&mut self, messages: &mut [Message<'_>]) -> Result<(), Cause> {
@@ -175,12 +176,12 @@ impl Smbus {
             ] if address == same => (*address, Some(*out), Some(&mut **back)),
             _ => return Err(Cause::Unsupported),
         };
-        let form = Form::of(written, read.as_ref().map(|bytes| bytes.len()), self.functions);
-        let form = form.ok_or(Cause::Unsupported)?;
-        let brought = form.run(self.device_at(address)?)?;
+        let command = Command::of(written, read.as_ref().map(|bytes| bytes.len()), self.functions);
+        let command = command.ok_or(Cause::Unsupported)?;
+        let received = command.run(self.device_at(address)?)?;
         match read {
-            // A block of another length than the guest's message would look different on the wire.
-            Some(bytes) if bytes.len() == brought.len() => bytes.copy_from_slice(&brought),
+            // A block of another length than the guest's message is a different transaction on the wire.
+            Some(bytes) if bytes.len() == received.len() => bytes.copy_from_slice(&received),
             Some(_) => return Err(Cause::Unsupported),
             None => {}
         }
@@ -188,7 +189,7 @@ impl Smbus {
     }
 
     fn device_at(&mut self, address: Address) -> Result<&mut LinuxI2CDevice, Cause> {
-        // SMBus itself has 7-bit addresses only.
+        // SMBus has 7-bit addresses only.
         let Address::SevenBit(address) = address else { return Err(Cause::Unsupported) };
         self.device.set_slave_address(address).map_err(cause)?;
         Ok(&mut self.device)
@@ -199,48 +200,48 @@ impl Smbus {
 mod tests {
     use super::*;
 
-    fn form(written: Option<&[u8]>, read: Option<usize>) -> Option<Form<'_>> {
-        Form::of(written, read, Functions::all())
+    fn command(written: Option<&[u8]>, read: Option<usize>) -> Option<Command<'_>> {
+        Command::of(written, read, Functions::all())
     }
 
     #[test]
-    fn each_form_of_smbus_has_its_messages() {
-        assert_eq!(form(Some(&[]), None), Some(Form::Quick { read: false }));
-        assert_eq!(form(None, Some(0)), Some(Form::Quick { read: true }));
-        assert_eq!(form(None, Some(1)), Some(Form::ReceiveByte));
-        assert_eq!(form(Some(&[7]), None), Some(Form::SendByte(7)));
-        assert_eq!(form(Some(&[7]), Some(1)), Some(Form::ReadByte(7)));
-        assert_eq!(form(Some(&[7, 1]), None), Some(Form::WriteByte(7, 1)));
-        assert_eq!(form(Some(&[7]), Some(2)), Some(Form::ReadWord(7)));
-        assert_eq!(form(Some(&[7, 0x34, 0x12]), None), Some(Form::WriteWord(7, 0x1234)));
-        assert_eq!(form(Some(&[7, 0x34, 0x12]), Some(2)), Some(Form::ProcessCall(7, 0x1234)));
-        assert_eq!(form(Some(&[7, 3, 1, 2, 3]), None), Some(Form::WriteBlock(7, &[1, 2, 3])));
-        assert_eq!(form(Some(&[7, 9, 1, 2, 3]), None), Some(Form::WriteI2cBlock(7, &[9, 1, 2, 3])));
-        assert_eq!(form(Some(&[7]), Some(8)), Some(Form::ReadI2cBlock(7, 8)));
-        assert_eq!(form(Some(&[7, 1, 5]), Some(6)), Some(Form::BlockProcessCall(7, &[5])));
+    fn each_command_has_its_pattern_of_messages() {
+        assert_eq!(command(Some(&[]), None), Some(Command::Quick { read: false }));
+        assert_eq!(command(None, Some(0)), Some(Command::Quick { read: true }));
+        assert_eq!(command(None, Some(1)), Some(Command::ReceiveByte));
+        assert_eq!(command(Some(&[7]), None), Some(Command::SendByte(7)));
+        assert_eq!(command(Some(&[7]), Some(1)), Some(Command::ReadByte(7)));
+        assert_eq!(command(Some(&[7, 1]), None), Some(Command::WriteByte(7, 1)));
+        assert_eq!(command(Some(&[7]), Some(2)), Some(Command::ReadWord(7)));
+        assert_eq!(command(Some(&[7, 0x34, 0x12]), None), Some(Command::WriteWord(7, 0x1234)));
+        assert_eq!(command(Some(&[7, 0x34, 0x12]), Some(2)), Some(Command::ProcessCall(7, 0x1234)));
+        assert_eq!(command(Some(&[7, 3, 1, 2, 3]), None), Some(Command::WriteBlock(7, &[1, 2, 3])));
+        assert_eq!(command(Some(&[7, 9, 1, 2, 3]), None), Some(Command::WriteI2cBlock(7, &[9, 1, 2, 3])));
+        assert_eq!(command(Some(&[7]), Some(8)), Some(Command::ReadI2cBlock(7, 8)));
+        assert_eq!(command(Some(&[7, 1, 5]), Some(6)), Some(Command::BlockProcessCall(7, &[5])));
     }
 
     #[test]
-    fn what_has_no_form_is_refused() {
-        assert_eq!(form(None, Some(2)), None);
-        assert_eq!(form(Some(&[7]), Some(0)), None);
-        assert_eq!(form(Some(&[7]), Some(34)), None);
-        assert_eq!(form(Some(&[7, 9, 9]), Some(3)), None);
+    fn messages_without_a_command_are_refused() {
+        assert_eq!(command(None, Some(2)), None);
+        assert_eq!(command(Some(&[7]), Some(0)), None);
+        assert_eq!(command(Some(&[7]), Some(34)), None);
+        assert_eq!(command(Some(&[7, 9, 9]), Some(3)), None);
         let long = [0; 34];
-        assert_eq!(form(Some(&long), None), None);
+        assert_eq!(command(Some(&long), None), None);
         let call = |bytes: u8| [&[7, bytes][..], &vec![5; bytes.into()]].concat();
-        assert!(form(Some(&call(31)), Some(33)).is_some());
-        assert_eq!(form(Some(&call(32)), Some(33)), None);
-        assert_eq!(form(Some(&call(1)), Some(0)), None);
-        assert_eq!(form(Some(&call(1)), Some(34)), None);
+        assert!(command(Some(&call(31)), Some(33)).is_some());
+        assert_eq!(command(Some(&call(32)), Some(33)), None);
+        assert_eq!(command(Some(&call(1)), Some(0)), None);
+        assert_eq!(command(Some(&call(1)), Some(34)), None);
     }
 
     #[test]
-    fn an_adapter_gets_only_what_it_can() {
+    fn an_adapter_gets_only_commands_that_it_supports() {
         let can = Functions::all() - Functions::READ_I2C_BLOCK;
-        assert_eq!(Form::of(Some(&[7]), Some(8), can), Some(Form::ReadBlock(7)));
+        assert_eq!(Command::of(Some(&[7]), Some(8), can), Some(Command::ReadBlock(7)));
         let can = Functions::all() - Functions::WRITE_WORD_DATA;
-        assert_eq!(Form::of(Some(&[7, 8, 9]), None, can), Some(Form::WriteI2cBlock(7, &[8, 9])));
-        assert_eq!(Form::of(Some(&[]), None, Functions::READ_BYTE), None);
+        assert_eq!(Command::of(Some(&[7, 8, 9]), None, can), Some(Command::WriteI2cBlock(7, &[8, 9])));
+        assert_eq!(Command::of(Some(&[]), None, Functions::READ_BYTE), None);
     }
 }

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The EEPROM AT24C02: 256 bytes, written a page at a time.
+//! The EEPROM AT24C02: 256 bytes, written by pages.
 
-use super::Target;
+use super::TargetModel;
 
 pub(super) struct At24c02 {
     cells: [u8; 256],
-    /// The address counter. Kept between transactions, as the chip does.
+    /// The address counter, which persists between transactions.
     counter: u8,
     /// Mask of the address bits within a page.
     within_page: u8,
@@ -14,13 +14,13 @@ pub(super) struct At24c02 {
     busy_polls: u32,
     /// Transactions that are still refused after the last write.
     busy: u32,
-    state: State,
-    /// Bytes of the page that the present write changes.
+    expected: ExpectedByte,
+    /// The present transaction has written data.
     written: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
+enum ExpectedByte {
     /// The next byte written is an address.
     Address,
     /// The next byte written is data.
@@ -28,7 +28,7 @@ enum State {
 }
 
 impl At24c02 {
-    /// An erased chip. `page` is rounded up to a power of two.
+    /// Creates an erased chip. `page` is rounded up to a power of two.
     pub(super) fn new(page: u8, write_protect: bool, busy_polls: u32) -> Self {
         Self {
             cells: [0xff; 256],
@@ -37,7 +37,7 @@ impl At24c02 {
             write_protect,
             busy_polls,
             busy: 0,
-            state: State::Address,
+            expected: ExpectedByte::Address,
             written: false,
         }
     }
@@ -47,9 +47,9 @@ impl At24c02 {
     }
 }
 
-impl Target for At24c02 {
+impl TargetModel for At24c02 {
     fn start(&mut self) -> bool {
-        self.state = State::Address;
+        self.expected = ExpectedByte::Address;
         if self.busy > 0 {
             self.busy -= 1;
             return false;
@@ -58,9 +58,9 @@ impl Target for At24c02 {
     }
 
     fn write(&mut self, byte: u8) -> bool {
-        if self.state == State::Address {
+        if self.expected == ExpectedByte::Address {
             self.counter = byte;
-            self.state = State::Data;
+            self.expected = ExpectedByte::Data;
             return true;
         }
         if self.write_protect {
@@ -70,7 +70,7 @@ impl Target for At24c02 {
             *cell = byte;
         }
         self.written = true;
-        // A write goes round in its page.
+        // A write wraps around in its page.
         let page = self.counter & !self.within_page;
         self.counter = page | (self.counter.wrapping_add(1) & self.within_page);
         true
@@ -78,7 +78,7 @@ impl Target for At24c02 {
 
     fn read(&mut self) -> u8 {
         let byte = self.cell().map_or(0xff, |cell| *cell);
-        // A read goes round in the whole chip.
+        // A read wraps around in the whole chip.
         self.counter = self.counter.wrapping_add(1);
         byte
     }
@@ -108,14 +108,14 @@ mod tests {
     }
 
     #[test]
-    fn a_write_goes_round_in_its_page() {
+    fn a_write_wraps_around_in_its_page() {
         let mut chip = At24c02::new(8, false, 0);
         assert!(write(&mut chip, &[0x16, 1, 2, 3, 4]));
         assert_eq!(read(&mut chip, 0x10, 8), [3, 4, 0xff, 0xff, 0xff, 0xff, 1, 2]);
     }
 
     #[test]
-    fn a_read_goes_round_in_the_chip_and_goes_on_where_the_last_ended() {
+    fn a_read_wraps_around_in_the_chip_and_continues_after_the_last() {
         let mut chip = At24c02::new(8, false, 0);
         assert!(write(&mut chip, &[0, 7]));
         assert_eq!(read(&mut chip, 0xff, 2), [0xff, 7]);
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_protected_chip_refuses_data_but_not_addresses() {
+    fn a_protected_chip_refuses_data_and_accepts_addresses() {
         let mut chip = At24c02::new(8, true, 0);
         assert!(write(&mut chip, &[0]));
         assert!(!write(&mut chip, &[0, 1]));
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chip_that_writes_is_busy() {
+    fn a_chip_is_busy_after_a_write() {
         let mut chip = At24c02::new(8, false, 2);
         assert!(write(&mut chip, &[0, 1]));
         assert!(!chip.start());

@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The real-time clock DS1307: seven registers of time in BCD, one of control, 56 bytes of RAM. Its time is the
-//! host's, in UTC, until somebody sets it.
+//! The real-time clock DS1307: seven registers of time in BCD, one of control, 56 bytes of RAM. Its time is
+//! the host's in UTC, until it is set.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::Target;
+use super::TargetModel;
 
-/// Seconds to years, and the control register.
+/// Number of the time registers, seconds to years. The control register follows.
 const CLOCK: usize = 7;
-/// All registers. The pointer goes round in them.
+/// Number of registers. The pointer wraps around in them.
 const REGISTERS: u8 = 64;
-/// In the register of the seconds: the oscillator stands still.
+/// The bit in the register of the seconds that stops the oscillator.
 const HALT: u8 = 0x80;
 const DAY: i64 = 86_400;
 
 pub(super) struct Ds1307 {
     registers: [u8; REGISTERS as usize],
-    /// Seconds by which this clock is ahead of the host's, or what it shows while it stands.
+    /// Seconds by which this clock is ahead of the host's; unused while it is halted.
     offset: i64,
     halted: bool,
     pointer: u8,
@@ -46,7 +46,7 @@ fn host_time() -> i64 {
 }
 
 impl Ds1307 {
-    /// Shows the present time in the registers, as the chip does at each start condition.
+    /// Writes the present time to the registers, as the chip does at each start condition.
     fn latch(&mut self) {
         if !self.halted {
             let time = Calendar::from_seconds(host_time() + self.offset).to_registers();
@@ -56,8 +56,8 @@ impl Ds1307 {
         }
     }
 
-    /// Goes on from what was written to the registers.
-    fn take_over(&mut self) {
+    /// Sets the clock to the time in the registers.
+    fn set_clock(&mut self) {
         let mut time = [0; CLOCK];
         for (byte, register) in time.iter_mut().zip(self.registers) {
             *byte = register;
@@ -67,7 +67,7 @@ impl Ds1307 {
     }
 }
 
-impl Target for Ds1307 {
+impl TargetModel for Ds1307 {
     fn start(&mut self) -> bool {
         self.addressed = false;
         if !self.set {
@@ -99,7 +99,7 @@ impl Target for Ds1307 {
 
     fn stop(&mut self) {
         if std::mem::take(&mut self.set) {
-            self.take_over();
+            self.set_clock();
         }
     }
 }
@@ -110,11 +110,11 @@ struct Calendar {
     second: u8,
     minute: u8,
     hour: u8,
-    /// 1 to 7; 1 is a Sunday.
+    /// 1 to 7; 1 is Sunday.
     weekday: u8,
     day: u8,
     month: u8,
-    /// Since 2000.
+    /// Years since 2000.
     year: u8,
 }
 
@@ -163,7 +163,7 @@ impl Calendar {
         [second, minute, hour, weekday, day, month, year].map(|value| ((value / 10) << 4) | (value % 10))
     }
 
-    /// The bits above each value are for other things: halting, twelve hours. Twelve hours are not modelled.
+    /// The bits above each value have other meanings: halt, 12-hour mode. The latter is not modelled.
     fn from_registers(registers: [u8; CLOCK]) -> Self {
         let bcd = |value: u8, mask: u8| ((value & mask) >> 4) * 10 + (value & mask & 0x0f).min(9);
         let [second, minute, hour, weekday, day, month, year] = registers;
@@ -192,7 +192,7 @@ fn days_of_month(year: u8, month: u8) -> i64 {
     }
 }
 
-/// For values that are small by their computation.
+/// Converts a value that is small by its computation.
 fn small(value: i64) -> u8 {
     u8::try_from(value).unwrap_or(u8::MAX)
 }
@@ -202,7 +202,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dates_go_there_and_back() {
+    fn dates_are_converted_to_registers_and_back() {
         // 2024-02-29 12:34:56, a Thursday.
         let seconds = 1_709_210_096;
         let date = Calendar::from_seconds(seconds);
@@ -232,21 +232,21 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_was_set_goes_on_from_there() {
+    fn a_clock_continues_from_the_time_that_was_set() {
         let mut clock = Ds1307::default();
         write(&mut clock, &[0, 0, 0x34, 0x12, 5, 0x29, 2, 0x24]);
         assert_eq!(read(&mut clock, 1, 6), [0x34, 0x12, 5, 0x29, 2, 0x24]);
     }
 
     #[test]
-    fn a_halted_clock_stands_still() {
+    fn a_halted_clock_keeps_its_time() {
         let mut clock = Ds1307::default();
         write(&mut clock, &[0, HALT | 0x30, 0x34, 0x12, 5, 0x29, 2, 0x24]);
         assert_eq!(read(&mut clock, 0, 2), [HALT | 0x30, 0x34]);
     }
 
     #[test]
-    fn ram_keeps_what_is_written_and_the_pointer_goes_round() {
+    fn ram_keeps_its_bytes_and_the_pointer_wraps_around() {
         let mut clock = Ds1307::default();
         write(&mut clock, &[62, 1, 2]);
         assert_eq!(read(&mut clock, 62, 2), [1, 2]);

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Faults that a test injects: each strikes the next messages to its address, in the order of injection.
+//! Faults that a test injects. Each applies to the next messages to its address, in the order of injection.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use serde::Deserialize;
 
-/// A fault, and how often it strikes.
+/// A fault, and the number of messages that it applies to.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Injection {
@@ -37,15 +37,15 @@ fn once() -> u32 {
 pub(super) enum Fault {
     /// The address is not acknowledged.
     Nak,
-    /// The bus hangs until the adapter gives up. The waiting itself is left out.
+    /// The bus hangs until the adapter's time-out, which is not waited for.
     Timeout,
     /// The target stretches the clock.
     Delay(Duration),
-    /// All is well on the wire, but the adapter takes its time to say so.
+    /// The transfer succeeds, but the adapter returns late.
     Late(Duration),
 }
 
-/// The faults that wait to strike.
+/// The faults that were injected and did not apply yet.
 #[derive(Debug, Default)]
 pub(super) struct Faults {
     waiting: VecDeque<Injection>,
@@ -56,8 +56,8 @@ impl Faults {
         self.waiting.push_back(injection);
     }
 
-    /// The fault for a message to `address`, if one waits.
-    pub(super) fn strike(&mut self, address: u16) -> Option<Fault> {
+    /// Returns the fault for a message to `address`, if there is one.
+    pub(super) fn take(&mut self, address: u16) -> Option<Fault> {
         self.waiting.retain(|injection| injection.count > 0);
         let injection = self.waiting.iter_mut().find(|injection| injection.address == address)?;
         injection.count -= 1;

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The temperature sensor LM75 (and LM75A, whose resolution this one has): a pointer and four registers.
+//! The temperature sensor LM75 (with the resolution of the LM75A): a pointer and four registers.
 
-use super::Target;
+use super::TargetModel;
 
 const TEMPERATURE: u8 = 0;
 const CONFIGURATION: u8 = 1;
 const HYSTERESIS: u8 = 2;
 const OVER_TEMPERATURE: u8 = 3;
 
-/// Temperatures are in 1/256 degrees; the three lowest of eight bits below the degree are in no sensor.
+/// Temperatures are in 1/256 degrees, in steps of 1/8 degree.
 const STEPS_PER_DEGREE: f64 = 8.0;
 const STEP: i16 = 32;
 
@@ -19,7 +19,7 @@ pub(super) struct Lm75 {
     hysteresis: u16,
     over_temperature: u16,
     pointer: u8,
-    /// Bytes of this message so far: the first of a write is the pointer.
+    /// Number of bytes of this message so far. The first byte of a write is the pointer.
     position: u8,
 }
 
@@ -40,7 +40,7 @@ impl Lm75 {
     fn register(&self) -> u16 {
         match self.pointer {
             TEMPERATURE => self.temperature.cast_unsigned(),
-            // One byte, and the same again for whoever reads on.
+            // One byte, which is repeated.
             CONFIGURATION => u16::from_be_bytes([self.configuration; 2]),
             HYSTERESIS => self.hysteresis,
             _ => self.over_temperature,
@@ -48,7 +48,7 @@ impl Lm75 {
     }
 }
 
-impl Target for Lm75 {
+impl TargetModel for Lm75 {
     fn start(&mut self) -> bool {
         self.position = 0;
         true
@@ -81,7 +81,7 @@ impl Target for Lm75 {
     fn stop(&mut self) {}
 
     fn set_temperature(&mut self, celsius: f64) -> bool {
-        // Within the range of the sensor, so that the cast only drops what rounding left of the fraction.
+        // Within the range of the sensor, so that the cast drops only the fraction.
         let steps = (celsius.clamp(-55.0, 125.0) * STEPS_PER_DEGREE).round();
         #[allow(clippy::cast_possible_truncation, reason = "clamped, and casts of floats saturate")]
         let steps = steps as i16;
@@ -100,14 +100,14 @@ mod tests {
     }
 
     #[test]
-    fn temperatures_are_twos_complement() {
+    fn temperatures_are_in_twos_complement() {
         assert_eq!(read(&mut Lm75::new(23.5), TEMPERATURE), 0x1780);
         assert_eq!(read(&mut Lm75::new(-0.5), TEMPERATURE), 0xff80);
         assert_eq!(read(&mut Lm75::new(1000.0), TEMPERATURE), 0x7d00);
     }
 
     #[test]
-    fn limits_can_be_written_and_begin_with_the_defaults() {
+    fn limits_have_defaults_and_can_be_written() {
         let mut sensor = Lm75::new(20.0);
         assert_eq!(read(&mut sensor, HYSTERESIS), 0x4b00);
         assert_eq!(read(&mut sensor, OVER_TEMPERATURE), 0x5000);

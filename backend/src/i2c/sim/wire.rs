@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A transaction as the journal shows it: what went over the wire, up to the point where it ended.
+//! The journal entry of a transaction: the bytes on the wire, up to the point where it ended.
 
 use serde::Serialize;
 
 use super::super::bus::{Address, Cause, Data, Failure, Message};
 
-/// One transaction.
+/// A transaction.
 #[derive(Debug, Default, Serialize)]
-pub(super) struct Record {
-    messages: Vec<Line>,
+pub(super) struct TransactionEntry {
+    messages: Vec<MessageEntry>,
     result: Outcome,
 }
 
-/// One message: its address, and its bytes in hexadecimal.
+/// A message: its address, and its bytes in hexadecimal.
 #[derive(Debug, Serialize)]
-struct Line {
+struct MessageEntry {
     address: u16,
     #[serde(rename = "ten-bit", skip_serializing_if = "is_false")]
     ten_bit: bool,
@@ -45,8 +45,8 @@ fn is_false(value: &bool) -> bool {
     !value
 }
 
-impl Record {
-    pub(super) fn begin(&mut self, message: &Message<'_>) {
+impl TransactionEntry {
+    pub(super) fn begin_message(&mut self, message: &Message<'_>) {
         let (address, ten_bit) = match message.address {
             Address::SevenBit(address) => (address, false),
             Address::TenBit(address) => (address, true),
@@ -55,11 +55,13 @@ impl Record {
             Data::Write(_) => Bytes::Write(String::new()),
             Data::Read(_) => Bytes::Read(String::new()),
         };
-        self.messages.push(Line { address, ten_bit, bytes });
+        self.messages.push(MessageEntry { address, ten_bit, bytes });
     }
 
-    pub(super) fn byte(&mut self, byte: u8) {
-        if let Some(Line { bytes: Bytes::Write(text) | Bytes::Read(text), .. }) = self.messages.last_mut() {
+    pub(super) fn add_byte(&mut self, byte: u8) {
+        if let Some(MessageEntry { bytes: Bytes::Write(text) | Bytes::Read(text), .. }) =
+            self.messages.last_mut()
+        {
             text.extend(format!("{byte:02x}").chars());
         }
     }

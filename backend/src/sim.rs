@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A model of a board in place of hardware: for unit tests, for the demo, and behind QEMU's own virtio devices.
+//! A simulated board in place of hardware: for tests, for the demo, and behind QEMU's own virtio devices.
 //!
-//! The board is described by a TOML file for both kinds of bus ([`board`]); what happens on it is written to a
-//! [`journal`]; faults and inputs come in by a [`control`] socket. The models are with their devices.
+//! A TOML file describes the board ([`board`]); a [`journal`] lists what happens on it; faults and inputs
+//! come from a [`control`] socket. The models are `i2c::sim` and `gpio::sim`.
 
 pub mod board;
 pub mod control;
@@ -18,13 +18,13 @@ use self::board::Board;
 use self::control::Control;
 use self::journal::Journal;
 
-/// The arguments of both daemons that replace hardware by a model.
+/// The options of a simulated board.
 #[derive(Debug, Default, Args)]
-pub struct Simulation {
+pub struct SimulationOptions {
     /// Simulate the board that FILE describes, in place of hardware
-    #[arg(long = "sim", value_name = "FILE")]
+    #[arg(long = "sim", value_name = "FILE", group = "hardware")]
     board: Option<PathBuf>,
-    /// Append a JSON line for whatever happens on the simulated bus
+    /// Append a JSON line for each event on the simulated bus
     #[arg(long = "sim-journal", value_name = "FILE", requires = "board")]
     journal: Option<PathBuf>,
     /// Take commands for the simulated board at this socket: a JSON line each
@@ -32,29 +32,23 @@ pub struct Simulation {
     control: Option<PathBuf>,
 }
 
-/// What a simulation is made of.
+/// A simulated board with its files.
 #[derive(Debug, Default)]
-pub struct Parts {
-    /// What is on the board.
+pub struct Simulation {
+    /// The description of the board.
     pub board: Board,
-    /// Where to write down what happens.
+    /// The journal.
     pub journal: Journal,
-    /// Where commands come from.
+    /// The control socket.
     pub control: Option<Control>,
 }
 
-impl Simulation {
-    /// Whether a board is to be simulated.
-    #[must_use]
-    pub fn is_wanted(&self) -> bool {
-        self.board.is_some()
-    }
-
-    /// Opens what the arguments name: nothing, if no board is to be simulated.
+impl SimulationOptions {
+    /// Opens the files that the options name. Returns `None` if no board is to be simulated.
     ///
     /// # Errors
     /// Says which file or socket is not usable, and why.
-    pub fn load(&self) -> anyhow::Result<Option<Parts>> {
+    pub fn load(&self) -> anyhow::Result<Option<Simulation>> {
         let Some(board) = &self.board else { return Ok(None) };
         let board = Board::load(board)?;
         let journal = match &self.journal {
@@ -65,13 +59,10 @@ impl Simulation {
         let control = match &self.control {
             Some(path) => {
                 let bound = Control::bind(path);
-                Some(
-                    bound
-                        .with_context(|| format!("cannot listen at the control socket {}", path.display()))?,
-                )
+                Some(bound.with_context(|| format!("cannot create the control socket {}", path.display()))?)
             }
             None => None,
         };
-        Ok(Some(Parts { board, journal, control }))
+        Ok(Some(Simulation { board, journal, control }))
     }
 }

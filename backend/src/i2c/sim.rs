@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A simulated I2C bus: the targets of a board, the faults that a test injects, and a journal of what went over the wire.
+//! A simulated I2C bus: the targets of a board, injected faults, and a journal of the transactions.
 
 mod at24c02;
 mod ds1307;
@@ -16,29 +16,29 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use self::faults::{Fault, Faults, Injection};
-use self::wire::Record;
+use self::wire::TransactionEntry;
 use super::bus::{Address, Bus, Cause, Data, Failure, Message};
 use super::time::Clock;
-use crate::sim::Parts;
-use crate::sim::board::{Model, Target as Description};
+use crate::sim::Simulation;
+use crate::sim::board::{I2cTarget, Model};
 use crate::sim::control::Control;
 use crate::sim::journal::Journal;
 use crate::watch::Watcher;
 
-/// As many as the kernel's adapters join (`I2C_RDWR_IOCTL_MAX_MSGS`).
+/// The kernel's maximum (`I2C_RDWR_IOCTL_MAX_MSGS`).
 const LONGEST_TRANSACTION: usize = 42;
 
-/// What answers at an address.
-trait Target: Send {
-    /// The address went over the bus: whether the target acknowledges it.
+/// A model of a target.
+trait TargetModel: Send {
+    /// Handles a start condition with the target's address. Returns whether the target acknowledges it.
     fn start(&mut self) -> bool;
-    /// A byte for the target: whether it acknowledges it.
+    /// Takes a byte. Returns whether the target acknowledges it.
     fn write(&mut self, byte: u8) -> bool;
-    /// A byte from the target.
+    /// Returns a byte.
     fn read(&mut self) -> u8;
-    /// The transaction is over.
+    /// Handles the stop condition.
     fn stop(&mut self);
-    /// Takes a temperature, if it is a thermometer.
+    /// Sets the temperature of a thermometer. Returns whether the target is one.
     fn set_temperature(&mut self, _celsius: f64) -> bool {
         false
     }
@@ -47,35 +47,35 @@ trait Target: Send {
 /// A bus with the targets of a board.
 pub struct SimulatedBus {
     /// By [`Address::number`].
-    targets: BTreeMap<u16, Box<dyn Target>>,
+    targets: BTreeMap<u16, Box<dyn TargetModel>>,
     faults: Faults,
-    /// How long the adapter keeps the end of the present transaction to itself.
+    /// Time by which the adapter returns late from the present transaction.
     late: Duration,
     journal: Journal,
     control: Option<Control>,
 }
 
-/// What the control socket takes.
+/// A command of the control socket.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-enum Command {
+enum ControlCommand {
     Inject(Injection),
     SetTemperature { address: u16, celsius: f64 },
 }
 
 impl SimulatedBus {
-    /// Builds the bus that the board describes.
+    /// Creates the bus that the board describes.
     ///
     /// # Errors
-    /// When two targets have one address, or one has an address that is none.
-    pub fn new(parts: Parts) -> anyhow::Result<Self> {
-        let Parts { board, journal, control } = parts;
+    /// When two targets have the same address, or an address is invalid.
+    pub fn new(simulation: Simulation) -> anyhow::Result<Self> {
+        let Simulation { board, journal, control } = simulation;
         let mut targets = BTreeMap::new();
-        for Description { address, model } in board.i2c.targets {
+        for I2cTarget { address, model } in board.i2c.targets {
             anyhow::ensure!(
                 Address::from_number(address).is_some(),
-                "the board has a target at {address:#x}: 0x7f is the last address, and those of 10 bits are 0xa000 \
-                 to 0xa3ff"
+                "the board has a target at {address:#x}: 0x7f is the last address, and those of 10 bits are \
+                 0xa000 to 0xa3ff"
             );
             let twice = targets.insert(address, build(&model)).is_some();
             anyhow::ensure!(!twice, "the board has two targets at {address:#x}");
@@ -83,10 +83,14 @@ impl SimulatedBus {
         Ok(Self { targets, faults: Faults::default(), late: Duration::ZERO, journal, control })
     }
 
-    fn obey(targets: &mut BTreeMap<u16, Box<dyn Target>>, faults: &mut Faults, command: Command) -> Answer {
+    fn execute(
+        targets: &mut BTreeMap<u16, Box<dyn TargetModel>>,
+        faults: &mut Faults,
+        command: ControlCommand,
+    ) -> Result<Value, String> {
         match command {
-            Command::Inject(injection) => faults.inject(injection),
-            Command::SetTemperature { address, celsius } => {
+            ControlCommand::Inject(injection) => faults.inject(injection),
+            ControlCommand::SetTemperature { address, celsius } => {
                 let set = targets.get_mut(&address).is_some_and(|target| target.set_temperature(celsius));
                 if !set {
                     return Err(format!("there is no thermometer at {address:#x}"));
@@ -96,11 +100,11 @@ impl SimulatedBus {
         Ok(Value::Null)
     }
 
-    /// Carries out one message. Says why it ended, if it did before its time.
-    fn message(&mut self, message: &mut Message<'_>, record: &mut Record) -> Result<(), Cause> {
+    /// Transfers one message.
+    fn message(&mut self, message: &mut Message<'_>, entry: &mut TransactionEntry) -> Result<(), Cause> {
         let address = message.address.number();
-        record.begin(message);
-        match self.faults.strike(address) {
+        entry.begin_message(message);
+        match self.faults.take(address) {
             Some(Fault::Nak) => return Err(Cause::Nak),
             Some(Fault::Timeout) => return Err(Cause::Timeout),
             Some(Fault::Delay(delay)) => std::thread::sleep(delay),
@@ -114,7 +118,7 @@ impl SimulatedBus {
         match &mut message.data {
             Data::Write(bytes) => {
                 for byte in *bytes {
-                    record.byte(*byte);
+                    entry.add_byte(*byte);
                     if !target.write(*byte) {
                         return Err(Cause::Nak);
                     }
@@ -123,7 +127,7 @@ impl SimulatedBus {
             Data::Read(bytes) => {
                 for byte in bytes.iter_mut() {
                     *byte = target.read();
-                    record.byte(*byte);
+                    entry.add_byte(*byte);
                 }
             }
         }
@@ -131,9 +135,7 @@ impl SimulatedBus {
     }
 }
 
-type Answer = Result<Value, String>;
-
-fn build(model: &Model) -> Box<dyn Target> {
+fn build(model: &Model) -> Box<dyn TargetModel> {
     match *model {
         Model::Lm75 { temperature } => Box::new(lm75::Lm75::new(temperature)),
         Model::At24c02 { page, write_protect, busy_polls } => {
@@ -153,10 +155,10 @@ impl Bus for SimulatedBus {
     }
 
     fn transfer(&mut self, messages: &mut [Message<'_>]) -> Result<(), Failure> {
-        let mut record = Record::default();
+        let mut entry = TransactionEntry::default();
         let mut result = Ok(());
         for (done, message) in messages.iter_mut().enumerate() {
-            if let Err(cause) = self.message(message, &mut record) {
+            if let Err(cause) = self.message(message, &mut entry) {
                 result = Err(Failure { done, cause });
                 break;
             }
@@ -166,8 +168,8 @@ impl Bus for SimulatedBus {
                 target.stop();
             }
         }
-        record.end(result);
-        self.journal.record("i2c", &record);
+        entry.end(result);
+        self.journal.append("i2c", &entry);
         std::thread::sleep(std::mem::take(&mut self.late));
         result
     }
@@ -176,10 +178,10 @@ impl Bus for SimulatedBus {
         self.control.as_mut().map_or(Ok(()), |control| control.watch(watcher, first))
     }
 
-    fn event(&mut self, token: u32) {
+    fn handle_event(&mut self, token: u32) {
         let Self { targets, faults, control, .. } = self;
         if let Some(control) = control {
-            control.event(token, |command| Self::obey(targets, faults, command));
+            control.handle_event(token, |command| Self::execute(targets, faults, command));
         }
     }
 }
@@ -193,7 +195,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let journal = Journal::append_to(file.path()).unwrap();
         let board = toml::from_str(board).unwrap();
-        (SimulatedBus::new(Parts { board, journal, control: None }).unwrap(), file)
+        (SimulatedBus::new(Simulation { board, journal, control: None }).unwrap(), file)
     }
 
     fn lm75() -> (SimulatedBus, tempfile::NamedTempFile) {
@@ -212,12 +214,12 @@ mod tests {
         std::fs::read_to_string(file.path()).unwrap().lines().map(str::to_owned).collect()
     }
 
-    fn obey(bus: &mut SimulatedBus, command: &str) -> Answer {
-        SimulatedBus::obey(&mut bus.targets, &mut bus.faults, serde_json::from_str(command).unwrap())
+    fn execute(bus: &mut SimulatedBus, command: &str) -> Result<Value, String> {
+        SimulatedBus::execute(&mut bus.targets, &mut bus.faults, serde_json::from_str(command).unwrap())
     }
 
     #[test]
-    fn the_journal_shows_the_wire() {
+    fn the_journal_has_the_messages_of_a_transaction() {
         let (mut bus, file) = lm75();
         let mut temperature = [0; 2];
         bus.transfer(&mut [write(0x48, &[0]), read(0x48, &mut temperature)]).unwrap();
@@ -230,23 +232,23 @@ mod tests {
     }
 
     #[test]
-    fn nobody_answers_where_nobody_is() {
+    fn an_address_without_a_target_is_not_acknowledged() {
         let (mut bus, file) = lm75();
         let failure = bus.transfer(&mut [write(0x48, &[0]), write(0x49, &[1, 2])]).unwrap_err();
         assert_eq!(failure, Failure { done: 1, cause: Cause::Nak });
         assert!(
             journal(&file)[0].contains(r#"{"address":73,"write":""}"#),
-            "no data follows a refused address"
+            "no data after an address that is not acknowledged"
         );
         assert!(journal(&file)[0].ends_with(r#""result":"nak"}"#));
     }
 
     #[test]
-    fn faults_strike_as_often_as_they_were_asked_to() {
+    fn faults_apply_as_often_as_they_were_injected() {
         let (mut bus, file) = lm75();
-        obey(&mut bus, r#"{"inject":{"address":72,"fault":"nak","count":2}}"#).unwrap();
-        obey(&mut bus, r#"{"inject":{"address":72,"fault":"timeout"}}"#).unwrap();
-        obey(&mut bus, r#"{"inject":{"address":72,"fault":{"delay-ms":1}}}"#).unwrap();
+        execute(&mut bus, r#"{"inject":{"address":72,"fault":"nak","count":2}}"#).unwrap();
+        execute(&mut bus, r#"{"inject":{"address":72,"fault":"timeout"}}"#).unwrap();
+        execute(&mut bus, r#"{"inject":{"address":72,"fault":{"delay-ms":1}}}"#).unwrap();
         let causes: Vec<_> = (0..5)
             .map(|_| bus.transfer(&mut [write(0x48, &[0])]).err().map(|failure| failure.cause))
             .collect();
@@ -255,22 +257,22 @@ mod tests {
     }
 
     #[test]
-    fn the_temperature_can_be_set_where_there_is_a_thermometer() {
+    fn the_temperature_of_a_thermometer_can_be_set() {
         let (mut bus, _file) = lm75();
-        obey(&mut bus, r#"{"set-temperature":{"address":72,"celsius":30.25}}"#).unwrap();
+        execute(&mut bus, r#"{"set-temperature":{"address":72,"celsius":30.25}}"#).unwrap();
         let mut temperature = [0; 2];
         bus.transfer(&mut [write(0x48, &[0]), read(0x48, &mut temperature)]).unwrap();
         assert_eq!(temperature, [30, 0x40]);
-        assert!(obey(&mut bus, r#"{"set-temperature":{"address":73,"celsius":1}}"#).is_err());
+        assert!(execute(&mut bus, r#"{"set-temperature":{"address":73,"celsius":1}}"#).is_err());
     }
 
     #[test]
-    fn a_board_without_sense_is_refused() {
+    fn a_board_with_repeated_or_invalid_addresses_is_an_error() {
         let twice = "[[i2c.target]]\naddress = 0x68\nmodel = \"ds1307\"\n".repeat(2);
         let board = toml::from_str(&twice).unwrap();
-        assert!(SimulatedBus::new(Parts { board, ..Parts::default() }).is_err());
+        assert!(SimulatedBus::new(Simulation { board, ..Simulation::default() }).is_err());
         let nowhere = "[[i2c.target]]\naddress = 0xa400\nmodel = \"ds1307\"\n";
         let board = toml::from_str(nowhere).unwrap();
-        assert!(SimulatedBus::new(Parts { board, ..Parts::default() }).is_err());
+        assert!(SimulatedBus::new(Simulation { board, ..Simulation::default() }).is_err());
     }
 }

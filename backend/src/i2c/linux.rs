@@ -2,8 +2,8 @@
 
 //! An I2C adapter of the kernel, by its device node `/dev/i2c-N`.
 //!
-//! Where the adapter can, a transaction is one `I2C_RDWR` call, with the repeated starts that the guest asked for.
-//! Adapters that only speak SMBus get those transactions that SMBus has a form for: [`smbus`] knows which.
+//! A transaction is one `I2C_RDWR` call, with the repeated starts that the guest asked for. An adapter that
+//! supports only SMBus is given the transactions that SMBus has a command for ([`smbus`]).
 
 mod functions;
 mod locate;
@@ -20,26 +20,26 @@ use smallvec::SmallVec;
 
 use self::functions::Functions;
 use self::smbus::Smbus;
-use super::bus::{Address, Bus, Cause, Data, FEW, Failure, Message};
+use super::bus::{Address, Bus, Cause, Data, Failure, INLINE_MESSAGES, Message};
 use super::time::Clock;
-use super::turn::Turn;
+use super::turn::BusTurn;
 use crate::sysfs::Sysfs;
 use crate::watch::Watcher;
 
 /// `I2C_RDWR_IOCTL_MAX_MSGS` of the kernel's interface.
 const LONGEST_TRANSACTION: usize = 42;
 
-/// An adapter of the kernel.
+/// An open adapter.
 pub struct Adapter {
     functions: Functions,
     clock: Clock,
-    /// The name of the adapter that has the bus: of this one, if it is not behind a multiplexer.
+    /// The name of the adapter that has the bus: this one, unless it is behind a multiplexer.
     root: String,
-    way: Way,
+    interface: Interface,
 }
 
-enum Way {
-    Plain(LinuxI2CBus),
+enum Interface {
+    I2c(LinuxI2CBus),
     Smbus(Smbus),
 }
 
@@ -47,50 +47,47 @@ impl Adapter {
     /// Opens the adapter that `wanted` names: by number, name, or device-tree path.
     ///
     /// # Errors
-    /// When there is no such adapter (the message says which there are), or it cannot be opened or used.
+    /// When there is no such adapter (the error lists the others), or it cannot be opened or used.
     pub fn open(wanted: &str) -> anyhow::Result<Self> {
         let sysfs = Sysfs::default();
         let number = locate::find(&sysfs, wanted)?;
         let (root, frequency) = locate::bus(&sysfs, number)?;
         let clock = frequency.and_then(Clock::new).unwrap_or(Clock::STANDARD);
         let adapter = Self::at(Path::new(&format!("/dev/i2c-{number}")), clock, root)?;
-        let said = if frequency.is_some() { "" } else { ", since it does not say" };
+        let note = if frequency.is_some() { "" } else { " (assumed)" };
         log::info!(
-            "adapter {wanted} is {number}, at {} Hz{said}, with {:?}",
+            "adapter {wanted} is number {number}, at {} Hz{note}, with {:?}",
             clock.hertz(),
             adapter.functions
         );
         Ok(adapter)
     }
 
-    /// The turns of those who name the same `directory` at this adapter.
+    /// Opens the turns at this adapter of the daemons with the same `directory`.
     ///
     /// # Errors
-    /// When its file cannot be opened.
-    pub fn turn(&self, directory: &Path) -> anyhow::Result<Turn> {
-        Turn::open(directory, &self.root).with_context(|| {
-            format!(
-                "cannot take turns by files in {}: name another directory with --turns",
-                directory.display()
-            )
+    /// When the file cannot be opened.
+    pub fn turn(&self, directory: &Path) -> anyhow::Result<BusTurn> {
+        BusTurn::open(directory, &self.root).with_context(|| {
+            format!("cannot create locks in {}: name another directory with --turns", directory.display())
         })
     }
 
     fn at(node: &Path, clock: Clock, root: String) -> anyhow::Result<Self> {
         let bus = LinuxI2CBus::new(node).map_err(io::Error::from).with_context(|| {
-            format!("cannot open {}: is the kernel's i2c-dev there, and the node yours?", node.display())
+            format!("cannot open {}: is i2c-dev loaded, and may this user open it?", node.display())
         })?;
         let functions = functions::of(&bus)
-            .with_context(|| format!("{} does not say what an adapter can do", node.display()))?;
-        let way = if functions.contains(Functions::I2C) {
-            Way::Plain(bus)
+            .with_context(|| format!("{} does not report its functions", node.display()))?;
+        let interface = if functions.contains(Functions::I2C) {
+            Interface::I2c(bus)
         } else if functions.intersects(Functions::ANY_SMBUS) {
             let opened = Smbus::open(node, functions).map_err(io::Error::from);
-            Way::Smbus(opened.with_context(|| format!("cannot use {} for SMBus", node.display()))?)
+            Interface::Smbus(opened.with_context(|| format!("cannot use {} for SMBus", node.display()))?)
         } else {
-            anyhow::bail!("{} can do neither I2C nor SMBus as a controller", node.display());
+            anyhow::bail!("{} supports neither I2C nor SMBus as a controller", node.display());
         };
-        Ok(Self { functions, clock, root, way })
+        Ok(Self { functions, clock, root, interface })
     }
 }
 
@@ -108,54 +105,56 @@ impl Bus for Adapter {
         if ten_bit && !self.functions.contains(Functions::TEN_BIT_ADDRESS) {
             return Err(Failure { done: 0, cause: Cause::Unsupported });
         }
-        match &mut self.way {
-            Way::Plain(bus) => plain(bus, messages),
-            Way::Smbus(smbus) => smbus.transfer(messages).map_err(|cause| Failure { done: 0, cause }),
+        match &mut self.interface {
+            Interface::I2c(bus) => transfer(bus, messages),
+            Interface::Smbus(smbus) => smbus.transfer(messages).map_err(|cause| Failure { done: 0, cause }),
         }
     }
 
-    /// The kernel's calls block; there is nothing to wait for otherwise.
+    /// Nothing to watch: the kernel's calls block.
     fn watch(&mut self, _watcher: &Watcher, _first: u32) -> io::Result<()> {
         Ok(())
     }
 
-    fn event(&mut self, _token: u32) {}
+    fn handle_event(&mut self, _token: u32) {}
 }
 
-fn plain(bus: &mut LinuxI2CBus, messages: &mut [Message<'_>]) -> Result<(), Failure> {
-    let mut calls: SmallVec<[LinuxI2CMessage<'_>; FEW]> = messages.iter_mut().map(call).collect();
+fn transfer(bus: &mut LinuxI2CBus, messages: &mut [Message<'_>]) -> Result<(), Failure> {
+    let mut calls: SmallVec<[LinuxI2CMessage<'_>; INLINE_MESSAGES]> =
+        messages.iter_mut().map(kernel_message).collect();
     outcome(calls.len(), bus.transfer(&mut calls))
 }
 
-/// What `I2C_RDWR` says of `count` messages. It is a number of messages, which some adapters let be smaller than `count`, as
-/// Linux's own for virtio does; or an error, and then the kernel does not say how far it came.
-fn outcome(count: usize, said: Result<u32, LinuxI2CError>) -> Result<(), Failure> {
-    match said.map(|done| usize::try_from(done).unwrap_or(0)) {
+/// Converts the result of `I2C_RDWR` for `count` messages. It is the number of messages that were done, which
+/// some adapters (such as Linux's for virtio) return smaller than `count`; or an error, after which that
+/// number is unknown.
+fn outcome(count: usize, result: Result<u32, LinuxI2CError>) -> Result<(), Failure> {
+    match result.map(|done| usize::try_from(done).unwrap_or(0)) {
         Ok(done) if done < count => Err(Failure { done, cause: Cause::Nak }),
         Ok(_) => Ok(()),
         Err(error) => Err(Failure { done: 0, cause: cause(error) }),
     }
 }
 
-/// What `I2C_RDWR` takes for a message. Its length fits in 16 bits: the device's limit is the kernel's.
-fn call<'a>(message: &'a mut Message<'_>) -> LinuxI2CMessage<'a> {
-    let (address, form) = target(message.address);
-    let (call, direction) = match &mut message.data {
+/// Converts a message for `I2C_RDWR`. Its length fits in 16 bits, since the device has the kernel's limit.
+fn kernel_message<'a>(message: &'a mut Message<'_>) -> LinuxI2CMessage<'a> {
+    let (address, form) = kernel_address(message.address);
+    let (message, direction) = match &mut message.data {
         Data::Write(bytes) => (LinuxI2CMessage::write(bytes), I2CMessageFlags::empty()),
         Data::Read(bytes) => (LinuxI2CMessage::read(bytes), I2CMessageFlags::READ),
     };
-    call.with_address(address).with_flags(direction | form)
+    message.with_address(address).with_flags(direction | form)
 }
 
-/// The bits of an address, and the flag that says of which form they are.
-fn target(address: Address) -> (u16, I2CMessageFlags) {
+/// Returns the bits of an address, and the flag of its form.
+fn kernel_address(address: Address) -> (u16, I2CMessageFlags) {
     match address {
         Address::SevenBit(address) => (address, I2CMessageFlags::empty()),
         Address::TenBit(address) => (address, I2CMessageFlags::TEN_BIT_ADDRESS),
     }
 }
 
-/// The kernel's error numbers, by its document "I2C/SMBus fault codes".
+/// Converts an error of the kernel, by its document "I2C/SMBus fault codes".
 fn cause(error: LinuxI2CError) -> Cause {
     let number = io::Error::from(error).raw_os_error().unwrap_or(0);
     match Errno::from_raw_os_error(number) {
@@ -172,12 +171,12 @@ fn cause(error: LinuxI2CError) -> Cause {
 mod tests {
     use super::*;
 
-    /// A message is OK only where it is known to be done: to say so of one that was not is worse than the reverse.
+    /// A message must not be reported as done unless it is known to be.
     #[test]
-    fn what_the_kernel_does_not_say_was_done_was_not() {
+    fn messages_after_a_kernel_error_count_as_not_done() {
         for done in 0..3 {
-            let said = outcome(3, Ok(done));
-            assert_eq!(said, Err(Failure { done: usize::try_from(done).unwrap(), cause: Cause::Nak }));
+            let result = outcome(3, Ok(done));
+            assert_eq!(result, Err(Failure { done: usize::try_from(done).unwrap(), cause: Cause::Nak }));
         }
         assert_eq!(outcome(3, Ok(3)), Ok(()));
         for (error, cause) in [
@@ -188,62 +187,64 @@ mod tests {
             (Errno::OPNOTSUPP, Cause::Unsupported),
             (Errno::IO, Cause::Kernel(Errno::IO.raw_os_error())),
         ] {
-            let said = outcome(3, Err(LinuxI2CError::Errno(error.raw_os_error())));
-            assert_eq!(said, Err(Failure { done: 0, cause }));
+            let result = outcome(3, Err(LinuxI2CError::Errno(error.raw_os_error())));
+            assert_eq!(result, Err(Failure { done: 0, cause }));
         }
     }
 
     #[test]
-    fn a_node_that_is_no_adapter_is_named() {
+    fn a_node_that_is_not_an_adapter_is_an_error_with_its_path() {
         let root = tempfile::tempdir().unwrap();
-        let complaint =
+        let error =
             |node: &Path| format!("{:#}", Adapter::at(node, Clock::STANDARD, String::new()).err().unwrap());
-        // Not to be opened by anybody, whatever this test may.
+        // These cannot be opened, not even by root.
         let (nothing, directory) = (root.path().join("nothing"), root.path());
         for node in [&nothing, directory] {
-            let why = "is the kernel's i2c-dev there, and the node yours?";
+            let why = "is i2c-dev loaded, and may this user open it?";
             let expected = format!("cannot open {}: {why}: ", node.display());
-            assert!(complaint(node).starts_with(&expected), "{}", complaint(node));
+            assert!(error(node).starts_with(&expected), "{}", error(node));
         }
-        let (null, expected) = (Path::new("/dev/null"), "/dev/null does not say what an adapter can do: ");
-        assert!(complaint(null).starts_with(expected), "{}", complaint(null));
+        let (null, expected) = (Path::new("/dev/null"), "/dev/null does not report its functions: ");
+        assert!(error(null).starts_with(expected), "{}", error(null));
     }
 
-    /// `I2C_M_TEN` of the kernel's interface, without the 0xa000 that Linux writes before such addresses elsewhere.
+    /// `I2C_M_TEN` of the kernel's interface, without the 0xa000 that Linux adds to such addresses elsewhere.
     #[test]
-    fn an_address_of_ten_bits_is_its_bits_and_a_flag() {
+    fn a_10_bit_address_is_its_bits_and_a_flag() {
         for bits in [0, 0x48, 0x7f] {
-            let (address, flags) = target(Address::SevenBit(bits));
+            let (address, flags) = kernel_address(Address::SevenBit(bits));
             assert_eq!((address, flags.bits()), (bits, 0));
         }
         for bits in [0, 0x48, 0x150, 0x3ff] {
-            let (address, flags) = target(Address::from_number(0xa000 | bits).unwrap());
+            let (address, flags) = kernel_address(Address::from_number(0xa000 | bits).unwrap());
             assert_eq!((address, flags.bits()), (bits, 0x10));
         }
     }
 
-    /// No message of such a transaction reaches the kernel. What does ends with the error of a node that is no adapter.
+    /// No message of such a transaction reaches the kernel: one that does fails, because the node is not an
+    /// adapter.
     #[test]
-    fn an_adapter_without_ten_bit_addresses_is_not_given_any() {
+    fn an_adapter_without_10_bit_addresses_is_given_none() {
         let (seven, ten) = (Address::SevenBit(0x50), Address::TenBit(0x50));
-        let said = |functions, addresses: &[Address]| {
-            let way = Way::Plain(LinuxI2CBus::new("/dev/null").unwrap());
+        let result = |functions, addresses: &[Address]| {
+            let interface = Interface::I2c(LinuxI2CBus::new("/dev/null").unwrap());
             let message = |address: &Address| Message { address: *address, data: Data::Write(&[7]) };
             let mut messages: Vec<_> = addresses.iter().map(message).collect();
             let (clock, root) = (Clock::STANDARD, String::new());
-            Adapter { functions, clock, root, way }.transfer(&mut messages).map_err(|failure| failure.cause)
+            let mut adapter = Adapter { functions, clock, root, interface };
+            adapter.transfer(&mut messages).map_err(|failure| failure.cause)
         };
         let reached = Err(Cause::Kernel(Errno::NOTTY.raw_os_error()));
         for addresses in [&[ten][..], &[ten, seven], &[seven, ten]] {
-            assert_eq!(said(Functions::I2C, addresses), Err(Cause::Unsupported));
-            assert_eq!(said(Functions::I2C | Functions::TEN_BIT_ADDRESS, addresses), reached);
+            assert_eq!(result(Functions::I2C, addresses), Err(Cause::Unsupported));
+            assert_eq!(result(Functions::I2C | Functions::TEN_BIT_ADDRESS, addresses), reached);
         }
-        assert_eq!(said(Functions::I2C, &[seven, seven]), reached);
+        assert_eq!(result(Functions::I2C, &[seven, seven]), reached);
     }
 
-    /// An adapter with an EEPROM of 256 bytes at 0x50 and nothing at 0x57: BACKEND_TEST_ADAPTER names it.
+    /// The adapter of BACKEND_TEST_ADAPTER must have an EEPROM of 256 bytes at 0x50 and nothing at 0x57.
     const EEPROM: Address = Address::SevenBit(0x50);
-    const NOBODY: Address = Address::SevenBit(0x57);
+    const UNUSED: Address = Address::SevenBit(0x57);
 
     fn adapter() -> Adapter {
         Adapter::open(&std::env::var("BACKEND_TEST_ADAPTER").unwrap()).unwrap()
@@ -272,28 +273,28 @@ mod tests {
         assert_eq!(write(adapter, EEPROM, &[0x12, 7, 8]), Ok(()));
         assert_eq!(read(adapter, 0x12), Ok([7, 8]));
         assert_eq!(write(adapter, EEPROM, &[]), Ok(()));
-        assert!(write(adapter, NOBODY, &[]).is_err());
+        assert!(write(adapter, UNUSED, &[]).is_err());
     }
 
     #[test]
     #[ignore = "needs an adapter"]
-    fn an_adapter_that_speaks_i2c() {
+    fn an_i2c_adapter_transfers_messages() {
         let mut adapter = adapter();
-        assert!(matches!(adapter.way, Way::Plain(_)));
+        assert!(matches!(adapter.interface, Interface::I2c(_)));
         works(&mut adapter);
         assert_eq!(read::<64>(&mut adapter, 0).map(|_| ()), Ok(()));
         let ten_bit = write(&mut adapter, Address::TenBit(0x150), &[1]);
-        assert_eq!(ten_bit, Err(Cause::Unsupported), "where the adapter does not say that it can");
+        assert_eq!(ten_bit, Err(Cause::Unsupported), "unless the adapter reports that function");
     }
 
     #[test]
     #[ignore = "needs an adapter"]
-    fn an_adapter_that_speaks_smbus_only() {
+    fn an_smbus_adapter_transfers_messages_that_are_commands() {
         let mut adapter = adapter();
         let number =
             locate::find(&Sysfs::default(), &std::env::var("BACKEND_TEST_ADAPTER").unwrap()).unwrap();
         let node = format!("/dev/i2c-{number}");
-        adapter.way = Way::Smbus(Smbus::open(Path::new(&node), adapter.functions).unwrap());
+        adapter.interface = Interface::Smbus(Smbus::open(Path::new(&node), adapter.functions).unwrap());
         works(&mut adapter);
         assert_eq!(read::<64>(&mut adapter, 0), Err(Cause::Unsupported));
     }

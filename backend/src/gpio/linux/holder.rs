@@ -2,14 +2,14 @@
 
 //! Lines that stay requested when this daemon dies.
 //!
-//! The kernel lets go of a line when the last descriptor of its request is closed. Most GPIO controllers then leave an
-//! output as it was; but some turn it off (Linux's gpio-virtio is one), and a lamp would flicker until the next daemon
-//! has the line again. So duplicates of the descriptors are left with whoever started this daemon: in the queue of a socket
-//! that is connected to itself, and that the parent holds open (KEEP_FD in the environment says which it is). The
-//! next daemon finds them there. Edges that came when nobody looked are then in the kernel's record of the request.
+//! The kernel releases a line when the last descriptor of its request is closed. Most GPIO controllers then
+//! leave an output as it was, but some turn it off (Linux's gpio-virtio is one), until the next daemon
+//! requests the line again. So duplicates of the descriptors are sent to a socket that is connected to itself
+//! and that the parent process holds open (KEEP_FD in the environment is its number). The next daemon
+//! receives them there, together with the edges that the kernel recorded meanwhile.
 //!
-//! The queue has one message: the names of all lines that are held, and their descriptors. It is replaced when a line is taken
-//! or released, and not when it is driven.
+//! The socket's queue has one message: the names of all held lines, and their descriptors. It is replaced
+//! when a line is requested or released, and not when it is driven.
 
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -23,57 +23,58 @@ use rustix::net::{
 
 use crate::inherited;
 
-/// Names the descriptor.
+/// The environment variable with the number of the socket.
 const VARIABLE: &str = "KEEP_FD";
 
-/// Most descriptors that a message can have (the kernel's `SCM_MAX_FD`).
+/// Maximum number of descriptors in a message (the kernel's `SCM_MAX_FD`).
 const DESCRIPTORS: usize = 253;
 
-/// As many names as that.
+/// Space for as many names.
 const NAME_BYTES: usize = 40 * DESCRIPTORS;
 
-/// The socket where descriptors are kept.
+/// The socket that holds the descriptors.
 #[derive(Debug)]
-pub(super) struct Keeper {
+pub(super) struct LineHolder {
     socket: OwnedFd,
 }
 
 /// Requests of lines, by name.
-pub(super) type Kept = Vec<(String, File)>;
+pub(super) type HeldLines = Vec<(String, File)>;
 
-impl Keeper {
-    /// The one that the parent holds, if it does, and what a former daemon has left there.
-    pub(super) fn inherited() -> Option<(Self, Kept)> {
+impl LineHolder {
+    /// Opens the socket that the parent holds, if it does, and returns the requests that a former daemon left
+    /// there.
+    pub(super) fn inherited() -> Option<(Self, HeldLines)> {
         let number = std::env::var(VARIABLE).ok()?;
         let socket = number.parse().map_err(io::Error::other).and_then(inherited::datagram);
         match socket.and_then(Self::open) {
             Ok(found) => Some(found),
             Err(error) => {
                 log::warn!(
-                    "{VARIABLE}={number} keeps nothing, and lines are let go if this daemon dies: {error}"
+                    "{VARIABLE}={number} cannot hold lines, they are released if this daemon dies: {error}"
                 );
                 None
             }
         }
     }
 
-    /// From now on the queue has one message, which says what it says now.
-    fn open(socket: OwnedFd) -> io::Result<(Self, Kept)> {
-        let keeper = Self { socket };
+    /// Receives the latest message and leaves it as the only one.
+    fn open(socket: OwnedFd) -> io::Result<(Self, HeldLines)> {
+        let holder = Self { socket };
         let mut latest = Vec::new();
-        // There are two if the former daemon died over the exchange of them.
-        while let Some(kept) = keeper.receive()? {
-            latest = kept;
+        // There are two if the former daemon died while it replaced the message.
+        while let Some(lines) = holder.receive()? {
+            latest = lines;
         }
-        keeper.send(&mut latest.iter().map(|(name, file)| (name.as_str(), file)))?;
-        Ok((keeper, latest))
+        holder.send(&mut latest.iter().map(|(name, file)| (name.as_str(), file)))?;
+        Ok((holder, latest))
     }
 
-    /// Keeps these, and nothing else any more.
-    pub(super) fn keep<'a>(&self, lines: impl Iterator<Item = (String, &'a File)>) -> io::Result<()> {
+    /// Replaces the held lines.
+    pub(super) fn hold<'a>(&self, lines: impl Iterator<Item = (String, &'a File)>) -> io::Result<()> {
         let lines: Vec<_> = lines.collect();
         self.send(&mut lines.iter().map(|(name, file)| (name.as_str(), *file)))?;
-        // The former message.
+        // Removes the former message.
         self.receive().map(drop)
     }
 
@@ -81,7 +82,7 @@ impl Keeper {
         let (names, files): (Vec<_>, Vec<_>) = lines.take(DESCRIPTORS).unzip();
         let files: Vec<BorrowedFd<'_>> = files.into_iter().map(std::os::fd::AsFd::as_fd).collect();
         let mut names = names.join("\n");
-        // A message is not empty: that would be the end of a conversation.
+        // An empty message would mean the end of the connection.
         names.push('\n');
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
         let mut control = SendAncillaryBuffer::new(&mut space);
@@ -92,7 +93,7 @@ impl Keeper {
         Ok(())
     }
 
-    fn receive(&self) -> io::Result<Option<Kept>> {
+    fn receive(&self) -> io::Result<Option<HeldLines>> {
         let mut bytes = vec![0; NAME_BYTES];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -123,7 +124,7 @@ mod tests {
 
     use super::*;
 
-    /// As the parent makes it.
+    /// Creates the socket as the parent does.
     fn socket() -> OwnedFd {
         let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)
             .expect("a socket");
@@ -138,15 +139,15 @@ mod tests {
         file
     }
 
-    /// What the next daemon finds, names and contents.
-    fn next(socket: OwnedFd) -> (Keeper, Vec<(String, String)>) {
-        let (keeper, kept) = Keeper::open(socket).expect("a socket");
+    /// Opens the socket as the next daemon, and returns the names and contents that it finds.
+    fn next(socket: OwnedFd) -> (LineHolder, Vec<(String, String)>) {
+        let (holder, lines) = LineHolder::open(socket).expect("a socket");
         let read = |(name, mut file): (String, File)| {
             let mut text = String::new();
             file.rewind().and_then(|()| file.read_to_string(&mut text)).expect("text");
             (name, text)
         };
-        (keeper, kept.into_iter().map(read).collect())
+        (holder, lines.into_iter().map(read).collect())
     }
 
     fn pair(name: &str, text: &str) -> (String, String) {
@@ -154,43 +155,43 @@ mod tests {
     }
 
     #[test]
-    fn what_was_kept_last_is_found_again_and_again() {
-        let (mut keeper, kept) = next(socket());
-        assert_eq!(kept, []);
+    fn the_lines_held_last_are_found_by_every_later_daemon() {
+        let (mut holder, lines) = next(socket());
+        assert_eq!(lines, []);
         let (one, two) = (file("one"), file("two"));
-        keeper.keep([("a:1".to_owned(), &one)].into_iter()).expect("room");
-        keeper.keep([("b:2".to_owned(), &two), ("a:1".to_owned(), &one)].into_iter()).expect("room");
+        holder.hold([("a:1".to_owned(), &one)].into_iter()).expect("room");
+        holder.hold([("b:2".to_owned(), &two), ("a:1".to_owned(), &one)].into_iter()).expect("room");
         drop((one, two));
         for _ in 0..3 {
-            let kept;
-            (keeper, kept) = next(keeper.socket);
-            assert_eq!(kept, [pair("b:2", "two"), pair("a:1", "one")]);
+            let lines;
+            (holder, lines) = next(holder.socket);
+            assert_eq!(lines, [pair("b:2", "two"), pair("a:1", "one")]);
         }
         for _ in 0..100 {
-            keeper.keep([].into_iter()).expect("room");
+            holder.hold([].into_iter()).expect("room");
         }
-        assert_eq!(next(keeper.socket).1, []);
+        assert_eq!(next(holder.socket).1, []);
     }
 
-    /// A daemon that died after the new message and before the old one was gone.
+    /// The daemon died after it had sent the new message and before it had removed the old one.
     #[test]
     fn of_two_messages_the_later_counts() {
-        let (keeper, _) = next(socket());
+        let (holder, _) = next(socket());
         let (one, two) = (file("one"), file("two"));
-        keeper.keep([("a:1".to_owned(), &one)].into_iter()).expect("room");
-        keeper.send(&mut [("b:2", &two)].into_iter()).expect("room");
-        let (keeper, kept) = next(keeper.socket);
-        assert_eq!(kept, [pair("b:2", "two")]);
-        keeper.keep([].into_iter()).expect("room");
-        assert_eq!(next(keeper.socket).1, []);
+        holder.hold([("a:1".to_owned(), &one)].into_iter()).expect("room");
+        holder.send(&mut [("b:2", &two)].into_iter()).expect("room");
+        let (holder, lines) = next(holder.socket);
+        assert_eq!(lines, [pair("b:2", "two")]);
+        holder.hold([].into_iter()).expect("room");
+        assert_eq!(next(holder.socket).1, []);
     }
 
     #[test]
-    fn more_than_a_message_can_have_is_left_out() {
-        let (keeper, _) = next(socket());
+    fn lines_beyond_the_size_of_a_message_are_not_held() {
+        let (holder, _) = next(socket());
         let one = file("one");
         let many = (0..DESCRIPTORS + 50).map(|line| (format!("/dev/gpiochip10:{line}"), &one));
-        keeper.keep(many).expect("room");
-        assert_eq!(next(keeper.socket).1.len(), DESCRIPTORS);
+        holder.hold(many).expect("room");
+        assert_eq!(next(holder.socket).1.len(), DESCRIPTORS);
     }
 }
