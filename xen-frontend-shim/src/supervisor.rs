@@ -28,6 +28,7 @@ mod error;
 mod guest;
 mod process;
 mod reload;
+mod server;
 mod signals;
 mod watch;
 

@@ -9,7 +9,6 @@
 //! The ioreq server outlives the supervisor. Without a server the guest's next access to a device would be an
 //! abort; with it the access waits for the next supervisor, which finds the server by its record.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -17,14 +16,14 @@ use std::time::{Duration, Instant};
 
 use log::{info, warn};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use serde::{Deserialize, Serialize};
 use vmm_sys_util::eventfd::EventFd;
 use xen_bindings::{
-    Channel, DomId, Doorbell, Evtchn, Gntdev, IoEventFd, IoreqPage, IoreqServer, IoreqServerId, Irq, IrqFd,
-    Port, Privcmd, eventfd_from,
+    Channel, DomId, Doorbell, Evtchn, Gntdev, IoEventFd, IoreqPage, IoreqServer, Irq, IrqFd, Port, Privcmd,
+    eventfd_from,
 };
 
 use super::SupervisorError;
+use super::server;
 use crate::assignment::{Assignment, Description, KernelPaths, QueueEvents};
 use crate::handoff::{Handoff, PassedFds};
 use crate::state::{Found, GuestState, Record};
@@ -65,49 +64,6 @@ struct ClaimedQueue {
     call: OwnedFd,
 }
 
-/// The record of a guest's ioreq servers, written before the shim's server is created and after.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct ServerRecord {
-    /// Servers that other programs of this domain created.
-    others: Vec<u16>,
-    /// The shim's server, once it is created.
-    own: Option<u16>,
-}
-
-impl ServerRecord {
-    /// The shim's server among those that `exist`.
-    fn find(&self, exist: &[u16]) -> Option<u16> {
-        let is_own = |id: &&u16| match self.own {
-            Some(own) => own == **id,
-            // The writer ended between the creation and the second write.
-            None => !self.others.contains(id),
-        };
-        exist.iter().find(is_own).copied()
-    }
-}
-
-/// Adopts the server of `domain` that a former supervisor left, or creates one. Returns whether it was
-/// adopted.
-fn find_or_create(
-    privcmd: &Privcmd,
-    domain: DomId,
-    record: File,
-) -> Result<(IoreqServer, bool), SupervisorError> {
-    let (mut record, found) = Record::open::<ServerRecord>(record)?;
-    let others: Vec<_> = IoreqServer::list(privcmd, domain)?.into_iter().map(IoreqServerId::get).collect();
-    if let Some(own) = found.value().and_then(|servers| servers.find(&others)) {
-        let others = others.into_iter().filter(|id| *id != own).collect();
-        record.write(&ServerRecord { others, own: Some(own) })?;
-        return Ok((IoreqServer::adopt(privcmd, domain, IoreqServerId::new(own)), true));
-    }
-    let mut servers = ServerRecord { others, own: None };
-    record.write(&servers)?;
-    let server = IoreqServer::create(privcmd, domain)?;
-    servers.own = Some(server.id().get());
-    record.write(&servers)?;
-    Ok((server.keep(), false))
-}
-
 /// Waits until each channel has fired, as it does once after it is bound. A channel that has fired is masked:
 /// the kernel does not handle its events until it is unmasked.
 fn wait_for_first_events(evtchn: &Evtchn, ports: &[Port]) -> Result<(), SupervisorError> {
@@ -137,7 +93,7 @@ impl Claim {
         Gntdev::open_for(domain)?;
         let privcmd = Privcmd::open()?;
         privcmd.restrict(domain)?;
-        let (server, is_adopted) = find_or_create(&privcmd, domain, state.server()?)?;
+        let (server, is_adopted) = server::find_or_create(&privcmd, domain, state.server()?)?;
         let page = server.page()?;
         // Xen writes the channels to the slots when the server is enabled.
         server.set_enabled(true)?;
@@ -290,27 +246,5 @@ fn if_supported<T>(assigned: xen_bindings::Result<T>) -> xen_bindings::Result<Op
         Ok(assigned) => Ok(Some(assigned)),
         Err(error) if error.is_unsupported() => Ok(None),
         Err(error) => Err(error),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn own_server_is_found_after_any_end_of_the_supervisor() {
-        // (others, own, existing servers, expected)
-        for (others, own, exist, expected) in [
-            (vec![], Some(0), vec![0], Some(0)),
-            (vec![0], Some(1), vec![0, 1], Some(1)),
-            // The guest was created again, or the server was destroyed.
-            (vec![0], Some(1), vec![0], None),
-            // The supervisor ended before the creation, and between the creation and the second write.
-            (vec![0, 2], None, vec![0, 2], None),
-            (vec![0, 2], None, vec![0, 1, 2], Some(1)),
-        ] {
-            let servers = ServerRecord { others, own };
-            assert_eq!(servers.find(&exist), expected, "{servers:?} {exist:?}");
-        }
     }
 }
