@@ -36,6 +36,12 @@ pub enum SupervisorError {
     /// The record of an ioreq server cannot be written.
     #[error("record of the ioreq server: {0}")]
     Record(#[from] WriteError),
+    /// The record of the ioreq server is damaged, and several servers exist.
+    #[error(
+        "the record of its ioreq server is damaged, and which of the servers {0:?} is the shim's is not known: \
+         restart the machine"
+    )]
+    UnknownServer(Vec<u16>),
     /// A backend cannot be started.
     #[error("{0}")]
     Backend(#[from] StartError),
