@@ -296,6 +296,9 @@ impl Drop for Client {
 mod tests {
     use std::io::Write;
 
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
     use crate::vhost_user::test_backend;
 
@@ -385,6 +388,31 @@ mod tests {
         let (mut client, mut backend) = pair();
         backend.write_all(&reply(REPLY)).unwrap();
         assert!(matches!(client.poll_reply(), Err(ClientError::UnexpectedMessage)), "nothing was requested");
+    }
+
+    proptest! {
+        /// With a deadline that has passed: what has been sent is read, and nothing is waited for.
+        #[test]
+        fn nothing_but_the_reply_is_taken_for_it(
+            is_valid: [bool; 3],
+            noise: [u32; 3],
+            payload in vec(any::<u8>(), 0..12),
+        ) {
+            let valid = [u32::from(GET_FEATURES), VERSION | REPLY, 8];
+            let words: Vec<_> = (0..3).map(|n| if is_valid[n] { valid[n] } else { noise[n] }).collect();
+            let bytes = [words.iter().flat_map(|word| word.to_ne_bytes()).collect(), payload].concat();
+            let (mut client, mut backend) = pair();
+            backend.write_all(&bytes).unwrap();
+            let is_reply = [valid, [valid[0], valid[1] | NEED_REPLY, 8]].iter().any(|header| words == header);
+            match features(&mut client, Instant::now()) {
+                Ok(value) => {
+                    prop_assert!(is_reply);
+                    prop_assert!(bytes[12..].starts_with(&value.to_ne_bytes()));
+                }
+                Err(ClientError::TimedOut) => prop_assert!(is_reply && bytes.len() < 20),
+                Err(error) => prop_assert!(!is_reply && matches!(error, ClientError::UnexpectedMessage)),
+            }
+        }
     }
 
     #[test]

@@ -80,32 +80,38 @@ pub(super) fn negotiate(
     queues: u16,
     deadline: Instant,
 ) -> Result<(Agreement, Vec<u8>), NegotiateError> {
-    client.set_owner(deadline)?;
     let get = |client: &mut Client, request| -> Result<u64, CallError> {
         Ok(client.get::<VhostUserU64>(request, &[], deadline)?.value)
     };
+    client.set_owner(deadline)?;
     let features = get(client, FrontendReq::GET_FEATURES)?;
-    if features & VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits() == 0 {
-        return Err(NegotiateError::NoProtocolFeatures);
-    }
-    if features & VERSION_1 == 0 {
-        return Err(NegotiateError::Legacy);
-    }
+    check(features)?;
     let offered = Protocol::from_bits_truncate(get(client, FrontendReq::GET_PROTOCOL_FEATURES)?);
     let protocol = choose(offered, kind)?;
     client.set_protocol_features(protocol, deadline)?;
-    if protocol.contains(Protocol::MQ) {
+    let has = |feature| protocol.contains(feature);
+    if has(Protocol::MQ) {
         let has = get(client, FrontendReq::GET_QUEUE_NUM)?;
         if has < u64::from(queues) {
             return Err(NegotiateError::TooFewQueues { has, needs: queues });
         }
     }
-    let has = |feature| protocol.contains(feature);
     let channel = has(Protocol::BACKEND_REQ).then(|| open_channel(client, deadline)).transpose()?;
     let config = client.get_config(kind.config_size, deadline)?;
     let inflight_size = has(Protocol::INFLIGHT_SHMFD).then(|| inflight_size(client, kind, queues, deadline));
     let inflight_size = inflight_size.transpose()?;
     Ok((Agreement { features, channel, inflight_size, has_reset: has(Protocol::RESET_DEVICE) }, config))
+}
+
+/// Checks that the feature bits of a backend make a device that can be served.
+fn check(features: u64) -> Result<(), NegotiateError> {
+    if features & VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits() == 0 {
+        Err(NegotiateError::NoProtocolFeatures)
+    } else if features & VERSION_1 == 0 {
+        Err(NegotiateError::Legacy)
+    } else {
+        Ok(())
+    }
 }
 
 /// Opens the channel on which the backend reports that its configuration has changed.
