@@ -26,7 +26,7 @@ impl<H: Hypervisor> Device for BackedDevice<H> {
         self.link.kill_disconnected(&self.name);
     }
 
-    fn begin_anew(&mut self, queue: Option<u16>) -> Result<(), Lost> {
+    fn clear_inflight(&mut self, queue: Option<u16>) -> Result<(), Lost> {
         let cleared = match queue {
             None => self.inflight.clear(),
             Some(queue) => self.inflight.clear_queue(queue),

@@ -240,7 +240,7 @@ mod tests {
             Ok(())
         }
         fn stop(&mut self) {}
-        fn begin_anew(&mut self, queue: Option<u16>) -> Result<(), Lost> {
+        fn clear_inflight(&mut self, queue: Option<u16>) -> Result<(), Lost> {
             let Some(kept) = &self.kept else { return Ok(()) };
             let state: State = Record::peek(kept).unwrap().value().unwrap();
             let is_known = match queue {

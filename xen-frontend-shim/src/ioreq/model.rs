@@ -86,7 +86,7 @@ impl Mapping for Unmapped {
 struct Nothing;
 
 impl Device for Nothing {
-    fn begin_anew(&mut self, _: Option<u16>) -> Result<(), Lost> {
+    fn clear_inflight(&mut self, _: Option<u16>) -> Result<(), Lost> {
         Ok(())
     }
 

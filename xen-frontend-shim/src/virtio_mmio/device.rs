@@ -23,9 +23,9 @@ pub trait Device {
     /// stop by agreement has to be stopped by force.
     fn stop(&mut self);
 
-    /// The driver begins anew, with the device or, after its reset, with one queue: what was in flight belongs to the past, whoever
-    /// serves it next. It is said before the start is kept: a start that is known may have been carried out.
-    fn begin_anew(&mut self, queue: Option<u16>) -> Result<(), Lost>;
+    /// Clears the record of requests in flight, of the device that the driver starts or of one queue after its
+    /// reset. This comes before the start is persistent: a start that is found may have been carried out.
+    fn clear_inflight(&mut self, queue: Option<u16>) -> Result<(), Lost>;
 
     /// The device is lost to its driver, for whichever reason, and is not served any more. It lets go of the guest's memory as far as
     /// that can be done at once; [`Self::stop`] sees to the rest. Returns how far each queue has come that was served.

@@ -118,7 +118,7 @@ impl Device for Strict {
         seen.used = Default::default();
     }
 
-    fn begin_anew(&mut self, queue: Option<u16>) -> Result<(), Lost> {
+    fn clear_inflight(&mut self, queue: Option<u16>) -> Result<(), Lost> {
         let seen = self.0.borrow();
         assert_eq!(seen.is_running, queue.is_some(), "{queue:?}");
         assert!(queue.is_none_or(|queue| !seen.queues.contains(&queue)), "{queue:?}");

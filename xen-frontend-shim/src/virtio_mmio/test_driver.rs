@@ -55,7 +55,7 @@ impl Device for Recorder {
         log.served.clear();
     }
 
-    fn begin_anew(&mut self, _: Option<u16>) -> Result<(), Lost> {
+    fn clear_inflight(&mut self, _: Option<u16>) -> Result<(), Lost> {
         Ok(())
     }
 

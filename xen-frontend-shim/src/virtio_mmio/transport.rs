@@ -283,7 +283,7 @@ impl<D: Device> Transport<D> {
             // 3.1.1 sets queues up before DRIVER_OK; after it, only a queue that has been reset (2.6.1.2).
             (1, false) if may_restart && !queue.is_spent() => {
                 queue.set_ready(true);
-                if self.device.begin_anew(Some(index)).is_err() {
+                if self.device.clear_inflight(Some(index)).is_err() {
                     return self.device_lost();
                 }
                 self.due = Some(Due::Queue(index));
@@ -410,7 +410,7 @@ impl<D: Device> Transport<D> {
         }
         self.session.is_started = true;
         self.session.interrupt.start(self.session.queues.len());
-        if self.device.begin_anew(None).is_err() {
+        if self.device.clear_inflight(None).is_err() {
             return self.device_lost();
         }
         self.due = Some(Due::Device(kick));
