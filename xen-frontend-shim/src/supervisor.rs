@@ -167,9 +167,10 @@ impl Supervisor {
             }
         };
         info!("configuration read again");
+        let now = Instant::now();
         for guest in &mut self.guests {
             let wanted = config.guest.iter().find(|other| guest.is(other));
-            guest.reload(wanted.map(|guest| guest.device.clone()).unwrap_or_default());
+            guest.reload(wanted.map(|guest| guest.device.clone()).unwrap_or_default(), now);
         }
         for added in config.guest.iter().filter(|added| !self.guests.iter().any(|guest| guest.is(added))) {
             warn!("{}: not added: a new guest needs a restart of the driver domain", added.name);

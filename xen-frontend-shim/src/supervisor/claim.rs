@@ -231,6 +231,12 @@ impl ClaimedDevice {
         }
         Ok(Self { device: device.clone(), queues })
     }
+
+    /// A device for tests, which needs no descriptors.
+    #[cfg(test)]
+    pub(super) fn without_queues(device: Device) -> Self {
+        Self { device, queues: Vec::new() }
+    }
 }
 
 /// Creates an eventfd. Returns the descriptor to pass on, and a duplicate to assign to the kernel.

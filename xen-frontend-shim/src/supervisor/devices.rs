@@ -32,13 +32,18 @@ use shim_config::{Device, Guest};
 /// The time that a backend has to end after its connection has ended.
 const EXIT_LIMIT: Duration = Duration::from_secs(1);
 
+/// The time that a worker has to answer a request to release a device. A worker may wait for backends for up to
+/// 5 s each before it answers.
+const RELEASE_LIMIT: Duration = Duration::from_secs(20);
+
 /// The stages of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     /// The worker serves it.
     Served,
-    /// The worker has been asked to release it.
-    Releasing,
+    /// The worker has been asked to release it, and is to answer until this time. `None` if the time has passed
+    /// and the worker is being replaced.
+    Releasing(Option<Instant>),
     /// The worker has released it. Its backend may still run.
     Released,
 }
@@ -140,13 +145,39 @@ impl Devices {
 
     /// The time at which [`Self::advance`] is to be called if no event comes before.
     pub(super) fn deadline(&self, has_worker: bool) -> Option<Instant> {
-        let deadline =
-            |device: &ManagedDevice| device.backend.deadline(has_worker && device.stage == Stage::Served);
-        self.devices.values().filter_map(deadline).min()
+        let deadlines = self.devices.values().flat_map(|device| {
+            let (may_start, answer_by) = match device.stage {
+                Stage::Served => (has_worker, None),
+                Stage::Releasing(answer_by) => (false, answer_by),
+                Stage::Released => (false, None),
+            };
+            [device.backend.deadline(may_start), answer_by]
+        });
+        deadlines.flatten().min()
+    }
+
+    /// Whether the worker has not answered a request to release a device in time. True once for each request.
+    pub(super) fn take_overdue_release(&mut self, now: Instant) -> bool {
+        let mut is_any_overdue = false;
+        for device in self.devices.values_mut() {
+            if let Stage::Releasing(answer_by) = &mut device.stage
+                && answer_by.is_some_and(|deadline| deadline <= now)
+            {
+                *answer_by = None;
+                is_any_overdue = true;
+            }
+        }
+        is_any_overdue
     }
 
     /// Starts to replace the devices of the guest by those that are wanted.
-    pub(super) fn reload(&mut self, wanted: Vec<Device>, worker: Option<&Control>, claim: &Claim) {
+    pub(super) fn reload(
+        &mut self,
+        wanted: Vec<Device>,
+        worker: Option<&Control>,
+        claim: &Claim,
+        now: Instant,
+    ) {
         let current = self.configuration();
         let merged = merge(&current, &wanted, |device| claim.is_used(device));
         for refusal in &merged.refusals {
@@ -160,8 +191,8 @@ impl Devices {
                 continue;
             }
             match worker.map(|worker| worker.release(*number)) {
-                None => device.released(Instant::now()),
-                Some(Ok(())) => device.stage = Stage::Releasing,
+                None => device.released(now),
+                Some(Ok(())) => device.stage = Stage::Releasing(Some(now + RELEASE_LIMIT)),
                 Some(Err(error)) => {
                     warn!("{}: stays as it is: its worker cannot be asked: {error}", device.backend.name);
                 }
@@ -244,7 +275,7 @@ impl Devices {
     }
 
     fn releasing(&mut self, number: u16) -> Option<&mut ManagedDevice> {
-        self.devices.get_mut(&number).filter(|device| device.stage == Stage::Releasing)
+        self.devices.get_mut(&number).filter(|device| matches!(device.stage, Stage::Releasing(_)))
     }
 
     /// Handles the report that the worker has closed the connection to a backend.
@@ -278,8 +309,8 @@ impl Devices {
     pub(super) fn worker_ended(&mut self, claim: &Claim, now: Instant) {
         for device in self.devices.values_mut() {
             match device.stage {
-                Stage::Releasing if claim.is_used(&device.claimed.device) => device.stage = Stage::Served,
-                Stage::Releasing => device.released(now),
+                Stage::Releasing(_) if claim.is_used(&device.claimed.device) => device.stage = Stage::Served,
+                Stage::Releasing(_) => device.released(now),
                 Stage::Served | Stage::Released => {}
             }
             device.disconnected(now);
@@ -343,4 +374,65 @@ fn start(
         watch.add(&process.as_fd(), subject)?;
     }
     Ok(connection)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shim_config::Backend;
+
+    /// The devices of a guest: one that its worker has been asked to release until `answer_by`.
+    fn releasing(answer_by: Instant) -> Devices {
+        let backend = Backend::Command(vec!["backend".into()]);
+        let device = Device {
+            name: "i2c".into(),
+            device_id: 34,
+            base: 0x200_0000,
+            irq: 33,
+            queues: 0,
+            user: None,
+            backend: backend.clone(),
+        };
+        let device = ManagedDevice {
+            claimed: ClaimedDevice::without_queues(device),
+            backend: ManagedBackend::new("guest-a/i2c".into(), backend, None),
+            stage: Stage::Releasing(Some(answer_by)),
+        };
+        Devices {
+            guest: 0,
+            name: "guest-a".into(),
+            domain: DomId::new(2),
+            devices: BTreeMap::from([(7, device)]),
+            last: 7,
+            wanted: Some(Vec::new()),
+            is_changed: false,
+        }
+    }
+
+    #[test]
+    fn release_that_is_not_answered_in_time_is_overdue_once() {
+        let answer_by = Instant::now() + RELEASE_LIMIT;
+        let mut devices = releasing(answer_by);
+        assert_eq!(devices.deadline(true), Some(answer_by));
+        assert!(!devices.take_overdue_release(answer_by - Duration::from_millis(1)));
+        assert!(devices.take_overdue_release(answer_by));
+        assert!(!devices.take_overdue_release(answer_by));
+        assert_eq!(devices.deadline(true), None);
+        // The answer may still come before the worker ends.
+        devices.kept(7);
+        assert_eq!(devices.devices[&7].stage, Stage::Served);
+    }
+
+    #[test]
+    fn release_that_is_answered_is_not_overdue() {
+        let answer_by = Instant::now() + RELEASE_LIMIT;
+        let answers: [fn(&mut Devices, Instant); 2] =
+            [|devices, now| devices.released(7, now), |devices, _| devices.kept(7)];
+        for answer in answers {
+            let mut devices = releasing(answer_by);
+            answer(&mut devices, answer_by);
+            assert!(!devices.take_overdue_release(answer_by));
+            assert_eq!(devices.deadline(false), None);
+        }
+    }
 }

@@ -98,6 +98,10 @@ impl ManagedGuest {
     /// Kills overdue processes and starts missing ones, as far as each can be done now.
     pub(super) fn advance(&mut self, watch: &Watch, now: Instant) {
         if let Some(worker) = &mut self.worker {
+            if self.devices.take_overdue_release(now) {
+                error!("{}: worker does not release a device; replacing the worker", self.guest.name);
+                worker.process.expect_end(now);
+            }
             worker.process.kill_if_overdue(now);
         }
         if self.worker.is_none() && self.worker_back_off.is_due(now) {
@@ -203,9 +207,9 @@ impl ManagedGuest {
     }
 
     /// Starts to replace the devices by those that are wanted. Devices that do not change are not touched.
-    pub(super) fn reload(&mut self, wanted: Vec<Device>) {
+    pub(super) fn reload(&mut self, wanted: Vec<Device>, now: Instant) {
         let control = self.worker.as_ref().map(|worker| &worker.control);
-        self.devices.reload(wanted, control, &self.claim);
+        self.devices.reload(wanted, control, &self.claim, now);
     }
 
     /// Handles the report that all devices answer: maps their windows and unpauses the guest.

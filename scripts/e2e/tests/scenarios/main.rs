@@ -109,6 +109,7 @@ const SCENARIOS: &[Scenario] = &[
     scenario("a-driver-hears-that-its-device-is-lost", shim_loss::a_driver_hears_that_its_device_is_lost),
     scenario("a-reload-leaves-lines-in-use-alone", reload::lines_in_use_stay),
     scenario("a-reload-leaves-transfers-alone", reload::transfers_go_on),
+    scenario("a-reload-replaces-a-worker-that-hangs", reload::hanging_worker_is_replaced),
     scenario("lifecycle-loop", shim_loss::lifecycle_loop),
     scenario("driver-domain-is-small", size::driver_domain_is_small),
     scenario("kernels-did-not-complain", quiet::kernels_did_not_complain),

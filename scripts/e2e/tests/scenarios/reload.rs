@@ -122,3 +122,24 @@ pub(crate) fn transfers_go_on(machine: &Machine) -> Result<()> {
     gpio::an_edge_arrives(machine)?;
     order.restored(machine)
 }
+
+/// A worker that does not answer the supervisor is replaced, and the reload is completed.
+pub(crate) fn hanging_worker_is_replaced(machine: &Machine) -> Result<()> {
+    let order = Order::of(machine)?;
+    let adapter = bound(&machine.guest_a, "i2c")?;
+    tell(&machine.guest_a, &adapter, "unbind")?;
+    edit(machine, "s/0x48,0x50/0x48,0x50,0x68/")?;
+    let hanging = WORKER.signal(machine, "STOP")?.pid;
+    Reload::begin(machine)?.finish(machine)?;
+    let now = WORKER.pid(machine)?;
+    ensure!(now != hanging, "the worker that hangs is still there: {now}");
+    tell(&machine.guest_a, &adapter, "bind")?;
+    machine.guest_a.check(&CLOCK, LIMIT)?;
+
+    tell(&machine.guest_a, &adapter, "unbind")?;
+    undo(machine)?;
+    Reload::begin(machine)?.finish(machine)?;
+    tell(&machine.guest_a, &adapter, "bind")?;
+    devices_work(machine)?;
+    order.restored(machine)
+}
