@@ -89,7 +89,7 @@ impl Link {
         ending.process.kill();
         if !ending.process.exits_within(EXIT_LIMIT) {
             error!(
-                "{name}: its backend cannot be killed and may have memory of the guest mapped; \
+                "{name}: the backend cannot be killed and may have memory of the guest mapped; \
                  see where it hangs"
             );
             self.ending = Some(ending);

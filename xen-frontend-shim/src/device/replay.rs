@@ -49,7 +49,7 @@ impl<H: Hypervisor> BackedDevice<H> {
     /// Disconnects the backend, if there is one: the supervisor has started another.
     pub fn disconnect_replaced(&mut self) {
         if self.link.session().is_some() {
-            self.backend_lost("its backend has been replaced", true);
+            self.backend_lost("the backend has been replaced", true);
             self.link.take_disconnected();
         }
     }
@@ -93,7 +93,7 @@ impl<H: Hypervisor> BackedDevice<H> {
     /// Kicks the backend and interrupts the driver, since notifications may have been lost with the former
     /// backend.
     fn notify_both_sides(&mut self, rings: &[(Ring, u16)]) {
-        info!("{}: another backend goes on", self.name);
+        info!("{}: another backend takes over", self.name);
         let notifiers = rings.iter().filter_map(|(ring, _)| self.notifiers.get(usize::from(ring.index)));
         for notifier in notifiers {
             // A write fails only when 2⁶⁴ - 2 notifications are pending already.

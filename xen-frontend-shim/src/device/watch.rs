@@ -67,7 +67,7 @@ impl<H: Hypervisor> BackedDevice<H> {
             self.poll_backend();
         }
         if self.ping_due().is_some_and(|due| due <= now) {
-            self.backend_lost("its backend hangs", true);
+            self.backend_lost("the backend hangs: it has not replied to a ping in time", true);
         }
         let Some(session) = self.link.session_mut() else { return };
         let client = session.client_mut();
@@ -75,7 +75,7 @@ impl<H: Hypervisor> BackedDevice<H> {
             && self.stall.check(now, progress(&self.views))
             && let Err(error) = client.ping(now + PING_LIMIT)
         {
-            self.backend_lost(&format!("its backend cannot be pinged: {error}"), true);
+            self.backend_lost(&format!("the backend cannot be pinged: {error}"), true);
         }
     }
 

@@ -158,7 +158,11 @@ impl Session {
         if let Some(size) = self.agreement.inflight_size {
             start.inflight.prepare(size, start.is_fresh).map_err(SessionError::Inflight)?;
             let record = VhostUserInflight::new(size, 0, self.queues, self.kind.queue_size_max);
-            self.pass(FrontendReq::SET_INFLIGHT_FD, record.as_slice(), &[start.inflight.as_raw_fd()])?;
+            self.set_with_fds(
+                FrontendReq::SET_INFLIGHT_FD,
+                record.as_slice(),
+                &[start.inflight.as_raw_fd()],
+            )?;
         }
         self.set_memory(&table)?;
         for (ring, base) in start.rings {
@@ -186,7 +190,7 @@ impl Session {
             (FrontendReq::SET_VRING_CALL, &notifier.call),
             (FrontendReq::SET_VRING_KICK, &notifier.kick),
         ] {
-            self.pass(request, VhostUserU64::new(index.into()).as_slice(), &[event.as_raw_fd()])?;
+            self.set_with_fds(request, VhostUserU64::new(index.into()).as_slice(), &[event.as_raw_fd()])?;
         }
         self.set(FrontendReq::SET_VRING_ENABLE, &VhostUserVringState::new(index, 1))?;
         self.running.push(*ring);
@@ -221,7 +225,7 @@ impl Session {
         if !self.agreement.has_reset {
             return Ok(());
         }
-        self.pass(FrontendReq::RESET_DEVICE, &[], &[])
+        self.set_with_fds(FrontendReq::RESET_DEVICE, &[], &[])
     }
 
     /// Stops one queue. On success the backend has unmapped its ring.
@@ -251,7 +255,7 @@ impl Session {
         let size = u32::try_from(bytes.len()).ok().filter(|&size| self.kind.may_write(offset, size));
         let Some(size) = size else { return Ok(None) };
         let config = VhostUserConfig::new(offset, size, VhostUserConfigFlags::WRITABLE);
-        self.pass(FrontendReq::SET_CONFIG, &[config.as_slice(), bytes].concat(), &[])?;
+        self.set_with_fds(FrontendReq::SET_CONFIG, &[config.as_slice(), bytes].concat(), &[])?;
         self.read_config().map(Some)
     }
 
@@ -288,15 +292,20 @@ impl Session {
         let count = u32::try_from(regions.len()).unwrap_or(u32::MAX);
         let mut payload = VhostUserMemory::new(count).as_slice().to_vec();
         regions.iter().for_each(|region| payload.extend_from_slice(region.as_slice()));
-        self.pass(FrontendReq::SET_MEM_TABLE, &payload, &fds)
+        self.set_with_fds(FrontendReq::SET_MEM_TABLE, &payload, &fds)
     }
 
     fn set(&mut self, request: FrontendReq, payload: &impl ByteValued) -> Result<(), SessionError> {
-        self.pass(request, payload.as_slice(), &[])
+        self.set_with_fds(request, payload.as_slice(), &[])
     }
 
     /// Sends a request with descriptors and waits for its acknowledgement.
-    fn pass(&mut self, request: FrontendReq, payload: &[u8], fds: &[RawFd]) -> Result<(), SessionError> {
+    fn set_with_fds(
+        &mut self,
+        request: FrontendReq,
+        payload: &[u8],
+        fds: &[RawFd],
+    ) -> Result<(), SessionError> {
         let deadline = self.deadline();
         Ok(self.client.set(request, payload, fds, deadline)?)
     }
