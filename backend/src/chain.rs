@@ -160,44 +160,46 @@ impl Chain {
         limits: Limits,
     ) -> Result<(), MalformedChain> {
         self.clear();
-        let Self { queue, head, interrupted, readable, writable, request, room, answer: _, failure: _ } =
-            self;
-        (*queue, *head, *interrupted) = (id.queue, id.head, id.interrupted);
+        (self.queue, self.head, self.interrupted) = (id.queue, id.head, id.interrupted);
         let mut walker = ChainWalker::new(memory, ring, id.head);
         let (mut readable_bytes, mut is_writable) = (0_usize, false);
         while let Some(descriptor) = walker.next()? {
-            let segment = Segment {
-                address: descriptor.addr(),
-                length: usize::try_from(descriptor.len()).unwrap_or(usize::MAX),
-            };
             if is_writable && !descriptor.is_write_only() {
                 return Err(MalformedChain::ReadableAfterWritable);
             }
             is_writable = descriptor.is_write_only();
+            let length = usize::try_from(descriptor.len()).unwrap_or(usize::MAX);
+            let segment = Segment { address: descriptor.addr(), length };
             // The driver may cut a buffer in any way (2.7.4.1). An empty piece adds nothing to it, and its
             // address is not used.
-            if segment.length == 0 {
+            if length == 0 {
                 continue;
             }
             if is_writable {
-                *room = add_within(*room, segment.length, limits.answer)?;
-                writable.push(segment);
+                self.room = add_within(self.room, length, limits.answer)?;
+                self.writable.push(segment);
             } else {
-                readable_bytes = readable_bytes.saturating_add(segment.length);
+                readable_bytes = readable_bytes.saturating_add(length);
                 // Nothing of a request that is too long is kept, but the walk continues to where the status
                 // is.
                 if readable_bytes <= limits.request {
-                    readable.push(segment);
+                    self.readable.push(segment);
                 }
             }
         }
-        if readable_bytes > limits.request {
-            log::debug!("queue {queue}: chain {head}: {}", MalformedChain::TooLong { limit: limits.request });
-            readable.clear();
-            readable_bytes = 0;
-        }
-        resize(request, readable_bytes);
+        self.size_request(readable_bytes, limits.request);
         Ok(())
+    }
+
+    /// Makes space for a request of `bytes` bytes, or for none if it is too long.
+    fn size_request(&mut self, bytes: usize, limit: usize) {
+        let is_too_long = bytes > limit;
+        if is_too_long {
+            let (queue, head) = (self.queue, self.head);
+            log::debug!("queue {queue}: chain {head}: {}", MalformedChain::TooLong { limit });
+            self.readable.clear();
+        }
+        resize(&mut self.request, if is_too_long { 0 } else { bytes });
     }
 }
 

@@ -3,8 +3,8 @@
 //! A device and the session with its present frontend.
 //!
 //! A [`Session`] lasts from connect to disconnect and is replaced as a whole, so that no state of one
-//! frontend reaches the next. `protocol` has the messages of the frontend; this file has the events of the
-//! daemon.
+//! frontend reaches the next. `protocol` has the messages of the frontend, `settings` applies them, and this
+//! file has the events of the daemon.
 //!
 //! # When the frontend disconnects
 //!
@@ -24,6 +24,7 @@
 //! again and accepted. A request for a queue that does not exist changes nothing.
 
 mod protocol;
+mod settings;
 
 use std::io;
 use std::sync::Arc;
