@@ -1,23 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The table of CONFORMANCE.md is true: every row names tests, and every test that it names exists.
+//! Checks the tables of CONFORMANCE.md: every row names tests, and every test that it names exists.
 
 #![allow(clippy::expect_used, clippy::panic)]
 
 use std::fs;
 use std::path::Path;
 
-/// Rows of the tables, without their heads.
+/// Returns the rows of the tables, without their heads.
 fn rows(table: &str) -> impl Iterator<Item = &str> {
     table.lines().filter(|line| line.starts_with("| ")).filter(|line| !line.ends_with("| Test |"))
 }
 
-/// The tests of a row: FILE and FUNCTION of each `FILE: FUNCTION`.
+/// Returns the tests of a row: FILE and FUNCTION of each `FILE: FUNCTION`.
 fn tests(row: &str) -> Vec<(&str, &str)> {
     row.split('`').skip(1).step_by(2).filter_map(|quoted| quoted.split_once(": ")).collect()
 }
 
-/// Whether `source` has a test of this name, and it is not left out. One of proptest has its arguments on lines of their own.
+/// Whether `source` has a test of this name that is not ignored. A test of proptest has its arguments on
+/// separate lines.
 fn has_test(source: &str, name: &str) -> bool {
     let heads = [format!("fn {name}() {{"), format!("fn {name}(")];
     source.lines().zip(source.lines().skip(1)).any(|(attribute, line)| {
@@ -47,7 +48,7 @@ fn every_row_names_tests_that_exist() {
 }
 
 #[test]
-fn a_test_that_does_not_run_does_not_count() {
+fn an_ignored_test_does_not_count() {
     assert!(has_test("    #[test]\n    fn a() {\n", "a"));
     assert!(has_test("    #[test]\n    fn a(\n", "a"));
     assert!(!has_test("    #[test]\n    #[ignore = \"slow\"]\n    fn a() {\n", "a"));

@@ -3,7 +3,7 @@
 //! A guest that the fuzzer controls, in front of a real device, and the properties that must hold.
 //!
 //! ```text
-//!   fuzzer ──▶ Input: a list of steps ──▶ guest (memory, rings) ──▶ session::DeviceServer ──▶ simulated board
+//!   fuzzer ──▶ Input: a list of steps ──▶ guest (memory, rings) ──▶ session::DeviceServer ──▶ board
 //!                                                 │                          │
 //!                                                 └── checks ◀───────────────┘
 //! ```

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A daemon that serves a simulated board, and the test's ways to it.
+//! A daemon on a simulated board, its journal and its control socket.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -14,13 +14,13 @@ use rustix::process::{Pid, Signal};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// Where the daemon finds its control socket; anything above the standard ones.
+/// The descriptor of the vhost-user socket in the daemon.
 const SOCKET: i32 = 3;
 
-/// Nothing takes longer, on a machine that does anything at all.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Time after which a wait fails.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A running daemon. It is killed when the test ends, however that is.
+/// A running daemon, which is killed when this is dropped.
 pub(crate) struct Board {
     directory: TempDir,
     process: Child,
@@ -29,26 +29,26 @@ pub(crate) struct Board {
 }
 
 impl Board {
-    /// Starts `backend KIND` on the board that `toml` describes. The other end of the vhost-user socket is for a
-    /// [`Guest`](crate::guest::Guest).
+    /// Starts `backend KIND` on the board that `toml` describes. Returns the other end of the vhost-user
+    /// socket, for a [`Guest`](crate::guest::Guest).
     pub(crate) fn start(kind: &str, toml: &str, arguments: &[&str]) -> (Self, UnixStream) {
         let (command, socket) = with_socket();
         (Self::spawn(kind, toml, arguments, command), socket)
     }
 
-    /// Starts `backend KIND` so that it serves one frontend after another: see [`connect`](Self::connect).
+    /// Starts `backend KIND` with a socket path: see [`connect`](Self::connect).
     pub(crate) fn listen(kind: &str, toml: &str, arguments: &[&str]) -> Self {
         Self::spawn(kind, toml, arguments, |command, directory| {
             command.arg("--socket-path").arg(directory.join("vhost-user"));
         })
     }
 
-    /// Connects to a daemon that listens, as soon as it does.
+    /// Connects to the socket path, as soon as the daemon listens.
     pub(crate) fn connect(&self) -> UnixStream {
-        until("somebody listens", || UnixStream::connect(self.socket_path()).ok())
+        until("the daemon listens", || UnixStream::connect(self.socket_path()).ok())
     }
 
-    /// Where a daemon listens that was started to.
+    /// Returns the socket path.
     pub(crate) fn socket_path(&self) -> PathBuf {
         self.directory.path().join("vhost-user")
     }
@@ -66,7 +66,7 @@ impl Board {
         Self { directory, process, kind: kind.to_owned(), arguments }
     }
 
-    /// Kills the daemon without a warning, and starts another in its place.
+    /// Kills the daemon and starts another in its place.
     pub(crate) fn replace(&mut self) -> UnixStream {
         self.process.kill().expect("a process to kill");
         self.process.wait().expect("a process");
@@ -75,19 +75,19 @@ impl Board {
         socket
     }
 
-    /// The daemon's process ID.
+    /// Returns the daemon's process ID.
     pub(crate) fn id(&self) -> u32 {
         self.process.id()
     }
 
-    /// Terminates the daemon as an operator does, and waits until it is gone.
+    /// Terminates the daemon by SIGTERM, and waits for its end.
     pub(crate) fn terminate(mut self) -> ExitStatus {
         let pid = Pid::from_child(&self.process);
         rustix::process::kill_process(pid, Signal::TERM).expect("a process to terminate");
         self.process.wait().expect("a process")
     }
 
-    /// Connects to the control socket. The daemon must have answered its frontend before: then it is there.
+    /// Connects to the control socket, which exists after the daemon has answered its frontend.
     pub(crate) fn control(&self) -> Control {
         let stream = UnixStream::connect(self.directory.path().join("control")).expect("the control socket");
         Control { reader: BufReader::new(stream) }
@@ -98,19 +98,19 @@ impl Board {
         until("the journal has an entry", || Some(self.journal()).filter(|journal| journal.len() >= entries))
     }
 
-    /// The journal so far.
+    /// Returns the journal so far.
     pub(crate) fn journal(&self) -> Vec<Value> {
         let text = fs::read_to_string(self.directory.path().join("journal")).expect("a journal");
         text.lines().map(|line| serde_json::from_str(line).expect("a line of JSON")).collect()
     }
 
-    /// Waits for the daemon to end, as it does when its frontend is gone.
+    /// Waits for the end of the daemon, after its frontend has disconnected. Returns whether it succeeded.
     pub(crate) fn ended(mut self) -> bool {
         self.process.wait().expect("a process").success()
     }
 }
 
-/// One end of a socket as an argument, and the other.
+/// Returns a function that passes one end of a socket pair to the daemon, and the other end.
 fn with_socket() -> (impl FnOnce(&mut Command, &Path), UnixStream) {
     let (ours, theirs) = UnixStream::pair().expect("a socket pair");
     let connection = |command: &mut Command, _: &Path| {
@@ -134,14 +134,14 @@ fn run(
     command.spawn().expect("the daemon")
 }
 
-/// Looks until there is what `look` is after: another process makes it, and says nothing when it is there.
-pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+/// Calls `check` until it returns something: another process causes that, without a notification.
+pub(crate) fn until<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
-        if let Some(found) = look() {
+        if let Some(found) = check() {
             return found;
         }
-        assert!(start.elapsed() < PATIENCE, "never: {what}");
+        assert!(start.elapsed() < TIMEOUT, "time-out: {what}");
         std::thread::yield_now();
     }
 }
@@ -159,8 +159,8 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    /// Has a command carried out, and returns the answer.
-    pub(crate) fn tell(&mut self, command: &Value) -> Value {
+    /// Executes a command, and returns the answer.
+    pub(crate) fn execute(&mut self, command: &Value) -> Value {
         writeln!(self.reader.get_mut(), "{command}").expect("a control socket");
         let mut answer = String::new();
         self.reader.read_line(&mut answer).expect("an answer");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a daemon has given up when it answers. That it cannot do more than that is tested in crate `confinement`.
+//! The privileges of a daemon that answers. Crate `confinement` tests what it cannot do.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use crate::board::Board;
 use crate::guest::Guest;
 use crate::i2c::BOARD;
 
-/// The lines of a file in /proc about the daemon, by their first words.
+/// Returns the lines of a file in /proc about the daemon, by their first words.
 fn proc(board: &Board, file: &str, separator: &str) -> HashMap<String, String> {
     let text = std::fs::read_to_string(format!("/proc/{}/{file}", board.id())).expect("a process");
     let lines = text.lines().filter_map(|line| line.split_once(separator));
@@ -19,7 +19,7 @@ fn proc(board: &Board, file: &str, separator: &str) -> HashMap<String, String> {
 
 #[test]
 fn a_daemon_that_answers_is_confined() {
-    // Only root can become somebody else.
+    // Only root can change the user.
     let user: &[&str] = if geteuid().is_root() { &["--user", "10002:10003"] } else { &[] };
     let arguments = [&["--allow", "any"], user].concat();
     let (board, socket) = Board::start("i2c", BOARD, &arguments);
@@ -42,9 +42,9 @@ fn a_daemon_that_answers_is_confined() {
     assert_eq!(both("Max data size"), ["33554432", "33554432"]);
 }
 
-/// For whoever derives the list anew: the mode in which nothing is killed.
+/// The mode for deriving the list of system calls.
 #[test]
-fn system_calls_can_be_let_through() {
+fn without_seccomp_the_daemon_has_no_filter() {
     let (board, socket) = Board::start("i2c", BOARD, &["--allow", "any", "--seccomp", "off"]);
     let _guest = Guest::connect(socket, 1, 0);
     let status = proc(&board, "status", ":");

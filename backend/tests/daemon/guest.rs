@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The other side of the rings: a guest's memory, a driver that builds chains, good and bad, and the frontend that
-//! introduces them to the daemon.
+//! A guest: its memory, a driver that builds valid and invalid chains, and the frontend.
 
 use std::fs::File;
 use std::io::IoSlice;
@@ -24,9 +23,9 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::board::until;
 
-/// Where the guest's memory begins.
+/// Start of the guest's memory.
 const BASE: u64 = 0x4000_0000;
-/// How much there is: a page for the parts of each ring, the rest for buffers.
+/// Size of the guest's memory: the rings, then the buffers.
 const SIZE: usize = 1 << 20;
 /// Entries of each ring.
 pub(crate) const RING: u16 = 64;
@@ -34,20 +33,20 @@ pub(crate) const RING: u16 = 64;
 const RING_BYTES: u64 = 0x2000;
 /// First address for buffers.
 const BUFFERS: u64 = BASE + 0x1_0000;
-/// More queues than any device has: what goes beyond is for the daemon to refuse.
+/// More queues than any device has, so that the frontend does not refuse messages itself.
 const QUEUES: u64 = 16;
-/// In milliseconds. Nothing takes longer, on a machine that does anything at all.
-const PATIENCE: i32 = 10_000;
+/// Time in milliseconds after which a wait fails.
+const TIMEOUT: i32 = 10_000;
 
 /// `VIRTQ_DESC_F_NEXT`, `VIRTQ_DESC_F_WRITE` and `VIRTQ_DESC_F_INDIRECT`.
 pub(crate) const NEXT: u16 = 1;
 pub(crate) const WRITE: u16 = 2;
 pub(crate) const INDIRECT: u16 = 4;
 
-/// What is in the place for an answer until the device writes there.
+/// The bytes of an answer before the device writes them.
 pub(crate) const UNTOUCHED: u8 = 0xaa;
 
-/// A descriptor as the guest writes it.
+/// A descriptor.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Descriptor {
     pub(crate) address: u64,
@@ -67,7 +66,7 @@ impl Descriptor {
     }
 }
 
-/// What the used ring says of a chain.
+/// An entry of the used ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Used {
     pub(crate) head: u16,
@@ -78,7 +77,7 @@ pub(crate) struct Used {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sent {
     pub(crate) head: u16,
-    /// Where the driver put the request.
+    /// The address of the request.
     pub(crate) request: u64,
     answer: u64,
 }
@@ -98,102 +97,107 @@ struct Ring {
 /// A guest with one device.
 pub(crate) struct Guest {
     frontend: Frontend,
-    /// The frontend's, for messages that it does not know.
+    /// The frontend's socket, for messages that `Frontend` cannot send.
     socket: UnixStream,
-    lacking: VhostUserProtocolFeatures,
+    without_protocol: VhostUserProtocolFeatures,
     features: u64,
     memory: GuestMemoryMmap,
     rings: Vec<Ring>,
     free: u64,
-    /// The memory for chains in flight, if the daemon shall record them.
-    inflight: Option<(VhostUserInflight, File)>,
+    /// The in-flight record, if there is one.
+    record: Option<(VhostUserInflight, File)>,
 }
 
 impl Guest {
     /// Negotiates all that the device offers except `without`, and starts `queues` rings.
     pub(crate) fn connect(socket: UnixStream, queues: u16, without: u64) -> Self {
-        let mut guest = Self::introduce(socket, queues, without);
+        let mut guest = Self::negotiate_without(socket, queues, without, VhostUserProtocolFeatures::empty());
         guest.start();
         guest
     }
 
-    /// The same, with chains in flight recorded where another daemon will find them.
+    /// Likewise, with an in-flight record.
     pub(crate) fn connect_recorded(socket: UnixStream, queues: u16) -> Self {
         Self::connect_recorded_without(socket, queues, VhostUserProtocolFeatures::empty())
     }
 
-    /// The same, by a frontend that takes no part in `without`.
+    /// Likewise, without the protocol features `without`.
     pub(crate) fn connect_recorded_without(
         socket: UnixStream,
         queues: u16,
         without: VhostUserProtocolFeatures,
     ) -> Self {
-        let mut guest = Self::introduce_without(socket, queues, 0, without);
+        let mut guest = Self::negotiate_without(socket, queues, 0, without);
         let wanted = VhostUserInflight::new(0, 0, queues, RING);
-        guest.inflight = Some(guest.frontend.get_inflight_fd(&wanted).expect("memory"));
-        guest.give_inflight();
+        guest.record = Some(guest.frontend.get_inflight_fd(&wanted).expect("memory"));
+        guest.send_record();
         guest.start();
         guest
     }
 
-    fn introduce(socket: UnixStream, queues: u16, without: u64) -> Self {
-        Self::introduce_without(socket, queues, without, VhostUserProtocolFeatures::empty())
-    }
-
-    fn introduce_without(
+    fn negotiate_without(
         socket: UnixStream,
         queues: u16,
         without: u64,
-        lacking: VhostUserProtocolFeatures,
+        without_protocol: VhostUserProtocolFeatures,
     ) -> Self {
-        let socket_too = socket.try_clone().expect("a descriptor");
-        let (frontend, features) = negotiate(socket, without, lacking);
+        let same_socket = socket.try_clone().expect("a descriptor");
+        let (frontend, features) = negotiate(socket, without, without_protocol);
         let rings = (0..u64::from(queues)).map(|index| Ring::new(BASE + index * RING_BYTES)).collect();
         let memory = memory();
-        Self { frontend, socket: socket_too, lacking, features, memory, rings, free: BUFFERS, inflight: None }
+        Self {
+            frontend,
+            socket: same_socket,
+            without_protocol,
+            features,
+            memory,
+            rings,
+            free: BUFFERS,
+            record: None,
+        }
     }
 
-    /// Turns to another daemon.
-    fn meet(&mut self, socket: UnixStream) {
+    /// Negotiates with another daemon.
+    fn renegotiate(&mut self, socket: UnixStream) {
         self.socket = socket.try_clone().expect("a descriptor");
-        let (frontend, features) = negotiate(socket, 0, self.lacking);
+        let (frontend, features) = negotiate(socket, 0, self.without_protocol);
         assert_eq!(features, self.features);
         self.frontend = frontend;
-        self.give_inflight();
+        self.send_record();
     }
 
-    /// Resets the device that another daemon serves now.
+    /// Resets the device, which another daemon serves.
     pub(crate) fn reset_with(&mut self, socket: UnixStream) {
-        self.meet(socket);
+        self.renegotiate(socket);
         self.start();
     }
 
-    /// Goes on with another daemon, as if nothing had happened: its rings are where the used index says.
-    pub(crate) fn go_on_with(&mut self, socket: UnixStream) {
-        self.meet(socket);
+    /// Continues with another daemon, where the used index says.
+    pub(crate) fn continue_with(&mut self, socket: UnixStream) {
+        self.renegotiate(socket);
         let used = |ring: &Ring| {
             let at = GuestAddress(ring.used_at() + 2);
             u16::from_le(self.memory.load(at, Ordering::SeqCst).expect("memory"))
         };
         let bases: Vec<_> = self.rings.iter().map(used).collect();
-        self.go_on(&bases);
+        self.continue_at(&bases);
     }
 
-    /// Sends messages without asking whether they were carried out, and waits until they were.
-    pub(crate) fn tell(&mut self, messages: impl FnOnce(&mut Frontend) -> vhost::Result<()>) {
+    /// Sends messages without asking for replies, and waits until they were handled.
+    pub(crate) fn send_without_reply(&mut self, messages: impl FnOnce(&mut Frontend) -> vhost::Result<()>) {
         self.frontend.set_hdr_flags(VhostUserHeaderFlag::empty());
         messages(&mut self.frontend).expect("messages");
         self.frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
-        self.settle();
+        self.sync();
     }
 
-    /// Waits until the daemon has carried out all that was sent before.
-    pub(crate) fn settle(&mut self) {
+    /// Waits until the daemon has handled all earlier messages.
+    pub(crate) fn sync(&mut self) {
         self.frontend.get_features().expect("features");
     }
 
-    /// Sends bytes as they are, and waits until the daemon has taken them for a message.
-    fn tell_raw(&mut self, request: u32, payload: &[u8], files: &[BorrowedFd<'_>]) {
+    /// Sends a message of any bytes, and waits until the daemon has handled it.
+    fn send_message(&mut self, request: u32, payload: &[u8], files: &[BorrowedFd<'_>]) {
         let size = u32::try_from(payload.len()).expect("small");
         let header = [request, 1, size].map(u32::to_ne_bytes).concat();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -204,33 +208,33 @@ impl Guest {
         let message = [&header, payload].concat();
         sendmsg(&self.socket, &[IoSlice::new(&message)], &mut control, SendFlags::empty())
             .expect("a message");
-        self.settle();
+        self.sync();
     }
 
-    /// Starts the rings without kick descriptors: the daemon is to look at them (SET_VRING_KICK with bit 8).
-    pub(crate) fn start_unkicked(&mut self) {
+    /// Starts the rings without kick descriptors, so that the daemon polls them (SET_VRING_KICK with bit 8).
+    pub(crate) fn start_without_kicks(&mut self) {
         self.start();
         for index in 0..self.rings.len() {
-            self.tell_raw(12, &(index as u64 | 0x100).to_ne_bytes(), &[]);
+            self.send_message(12, &(index as u64 | 0x100).to_ne_bytes(), &[]);
         }
     }
 
-    /// Shows the device the guest's memory by a message that has room for one region more.
-    pub(crate) fn show_memory_with_room(&mut self) {
+    /// Sends the memory table in a message with space for another region.
+    pub(crate) fn send_padded_memory_table(&mut self) {
         let region = self.memory.iter().next().expect("a region");
         let info = VhostUserMemoryRegionInfo::from_guest_region(region).expect("shared memory");
         let words =
             [1, info.guest_phys_addr, info.memory_size, info.userspace_addr, info.mmap_offset, 0, 0, 0, 0];
         let file = region.file_offset().expect("a file").file().try_clone().expect("a descriptor");
-        self.tell_raw(5, &words.map(u64::to_ne_bytes).concat(), &[file.as_fd()]);
+        self.send_message(5, &words.map(u64::to_ne_bytes).concat(), &[file.as_fd()]);
     }
 
-    /// Disables the rings, as a frontend does that has no other word for the end of a driver.
+    /// Disables the rings, as a frontend without RESET_DEVICE does when a driver is unbound.
     pub(crate) fn disable(&mut self) {
         self.set_enabled(false);
     }
 
-    /// Enables them again.
+    /// Enables the rings.
     pub(crate) fn enable(&mut self) {
         self.set_enabled(true);
     }
@@ -241,47 +245,48 @@ impl Guest {
         }
     }
 
-    /// The features that the driver accepted.
+    /// Returns the features that the driver accepted.
     pub(crate) fn accepted_features(&self) -> u64 {
         self.features
     }
 
-    /// The kick descriptor of a queue.
+    /// Returns the kick descriptor of a queue.
     pub(crate) fn kick(&self, queue: usize) -> EventFd {
         self.rings[queue].kick.try_clone().expect("a descriptor")
     }
 
-    pub(crate) fn give_inflight(&mut self) {
-        let (description, file) = self.inflight.as_ref().expect("memory for chains in flight");
-        self.frontend.set_inflight_fd(description, file.as_raw_fd()).expect("memory that fits");
+    /// Sends the in-flight record.
+    pub(crate) fn send_record(&mut self) {
+        let (description, file) = self.record.as_ref().expect("a record");
+        self.frontend.set_inflight_fd(description, file.as_raw_fd()).expect("a valid record");
     }
 
-    /// Offers the memory for chains in flight as something else than it is.
-    pub(crate) fn offer_inflight(
+    /// Sends the in-flight record with another description.
+    pub(crate) fn send_record_as(
         &mut self,
         bytes: u64,
         offset: u64,
         queues: u16,
         size: u16,
     ) -> vhost::Result<()> {
-        let file = self.inflight().as_raw_fd();
+        let file = self.record().as_raw_fd();
         self.frontend.set_inflight_fd(&VhostUserInflight::new(bytes, offset, queues, size), file)
     }
 
-    /// Asks for memory for chains in flight.
-    pub(crate) fn ask_inflight(&mut self, queues: u16, size: u16) -> vhost::Result<()> {
+    /// Asks for an in-flight record.
+    pub(crate) fn ask_record(&mut self, queues: u16, size: u16) -> vhost::Result<()> {
         self.frontend.get_inflight_fd(&VhostUserInflight::new(0, 0, queues, size)).map(drop)
     }
 
-    /// Stops a queue, which there may be or not.
+    /// Stops a queue, which may not exist.
     pub(crate) fn try_stop(&self, queue: usize) -> vhost::Result<u32> {
         self.frontend.get_vring_base(queue)
     }
 
-    /// Waits until the daemon has taken a chain of the first queue, and done nothing else that shows.
+    /// Waits until the daemon has taken a chain of the first queue.
     pub(crate) fn wait_marked(&mut self, sent: Sent) {
         let at = 16 + 16 * u64::from(sent.head);
-        let file = self.inflight();
+        let file = self.record();
         let mut mark = [0];
         until("the chain is taken", || {
             file.read_exact_at(&mut mark, at).expect("memory");
@@ -289,51 +294,51 @@ impl Guest {
         });
     }
 
-    /// The memory for chains in flight, to look at it and to spoil it.
-    pub(crate) fn inflight(&mut self) -> &File {
-        &self.inflight.as_ref().expect("memory for chains in flight").1
+    /// Returns the file of the in-flight record, to read or forge it.
+    pub(crate) fn record(&mut self) -> &File {
+        &self.record.as_ref().expect("a record").1
     }
 
-    /// What a driver does after a reset: empty rings, from zero.
+    /// Starts empty rings at 0, as a driver does after a reset.
     pub(crate) fn start(&mut self) {
         for ring in &mut self.rings {
             ring.clear(&self.memory);
         }
         self.free = BUFFERS;
-        self.go_on(&vec![0; self.rings.len()]);
+        self.continue_at(&vec![0; self.rings.len()]);
     }
 
-    /// Shows the device its memory and its rings, and has it go on where they were stopped.
-    pub(crate) fn go_on(&mut self, bases: &[u16]) {
-        self.try_go_on(bases).expect("a start");
+    /// Sends the memory table and starts the rings at `bases`.
+    pub(crate) fn continue_at(&mut self, bases: &[u16]) {
+        self.try_continue_at(bases).expect("a start");
     }
 
-    /// The same, where the daemon may refuse.
-    pub(crate) fn try_go_on(&mut self, bases: &[u16]) -> vhost::Result<()> {
-        let there = self.show_memory()?;
+    /// Likewise, where the daemon may refuse.
+    pub(crate) fn try_continue_at(&mut self, bases: &[u16]) -> vhost::Result<()> {
+        let offset = self.send_memory_table()?;
         for (index, base) in bases.iter().enumerate() {
-            self.start_ring(index, *base, there)?;
+            self.start_ring(index, *base, offset)?;
         }
         Ok(())
     }
 
-    /// Shows the device the guest's memory. Returns where the frontend has address 0 of it.
-    fn show_memory(&mut self) -> vhost::Result<u64> {
+    /// Sends the memory table. Returns the frontend's address of guest address 0.
+    fn send_memory_table(&mut self) -> vhost::Result<u64> {
         let region = self.memory.iter().next().expect("a region");
         let info = VhostUserMemoryRegionInfo::from_guest_region(region).expect("shared memory");
         self.frontend.set_mem_table(&[info])?;
         Ok(info.userspace_addr - BASE)
     }
 
-    fn start_ring(&mut self, index: usize, base: u16, there: u64) -> vhost::Result<()> {
+    fn start_ring(&mut self, index: usize, base: u16, offset: u64) -> vhost::Result<()> {
         let ring = &self.rings[index];
         let config = VringConfigData {
             queue_max_size: RING,
             queue_size: RING,
             flags: 0,
-            desc_table_addr: there + ring.at,
-            avail_ring_addr: there + ring.available_at(),
-            used_ring_addr: there + ring.used_at(),
+            desc_table_addr: offset + ring.at,
+            avail_ring_addr: offset + ring.available_at(),
+            used_ring_addr: offset + ring.used_at(),
             log_addr: None,
         };
         self.frontend.set_vring_num(index, RING)?;
@@ -345,30 +350,30 @@ impl Guest {
         self.frontend.set_vring_enable(index, true)
     }
 
-    /// What a frontend does when the guest resets one queue and enables it again (virtio 1.3, 2.6.1): another memory table
-    /// after each, while the other rings run, and nothing in flight of this one.
+    /// Resets a queue and enables it again (virtio 1.3, 2.6.1): the frontend sends another memory table after
+    /// each, while the other rings run, and clears the queue's record.
     pub(crate) fn reset_queue(&mut self, index: usize) {
         self.frontend.set_vring_enable(index, false).expect("a ring to disable");
         self.frontend.get_vring_base(index).expect("a stop");
-        self.show_memory().expect("a memory table");
+        self.send_memory_table().expect("a memory table");
         self.rings[index].clear(&self.memory);
-        if let Some((_, record)) = &self.inflight {
+        if let Some((_, record)) = &self.record {
             let part = (16 + 16 * u64::from(RING)).next_multiple_of(64);
             let zeros = vec![0; usize::try_from(part).expect("small")];
             record.write_all_at(&zeros, part * index as u64).expect("memory");
         }
-        let there = self.show_memory().expect("a memory table");
-        self.start_ring(index, 0, there).expect("a start");
+        let offset = self.send_memory_table().expect("a memory table");
+        self.start_ring(index, 0, offset).expect("a start");
     }
 
-    /// Accepts those features of `mask` that the device offers.
+    /// Accepts the offered features in `mask`.
     pub(crate) fn accept(&mut self, mask: u64) -> vhost::Result<()> {
         let offered = self.frontend.get_features()?;
         self.frontend.set_features(offered & mask)
     }
 
-    /// Has the used ring of the first queue begin just before the end of memory.
-    pub(crate) fn start_at_end_of_memory(&mut self) -> vhost::Result<()> {
+    /// Moves the used ring of the first queue to the end of memory, and beyond.
+    pub(crate) fn move_beyond_memory(&mut self) -> vhost::Result<()> {
         let region = self.memory.iter().next().expect("a region");
         let info = VhostUserMemoryRegionInfo::from_guest_region(region).expect("shared memory");
         let there = info.userspace_addr;
@@ -384,22 +389,22 @@ impl Guest {
         self.frontend.set_vring_addr(0, &config)
     }
 
-    /// What a frontend asks to see whether the daemon lives: it changes nothing.
+    /// Asks for the features, as a frontend does to check whether the daemon answers.
     pub(crate) fn features(&self) -> u64 {
         self.frontend.get_features().expect("an answer")
     }
 
-    /// What a frontend does when the guest resets its device, or the machine is paused. Returns where the rings are.
+    /// Stops the queues, as a frontend does for a reset or a pause. Returns the next indices.
     pub(crate) fn stop(&mut self) -> Vec<u16> {
         let stop = |index| self.frontend.get_vring_base(index).expect("a stop");
         (0..self.rings.len()).map(stop).map(|base| u16::try_from(base).expect("an index")).collect()
     }
 
-    /// What a frontend does that has a word for it.
+    /// Resets the device, as a frontend with RESET_DEVICE does.
     pub(crate) fn reset(&mut self) {
         self.stop();
         self.frontend.reset_device().expect("a reset");
-        if let Some((_, file)) = &self.inflight {
+        if let Some((_, file)) = &self.record {
             let length = usize::try_from(file.metadata().expect("a file").len()).expect("small");
             file.write_all_at(&vec![0; length], 0).expect("memory");
         }
@@ -415,7 +420,7 @@ impl Guest {
         config
     }
 
-    /// Puts `bytes` somewhere in the guest's memory.
+    /// Writes `bytes` to free guest memory, and returns the address.
     pub(crate) fn place(&mut self, bytes: &[u8]) -> u64 {
         let at = self.free;
         self.memory.write_slice(bytes, GuestAddress(at)).expect("memory");
@@ -423,21 +428,21 @@ impl Guest {
         at
     }
 
-    /// Makes a chain of a request and room for an answer available, and kicks.
+    /// Makes a request with room for an answer available, and kicks.
     pub(crate) fn send(&mut self, queue: usize, request: &[u8], room: u32) -> Sent {
         let sent = self.stage(queue, request, room);
         self.publish(queue);
         sent
     }
 
-    /// Makes several chains available at the same moment, and kicks once.
+    /// Makes several requests available at once, and kicks once.
     pub(crate) fn send_all(&mut self, queue: usize, requests: &[(Vec<u8>, u32)]) -> Vec<Sent> {
         let sent = requests.iter().map(|(request, room)| self.stage(queue, request, *room)).collect();
         self.publish(queue);
         sent
     }
 
-    /// Prepares a chain of a request and room for an answer.
+    /// Describes a request with room for an answer, and adds it to the available ring.
     fn stage(&mut self, queue: usize, request: &[u8], room: u32) -> Sent {
         let length = u32::try_from(request.len()).expect("small");
         let request = self.place(request);
@@ -458,14 +463,14 @@ impl Guest {
         Sent { head, request, answer }
     }
 
-    /// Writes descriptors as they are to the next free places, makes the first available, and kicks.
+    /// Writes descriptors to the next free entries, makes the first available, and kicks.
     pub(crate) fn send_raw(&mut self, queue: usize, chain: &[Descriptor]) -> u16 {
         let head = self.describe(queue, chain);
         self.offer(queue, head);
         head
     }
 
-    /// Links descriptors to a chain, makes it available, and waits until it has come back.
+    /// Links descriptors to a chain, makes it available, and waits until it is used.
     pub(crate) fn send_linked(&mut self, queue: usize, chain: &mut [Descriptor]) -> Used {
         let (first, last) = (self.next_descriptor(queue), chain.len() - 1);
         for (descriptor, next) in chain.iter_mut().zip(1..).take(last) {
@@ -480,12 +485,12 @@ impl Guest {
         used
     }
 
-    /// Where the next chain will begin.
+    /// Returns the head of the next chain.
     pub(crate) fn next_descriptor(&self, queue: usize) -> u16 {
         self.rings[queue].descriptors
     }
 
-    /// Writes descriptors as they are to the next free places, and returns the first of these.
+    /// Writes descriptors to the next free entries, and returns the first index.
     fn describe(&mut self, queue: usize, chain: &[Descriptor]) -> u16 {
         let ring = &mut self.rings[queue];
         let head = ring.descriptors;
@@ -497,13 +502,13 @@ impl Guest {
         head
     }
 
-    /// Makes a head available, whatever it is, and kicks.
+    /// Makes a head available, valid or not, and kicks.
     pub(crate) fn offer(&mut self, queue: usize, head: u16) {
         self.put(queue, head);
         self.publish(queue);
     }
 
-    /// Writes a head to the next place of the available ring.
+    /// Writes a head to the next entry of the available ring.
     fn put(&mut self, queue: usize, head: u16) {
         let ring = &mut self.rings[queue];
         let slot = ring.available_at() + 4 + 2 * u64::from(ring.available % RING);
@@ -511,13 +516,13 @@ impl Guest {
         ring.available = ring.available.wrapping_add(1);
     }
 
-    /// Shows the daemon how far the available ring goes, and kicks.
+    /// Writes the available index, and kicks.
     fn publish(&mut self, queue: usize) {
         let available = self.rings[queue].available;
         self.publish_as(queue, available);
     }
 
-    /// Writes an index to the available ring, whatever it is, and kicks.
+    /// Writes an available index, valid or not, and kicks.
     pub(crate) fn publish_as(&mut self, queue: usize, available: u16) {
         let ring = &mut self.rings[queue];
         let index = GuestAddress(ring.available_at() + 2);
@@ -525,44 +530,44 @@ impl Guest {
         ring.kick.write(1).expect("a kick");
     }
 
-    /// With VIRTIO_RING_F_EVENT_IDX: wants to hear of the chain that is the `chain`th from now, not before.
-    pub(crate) fn hear_of(&mut self, queue: usize, chain: u16) {
+    /// Sets the event index so that the `chain`th next used entry causes an interrupt, and no earlier one.
+    pub(crate) fn set_event(&mut self, queue: usize, chain: u16) {
         let ring = &self.rings[queue];
         let event = GuestAddress(ring.available_at() + 4 + 2 * u64::from(RING));
         let index = ring.seen.wrapping_add(chain - 1);
         self.memory.store(index.to_le(), event, Ordering::SeqCst).expect("memory");
     }
 
-    /// How often the daemon notified since this was asked.
+    /// Returns the number of interrupts since the last call.
     pub(crate) fn notifications(&mut self, queue: usize) -> u64 {
         self.rings[queue].call.read().unwrap_or(0)
     }
 
-    /// Waits for a notification, without a look at the ring, and says how many there were.
+    /// Waits for an interrupt without reading the ring, and returns their number.
     pub(crate) fn wait_notified(&mut self, queue: usize) -> u64 {
         let ring = &self.rings[queue];
         let mut events = [EpollEvent::default()];
-        let count = ring.called.wait(PATIENCE, &mut events).expect("a wait");
-        assert_ne!(count, 0, "queue {queue}: no notification");
+        let count = ring.called.wait(TIMEOUT, &mut events).expect("a wait");
+        assert_ne!(count, 0, "queue {queue}: no interrupt");
         self.notifications(queue)
     }
 
-    /// Waits until the daemon says that it cannot use the ring any more.
+    /// Waits until the daemon reports that the ring is unusable.
     pub(crate) fn wait_failed(&mut self, queue: usize) {
         let ring = &self.rings[queue];
         let mut events = [EpollEvent::default()];
-        let count = ring.failed.wait(PATIENCE, &mut events).expect("a wait");
-        assert_ne!(count, 0, "queue {queue}: still usable");
+        let count = ring.failed.wait(TIMEOUT, &mut events).expect("a wait");
+        assert_ne!(count, 0, "queue {queue}: not reported");
         let _ = ring.err.read();
     }
 
-    /// Puts a table of descriptors into memory, for an indirect one.
+    /// Writes an indirect table to guest memory.
     pub(crate) fn place_table(&mut self, table: &[Descriptor]) -> u64 {
         let bytes: Vec<u8> = table.iter().flat_map(|descriptor| descriptor.bytes()).collect();
         self.place(&bytes)
     }
 
-    /// What came back and was not looked at before.
+    /// Returns the next used entry, if there is one.
     pub(crate) fn used(&mut self, queue: usize) -> Option<Used> {
         let ring = &mut self.rings[queue];
         let index: u16 =
@@ -572,14 +577,14 @@ impl Guest {
         }
         let at = ring.used_at() + 4 + 8 * u64::from(ring.seen % RING);
         ring.seen = ring.seen.wrapping_add(1);
-        // With VIRTIO_RING_F_EVENT_IDX: tell me of the next.
+        // With VIRTIO_RING_F_EVENT_IDX: an interrupt for the next entry.
         let event = GuestAddress(ring.available_at() + 4 + 2 * u64::from(RING));
         self.memory.store(ring.seen.to_le(), event, Ordering::SeqCst).expect("memory");
         let [head, length]: [u32; 2] = self.memory.read_obj(GuestAddress(at)).expect("memory");
         Some(Used { head: u16::try_from(head).expect("a head"), length })
     }
 
-    /// Waits for a chain to come back.
+    /// Waits for the next used entry.
     pub(crate) fn wait(&mut self, queue: usize) -> Used {
         loop {
             if let Some(used) = self.used(queue) {
@@ -587,26 +592,26 @@ impl Guest {
             }
             let ring = &self.rings[queue];
             let mut events = [EpollEvent::default()];
-            let count = ring.called.wait(PATIENCE, &mut events).expect("a wait");
-            assert_ne!(count, 0, "queue {queue}: nothing comes back");
+            let count = ring.called.wait(TIMEOUT, &mut events).expect("a wait");
+            assert_ne!(count, 0, "queue {queue}: nothing is used");
             let _ = ring.call.read();
         }
     }
 
-    /// The bytes of an answer.
+    /// Returns the bytes of an answer.
     pub(crate) fn answer(&self, sent: Sent, used: Used) -> Vec<u8> {
         assert_eq!(sent.head, used.head);
         self.memory(sent.answer, used.length)
     }
 
-    /// What is in the guest's memory now.
+    /// Reads guest memory.
     pub(crate) fn memory(&self, at: u64, length: u32) -> Vec<u8> {
         let mut bytes = vec![0; usize::try_from(length).expect("small")];
         self.memory.read_slice(&mut bytes, GuestAddress(at)).expect("memory");
         bytes
     }
 
-    /// A request and its answer.
+    /// Sends a request and returns its answer.
     pub(crate) fn ask(&mut self, queue: usize, request: &[u8], room: u32) -> Vec<u8> {
         let sent = self.send(queue, request, room);
         let used = self.wait(queue);
@@ -615,7 +620,7 @@ impl Guest {
 }
 
 impl Ring {
-    /// As a driver prepares it.
+    /// Empties the ring, as a driver does.
     fn clear(&mut self, memory: &GuestMemoryMmap) {
         memory.write_slice(&[0; 0x2000], GuestAddress(self.at)).expect("memory");
         (self.available, self.seen, self.descriptors) = (0, 0, 0);
@@ -643,8 +648,12 @@ impl Ring {
     }
 }
 
-/// Takes all that the device offers, except `without`.
-fn negotiate(socket: UnixStream, without: u64, lacking: VhostUserProtocolFeatures) -> (Frontend, u64) {
+/// Accepts all offered features except `without`, and the protocol features except `without_protocol`.
+fn negotiate(
+    socket: UnixStream,
+    without: u64,
+    without_protocol: VhostUserProtocolFeatures,
+) -> (Frontend, u64) {
     let mut frontend = Frontend::from_stream(socket, QUEUES);
     frontend.set_owner().expect("an owner");
     let offered = frontend.get_features().expect("features");
@@ -655,14 +664,14 @@ fn negotiate(socket: UnixStream, without: u64, lacking: VhostUserProtocolFeature
         | VhostUserProtocolFeatures::REPLY_ACK
         | VhostUserProtocolFeatures::RESET_DEVICE
         | VhostUserProtocolFeatures::INFLIGHT_SHMFD;
-    frontend.set_protocol_features(protocol & wanted & !lacking).expect("what was offered");
+    frontend.set_protocol_features(protocol & wanted & !without_protocol).expect("what was offered");
     frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
     let features = offered & !without;
     frontend.set_features(features).expect("what was offered");
     (frontend, features)
 }
 
-/// Memory that another process can map.
+/// Creates memory that another process can map.
 fn memory() -> GuestMemoryMmap {
     let file = tempfile::tempfile().expect("a file");
     file.set_len(u64::try_from(SIZE).expect("small")).expect("a size");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! `backend i2c --sim` from the guest's side (virtio 1.3, 5.16).
+//! Tests of `backend i2c --sim` from the guest's side (virtio 1.3, 5.16).
 
 use std::time::{Duration, Instant};
 
@@ -35,6 +35,24 @@ pub(crate) const BOARD: &str = r#"
     model = "ds1307"
 "#;
 
+/// Starts a daemon whose guest may reach [`THERMOMETER`] only, and negotiates all features except `without`.
+pub(crate) fn start(without: u64) -> (Board, Guest) {
+    let (board, socket) = Board::start("i2c", BOARD, &["--allow", "0x48"]);
+    (board, Guest::connect(socket, 1, without))
+}
+
+/// Likewise, with all features and an in-flight record.
+pub(crate) fn start_recorded() -> (Board, Guest) {
+    let (board, socket) = Board::start("i2c", BOARD, &["--allow", "0x48"]);
+    (board, Guest::connect_recorded(socket, 1))
+}
+
+/// Checks that the device answers a request.
+pub(crate) fn check_service(guest: &mut Guest) {
+    let (request, room) = read(THERMOMETER, 0, 2);
+    assert_eq!(guest.ask(QUEUE, &request, room), [0x17, 0x80, OK]);
+}
+
 struct Bench {
     guest: Guest,
     board: Board,
@@ -61,7 +79,7 @@ impl Bench {
         sent.iter().map(answer).collect()
     }
 
-    /// What the journal has, without the numbers: each transaction's messages and how it ended.
+    /// Returns the messages and the result of each transaction in the journal.
     fn wire(&self) -> Vec<(Value, String)> {
         let line = |line: Value| (line["messages"].clone(), line["result"].as_str().unwrap_or("").to_owned());
         self.board.journal().into_iter().map(line).collect()
@@ -80,8 +98,8 @@ fn message(address: u16, flags: u32, data: &[u8]) -> Vec<u8> {
     [&(address << 1).to_le_bytes()[..], &[0, 0], &flags.to_le_bytes(), data].concat()
 }
 
-/// 5.16.6.4: "A device MUST offer the VIRTIO_I2C_F_ZERO_LENGTH_REQUEST feature and MUST reject any driver that
-/// doesn't negotiate this feature."
+/// 5.16.6.4: "A device MUST offer the VIRTIO_I2C_F_ZERO_LENGTH_REQUEST feature and MUST reject any driver
+/// that doesn't negotiate this feature."
 #[test]
 fn a_driver_without_zero_length_requests_is_rejected() {
     let (board, socket) = Board::start("i2c", BOARD, &["--allow", "any"]);
@@ -90,20 +108,20 @@ fn a_driver_without_zero_length_requests_is_rejected() {
     let offered = frontend.get_features().expect("features");
     assert_eq!(offered & F_ZERO_LENGTH_REQUEST, F_ZERO_LENGTH_REQUEST);
     frontend.set_features(offered & !F_ZERO_LENGTH_REQUEST).expect("a message");
-    assert!(frontend.get_features().is_err(), "the daemon hangs up");
+    assert!(frontend.get_features().is_err(), "the connection is closed");
     assert!(board.ended());
 }
 
-/// A frontend that hears of failures keeps its session; rings do not run for a driver that was rejected.
+/// A frontend with REPLY_ACK keeps its session.
 #[test]
-fn a_rejected_driver_is_not_served() {
+fn the_rings_of_a_rejected_driver_are_not_processed() {
     let mut bench = Bench::new();
     bench.guest.accept(!F_ZERO_LENGTH_REQUEST).expect_err("a rejection");
     let (request, room) = read(THERMOMETER, 0, 2);
     let sent = bench.guest.send(QUEUE, &request, room);
     assert!(bench.guest.used(QUEUE).is_none());
-    bench.guest.accept(u64::MAX).expect("a driver as it should be");
-    bench.guest.go_on(&[0]);
+    bench.guest.accept(u64::MAX).expect("all features");
+    bench.guest.continue_at(&[0]);
     assert_eq!(bench.answers(&[sent]), [[0x17, 0x80, OK]]);
     assert_eq!(bench.wire().len(), 1);
 }
@@ -118,7 +136,7 @@ fn joined_requests_are_one_transaction() {
 }
 
 #[test]
-fn requests_that_came_apart_stay_apart() {
+fn requests_that_are_not_joined_are_separate_transactions() {
     let mut bench = Bench::new();
     let answers = bench.exchange(&[write(THERMOMETER, 0, &[0]), read(THERMOMETER, 0, 2)]);
     assert_eq!(answers, [vec![OK], vec![0x17, 0x80, OK]]);
@@ -126,7 +144,7 @@ fn requests_that_came_apart_stay_apart() {
 }
 
 #[test]
-fn what_was_written_can_be_read_back() {
+fn bytes_that_were_written_are_read_back() {
     let mut bench = Bench::new();
     let data: Vec<u8> = (1..=8).collect();
     let page = write(EEPROM, 0, &[&[0x10][..], &data].concat());
@@ -137,7 +155,7 @@ fn what_was_written_can_be_read_back() {
 
 /// 5.16.6.1: `buf` "will not be present for a zero-length request".
 #[test]
-fn messages_of_no_length_reach_the_wire() {
+fn empty_messages_reach_the_wire() {
     let mut bench = Bench::new();
     let answers = bench.exchange(&[write(THERMOMETER, 0, &[]), read(THERMOMETER, 0, 0), read(0x57, 0, 0)]);
     assert_eq!(answers, [[OK], [OK], [ERR]]);
@@ -149,10 +167,10 @@ fn messages_of_no_length_reach_the_wire() {
     assert_eq!(bench.wire(), expected);
 }
 
-/// 5.16.6.4: "a device MUST set the status of the first failed request to be VIRTIO_I2C_MSG_ERR"; what was done
-/// before it is done, what comes after it in the group fails; the next group is another matter.
+/// 5.16.6.4: "a device MUST set the status of the first failed request to be VIRTIO_I2C_MSG_ERR". Earlier
+/// requests succeed, later ones of the group fail, and the next group is not affected.
 #[test]
-fn a_failure_ends_its_group_and_nothing_else() {
+fn a_failure_ends_its_group_only() {
     let mut bench = Bench::new();
     let answers = bench.exchange(&[
         write(THERMOMETER, FAIL_NEXT, &[0]),
@@ -166,7 +184,7 @@ fn a_failure_ends_its_group_and_nothing_else() {
 }
 
 #[test]
-fn nothing_of_a_group_with_a_forbidden_address_reaches_the_wire() {
+fn a_group_with_a_forbidden_address_does_not_reach_the_wire() {
     let mut bench = Bench::new();
     let forbidden = [
         vec![read(CLOCK, 0, 7)],
@@ -185,7 +203,7 @@ fn nothing_of_a_group_with_a_forbidden_address_reaches_the_wire() {
 
 /// 5.16.6.1, the table of addresses: A9 and A8 are beside 11110, A7 to A0 in the second byte.
 #[test]
-fn an_address_of_ten_bits_reaches_its_target() {
+fn a_10_bit_address_reaches_its_target() {
     let target = "[[i2c.target]]\naddress = 0xa150\nmodel = \"lm75\"\ntemperature = 23.5\n";
     let (board, socket) = Board::start("i2c", target, &["--allow", "0xa150"]);
     let mut guest = Guest::connect(socket, 1, 0);
@@ -201,9 +219,9 @@ fn an_address_of_ten_bits_reaches_its_target() {
     );
 }
 
-/// An address of 10 bits is not the one of 7 bits that it looks like; nobody allowed it.
+/// The number is that of an allowed 7-bit address.
 #[test]
-fn addresses_of_ten_bits_are_addresses_of_their_own() {
+fn a_10_bit_address_must_be_allowed_itself() {
     let mut bench = Bench::new();
     let ten_bit = |low: u8| [&[low, 0x48, 0, 0][..], &READ.to_le_bytes()].concat();
     assert_eq!(bench.exchange(&[(ten_bit(0xf0), 2), (ten_bit(0xf2), 2)]), [[0, ERR], [0, ERR]]);
@@ -211,30 +229,30 @@ fn addresses_of_ten_bits_are_addresses_of_their_own() {
 }
 
 #[test]
-fn requests_that_are_none_fail_alone() {
+fn malformed_requests_fail_alone() {
     let mut bench = Bench::new();
     let (good, room) = read(THERMOMETER, 0, 2);
     let bad = [
         (good[..7].to_vec(), 3),                  // shorter than its header
-        (message(THERMOMETER, READ, &[1]), 3),    // a read that brings data
+        (message(THERMOMETER, READ, &[1]), 3),    // a read with data
         (message(THERMOMETER, 0, &[1]), 3),       // a write with a buffer for the device
-        (message(THERMOMETER, READ | 4, &[]), 3), // a flag that means nothing
+        (message(THERMOMETER, READ | 4, &[]), 3), // a reserved flag
         (message(0x148, READ, &[]), 3),           // an address of neither form
     ];
     for request in bad {
         assert_eq!(bench.exchange(std::slice::from_ref(&request)), [[0, 0, ERR]], "{request:?}");
     }
-    // No room for a status: the used ring says it all.
+    // No room for a status.
     let sent = bench.guest.send(QUEUE, &good, 0);
     assert_eq!(bench.answers(&[sent]), [Vec::<u8>::new()]);
     assert_eq!(bench.wire(), []);
     assert_eq!(bench.exchange(&[(good, room)]), [[0x17, 0x80, OK]]);
 }
 
-/// 5.16.6.4: "A device MUST NOT change the value of addr, and reserved bits of flags", nor "the value of the buf for a
-/// write request". `padding` means nothing.
+/// 5.16.6.4: "A device MUST NOT change the value of addr, and reserved bits of flags", nor "the value of the
+/// buf for a write request". `padding` is ignored.
 #[test]
-fn what_the_driver_wrote_stays_as_it_is() {
+fn the_bytes_of_the_driver_are_not_changed() {
     let mut bench = Bench::new();
     let mut padded = message(THERMOMETER, 0, &[3, 1, 2]);
     padded[2..4].copy_from_slice(&[0x5a, 0xa5]);
@@ -252,14 +270,14 @@ fn what_the_driver_wrote_stays_as_it_is() {
     }
 }
 
-/// 5.16.6.4: "A device MUST guarantee the requests in the virtqueue being processed in order if multiple requests are
-/// received at a time."
+/// 5.16.6.4: "A device MUST guarantee the requests in the virtqueue being processed in order if multiple
+/// requests are received at a time."
 #[test]
 fn requests_are_carried_out_and_answered_in_their_order() {
     let mut bench = Bench::new();
     let write_to = |place: u8| write(EEPROM, 0, &[place, place]);
     let requests: Vec<_> = (0..20).map(write_to).collect();
-    // The answers are compared with the requests by their heads.
+    // `answers` compares the order of the heads.
     assert_eq!(bench.exchange(&requests), vec![[OK]; 20]);
     let expected: Vec<_> = (0..20)
         .map(|place| (json!([{ "address": 80, "write": format!("{place:02x}{place:02x}") }]), "ok".into()))
@@ -267,50 +285,50 @@ fn requests_are_carried_out_and_answered_in_their_order() {
     assert_eq!(bench.wire(), expected);
 }
 
-/// Linux's driver kicks what it has of a group when the ring is full, and waits for that.
+/// Linux's driver kicks a part of a group when the ring is full, and waits for its answer.
 #[test]
-fn a_group_without_an_end_is_carried_out_in_the_end() {
+fn an_incomplete_group_is_carried_out_after_a_wait() {
     let mut bench = Bench::new();
     assert_eq!(bench.exchange(&[write(THERMOMETER, FAIL_NEXT, &[0])]), [[OK]]);
     assert_eq!(bench.exchange(&[write(0x57, FAIL_NEXT, &[0])]), [[ERR]]);
-    assert_eq!(bench.exchange(&[read(THERMOMETER, 0, 2)]), [[0, 0, ERR]], "FAIL_NEXT holds over the pause");
+    assert_eq!(bench.exchange(&[read(THERMOMETER, 0, 2)]), [[0, 0, ERR]], "FAIL_NEXT applies after the wait");
     assert_eq!(bench.exchange(&[read(THERMOMETER, 0, 2)]), [[0x17, 0x80, OK]]);
 }
 
 #[test]
-fn injected_faults_are_seen_by_the_guest() {
+fn injected_faults_fail_requests() {
     let mut bench = Bench::new();
     let mut control = bench.board.control();
     let nak = json!({ "inject": { "address": 72, "fault": "nak" } });
     let timeout = json!({ "inject": { "address": 72, "fault": "timeout", "count": 1 } });
     let warmer = json!({ "set-temperature": { "address": 72, "celsius": 30.25 } });
     for command in [nak, timeout, warmer] {
-        assert_eq!(control.tell(&command), json!({ "ok": null }));
+        assert_eq!(control.execute(&command), json!({ "ok": null }));
     }
-    assert!(control.tell(&json!({ "explode": {} }))["error"].is_string());
+    assert!(control.execute(&json!({ "explode": {} }))["error"].is_string());
     let requests = vec![read(THERMOMETER, 0, 2); 3];
     assert_eq!(bench.exchange(&requests), [[0, 0, ERR], [0, 0, ERR], [30, 0x40, OK]]);
 }
 
 #[test]
-fn a_bus_that_hangs_does_not_keep_the_daemon_from_being_terminated() {
+fn a_daemon_whose_bus_hangs_can_be_terminated() {
     let mut bench = Bench::new();
     let mut control = bench.board.control();
-    control.tell(&json!({ "inject": { "address": 72, "fault": { "delay-ms": 3_600_000 } } }));
+    control.execute(&json!({ "inject": { "address": 72, "fault": { "delay-ms": 3_600_000 } } }));
     let (request, room) = read(THERMOMETER, 0, 2);
     bench.guest.send(QUEUE, &request, room);
     assert!(!bench.board.terminate().success());
 }
 
-/// A frontend takes a daemon for one that hangs if it does not answer for 5 s, and its guest waits for that.
+/// A frontend takes a daemon for one that hangs if it does not answer for 5 s.
 #[test]
-fn a_bus_that_is_not_free_keeps_neither_frontend_nor_driver_waiting() {
+fn while_the_bus_is_busy_the_daemon_answers_and_stops_queues() {
     let mut bench = Bench::new();
     let mut control = bench.board.control();
-    control.tell(&json!({ "inject": { "address": 72, "fault": { "delay-ms": 5000 } } }));
+    control.execute(&json!({ "inject": { "address": 72, "fault": { "delay-ms": 5000 } } }));
     let start = Instant::now();
     let sent = bench.guest.send_all(QUEUE, &[read(THERMOMETER, 0, 2), read(THERMOMETER, 0, 2)]);
-    // Both are with the daemon when it answers that.
+    // The daemon has both when it answers.
     for _ in 0..1000 {
         bench.guest.features();
     }
@@ -318,28 +336,28 @@ fn a_bus_that_is_not_free_keeps_neither_frontend_nor_driver_waiting() {
     bench.guest.stop();
     assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
     assert_eq!(bench.answers(&sent), [[0, 0, ERR], [0, 0, ERR]]);
-    // The next driver's requests come after what is on the bus.
+    // The next driver's requests wait for the transaction on the bus.
     bench.guest.start();
     assert_eq!(bench.exchange(&[read(THERMOMETER, 0, 2)]), [[0x17, 0x80, OK]]);
     assert!(start.elapsed() >= Duration::from_secs(5));
-    assert_eq!(bench.wire().len(), 2, "what had not begun when the queue was stopped never did");
+    assert_eq!(bench.wire().len(), 2, "a transaction that had not begun is cancelled");
 }
 
 #[test]
-fn the_next_frontend_finds_nothing_of_the_former() {
+fn a_frontend_does_not_see_state_of_the_former_one() {
     let board = Board::listen("i2c", BOARD, &["--allow", "0x48"]);
     for _ in 0..3 {
         let mut guest = Guest::connect(board.connect(), 1, 0);
         let answer = guest.ask(QUEUE, &read(THERMOMETER, 0, 2).0, 3);
         assert_eq!(answer, [0x17, 0x80, OK]);
-        // The head of a group, left behind.
+        // The head of a group, without the rest.
         let (request, room) = write(THERMOMETER, FAIL_NEXT, &[3]);
         guest.send(QUEUE, &request, room);
     }
 }
 
 #[test]
-fn a_driver_that_comes_back_after_a_reset_is_served() {
+fn a_driver_is_served_again_after_each_reset() {
     let mut bench = Bench::new();
     for _ in 0..10 {
         assert_eq!(bench.exchange(&[read(THERMOMETER, 0, 2)]), [[0x17, 0x80, OK]]);

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The real daemon, as a process, over a real vhost-user frontend: what a guest sees, and what it cannot break.
+//! Tests of the daemon as a process, with a vhost-user frontend and a guest.
 
 // With the feature, guest memory is Xen's.
 #![cfg(not(feature = "xen"))]
-// A test that cannot go on ends; the exceptions for tests do not reach what they call.
+// A failed step ends the test; clippy's exceptions for tests do not apply to helper functions.
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 mod board;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The program as management software meets it (vhost-user specification, "Backend program conventions").
+//! The program for management software (vhost-user specification, "Backend program conventions").
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -22,20 +22,20 @@ fn a_link_named_for_a_device_prints_the_capabilities_of_that_device() {
 }
 
 #[test]
-fn what_the_operator_did_wrong_is_said_in_words() {
-    let complaint = |arguments: &[&str]| {
+fn wrong_arguments_are_errors_with_an_explanation() {
+    let error = |arguments: &[&str]| {
         let output =
             Command::new(env!("CARGO_BIN_EXE_backend")).args(arguments).output().expect("the program");
         assert!(!output.status.success(), "{arguments:?}");
         String::from_utf8(output.stderr).expect("text")
     };
-    let no_socket = complaint(&["i2c", "--fd=77", "--adapter=0", "--allow=any"]);
+    let no_socket = error(&["i2c", "--fd=77", "--adapter=0", "--allow=any"]);
     assert!(no_socket.contains("--fd=77 must name a connected stream socket"), "{no_socket}");
-    let no_board = complaint(&["i2c", "--socket-path=unused", "--sim=/nowhere", "--allow=any"]);
+    let no_board = error(&["i2c", "--socket-path=unused", "--sim=/nowhere", "--allow=any"]);
     assert!(no_board.contains("cannot read the board /nowhere"), "{no_board}");
-    let no_user = complaint(&["i2c", "--socket-path=unused", "--adapter=0", "--allow=any", "--user=guest-a"]);
+    let no_user = error(&["i2c", "--socket-path=unused", "--adapter=0", "--allow=any", "--user=guest-a"]);
     assert!(no_user.contains("a user is given as UID:GID, two numbers"), "{no_user}");
-    let root = complaint(&["i2c", "--socket-path=unused", "--adapter=0", "--allow=any", "--user=0:0"]);
+    let root = error(&["i2c", "--socket-path=unused", "--adapter=0", "--allow=any", "--user=0:0"]);
     assert!(root.contains("0 cannot be used as UID or GID"), "{root}");
     let directory = tempfile::tempdir().expect("a directory");
     let board = directory.path().join("board");
@@ -51,9 +51,9 @@ fn what_the_operator_did_wrong_is_said_in_words() {
         ("[gpio]\nlines = [\"a\"]", "no/socket: No such file or directory"),
     ] {
         fs::write(&board, text).expect("a board");
-        let said = complaint(&["gpio", &nowhere, &sim]);
-        assert!(said.contains(expected), "{said}");
+        let message = error(&["gpio", &nowhere, &sim]);
+        assert!(message.contains(expected), "{message}");
     }
-    let no_address = complaint(&["i2c", "--socket-path=unused", "--adapter=0", "--allow=48"]);
+    let no_address = error(&["i2c", "--socket-path=unused", "--adapter=0", "--allow=48"]);
     assert!(no_address.contains("write it in hexadecimal, as 0x48"), "{no_address}");
 }

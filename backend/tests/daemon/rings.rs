@@ -1,34 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What the core does with rings and chains, good and bad (virtio 1.3, 2.7): shown with the I2C device.
+//! Tests of rings and chains, valid and invalid (virtio 1.3, 2.7), with the I2C device.
 
 use std::iter;
 
-use crate::board::Board;
 use crate::guest::{Descriptor, Guest, INDIRECT, NEXT, RING, UNTOUCHED, Used, WRITE};
-use crate::i2c::{BOARD, FAIL_NEXT, THERMOMETER, read, write};
+use crate::i2c::{FAIL_NEXT, THERMOMETER, check_service, read, start, write};
 
 const QUEUE: usize = 0;
 /// `VIRTIO_F_INDIRECT_DESC` and `VIRTIO_F_EVENT_IDX`.
 const F_INDIRECT_DESC: u64 = 1 << 28;
 const F_EVENT_IDX: u64 = 1 << 29;
-/// How often a driver looks for a chain that it waits for without sleeping: some seconds.
-const LOOKS: usize = 10_000_000;
-/// Where the guest has no memory.
+/// Number of polls for a used chain before the test fails: some seconds.
+const POLLS: usize = 10_000_000;
+/// An address without memory.
 const NOWHERE: u64 = 0x1000;
 
-fn bench(without: u64) -> (Board, Guest) {
-    let (board, socket) = Board::start("i2c", BOARD, &["--allow", "0x48"]);
-    let guest = Guest::connect(socket, 1, without);
-    (board, guest)
-}
-
-fn works(guest: &mut Guest) {
-    let (request, room) = read(THERMOMETER, 0, 2);
-    assert_eq!(guest.ask(QUEUE, &request, room), [0x17, 0x80, 0]);
-}
-
-/// A request and its answer, each in one descriptor.
+/// Describes a request and its answer, each in one descriptor.
 fn good(guest: &mut Guest, next: u16) -> [Descriptor; 2] {
     let (request, room) = read(THERMOMETER, 0, 2);
     let request = guest.place(&request);
@@ -39,33 +27,33 @@ fn good(guest: &mut Guest, next: u16) -> [Descriptor; 2] {
     ]
 }
 
-/// Sends `chain` and sees that it comes back empty, that the queue goes on, and that the bus saw nothing of it.
-fn costs_one_chain(chain: impl FnOnce(&mut Guest) -> Vec<Descriptor>) {
-    comes_back(chain, 0);
+/// Checks that `chain` is returned empty, that the queue continues, and that nothing reaches the bus.
+fn expect_empty_answer(chain: impl FnOnce(&mut Guest) -> Vec<Descriptor>) {
+    expect_answer(chain, 0);
 }
 
-/// The same, where there is room for an answer: it says that the request failed.
-fn costs_one_request(chain: impl FnOnce(&mut Guest) -> Vec<Descriptor>) {
-    let (chain, guest) = comes_back(chain, 3);
+/// Likewise, with an answer that the request failed.
+fn expect_error_answer(chain: impl FnOnce(&mut Guest) -> Vec<Descriptor>) {
+    let (chain, guest) = expect_answer(chain, 3);
     let answer = chain.last().expect("a descriptor for the answer").address;
     assert_eq!(guest.memory(answer, 3), [0, 0, 1], "{chain:?}");
 }
 
-fn comes_back(chain: impl FnOnce(&mut Guest) -> Vec<Descriptor>, length: u32) -> (Vec<Descriptor>, Guest) {
-    let (board, mut guest) = bench(0);
+fn expect_answer(chain: impl FnOnce(&mut Guest) -> Vec<Descriptor>, length: u32) -> (Vec<Descriptor>, Guest) {
+    let (board, mut guest) = start(0);
     let chain = chain(&mut guest);
     let head = guest.send_raw(QUEUE, &chain);
     assert_eq!(guest.wait(QUEUE), Used { head, length }, "{chain:?}");
     assert_eq!(board.journal().len(), 0);
-    works(&mut guest);
+    check_service(&mut guest);
     (chain, guest)
 }
 
-/// 2.7.4.1: "The device MUST NOT make assumptions about the particular arrangement of descriptors." Linux puts header,
-/// buffer and status into one each.
+/// 2.7.4.1: "The device MUST NOT make assumptions about the particular arrangement of descriptors." Linux
+/// puts header, buffer and status into one each.
 #[test]
-fn how_a_request_is_cut_into_descriptors_makes_no_difference() {
-    let (_board, mut guest) = bench(0);
+fn the_arrangement_of_descriptors_makes_no_difference() {
+    let (_board, mut guest) = start(0);
     let (request, _) = read(THERMOMETER, 0, 2);
     for (cuts, answer) in [(&[8][..], &[3][..]), (&[8], &[2, 1]), (&[3, 5], &[1, 1, 1]), (&[1; 8], &[1, 2])] {
         let from = guest.place(&request);
@@ -94,19 +82,19 @@ fn how_a_request_is_cut_into_descriptors_makes_no_difference() {
 }
 
 #[test]
-fn device_readable_after_device_writable() {
-    costs_one_chain(|guest| {
+fn a_readable_descriptor_after_a_writable_one_is_malformed() {
+    expect_empty_answer(|guest| {
         let [request, answer] = good(guest, 0);
         vec![Descriptor { flags: WRITE | NEXT, next: 1, ..answer }, Descriptor { flags: 0, ..request }]
     });
 }
 
-/// A piece of no bytes adds nothing, wherever it is and wherever it points (2.7.4.1): the request is what it is without.
+/// An empty piece adds nothing, wherever it is and whatever its address (2.7.4.1).
 #[test]
-fn descriptors_of_no_length() {
-    let (_board, mut guest) = bench(0);
+fn empty_descriptors_are_ignored() {
+    let (_board, mut guest) = start(0);
     let empty = Descriptor { address: NOWHERE, length: 0, flags: 0, next: 0 };
-    // Where it stands in [header, answer], and what it is said to be for.
+    // Its index in [header, answer], and its flags.
     for (place, flags) in [(0, 0), (1, 0), (1, WRITE), (2, WRITE)] {
         let [request, answer] = good(&mut guest, 0);
         let mut chain = vec![request, answer];
@@ -120,11 +108,10 @@ fn descriptors_of_no_length() {
     }
 }
 
-/// A write of no bytes, whose buffer a driver may well describe: it is answered, as a driver takes a status that was not written
-/// for success.
+/// A driver takes a status that was not written for success.
 #[test]
-fn a_write_with_a_buffer_of_no_length() {
-    let (board, mut guest) = bench(0);
+fn an_empty_write_with_an_empty_buffer_is_answered() {
+    let (board, mut guest) = start(0);
     for (address, status) in [(THERMOMETER, 0), (THERMOMETER + 1, 1)] {
         let (request, _) = write(address, 0, &[]);
         let (request, place) = (guest.place(&request), guest.place(&[UNTOUCHED]));
@@ -136,34 +123,34 @@ fn a_write_with_a_buffer_of_no_length() {
     assert_eq!(board.journal().len(), 1);
 }
 
-/// There is no byte that a status could be written to: the used length is 0.
+/// There is no room for a status: the used length is 0.
 #[test]
-fn nothing_but_descriptors_of_no_length() {
+fn a_chain_of_empty_descriptors_has_no_answer() {
     for flags in [0, WRITE] {
-        costs_one_chain(|_| vec![Descriptor { address: NOWHERE, length: 0, flags, next: 0 }]);
+        expect_empty_answer(|_| vec![Descriptor { address: NOWHERE, length: 0, flags, next: 0 }]);
     }
-    costs_one_chain(|guest| {
+    expect_empty_answer(|guest| {
         let [request, answer] = good(guest, 1);
         vec![request, Descriptor { length: 0, ..answer }]
     });
 }
 
 #[test]
-fn more_bytes_than_any_request_has() {
-    costs_one_chain(|guest| {
+fn a_chain_beyond_the_limits_is_malformed() {
+    expect_empty_answer(|guest| {
         let [request, answer] = good(guest, 1);
         vec![request, Descriptor { length: u32::MAX, ..answer }]
     });
-    costs_one_request(|guest| {
+    expect_error_answer(|guest| {
         let [request, answer] = good(guest, 1);
         vec![Descriptor { length: 8 + 65536, ..request }, answer]
     });
 }
 
-/// What a guest's kernel can send, and an adapter cannot: the driver must not take it for done.
+/// A guest's kernel can send such a message, and an adapter of Linux cannot.
 #[test]
-fn more_bytes_than_linux_takes() {
-    let (board, mut guest) = bench(0);
+fn a_message_beyond_the_limit_of_linux_fails() {
+    let (board, mut guest) = start(0);
     for length in [8193, 65535] {
         let (request, room) = write(THERMOMETER, 0, &vec![0; length]);
         assert_eq!(guest.ask(QUEUE, &request, room), [1], "{length}");
@@ -172,49 +159,49 @@ fn more_bytes_than_linux_takes() {
     let answer = guest.ask(QUEUE, &request, 8194);
     assert_eq!((answer.len(), answer.last()), (8194, Some(&1)));
     assert_eq!(board.journal().len(), 0);
-    works(&mut guest);
+    check_service(&mut guest);
 }
 
 #[test]
-fn a_chain_that_loops() {
-    costs_one_chain(|guest| {
+fn a_chain_that_loops_is_malformed() {
+    expect_empty_answer(|guest| {
         let [request, _] = good(guest, 0);
         vec![Descriptor { length: 1, ..request }]
     });
 }
 
 #[test]
-fn an_index_outside_of_the_table() {
-    costs_one_chain(|guest| good(guest, RING).to_vec());
-    costs_one_chain(|guest| good(guest, u16::MAX).to_vec());
+fn an_index_outside_of_the_table_is_malformed() {
+    expect_empty_answer(|guest| good(guest, RING).to_vec());
+    expect_empty_answer(|guest| good(guest, u16::MAX).to_vec());
 }
 
 #[test]
-fn memory_that_the_guest_does_not_have() {
-    costs_one_request(|guest| {
+fn a_request_outside_of_memory_fails() {
+    expect_error_answer(|guest| {
         let [request, answer] = good(guest, 1);
         vec![Descriptor { address: NOWHERE, ..request }, answer]
     });
-    costs_one_request(|guest| {
+    expect_error_answer(|guest| {
         let [request, answer] = good(guest, 1);
         vec![Descriptor { address: u64::MAX - 3, ..request }, answer]
     });
 }
 
-/// The bus transaction was made; there is nowhere to tell of it.
+/// The transaction is carried out, but the answer cannot be written.
 #[test]
-fn an_answer_to_nowhere() {
-    let (_board, mut guest) = bench(0);
+fn an_answer_outside_of_memory_has_used_length_0() {
+    let (_board, mut guest) = start(0);
     let [request, answer] = good(&mut guest, 1);
     let head = guest.send_raw(QUEUE, &[request, Descriptor { address: NOWHERE, ..answer }]);
     assert_eq!(guest.wait(QUEUE), Used { head, length: 0 });
-    works(&mut guest);
+    check_service(&mut guest);
 }
 
-/// The data cannot be delivered, and the status can: it must not say that all is well.
+/// The data cannot be written, and the status can: it must not be OK.
 #[test]
-fn data_to_nowhere_and_a_status_that_has_a_place() {
-    let (_board, mut guest) = bench(0);
+fn a_read_whose_data_is_outside_of_memory_has_status_err() {
+    let (_board, mut guest) = start(0);
     let [request, answer] = good(&mut guest, 0);
     let status = guest.place(&[UNTOUCHED]);
     let mut chain = [
@@ -224,13 +211,13 @@ fn data_to_nowhere_and_a_status_that_has_a_place() {
     ];
     let used = guest.send_linked(QUEUE, &mut chain);
     assert_eq!((used.length, guest.memory(status, 1)), (0, vec![1]));
-    works(&mut guest);
+    check_service(&mut guest);
 }
 
 /// 2.7.5.3: a table of descriptors of its own, if negotiated.
 #[test]
-fn indirect_descriptors() {
-    let (_board, mut guest) = bench(0);
+fn an_indirect_table_is_used() {
+    let (_board, mut guest) = start(0);
     // "The device MUST ignore the write-only flag" (2.7.5.3.2).
     for flags in [INDIRECT, INDIRECT | WRITE] {
         let table = good(&mut guest, 1);
@@ -242,8 +229,8 @@ fn indirect_descriptors() {
 
 /// 2.7.5.3.2: "zero or more normal chained descriptors followed by a single descriptor with" INDIRECT.
 #[test]
-fn an_indirect_descriptor_after_others() {
-    let (_board, mut guest) = bench(0);
+fn an_indirect_descriptor_may_follow_others() {
+    let (_board, mut guest) = start(0);
     for cuts in [&[8][..], &[3, 5], &[1; 8]] {
         let [request, answer] = good(&mut guest, 0);
         let (mut address, mut next) = (request.address, guest.next_descriptor(QUEUE));
@@ -262,35 +249,35 @@ fn an_indirect_descriptor_after_others() {
 }
 
 #[test]
-fn indirect_descriptors_that_must_not_be() {
+fn invalid_indirect_descriptors_are_malformed() {
     let indirect = |address, length| Descriptor { address, length, flags: INDIRECT, next: 0 };
-    // A size that is not one of whole descriptors, none, too many.
+    // A size of 0, of a part of a descriptor, and of too many.
     for length in [0, 31, 16 * 65] {
-        costs_one_chain(|guest| {
+        expect_empty_answer(|guest| {
             let table = good(guest, 1);
             vec![indirect(guest.place_table(&table), length)]
         });
     }
-    costs_one_chain(|_| vec![indirect(NOWHERE, 32)]);
+    expect_empty_answer(|_| vec![indirect(NOWHERE, 32)]);
     // A table in a table (2.7.5.3.1).
-    costs_one_chain(|guest| {
+    expect_empty_answer(|guest| {
         let table = good(guest, 1);
         let inner = guest.place_table(&table);
         vec![indirect(guest.place_table(&[indirect(inner, 32)]), 16)]
     });
     // Not negotiated.
-    let (_board, mut guest) = bench(F_INDIRECT_DESC);
+    let (_board, mut guest) = start(F_INDIRECT_DESC);
     let table = good(&mut guest, 1);
     let table = guest.place_table(&table);
     let head = guest.send_raw(QUEUE, &[indirect(table, 32)]);
     assert_eq!(guest.wait(QUEUE), Used { head, length: 0 });
-    works(&mut guest);
+    check_service(&mut guest);
 }
 
-/// A chain that cannot be read may have been the middle of a transaction: its neighbours are not joined over it.
+/// A malformed chain may be the middle of a group: its neighbours are not joined.
 #[test]
-fn a_gap_in_a_group_fails_the_group() {
-    let (board, mut guest) = bench(0);
+fn a_malformed_chain_in_a_group_fails_the_group() {
+    let (board, mut guest) = start(0);
     let (request, room) = write(THERMOMETER, FAIL_NEXT, &[3]);
     let first = guest.send(QUEUE, &request, room);
     let [request, answer] = good(&mut guest, 3);
@@ -299,92 +286,93 @@ fn a_gap_in_a_group_fails_the_group() {
     let last = guest.send(QUEUE, &request, room);
     let used: Vec<_> = (0..3).map(|_| guest.wait(QUEUE)).collect();
     assert_eq!(guest.answer(last, used[2]), [0, 0, 1]);
-    // The first may have been carried out alone, if the rest took its time; it was never joined with the last.
+    // The first may have been carried out alone, if the rest came late; it was never joined with the last.
     let _ = first;
     assert!(
         board.journal().iter().all(|line| line["messages"].as_array().is_some_and(|list| list.len() == 1))
     );
-    works(&mut guest);
+    check_service(&mut guest);
 }
 
-/// There is no chain that could come back: the frontend is told, and a reset helps.
-fn costs_the_ring(spoil: impl FnOnce(&mut Guest)) {
-    let (board, mut guest) = bench(0);
+/// Checks that the frontend is notified, and that the ring works again after a reset: there is no chain to
+/// answer.
+fn expect_unusable_ring(spoil: impl FnOnce(&mut Guest)) {
+    let (board, mut guest) = start(0);
     spoil(&mut guest);
     guest.wait_failed(QUEUE);
     assert_eq!(board.journal().len(), 0);
     guest.stop();
     guest.start();
-    works(&mut guest);
+    check_service(&mut guest);
 }
 
-/// 2.7.13.3: the available index ran ahead of the ring.
+/// 2.7.13.3.
 #[test]
-fn an_available_index_that_cannot_be() {
-    costs_the_ring(|guest| guest.publish_as(QUEUE, RING + 1));
-    costs_the_ring(|guest| guest.publish_as(QUEUE, u16::MAX));
+fn an_available_index_beyond_the_ring_makes_it_unusable() {
+    expect_unusable_ring(|guest| guest.publish_as(QUEUE, RING + 1));
+    expect_unusable_ring(|guest| guest.publish_as(QUEUE, u16::MAX));
 }
 
-/// 2.7.13.2: a head outside of the table.
+/// 2.7.13.2.
 #[test]
-fn a_head_that_cannot_be() {
-    costs_the_ring(|guest| guest.offer(QUEUE, RING));
-    costs_the_ring(|guest| guest.offer(QUEUE, u16::MAX));
+fn a_head_outside_of_the_table_makes_the_ring_unusable() {
+    expect_unusable_ring(|guest| guest.offer(QUEUE, RING));
+    expect_unusable_ring(|guest| guest.offer(QUEUE, u16::MAX));
 }
 
-/// 2.7.7.2: notified when the chain is used that the driver wants to hear of, and once for a batch.
+/// 2.7.7.2.
 #[test]
-fn notifications_are_as_few_as_the_driver_wants() {
-    let (_board, mut guest) = bench(0);
-    guest.hear_of(QUEUE, 8);
+fn a_batch_causes_one_interrupt_at_the_event_index() {
+    let (_board, mut guest) = start(0);
+    guest.set_event(QUEUE, 8);
     let batch = vec![read(THERMOMETER, 0, 2); 8];
     guest.send_all(QUEUE, &batch[..7]);
     guest.send_all(QUEUE, &batch[7..]);
-    // A look at the ring would ask for a notification of the next.
+    // `used` would set the event index to the next entry.
     assert_eq!(guest.wait_notified(QUEUE), 1);
     let used = (0..8).filter_map(|_| guest.used(QUEUE)).count();
     assert_eq!((used, guest.notifications(QUEUE)), (8, 0));
-    works(&mut guest);
+    check_service(&mut guest);
 }
 
 #[test]
-fn without_event_indices_all_is_the_same() {
-    let (_board, mut guest) = bench(F_EVENT_IDX);
+fn requests_are_answered_without_event_indices() {
+    let (_board, mut guest) = start(F_EVENT_IDX);
     for _ in 0..100 {
-        works(&mut guest);
+        check_service(&mut guest);
     }
 }
 
-/// 2.7.8.2: `len` and so many bytes are there before the used index says so. This driver does not wait to be notified, and
-/// takes other lengths each time.
+/// 2.7.8.2: `len` and the bytes are written before the used index. This driver polls, and uses another length
+/// each time.
 #[test]
-fn what_comes_back_is_complete_when_the_index_says_so() {
-    let (_board, mut guest) = bench(0);
+fn an_answer_is_complete_when_the_used_index_is_written() {
+    let (_board, mut guest) = start(0);
     for round in 0..100 {
         let batch: Vec<_> = (0..16).map(|index| read(THERMOMETER, 0, 100 + (round + index) % 99)).collect();
         for (sent, (_, room)) in guest.send_all(QUEUE, &batch).into_iter().zip(&batch) {
-            let mut looks = iter::repeat_with(|| guest.used(QUEUE)).take(LOOKS).flatten();
-            let used = looks.next().expect("a chain");
+            let mut polls = iter::repeat_with(|| guest.used(QUEUE)).take(POLLS).flatten();
+            let used = polls.next().expect("a chain");
             let answer = guest.answer(sent, used);
             assert_eq!((used.length, answer.contains(&UNTOUCHED)), (*room, false), "{answer:?}");
         }
     }
 }
 
-/// Where a ring is, the guest chose. Its frontend hears that it cannot be there, and may try again.
+/// The guest chooses the addresses. The frontend gets an error, and may send others.
 #[test]
-fn a_ring_outside_of_memory() {
-    let (_board, mut guest) = bench(0);
+fn a_ring_outside_of_memory_is_refused() {
+    let (_board, mut guest) = start(0);
     guest.stop();
-    guest.start_at_end_of_memory().expect_err("a refusal");
+    guest.move_beyond_memory().expect_err("an error");
     guest.start();
-    works(&mut guest);
+    check_service(&mut guest);
 }
 
-/// Chains by chance, with a seed: the daemon answers what it can and goes on.
+/// Pseudo-random chains with a fixed seed.
 #[test]
-fn hostile_chains_in_numbers() {
-    let (_board, mut guest) = bench(0);
+fn ten_thousand_random_chains_do_no_harm() {
+    let (_board, mut guest) = start(0);
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
     let mut chance = move |below: u64| {
         state ^= state << 13;
@@ -402,7 +390,7 @@ fn hostile_chains_in_numbers() {
         if round % 100 == 0 {
             guest.stop();
             guest.start();
-            works(&mut guest);
+            check_service(&mut guest);
         }
     }
 }

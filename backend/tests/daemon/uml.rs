@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The daemons behind Linux's own vhost-user frontend (`arch/um/drivers/virtio_uml.c`): its drivers for I2C and GPIO, in a
-//! kernel that is a program of this machine.
+//! The daemons with Linux's vhost-user frontend (`arch/um/drivers/virtio_uml.c`) and its drivers for I2C and
+//! GPIO, in a kernel that runs as a program of this machine.
 //!
-//! That kernel has the files of this machine for its root, read-only, and this very test program for its init process,
-//! which runs the test [`guest`].
+//! That kernel mounts the files of this machine read-only as its root, and starts this test program as its
+//! init process, which runs the test [`guest`].
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -21,9 +21,9 @@ use rustix::mount::{MountFlags, mount};
 use crate::board::{Board, until};
 use crate::i2c::{BOARD as I2C, THERMOMETER};
 
-/// Made by `scripts/artefacts uml`.
+/// The kernel, built by `scripts/artefacts uml`.
 const KERNEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/artefacts/linux-uml");
-/// With this set, as `scripts/test` does, the kernel has to be there.
+/// If this is set, as by `scripts/test`, the kernel must exist.
 const REQUIRED: &str = "XBA_REQUIRE_UML";
 
 const GPIO: &str = r#"
@@ -36,7 +36,7 @@ const GPIO: &str = r#"
 const ID_I2C: u16 = 34;
 const ID_GPIO: u16 = 41;
 
-/// The kernel, which is killed when the test ends.
+/// A running kernel, which is killed when this is dropped.
 struct Kernel(Child);
 
 impl Drop for Kernel {
@@ -68,10 +68,10 @@ fn linux_as_a_program_drives_both_devices() {
     command.args(["--", "--ignored", "--exact", "--nocapture", "--test-threads=1", "uml::guest"]);
     let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut kernel = Kernel(spawned.expect("a kernel"));
-    let said = BufReader::new(kernel.0.stdout.take().expect("a console"));
+    let output = BufReader::new(kernel.0.stdout.take().expect("a console"));
     let mut console = String::new();
     let is_end = |line: &String| line.contains("test result:") || line.contains("Kernel panic");
-    for line in said.lines().map_while(Result::ok) {
+    for line in output.lines().map_while(Result::ok) {
         console += &line;
         console.push('\n');
         if is_end(&line) {
@@ -84,18 +84,18 @@ fn linux_as_a_program_drives_both_devices() {
     assert!(gpio.journal().iter().any(|entry| entry["event"] == "value" && entry["value"] == 1));
 }
 
-/// The driver of each device is bound so often.
+/// Number of times that each driver is bound.
 const ROUNDS: usize = 3;
 
 #[test]
-#[ignore = "is the init process of the kernel that the other test starts"]
+#[ignore = "runs in the kernel that the other test starts"]
 fn guest() {
     let mounted = |from, to, kind| mount(from, to, kind, MountFlags::empty(), None).expect("a file system");
     mounted("devtmpfs", "/dev", "devtmpfs");
     mounted("sysfs", "/sys", "sysfs");
     for round in 0..ROUNDS {
         if round > 0 {
-            // Its queues are disabled, and set up again elsewhere without having been stopped.
+            // The queues are disabled, and set up again elsewhere without a stop.
             bind_again("i2c_virtio");
             bind_again("gpio_virtio");
         }
@@ -126,7 +126,7 @@ fn temperature() -> [u8; 2] {
     temperature
 }
 
-/// Drives one line high and low, and says what another one shows that it is wired to.
+/// Drives one line high and low, and returns the levels of another one that is wired to it.
 fn mirrored() -> [bool; 2] {
     let chip = until("there is a chip", || fs::File::open("/dev/gpiochip0").ok());
     let line = |offset, flags| {
