@@ -8,30 +8,38 @@ use crate::diagnostics::Diagnostic;
 use crate::spanned::Property;
 
 /// Properties whose integers are handles of other nodes (Devicetree Specification 0.4, and the bindings that dtc checks).
-const REFERENCES: [&str; 27] = [
+const REFERENCES: [&str; 35] = [
     "assigned-clock-parents",
     "assigned-clocks",
     "clocks",
     "cooling-device",
     "dmas",
     "gpio",
+    "gpio-ranges",
     "gpios",
     "hwlocks",
+    "i2c-parent",
+    "interconnects",
+    "interrupt-map",
     "interrupt-parent",
     "interrupts",
     "interrupts-extended",
     "io-channels",
+    "iommu-map",
     "iommus",
     "mboxes",
     "memory-region",
+    "msi-map",
     "msi-parent",
     "mux-controls",
     "nvmem",
     "nvmem-cells",
+    "operating-points-v2",
     "phy-handle",
     "phys",
     "power-domains",
     "pwms",
+    "remote-endpoint",
     "resets",
     "sound-dai",
     "thermal-sensors",
@@ -41,8 +49,8 @@ const REFERENCES: [&str; 27] = [
 /// Endings of such properties.
 const REFERENCE_ENDINGS: [&str; 3] = ["-gpio", "-gpios", "-supply"];
 
-/// Properties that end in the same way and count something.
-const COUNTS: [&str; 2] = ["nr-gpios", "#nr-gpios"];
+/// The ending of properties that count GPIO lines, such as `snps,nr-gpios`.
+const COUNT_ENDING: &str = "nr-gpios";
 
 /// Devicetree Specification 0.4, 2.2.4.1.
 pub(super) fn is_property_name(name: &str) -> bool {
@@ -139,7 +147,7 @@ fn refers(name: &str) -> bool {
     let is_reference = REFERENCES.contains(&name)
         || REFERENCE_ENDINGS.iter().any(|ending| name.ends_with(ending))
         || name.strip_prefix("pinctrl-").is_some_and(|rest| rest.parse::<u32>().is_ok());
-    is_reference && !COUNTS.contains(&name)
+    is_reference && !name.ends_with(COUNT_ENDING)
 }
 
 #[cfg(test)]
@@ -166,8 +174,15 @@ mod tests {
         for name in ["clocks", "vcc-supply", "reset-gpios", "gpios", "pinctrl-0", "interrupt-parent"] {
             assert!(refers(name), "{name}");
         }
-        for name in ["nr-gpios", "pagesize", "gpio-controller", "pinctrl-names", "clock-frequency", "supply"]
-        {
+        for name in [
+            "nr-gpios",
+            "snps,nr-gpios",
+            "pagesize",
+            "gpio-controller",
+            "pinctrl-names",
+            "clock-frequency",
+            "supply",
+        ] {
             assert!(!refers(name), "{name}");
         }
     }
