@@ -18,6 +18,9 @@ const KNOWN: [(&str, &str); 1] = [("qemu-virt", include_str!("../boards/qemu-vir
 /// The bytes of a page: the least that Xen can assign.
 pub const PAGE: u64 = 4096;
 
+/// The last shared peripheral interrupt of a GIC (Arm IHI 0069, 2.2.1: INTID 1019).
+pub(crate) const LAST_SPI: u32 = 1019 - 32;
+
 /// One board.
 #[derive(Clone, Debug)]
 pub struct Board {
@@ -186,10 +189,10 @@ impl Hardware {
     }
 }
 
-impl Clock {
-    /// The name of its node in the driver domain's device tree, where it feeds `hardware`.
-    pub fn node(&self, hardware: &Hardware) -> String {
-        format!("clock-{}-{}", hardware.name.value, self.name.value)
+impl Machine {
+    /// The bytes of RAM in all banks.
+    pub fn ram_size(&self) -> u64 {
+        self.ram.value.iter().fold(0, |sum, bank| sum.saturating_add(bank.value.size))
     }
 }
 

@@ -116,6 +116,10 @@ pub(crate) fn from_error(error: Error) -> Vec<Diagnostic> {
             format!("expected a whole number, found {found}"),
             "a number belongs here, without quotation marks",
         )],
+        ErrorKind::OutOfRange(kind) => vec![
+            Diagnostic::new(span, "a number that is too large or too small", "this number")
+                .help(if kind == "u32" { "write 0 to 4294967295" } else { "write 0 or more" }),
+        ],
         ErrorKind::UnexpectedKeys { keys, expected } => {
             keys.into_iter().map(|(key, span)| unknown_key(&key, span, &expected)).collect()
         }

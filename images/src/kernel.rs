@@ -27,8 +27,8 @@ const ZBOOT_OFFSET: usize = 4;
 const UIMAGE: &[u8] = &[0x27, 0x05, 0x19, 0x56];
 const GZIP: &[u8] = &[0x1f, 0x8b];
 
-/// Xen puts kernel, ramdisk and device tree at multiples of this.
-const UNIT: u64 = 2 << 20;
+/// Xen puts kernel, ramdisk and device tree at multiples of this, and makes no larger device tree for a domain.
+pub const UNIT: u64 = 2 << 20;
 
 /// Why a file is no kernel that Xen takes.
 #[derive(Debug, thiserror::Error)]

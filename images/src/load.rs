@@ -13,7 +13,6 @@ use dtoolkit::model::DeviceTree;
 
 use crate::board::Board;
 use crate::diagnostics::{Diagnostic, Source, render};
-use crate::emit::host_dt::missing_nodes;
 use crate::manifest::Manifest;
 use crate::plan::Plan;
 use crate::validate;
@@ -66,7 +65,7 @@ impl Loaded {
     ///
     /// What is wrong with which files, where the manifest has them.
     pub fn require_files(&self, directory: &Path) -> Result<(), Refusal> {
-        refuse_if_any(&self.source, validate::files(&self.manifest, directory))
+        refuse_if_any(&self.source, validate::files(&self.manifest, &self.board, directory))
     }
 
     /// Refuses the manifest if the driver domain has no room for its kernel, in `directory`, and a ramdisk of `ramdisk`
@@ -76,22 +75,19 @@ impl Loaded {
     ///
     /// How much memory it takes.
     pub fn require_room(&self, directory: &Path, ramdisk: u64) -> Result<(), Refusal> {
-        refuse_if_any(&self.source, validate::driver_domain_room(&self.manifest, directory, ramdisk))
+        let found = validate::driver_domain_room(&self.manifest, &self.board, directory, ramdisk);
+        refuse_if_any(&self.source, found)
     }
 
-    /// Reads `dtb`, the board's device tree, and refuses the board file if that contradicts it: a node is not there, or
-    /// memory is reserved.
+    /// Reads `dtb`, the board's device tree, and refuses the board file if the two contradict each other.
     ///
     /// # Errors
     ///
     /// It is no device tree; or what contradicts it, where the board file has it.
     pub fn host(&self, plan: &Plan<'_>, dtb: &[u8]) -> anyhow::Result<DeviceTree> {
         let fdt = Fdt::new(dtb).context("the board's device tree cannot be read")?;
-        let host = DeviceTree::from_fdt(&fdt);
-        let mut found = missing_nodes(plan, &host);
-        found.extend(validate::reserved_memory(&self.board, &fdt));
-        refuse_if_any(&self.board_source, found)?;
-        Ok(host)
+        refuse_if_any(&self.board_source, validate::host(plan, &fdt))?;
+        Ok(DeviceTree::from_fdt(&fdt))
     }
 }
 

@@ -235,4 +235,9 @@ impl Manifest {
         let mut value = toml_span::parse(text).map_err(diagnostics::from_error)?;
         Self::deserialize(&mut value).map_err(diagnostics::from_reader)
     }
+
+    /// The driver domain and the guests, in the order of their domids.
+    pub fn domains(&self) -> impl Iterator<Item = &Domain> {
+        std::iter::once(&self.driver_domain.domain).chain(self.guests.iter().map(|guest| &guest.domain))
+    }
 }

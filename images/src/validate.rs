@@ -23,6 +23,7 @@ use crate::board::Board;
 use crate::diagnostics::Diagnostic;
 use crate::kernel;
 use crate::manifest::Manifest;
+use crate::plan::Plan;
 
 /// All that is wrong with `board` by itself.
 pub fn board(board: &Board) -> Vec<Diagnostic> {
@@ -41,22 +42,35 @@ pub fn validate(manifest: &Manifest, board: &Board) -> Vec<Diagnostic> {
     placement::check(manifest, &mut found);
     files::destinations(manifest, &mut found);
     files::console(manifest, &mut found);
+    files::kernels(manifest, &mut found);
     found
 }
 
-/// What of `board` cannot be beside what `host`, its device tree, says.
-pub fn reserved_memory(board: &Board, host: &Fdt<'_>) -> Vec<Diagnostic> {
-    host::reserved_memory(board, host)
+/// Contradictions between the board file and `host`, the board's device tree.
+pub fn host(plan: &Plan<'_>, host: &Fdt<'_>) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    host::check(plan, host, &mut found);
+    found
 }
 
 /// All that is wrong with the files in `directory` that `manifest` names.
-pub fn files(manifest: &Manifest, directory: &Path) -> Vec<Diagnostic> {
-    files::contents(manifest, directory)
+pub fn files(manifest: &Manifest, board: &Board, directory: &Path) -> Vec<Diagnostic> {
+    let mut found = files::contents(manifest, directory);
+    // The driver domain's ramdisk is not made yet.
+    found.extend(files::modules_room(manifest, board, directory, 1));
+    found
 }
 
-/// Whether the driver domain has room for its kernel, in `directory`, and a ramdisk of `ramdisk` bytes.
-pub fn driver_domain_room(manifest: &Manifest, directory: &Path, ramdisk: u64) -> Vec<Diagnostic> {
+/// Whether the driver domain has room for its kernel, in `directory`, and a ramdisk of `ramdisk` bytes, and the board
+/// for all that the boot loader loads.
+pub fn driver_domain_room(
+    manifest: &Manifest,
+    board: &Board,
+    directory: &Path,
+    ramdisk: u64,
+) -> Vec<Diagnostic> {
     let domain = &manifest.driver_domain.domain;
     let kernel = kernel::size(&directory.join(&domain.kernel.value));
-    kernel.ok().and_then(|kernel| files::room(domain, kernel, ramdisk)).into_iter().collect()
+    let room = kernel.ok().and_then(|kernel| files::room(domain, kernel, ramdisk));
+    room.into_iter().chain(files::modules_room(manifest, board, directory, ramdisk)).collect()
 }

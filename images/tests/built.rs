@@ -129,6 +129,35 @@ fn kernels_and_ramdisks_that_xen_does_not_start_are_pointed_at() {
     assert!(error.contains("^^^^^^ the kernel of this domain"), "{error}");
 }
 
+/// The boot loader has only so much room for files.
+#[test]
+fn files_that_are_more_than_the_board_has_room_for_are_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let manifest = directory.path().join("manifest.toml");
+    let text = std::fs::read_to_string(demo()).unwrap();
+    std::fs::write(&manifest, text.replace("\"96 MiB\"", "\"512 MiB\"")).unwrap();
+    let write = |name: &str, length: u64| {
+        let path = directory.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let mut image = [0; 64];
+        image[0x38..0x3c].copy_from_slice(b"ARM\x64");
+        std::fs::write(&path, image).unwrap();
+        std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(length).unwrap();
+    };
+    write("bin/agent", 1);
+    write("Image", 8 << 20);
+    // 352 MiB: a kernel has 8, and 2 each have three device trees, the policy and the driver domain's ramdisk.
+    write("guest.cpio.gz", 334 << 20);
+    let loaded = load(&manifest).unwrap();
+    assert!(loaded.require_files(directory.path()).is_ok());
+    assert!(loaded.require_room(directory.path(), 2 << 20).is_ok());
+    let error = loaded.require_room(directory.path(), (2 << 20) + 1).unwrap_err().to_string();
+    assert!(error.contains("kernels, ramdisks, device trees and policy take 354 MiB"), "{error}");
+    assert!(error.contains("this board has 352 MiB for them"), "{error}");
+    write("guest.cpio.gz", (334 << 20) + 1);
+    assert!(loaded.require_files(directory.path()).is_err());
+}
+
 #[test]
 fn the_driver_domain_has_room_for_the_ramdisk_that_is_made() {
     let directory = tempfile::tempdir().unwrap();

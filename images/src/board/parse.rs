@@ -5,7 +5,7 @@
 use toml_span::value::Value;
 use toml_span::{DeserError, Deserialize, Spanned, de_helpers::TableHelper};
 
-use super::{Board, Clock, Hardware, Interrupt, Kind, Machine, Qemu, QemuDevice, Region};
+use super::{Board, Clock, Hardware, Interrupt, Kind, LAST_SPI, Machine, Qemu, QemuDevice, Region};
 use crate::spanned::{Compatible, Named, Property, choice, custom, finish};
 
 impl<'de> Deserialize<'de> for Board {
@@ -110,9 +110,6 @@ impl<'de> Deserialize<'de> for Interrupt {
         })
     }
 }
-
-/// The last shared peripheral interrupt of a GIC (Arm IHI 0069, 2.2.1: INTID 1019).
-const LAST_SPI: u32 = 1019 - 32;
 
 /// The second cell of the GIC's interrupt specifier (Linux, `interrupt-controller/arm,gic-v3.yaml`).
 struct Trigger(u32);

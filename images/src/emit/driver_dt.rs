@@ -9,6 +9,9 @@ use super::fdt::{Build, FIRST_FREE_PHANDLE, FLAG, GIC, partial, reg, spi, wide};
 use crate::board::{Clock, Hardware};
 use crate::plan::Plan;
 
+/// What the names of the clocks' nodes start with.
+pub const CLOCK_PREFIX: &str = "clock-";
+
 /// Makes the tree.
 ///
 /// # Errors
@@ -56,9 +59,11 @@ fn device(hardware: &Hardware) -> Result<DeviceTreeNode, ModelError> {
 
 /// A clock of the host runs at the rate that the firmware has set; for the driver domain it is a constant.
 fn fixed_clock(hardware: &Hardware, clock: &Clock, phandle: u32) -> Result<DeviceTreeNode, ModelError> {
-    DeviceTreeNode::new(clock.node(hardware))?
+    // A node's name has at most 31 characters (Devicetree Specification 0.4, 2.2.1).
+    DeviceTreeNode::new(format!("{CLOCK_PREFIX}{phandle}"))?
         .set("compatible", "fixed-clock")?
         .set("#clock-cells", 0u32)?
         .set("clock-frequency", clock.frequency)?
+        .set("clock-output-names", format!("{}-{}", hardware.name.value, clock.name.value))?
         .set("phandle", phandle)
 }

@@ -5,14 +5,12 @@
 //! The nodes and properties are those of Xen's `docs/misc/arm/device-tree/booting.txt`. There is no node for a dom0, so
 //! Xen makes none.
 
-use dtoolkit::Node;
 use dtoolkit::error::ModelError;
 use dtoolkit::model::{DeviceTree, DeviceTreeNode};
 
 use super::fdt::{Build, FLAG, reg, wide};
 use super::policy::DRIVER_TYPE;
-use crate::board::{Board, Hardware, Region};
-use crate::diagnostics::{Diagnostic, nearest};
+use crate::board::{Board, Region};
 use crate::manifest::Domain;
 use crate::plan::{GuestPlan, INTERRUPTS, Plan};
 
@@ -48,7 +46,7 @@ const DRIVER_BOOTARGS: &str = "xen_privcmd.unrestricted=1";
 /// The interrupts that a guest's GIC has: a multiple of 32 that covers what Xen reserves for virtio-mmio.
 const GUEST_SPIS: u32 = (INTERRUPTS.last + 1 - 32).next_multiple_of(32);
 
-/// Edits `host`, the board's device tree, in which [`missing_nodes`] missed nothing.
+/// Edits `host`, the board's device tree, with which [`crate::validate::host`] finds nothing wrong.
 ///
 /// # Errors
 ///
@@ -62,34 +60,6 @@ pub fn host_dt(plan: &Plan<'_>, mut host: DeviceTree, files: &Files) -> Result<D
     let chosen = host.root.add_child_mut(DeviceTreeNode::new("chosen")?);
     fill_chosen(chosen, plan, files)?;
     Ok(host)
-}
-
-/// What the board file says of nodes that `host`, the board's device tree, does not have.
-pub fn missing_nodes(plan: &Plan<'_>, host: &DeviceTree) -> Vec<Diagnostic> {
-    let missing = plan.hardware.iter().filter(|hardware| host.find_node(&hardware.host_node.value).is_none());
-    missing.map(|hardware| missing_node(hardware, host)).collect()
-}
-
-fn missing_node(hardware: &Hardware, host: &DeviceTree) -> Diagnostic {
-    let path = &hardware.host_node;
-    let mut paths = Vec::new();
-    list("", &host.root, &mut paths);
-    let help = match nearest(&path.value, &paths) {
-        Some(near) => format!("perhaps `{near}` is meant"),
-        None => "write the path of a node of that tree".to_owned(),
-    };
-    let title = format!("the board's device tree has no node `{}`", path.value);
-    let label = format!("which is to give `{}` to the driver domain", hardware.name.value);
-    Diagnostic::new(path.span, title, label).help(help)
-}
-
-/// The paths of all nodes below `node`, whose own path is `path`.
-fn list(path: &str, node: &DeviceTreeNode, paths: &mut Vec<String>) {
-    for child in node.children() {
-        let path = format!("{path}/{}", child.name());
-        list(&path, child, paths);
-        paths.push(path);
-    }
 }
 
 fn fill_chosen(chosen: &mut DeviceTreeNode, plan: &Plan<'_>, files: &Files) -> Result<(), ModelError> {

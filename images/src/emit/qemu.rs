@@ -31,7 +31,7 @@ pub fn qemu(plan: &Plan<'_>, xen: &Path, host_dtb: &Path, modules: &[Module]) ->
     let qemu = &plan.board.qemu.as_ref()?.value;
     let mut args = machine(plan.board, qemu);
     // A vhost-user daemon maps the machine's memory, so it must be a file.
-    let size = memory(plan.board) >> 20;
+    let size = plan.board.machine.ram_size() >> 20;
     args.extend(["-object".into(), format!("memory-backend-memfd,id=memory,size={size}M,share=on")]);
     args.extend(
         ["-machine", "memory-backend=memory", "-display", "none", "-monitor", "none"].map(Into::into),
@@ -82,13 +82,9 @@ pub fn dump_device_tree(board: &Board) -> anyhow::Result<Vec<u8>> {
 fn machine(board: &Board, qemu: &Qemu) -> Vec<String> {
     let mut args = vec!["-M".to_owned(), qemu.machine.clone()];
     args.extend(["-smp".to_owned(), board.machine.cpus.value.to_string()]);
-    args.extend(["-m".to_owned(), format!("{}M", memory(board) >> 20)]);
+    args.extend(["-m".to_owned(), format!("{}M", board.machine.ram_size() >> 20)]);
     args.extend(qemu.args.iter().cloned());
     args
-}
-
-fn memory(board: &Board) -> u64 {
-    board.machine.ram.value.iter().map(|bank| bank.value.size).sum()
 }
 
 fn text(path: &Path) -> String {

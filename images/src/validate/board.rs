@@ -1,50 +1,45 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A board file by itself: its memory, and its hardware as the driver domain would see it.
+//! A board file by itself: memory, command lines and hardware.
 
-use std::collections::HashMap;
+mod hardware;
 
-use toml_span::{Span, Spanned};
+use toml_span::Spanned;
 
-use super::words::{self, is_node_name, is_node_path, is_plain_text, is_word};
-use crate::board::{Board, Hardware, Kind, Machine, PAGE, Region};
+use super::words::is_plain_text;
+use crate::board::{Board, Machine, PAGE, Region};
 use crate::diagnostics::Diagnostic;
 use crate::emit::host_dt::xen_bootargs;
+use crate::kernel::UNIT;
 
-/// What the builder writes itself into the node of a piece of hardware.
-const OWN_PROPERTIES: [&str; 12] = [
-    "compatible",
-    "reg",
-    "interrupt-parent",
-    "interrupts",
-    "clocks",
-    "clock-names",
-    "phandle",
-    "linux,phandle",
-    "xen,reg",
-    "xen,path",
-    "xen,force-assign-without-iommu",
-    "name",
-];
-
-/// Xen reaches no more physical addresses (`PADDR_BITS` without 52-bit addresses).
+/// The end of the physical addresses that Xen reaches (`PADDR_BITS` without 52-bit addresses).
 const ADDRESSES: u64 = 1 << 48;
 
-/// Xen cuts its command line off here (`COMMAND_LINE_SIZE` of its saved copy), and `flask=enforcing` stands last.
+/// The characters of its command line that Xen keeps (`saved_cmdline`). `flask=enforcing` stands at the end.
 const XEN_BOOTARGS: usize = 1023;
+
+/// The characters of one option that Xen reads (`MAX_PARAM_SIZE`).
+const XEN_OPTION: usize = 127;
+
+/// The guest physical addresses of a domain's grant table (`GUEST_GNTTAB_BASE` and `_SIZE` in Xen's public header
+/// `arch-arm.h`). Xen 4.20 uses them for a domain with `direct-map`, too (`prepare_dtb_domU()`).
+const GRANT_TABLE: Region = Region { base: 0x3800_0000, size: 0x0100_0000 };
+
+/// Where QEMU loads Xen: at 2 MiB from the start of RAM (`hw/arm/boot.c`), in at most the 8 MiB that Xen maps of itself
+/// (`XEN_VIRT_SIZE`). A small program of QEMU's is at the start.
+const QEMU_XEN: u64 = 10 << 20;
+
+/// Where QEMU puts the device tree, from the start of RAM: here, or in the middle of a smaller RAM.
+const QEMU_DEVICE_TREE: u64 = 128 << 20;
 
 pub(super) fn check(board: &Board, found: &mut Vec<Diagnostic>) {
     machine(&board.machine, found);
     command_line(board, found);
-    qemu(board, found);
-    let mut once = Once::default();
-    for hardware in &board.hardware {
-        words(hardware, found);
-        registers(hardware, &board.machine, found);
-        once.see("name of hardware", &hardware.name, found);
-        once.see("host node", &hardware.host_node, found);
-        nodes(hardware, &mut once, found);
+    if board.qemu.is_some() {
+        qemu_places(&board.machine, found);
     }
+    qemu_words(board, found);
+    hardware::check(board, found);
 }
 
 fn machine(machine: &Machine, found: &mut Vec<Diagnostic>) {
@@ -54,6 +49,25 @@ fn machine(machine: &Machine, found: &mut Vec<Diagnostic>) {
                 .help("write 1 or more"),
         );
     }
+    banks(machine, found);
+    let parts = [(&machine.modules, "modules"), (&machine.static_memory, "static-memory")];
+    for (part, name) in parts {
+        let banks = &machine.ram.value;
+        let is_in_a_bank = banks.iter().any(|bank| part.value.is_within(bank.value));
+        if is_range(part, PAGE, found) && !is_in_a_bank && !banks.is_empty() {
+            let title = format!("`{name}` is not in the board's memory");
+            found.push(
+                Diagnostic::new(part.span, title, "in no bank, or not all of it in one")
+                    .related(machine.ram.span, "the banks")
+                    .help("write a range that is part of one bank"),
+            );
+        }
+    }
+    apart(&machine.static_memory, "`static-memory`", [(&machine.modules, "`modules`")], found);
+    static_memory(&machine.static_memory, found);
+}
+
+fn banks(machine: &Machine, found: &mut Vec<Diagnostic>) {
     let banks = &machine.ram.value;
     if banks.is_empty() {
         found.push(
@@ -68,19 +82,21 @@ fn machine(machine: &Machine, found: &mut Vec<Diagnostic>) {
             seen.push(bank);
         }
     }
-    let parts = [(&machine.modules, "modules"), (&machine.static_memory, "static-memory")];
-    for (part, name) in parts {
-        let is_in_a_bank = banks.iter().any(|bank| part.value.is_within(bank.value));
-        if is_range(part, PAGE, found) && !is_in_a_bank && !banks.is_empty() {
-            let title = format!("`{name}` is not in the board's memory");
-            found.push(
-                Diagnostic::new(part.span, title, "in no bank, or not all of it in one")
-                    .related(machine.ram.span, "the banks")
-                    .help("write a range that is part of one bank"),
-            );
-        }
+}
+
+/// Checks the place of the driver domain's memory, which has the same addresses in the domain as on the bus.
+fn static_memory(region: &Spanned<Region>, found: &mut Vec<Diagnostic>) {
+    if !region.value.base.is_multiple_of(UNIT) {
+        let title = "`static-memory` does not begin where Linux can be loaded";
+        let help = format!("write a multiple of {UNIT:#x} as `base`");
+        found.push(Diagnostic::new(region.span, title, "not a multiple of 2 MiB").help(help));
     }
-    apart(&machine.static_memory, "`static-memory`", [(&machine.modules, "`modules`")], found);
+    if region.value.overlaps(GRANT_TABLE) {
+        let title = "`static-memory` is where Xen puts the grant table of a domain";
+        let label = "the driver domain's memory would have the same addresses";
+        let help = format!("leave out {:#x} to {:#x}", GRANT_TABLE.base, GRANT_TABLE.end() - 1);
+        found.push(Diagnostic::new(region.span, title, label).help(help));
+    }
 }
 
 /// Whether `region` is a range of addresses in units of `unit` bytes.
@@ -126,16 +142,39 @@ fn command_line(board: &Board, found: &mut Vec<Diagnostic>) {
                 .help("use the characters from space to `~`"),
         );
     }
-    let length = xen_bootargs(board).len();
-    if length > XEN_BOOTARGS {
-        let title = format!("Xen's command line would have {length} characters");
+    let line = xen_bootargs(board);
+    if line.len() > XEN_BOOTARGS {
+        let title = format!("Xen's command line would have {} characters", line.len());
         let label = format!("Xen cuts it off after {XEN_BOOTARGS}, and with it `flask=enforcing`");
         found.push(Diagnostic::new(bootargs.span, title, label).help("leave something out"));
     }
+    if let Some(option) = line.split(' ').find(|option| option.len() > XEN_OPTION) {
+        let title = format!("an option of Xen with {} characters", option.len());
+        let label = format!("Xen reads the first {XEN_OPTION} of each");
+        found.push(Diagnostic::new(bootargs.span, title, label).help("shorten it"));
+    }
 }
 
-/// The words of QEMU's command line, in which a zero ends a word.
-fn qemu(board: &Board, found: &mut Vec<Diagnostic>) {
+/// QEMU does not start if a file overlaps Xen or the device tree.
+fn qemu_places(machine: &Machine, found: &mut Vec<Diagnostic>) {
+    let Some(start) = machine.ram.value.iter().map(|bank| bank.value.base).min() else { return };
+    let device_tree = start.saturating_add(QEMU_DEVICE_TREE.min(machine.ram_size() / 2));
+    let places = [
+        (Region { base: start, size: QEMU_XEN }, "Xen"),
+        (Region { base: device_tree, size: UNIT }, "the device tree"),
+    ];
+    for (part, name) in [(&machine.modules, "modules"), (&machine.static_memory, "static-memory")] {
+        for (place, what) in places.iter().filter(|(place, _)| place.overlaps(part.value)) {
+            let title = format!("`{name}` is where QEMU puts {what}");
+            let label = format!("QEMU uses {:#x} to {:#x} for it", place.base, place.end().saturating_sub(1));
+            let help = "write a range that has no address in common with that";
+            found.push(Diagnostic::new(part.span, title, label).help(help));
+        }
+    }
+}
+
+/// Checks the words of QEMU's command line, in which a NUL ends a word.
+fn qemu_words(board: &Board, found: &mut Vec<Diagnostic>) {
     let own = board.qemu.iter().flat_map(|Spanned { value: qemu, span }| {
         let words = qemu.args.iter().chain([&qemu.program, &qemu.machine]);
         words.map(move |word| (word, *span))
@@ -149,102 +188,5 @@ fn qemu(board: &Board, found: &mut Vec<Diagnostic>) {
             Diagnostic::new(span, title, "here is a word with other characters than ASCII, or an empty one")
                 .help("use the characters from space to `~`"),
         );
-    }
-}
-
-/// The words by which hardware is known.
-fn words(hardware: &Hardware, found: &mut Vec<Diagnostic>) {
-    let clocks = hardware.clocks.iter().map(|clock| (&clock.name, "a clock"));
-    for (name, what) in [(&hardware.name, "hardware")].into_iter().chain(clocks) {
-        if !is_word(&name.value) {
-            let title = format!("{:?} cannot name {what}", name.value);
-            found.push(
-                Diagnostic::new(name.span, title, "not a plain name")
-                    .help("start with a letter, then use letters, digits, `-` and `_`, at most 31 in all"),
-            );
-        }
-    }
-    if !is_node_path(&hardware.host_node.value) {
-        let title = format!("{:?} is no path in a device tree", hardware.host_node.value);
-        found.push(
-            Diagnostic::new(hardware.host_node.span, title, "no node can have it")
-                .help("write it from the root, as in \"/soc@0/i2c@30a20000\""),
-        );
-    }
-    if let (Kind::I2c, Some(lines)) = (hardware.kind, &hardware.lines) {
-        let title = format!("`{}` is an I2C adapter, and has no lines", hardware.name.value);
-        found.push(Diagnostic::new(lines.span, title, "of GPIO controllers only").help("leave `lines` out"));
-    }
-    if let Some(Spanned { value: 0, span }) = &hardware.lines {
-        let title = format!("`{}` has no line", hardware.name.value);
-        found
-            .push(Diagnostic::new(*span, title, "no guest can have one of it").help("write how many it has"));
-    }
-    words::properties(
-        &hardware.properties,
-        &OWN_PROPERTIES,
-        "use the hardware's own keys: `compatible`, `reg`, `interrupts`, `clocks`",
-        found,
-    );
-}
-
-fn registers(hardware: &Hardware, machine: &Machine, found: &mut Vec<Diagnostic>) {
-    if hardware.reg.value.is_empty() {
-        let title = format!("`{}` has no registers", hardware.name.value);
-        found.push(
-            Diagnostic::new(hardware.reg.span, title, "there is nothing that Xen could assign")
-                .help("list its registers: `reg = [{ base = 0x0903_0000, size = 0x1000 }]`"),
-        );
-    }
-    for region in &hardware.reg.value {
-        if !is_range(region, 1, found) {
-            continue;
-        }
-        if let Some(bank) = machine.ram.value.iter().find(|bank| bank.value.overlaps(region.value)) {
-            let title = format!("registers of `{}` are in the board's memory", hardware.name.value);
-            found.push(
-                Diagnostic::new(region.span, title, "these")
-                    .related(bank.span, "this bank")
-                    .help("write their physical addresses, as the board's device tree has them"),
-            );
-        }
-    }
-}
-
-/// The nodes of the driver domain's tree, of which two with one name are one.
-fn nodes<'a>(hardware: &'a Hardware, once: &mut Once<'a>, found: &mut Vec<Diagnostic>) {
-    if !is_node_name(&hardware.node.value) {
-        let title = format!("{:?} cannot name a node", hardware.node.value);
-        found.push(
-            Diagnostic::new(hardware.node.span, title, "not a name that a device tree can have")
-                .help("write NAME or NAME@ADDRESS, as in \"gpio@9030000\""),
-        );
-    }
-    once.see("node of the driver domain", &hardware.node, found);
-    for clock in &hardware.clocks {
-        once.see_text("node of the driver domain", clock.node(hardware), clock.name.span, found);
-    }
-}
-
-/// Sees to it that each text is given once for what it is given.
-#[derive(Default)]
-struct Once<'a> {
-    seen: HashMap<(&'a str, String), Span>,
-}
-
-impl<'a> Once<'a> {
-    fn see(&mut self, what: &'a str, text: &Spanned<String>, found: &mut Vec<Diagnostic>) {
-        self.see_text(what, text.value.clone(), text.span, found);
-    }
-
-    fn see_text(&mut self, what: &'a str, text: String, span: Span, found: &mut Vec<Diagnostic>) {
-        let title = format!("a second {what} is `{text}`");
-        if let Some(first) = self.seen.insert((what, text), span) {
-            found.push(
-                Diagnostic::new(span, title, "the same again")
-                    .related(first, "the first one")
-                    .help("give each its own: of two nodes with one name a device tree has one"),
-            );
-        }
     }
 }

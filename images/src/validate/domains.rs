@@ -7,10 +7,11 @@ use std::collections::BTreeSet;
 use toml_span::Spanned;
 
 use super::words::is_plain_text;
-use crate::board::Board;
+use crate::board::{Board, PAGE};
 use crate::diagnostics::Diagnostic;
 use crate::emit::host_dt::{driver_bootargs, guest_bootargs};
 use crate::manifest::{Domain, Manifest, Memory};
+use crate::spanned::MIB;
 
 /// Less than this and a kernel with its ramdisk does not start.
 const LEAST: Memory = Memory { bytes: 32 << 20 };
@@ -18,8 +19,11 @@ const LEAST: Memory = Memory { bytes: 32 << 20 };
 /// What the project's kernel is built for (`CONFIG_NR_CPUS`).
 const MOST_VCPUS: u32 = 8;
 
-/// What Xen needs for itself: its heap, the frame table, the domains' page tables.
-const XEN: Memory = Memory { bytes: 128 << 20 };
+/// What Xen needs for itself and its heap.
+const XEN: u64 = 96 << 20;
+
+/// Xen has 56 bytes in its frame table for each page of RAM, less than this part of it.
+const FRAME_TABLE: u64 = 64;
 
 pub(super) fn check(manifest: &Manifest, board: &Board, found: &mut Vec<Diagnostic>) {
     let driver_domain = &manifest.driver_domain.domain;
@@ -33,15 +37,22 @@ pub(super) fn check(manifest: &Manifest, board: &Board, found: &mut Vec<Diagnost
     }
 
     // The modules stay in memory until each domain has its copy of them.
-    let total: u64 = board.machine.ram.value.iter().map(|bank| bank.value.size).sum();
-    let spoken_for = [XEN.bytes, board.machine.modules.value.size, memory.value.bytes];
-    let mut free = Memory { bytes: spoken_for.iter().fold(total, |free, used| free.saturating_sub(*used)) };
+    let total = board.machine.ram_size();
+    let used = [
+        XEN,
+        total / FRAME_TABLE,
+        board.machine.modules.value.size,
+        memory.value.bytes,
+        page_tables(driver_domain),
+    ];
+    let mut free = Memory { bytes: used.iter().fold(total, |free, used| free.saturating_sub(*used)) };
     for guest in &manifest.guests {
         each(&guest.domain, found);
         bootargs(&guest.domain, &guest_bootargs(&guest.domain), found);
+        free.bytes = free.bytes.saturating_sub(page_tables(&guest.domain));
         let memory = &guest.domain.memory;
         if memory.value > free {
-            let label = format!("{free} are left when Xen and the domains before it have theirs");
+            let label = format!("{free} are left beside Xen, the domains before it and all page tables");
             found.push(too_much(memory, label, free));
         } else {
             free.bytes -= memory.value.bytes;
@@ -76,6 +87,12 @@ fn modules(manifest: &Manifest, found: &mut Vec<Diagnostic>) {
     }
 }
 
+/// The memory that Xen sets aside for the page tables of a domain (`domain_p2m_pages()`).
+fn page_tables(domain: &Domain) -> u64 {
+    let pages = 256 * u64::from(domain.vcpus.value) + domain.memory.value.bytes / MIB + 128;
+    (pages * PAGE).next_multiple_of(MIB)
+}
+
 fn bootargs(domain: &Domain, line: &str, found: &mut Vec<Diagnostic>) {
     let Some(written) = &domain.bootargs else { return };
     if !is_plain_text(&written.value) {
@@ -89,6 +106,11 @@ fn bootargs(domain: &Domain, line: &str, found: &mut Vec<Diagnostic>) {
         let title = format!("the kernel's command line would have {} characters", line.len());
         let label = format!("Xen cuts it off after {BOOTARGS}");
         found.push(Diagnostic::new(written.span, title, label).help("leave something out"));
+    }
+    if written.value.matches('"').count() % 2 == 1 {
+        let title = "a quotation mark without a second one";
+        let label = "the kernel would read all that follows it as one word";
+        found.push(Diagnostic::new(written.span, title, label).help("close the quotation"));
     }
 }
 

@@ -2,19 +2,26 @@
 
 //! The files that a manifest names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use toml_span::Spanned;
 
 use super::words::is_plain_text;
+use crate::board::Board;
 use crate::diagnostics::{Diagnostic, listed};
 use crate::emit::ramdisk::{BACKEND, BUSYBOX, OWN_FILES, SHELL, SHIM};
-use crate::kernel::{self, KernelError};
+use crate::kernel::{self, KernelError, UNIT};
 use crate::manifest::{Domain, Manifest, Memory};
+use crate::spanned::MIB;
 
 /// Directories of the driver domain over which something is mounted: a file there would not be seen.
 const MOUNTED: [&str; 5] = ["/dev", "/proc", "/run", "/sys", "/tmp"];
+
+/// The longest name of a file, and the longest path that the kernel takes from a ramdisk (`NAME_MAX`, and `PATH_MAX`
+/// without the NUL).
+const LONGEST_NAME: usize = 255;
+const LONGEST_PATH: usize = 4095;
 
 /// Checks where extra files go in the driver domain.
 pub(super) fn destinations(manifest: &Manifest, found: &mut Vec<Diagnostic>) {
@@ -24,11 +31,12 @@ pub(super) fn destinations(manifest: &Manifest, found: &mut Vec<Diagnostic>) {
         let mut refuse = |title: String, label: &str, help: &str| {
             found.push(Diagnostic::new(span, title, label).help(help));
         };
-        let parts = path.strip_prefix('/').map(|rest| rest.split('/'));
-        let plain = parts.is_some_and(|mut parts| parts.all(|part| !["", ".", ".."].contains(&part)));
-        if !plain || !is_plain_text(path) {
+        let is_name = |part: &str| !["", ".", ".."].contains(&part) && part.len() <= LONGEST_NAME;
+        let is_path = path.strip_prefix('/').is_some_and(|rest| rest.split('/').all(is_name));
+        if !is_path || path.len() > LONGEST_PATH || !is_plain_text(path) {
             let title = format!("{path:?} is no place for a file");
-            refuse(title, "not a plain absolute path", "write a path such as \"/usr/bin/agent\"");
+            let help = "write a path such as \"/usr/bin/agent\", of names that have at most 255 characters";
+            refuse(title, "not a plain absolute path", help);
         } else if MOUNTED.iter().any(|mounted| is_below(path, mounted)) {
             let title = format!("a file at `{path}` would not be seen");
             refuse(title, "something is mounted over it", "choose a place in another directory");
@@ -62,11 +70,26 @@ pub(super) fn console(manifest: &Manifest, found: &mut Vec<Diagnostic>) {
         );
     }
     let plain = |char: char| char.is_ascii_alphanumeric() || "/._-+=:,@%".contains(char);
-    for word in driver_domain.console.iter().filter(|word| !word.value.chars().all(plain)) {
-        let title = format!("`{}` cannot be an argument of a program on the console", word.value);
+    let is_lost = |word: &&Spanned<String>| word.value.is_empty() || !word.value.chars().all(plain);
+    for word in driver_domain.console.iter().filter(is_lost) {
+        let title = format!("{:?} cannot be an argument of a program on the console", word.value);
         found.push(
-            Diagnostic::new(word.span, title, "a shell would read this in its own way")
+            Diagnostic::new(word.span, title, "init or a shell would not pass this on as it is")
                 .help("put what needs more than letters, digits and `/._-+=:,@%` into a script"),
+        );
+    }
+}
+
+/// Checks that no file is a kernel and a ramdisk: Xen knows a module by its address, and has one of the two.
+pub(super) fn kernels(manifest: &Manifest, found: &mut Vec<Diagnostic>) {
+    let is_kernel =
+        |file: &&Spanned<String>| manifest.domains().any(|other| other.kernel.value == file.value);
+    let ramdisks = manifest.guests.iter().filter_map(|guest| guest.ramdisk.as_ref());
+    for ramdisk in ramdisks.filter(is_kernel) {
+        let title = format!("`{}` is a kernel and a ramdisk", ramdisk.value);
+        let label = "a guest would have no ramdisk: Xen has one module at one address";
+        found.push(
+            Diagnostic::new(ramdisk.span, title, label).help("name another file, or leave `ramdisk` out"),
         );
     }
 }
@@ -78,8 +101,7 @@ pub(super) fn contents(manifest: &Manifest, directory: &Path) -> Vec<Diagnostic>
     let mut found: Vec<_> =
         driver_domain.files.iter().filter_map(|file| missing(&file.source, directory)).collect();
     let mut kernels = BTreeMap::new();
-    let guests = manifest.guests.iter().map(|guest| &guest.domain);
-    for domain in std::iter::once(&driver_domain.domain).chain(guests) {
+    for domain in manifest.domains() {
         let size = || kernel(domain, directory, &mut found);
         kernels.entry(domain.kernel.value.as_str()).or_insert_with(size);
     }
@@ -166,4 +188,30 @@ pub(super) fn room(domain: &Domain, kernel: u64, ramdisk: u64) -> Option<Diagnos
     let label = format!("these and the device tree take {least}");
     let diagnostic = Diagnostic::new(memory.span, title, label);
     Some(diagnostic.help("give it more: the kernel also needs room to unpack the ramdisk, and to run"))
+}
+
+/// Whether the board has room for all that the boot loader loads, with a ramdisk of the driver domain of `ramdisk`
+/// bytes.
+pub(super) fn modules_room(
+    manifest: &Manifest,
+    board: &Board,
+    directory: &Path,
+    ramdisk: u64,
+) -> Option<Diagnostic> {
+    let kernels = manifest.domains().map(|domain| &domain.kernel.value);
+    let ramdisks = manifest.guests.iter().filter_map(|guest| guest.ramdisk.as_ref()).map(|file| &file.value);
+    let files: BTreeSet<_> = kernels.chain(ramdisks).collect();
+    let sizes =
+        files.into_iter().map(|file| std::fs::metadata(directory.join(file)).map_or(0, |file| file.len()));
+    // A device tree of each domain, and the policy.
+    let others = std::iter::repeat_n(1, manifest.guests.len() + 2);
+    let sizes = sizes.chain(others).chain([ramdisk]).map(|size| size.next_multiple_of(UNIT));
+    let (size, room) = (Memory { bytes: sizes.sum() }, board.machine.modules.value.size);
+    if size.bytes <= room {
+        return None;
+    }
+    let title = format!("kernels, ramdisks, device trees and policy take {size}");
+    let label = format!("this board has {} MiB for them: `modules`", room / MIB);
+    let help = "let guests share kernels and ramdisks, or take smaller ones";
+    Some(Diagnostic::new(manifest.board.span, title, label).help(help))
 }

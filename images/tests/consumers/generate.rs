@@ -51,6 +51,12 @@ pub(crate) fn base(place: u64) -> u64 {
     0x0900_0000 + (place << 16)
 }
 
+/// The SPIs that it has.
+pub(crate) fn spis(place: u64) -> std::ops::Range<u32> {
+    let first = u32::try_from(place).unwrap() * 4;
+    first..first + 4
+}
+
 /// The parent and the name of its node in the host's device tree.
 pub(crate) fn host_node(place: u64) -> (&'static str, String) {
     (if place.is_multiple_of(2) { "/" } else { "/soc" }, format!("device@{:x}", base(place)))
@@ -96,7 +102,7 @@ fn machine() -> impl Strategy<Value = Table> {
             let (last, size) = (next - GIB - 256 * MIB, 256 * MIB / fraction);
             let mut machine = toml! { cpus = cpus };
             machine.insert("ram".into(), ram.into());
-            machine.insert("modules".into(), region(GIB + (64 + offset) * MIB, modules * MIB / 4 * 4));
+            machine.insert("modules".into(), region(GIB + (132 + offset) * MIB, modules * MIB / 4 * 4));
             machine.insert("static-memory".into(), region(last, size));
             machine
         },
@@ -163,9 +169,11 @@ fn place_hardware(pieces: Vec<Piece>) -> (Table, Vec<(String, bool)>) {
             .map(|(page, (offset, size))| region(start(page, offset), i64::try_from(size).unwrap()))
             .collect();
         table.insert("reg".into(), reg.into());
-        let spis = (0_i64..).map(|number| i64::try_from(place).unwrap() * 4 + number);
-        let interrupts: Vec<Value> =
-            spis.zip(triggers).map(|(spi, trigger)| toml! { spi = spi trigger = trigger }.into()).collect();
+        let interrupts: Vec<Value> = spis(place)
+            .map(i64::from)
+            .zip(triggers)
+            .map(|(spi, trigger)| toml! { spi = spi trigger = trigger }.into())
+            .collect();
         table.insert("interrupts".into(), interrupts.into());
         let name = format!("{}{place}", if is_i2c { "i2c" } else { "gpio" });
         kinds.push((name.clone(), is_i2c));

@@ -23,6 +23,9 @@ const PROGRAMS_NEEDED: [&str; 3] = ["dtc", "m4", "checkpolicy"];
 const IMAGE_SIZE: u64 = 16;
 const MAGIC: u64 = 56;
 
+/// The handle of the interrupt controller in the host's device tree.
+const GIC: u32 = 1;
+
 /// All that does not depend on the manifest.
 pub(crate) struct Inputs {
     /// The directory of input files.
@@ -106,6 +109,12 @@ fn host() -> DeviceTree {
     };
     let mut tree = DeviceTree::new();
     tree.root = cells(std::mem::take(&mut tree.root));
+    tree.root.add_property(property("interrupt-parent", &[GIC]));
+    let mut gic = DeviceTreeNode::new("gic").unwrap();
+    gic.add_property(DeviceTreeProperty::new("interrupt-controller", [0_u8; 0]).unwrap());
+    gic.add_property(property("#interrupt-cells", &[3]));
+    gic.add_property(property("phandle", &[GIC]));
+    tree.root.add_child(gic);
     let mut soc = cells(DeviceTreeNode::new("soc").unwrap());
     soc.add_property(DeviceTreeProperty::new("ranges", [0_u8; 0]).unwrap());
     for place in 0..generate::MOST_HARDWARE {
@@ -113,6 +122,8 @@ fn host() -> DeviceTree {
         let mut node = DeviceTreeNode::new(name).unwrap();
         let base = u32::try_from(generate::base(place)).unwrap();
         node.add_property(property("reg", &[0, base, 0, 0x1000]));
+        let interrupts: Vec<_> = generate::spis(place).flat_map(|spi| [0, spi, 4]).collect();
+        node.add_property(property("interrupts", &interrupts));
         if parent == "/" {
             tree.root.add_child(node)
         } else {

@@ -14,6 +14,7 @@ use dtoolkit::model::{DeviceTree, DeviceTreeNode};
 use dtoolkit::{Node, Property};
 use flate2::read::GzDecoder;
 use images::board::Region;
+use images::manifest::Domain;
 use images::plan::{Function, Plan};
 
 /// What Xen has room for of its own command line, with the zero at its end (`saved_cmdline`).
@@ -24,6 +25,9 @@ const KERNEL_BOOTARGS: usize = 2048;
 
 /// The granule of memory that is given to a domain.
 const PAGE: u64 = 4096;
+
+/// A domain's grant table (`GUEST_GNTTAB_BASE`), also where the domain's memory has the addresses of the bus.
+const GRANT_TABLE: Region = Region { base: 0x3800_0000, size: 0x0100_0000 };
 
 /// How many lines can have their interrupts in one queue.
 const LINES: usize = 128;
@@ -112,14 +116,22 @@ fn memory(plan: &Plan<'_>, chosen: &DeviceTreeNode) -> Result<(), String> {
         ensure(apart && bank.size > 0, || format!("the bank {bank:x?} of RAM is empty or there twice"))?;
     }
     let used: u64 = taken.iter().map(|(_, region)| region.size).sum();
-    let wanted: u64 = plan.guests.iter().map(|guest| guest.guest.domain.memory.value.bytes).sum();
+    let page_tables = |domain: &Domain| {
+        PAGE * (256 * u64::from(domain.vcpus.value) + (domain.memory.value.bytes >> 20) + 128)
+    };
+    let page_tables: u64 = plan.manifest.domains().map(page_tables).sum();
+    let guests: u64 = plan.guests.iter().map(|guest| guest.guest.domain.memory.value.bytes).sum();
+    let wanted = guests + page_tables;
     let all: u64 = ram.iter().map(|bank| bank.size).sum();
     ensure(used + wanted <= all, || format!("{wanted} bytes for the guests, of {all} with {used} taken"))?;
+    ensure(driver.base.is_multiple_of(2 << 20), || format!("no kernel can be loaded at {driver:x?}"))?;
     let devices = plan.hardware.iter().flat_map(|hardware| hardware.pages());
     for page in devices {
         let apart = ram.iter().all(|bank| !bank.overlaps(page));
         ensure(apart && page.size > 0, || format!("registers at {page:x?} are memory, or none"))?;
+        ensure(!page.overlaps(GRANT_TABLE), || format!("registers at {page:x?} are a grant table"))?;
     }
+    ensure(!driver.overlaps(GRANT_TABLE), || format!("the driver domain's memory at {driver:x?}"))?;
     Ok(())
 }
 
@@ -144,6 +156,11 @@ fn names(plan: &Plan<'_>) -> Result<(), String> {
     once("the type", types.chain(own.iter().chain(&["device", "nobody"]).map(|name| format!("{name}_t"))))?;
     once("the node", plan.hardware.iter().map(|hardware| hardware.node.value.as_str()))?;
     once("the host's node", plan.hardware.iter().map(|hardware| hardware.host_node.value.as_str()))?;
+    let ramdisks = plan.guests.iter().filter_map(|guest| guest.guest.ramdisk.as_ref());
+    for ramdisk in ramdisks {
+        let is_kernel = plan.manifest.domains().any(|domain| domain.kernel.value == ramdisk.value);
+        ensure(!is_kernel, || format!("{ramdisk:?} is a kernel"))?;
+    }
     let qemu = plan
         .board
         .qemu
