@@ -13,7 +13,7 @@ use images::diagnostics::{Diagnostic, Source, render};
 use images::emit::{driver_dt::driver_dt, guest_dt::guest_dt, policy, shim::shim};
 use images::manifest::Manifest;
 use images::plan::{INTERRUPTS, Plan, WINDOWS};
-use images::validate::validate;
+use images::validate;
 use libfuzzer_sys::{Corpus, fuzz_target};
 
 const BOARD: &str = include_str!("../../boards/qemu-virt.toml");
@@ -37,7 +37,12 @@ fuzz_target!(|input: &[u8]| -> Corpus {
     let manifest = Manifest::parse(manifest_text).inspect_err(|found| refused(manifest_text, found));
     let board = Board::parse(board_text).inspect_err(|found| refused(board_text, found));
     let (Ok(manifest), Ok(board)) = (manifest, board) else { return Corpus::Keep };
-    let found = validate(&manifest, &board);
+    let found = validate::board(&board);
+    if !found.is_empty() {
+        refused(board_text, &found);
+        return Corpus::Keep;
+    }
+    let found = validate::validate(&manifest, &board);
     if found.is_empty() {
         build(&manifest, &board);
     } else {
