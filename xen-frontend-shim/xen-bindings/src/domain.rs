@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a driver domain does to its guests as wholes, by domctl: lets them run, and notices when they are gone.
+//! Operations on a guest as a whole, by domctl: unpausing it, and noticing its end.
 //!
-//! A domctl carries a version number that has to be Xen's own; Xen answers `EACCES` to any other, and does nothing. So
-//! the versions are tried in turn. A denial by FLASK is `EACCES` as well, so the last answer does not tell which it is.
+//! A domctl has a version number. Xen answers `EACCES` to any version but its own, so the versions are tried
+//! in turn. A denial by FLASK is `EACCES` as well, so the last answer does not tell the two apart.
 //!
 //! A domctl is a plain hypercall: it needs a descriptor that is not restricted ([`Privcmd::restrict`]).
 //!
-//! # A guest that is gone
+//! # The end of a guest
 //!
-//! Xen sends the virtual interrupt VIRQ_DOM_EXC when a domain has shut down, crashed or been destroyed, to the one domain
-//! that handles it. That is the hardware domain, of which there is none here, unless [`Privcmd::route_domain_events`]
-//! names another (Xen 4.20, `common/event_channel.c`: `set_global_virq_handler`; FLASK asks for `domain:set_virq_handler`
-//! on the named domain). The interrupt does not say whom it is about: [`Privcmd::domain_state`] does.
+//! Xen sends the virtual interrupt VIRQ_DOM_EXC when a domain has shut down, crashed or been destroyed. It
+//! goes to one domain: the hardware domain, which does not exist here, or the one that
+//! [`Privcmd::route_domain_events`] names (Xen 4.20, `common/event_channel.c`: `set_global_virq_handler`;
+//! FLASK checks `domain:set_virq_handler` on that domain). The interrupt does not tell which domain has
+//! ended: [`Privcmd::domain_state`] does.
 
 use std::fmt;
 use std::os::fd::AsFd;
@@ -25,30 +26,30 @@ use crate::ids::DomId;
 use crate::privcmd::{Privcmd, fail};
 use crate::sys::privcmd as sys;
 
-/// How often a hypercall is tried whose buffer was being moved.
+/// The number of attempts of a hypercall whose buffer the kernel is moving.
 const ATTEMPTS: usize = 8;
 
-/// What [`Privcmd::unpause`] found.
+/// The result of [`Privcmd::unpause`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unpaused {
-    /// The guest was held, and has one hold less now: it runs, unless it was paused more than once.
+    /// The pause count of the guest was decremented: it runs, unless it was paused more than once.
     Now,
-    /// Nobody held the guest.
+    /// The guest was not paused.
     WasRunning,
 }
 
-/// Whether a domain lives.
+/// The state of a domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DomainState {
-    /// It runs, or waits to.
+    /// It exists and has not shut down.
     Alive,
-    /// It has ended by itself, or was stopped for what it did. Its memory and its grants are still there.
+    /// It has shut down or crashed. Its memory and its grants still exist.
     ShutDown(ShutdownReason),
-    /// Xen takes it apart or has done so.
+    /// It is being destroyed, or does not exist.
     Gone,
 }
 
-/// Why a domain has shut down (`SHUTDOWN_*` of Xen's `sched.h`).
+/// The reason of a shutdown (`SHUTDOWN_*` of Xen's `sched.h`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShutdownReason(u8);
 
@@ -66,7 +67,7 @@ impl fmt::Display for ShutdownReason {
 }
 
 impl Privcmd {
-    /// Lets a guest run that was created paused.
+    /// Unpauses a guest that was created paused.
     pub fn unpause(&self, domain: DomId) -> Result<Unpaused> {
         match self.domctl(domctl::XEN_DOMCTL_UNPAUSEDOMAIN, domain, 0) {
             Ok(_) => Ok(Unpaused::Now),
@@ -75,7 +76,7 @@ impl Privcmd {
         }
     }
 
-    /// Whether `domain` lives.
+    /// Queries the state of `domain`.
     pub fn domain_state(&self, domain: DomId) -> Result<DomainState> {
         match self.domctl(domctl::XEN_DOMCTL_GETDOMAININFO, domain, 0) {
             Ok(answer) => Ok(state_of(domctl::domaininfo_flags(&answer))),
@@ -84,7 +85,8 @@ impl Privcmd {
         }
     }
 
-    /// Has Xen tell `own` domain, which must be this one, when any domain has ended: see [`Evtchn::bind_domain_events`].
+    /// Routes the event of the end of any domain to the domain `own`, which must be this one: see
+    /// [`Evtchn::bind_domain_events`].
     ///
     /// [`Evtchn::bind_domain_events`]: crate::Evtchn::bind_domain_events
     pub fn route_domain_events(&self, own: DomId) -> Result<()> {
@@ -93,7 +95,7 @@ impl Privcmd {
         routed.map(drop).map_err(fail(Call::SetVirqHandler, own))
     }
 
-    /// Calls Xen with the version that it has, and `parameter` as the first of the parameters.
+    /// Makes a domctl with Xen's version, and with `parameter` as the first of its parameters.
     fn domctl(&self, cmd: u32, domain: DomId, parameter: u64) -> rustix::io::Result<Domctl> {
         let versions = domctl::XEN_DOMCTL_INTERFACE_VERSION_FIRST..=domctl::XEN_DOMCTL_INTERFACE_VERSION_LAST;
         for interface_version in versions {
@@ -141,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn flags_tell_the_state_and_the_reason() {
+    fn flags_give_state_and_reason() {
         assert_eq!(state_of(0x122), DomainState::Alive);
         assert_eq!(state_of(0x3_0126), DomainState::ShutDown(ShutdownReason(3)));
         assert_eq!(state_of(0x127), DomainState::Gone);
@@ -153,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_descriptor_of_something_else_gives_errors_only() {
+    fn other_descriptor_gives_errors() {
         let privcmd = Privcmd::from_fd(tempfile::tempfile().unwrap().into());
         let guest = DomId::new(2);
         assert!(privcmd.unpause(guest).is_err());

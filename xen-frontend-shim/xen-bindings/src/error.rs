@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What went wrong: which call, for which domain, the kernel's or Xen's answer, and what usually helps.
+//! Errors: the call, the domain, the answer of the kernel or Xen, and the usual remedy.
 //!
-//! Linux hands Xen's error numbers through unchanged, so one number has several causes; the call tells them apart as far
-//! as that is possible.
+//! Linux returns Xen's error numbers unchanged, so one number has several causes. The call distinguishes them
+//! as far as possible.
 
 use std::fmt;
 use std::io;
@@ -43,7 +43,7 @@ calls! {
     /// `XEN_DMOP_create_ioreq_server`.
     CreateIoreqServer = "create ioreq server",
     /// `XEN_DMOP_get_ioreq_server_info`.
-    GetIoreqServerInfo = "ask for ioreq server",
+    GetIoreqServerInfo = "query ioreq server",
     /// `XEN_DMOP_destroy_ioreq_server`.
     DestroyIoreqServer = "destroy ioreq server",
     /// `XEN_DMOP_map_io_range_to_ioreq_server`.
@@ -60,7 +60,7 @@ calls! {
     MapIoreqPage = "map ioreq page",
     /// `mmap` of a descriptor of privcmd and `IOCTL_PRIVCMD_MMAPBATCH_V2`.
     MapForeignPage = "map foreign page",
-    /// `mmap` of a descriptor of privcmd and `IOCTL_PRIVCMD_MMAP_RESOURCE`, of what is no ioreq page of ours.
+    /// `mmap` of a descriptor of privcmd and `IOCTL_PRIVCMD_MMAP_RESOURCE`, for another resource.
     MapResource = "map resource",
     /// A hypercall that the policy forbids.
     Forbidden = "forbidden hypercall",
@@ -97,7 +97,7 @@ calls! {
     /// `IOCTL_GNTDEV_RESTRICT_DOMID`.
     RestrictGntdev = "restrict gntdev",
     /// `IOCTL_GNTDEV_MAP_GRANT_REF`.
-    InsertGrants = "enter grants to map",
+    InsertGrants = "insert grants to map",
     /// `mmap` of a descriptor of gntdev, which maps the grants.
     MapGrants = "map grants",
     /// `IOCTL_GNTDEV_UNMAP_GRANT_REF`.
@@ -108,7 +108,7 @@ calls! {
     Duplicate = "duplicate descriptor",
 }
 
-/// A call that failed.
+/// A failed call.
 #[derive(Debug)]
 pub struct Error {
     call: Call,
@@ -121,31 +121,31 @@ impl Error {
         Self { call, domain, source: source.into() }
     }
 
-    /// The call that failed.
+    /// The failed call.
     #[must_use]
     pub fn call(&self) -> Call {
         self.call
     }
 
-    /// The domain that the call was about.
+    /// The domain of the call.
     #[must_use]
     pub fn domain(&self) -> Option<DomId> {
         self.domain
     }
 
-    /// The kernel's or Xen's answer.
+    /// The answer of the kernel or Xen.
     #[must_use]
     pub fn io(&self) -> &io::Error {
         &self.source
     }
 
-    /// Whether the kernel or Xen does not have this call at all, so that the caller should do without it.
+    /// Whether the kernel or Xen does not support the call.
     #[must_use]
     pub fn is_unsupported(&self) -> bool {
         matches!(self.errno(), Some(Errno::NOTTY | Errno::NOSYS | Errno::OPNOTSUPP))
     }
 
-    /// Whether Xen or the kernel forbids the call.
+    /// Whether the kernel or Xen denies the call.
     #[must_use]
     pub fn is_denied(&self) -> bool {
         matches!(self.errno(), Some(Errno::PERM | Errno::ACCESS))
@@ -155,7 +155,7 @@ impl Error {
         Errno::from_io_error(&self.source)
     }
 
-    /// What usually causes this, as advice to the operator.
+    /// The usual cause or remedy.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         hint(self.call, self.errno()?)
@@ -182,63 +182,65 @@ impl std::error::Error for Error {
     }
 }
 
-const NOT_XEN: &str = "is this a Xen domain, and the kernel built with CONFIG_XEN_PRIVCMD, CONFIG_XEN_DEV_EVTCHN and \
-                       CONFIG_XEN_GNTDEV?";
-const RESTRICTED: &str = "the kernel of an unprivileged domain needs xen_privcmd.unrestricted=1 on its command line; \
-                          or this descriptor is restricted to another domain";
+const NOT_XEN: &str = "is this a Xen domain, and the kernel built with CONFIG_XEN_PRIVCMD, \
+                       CONFIG_XEN_DEV_EVTCHN and CONFIG_XEN_GNTDEV?";
+const NOT_ROOT: &str = "opening it needs root";
+const RESTRICTED: &str = "the kernel of an unprivileged domain needs xen_privcmd.unrestricted=1 on its \
+                          command line; or this descriptor is restricted to another domain";
+const OTHER_DOMAIN: &str = "this descriptor is restricted to another domain";
+const OTHER_DOMAIN_OR_POLICY: &str =
+    "this descriptor is restricted to another domain, or Xen's security policy forbids it";
 const POLICY: &str = "Xen's security policy does not allow this domain to do it";
+const POLICY_OR_VERSION: &str =
+    "Xen's security policy forbids it, or Xen's domctl interface is newer than this program knows";
 const NO_IOREQ: &str = "Xen needs CONFIG_IOREQ_SERVER";
 const NO_EVENTFD: &str = "the kernel lacks CONFIG_XEN_PRIVCMD_EVENTFD";
-const NO_RESTRICTION: &str = "the kernel lacks the patch 0004-xen-gntdev of images/linux/patches, without which a process \
-                              reaches what any guest has granted: build it with that patch";
+const NO_RESTRICTION: &str = "the kernel lacks the patch 0004-xen-gntdev of images/linux/patches, without \
+                              which a process can access the grants of all guests: build it with that patch";
 const NO_DOMAIN: &str = "there is no such domain";
+const EVENTFD_IN_USE: &str = "this eventfd is assigned already; every queue needs one of its own";
+const PAGE_IN_USE: &str = "another process has assigned another domain's ioreq page at the same address";
+const CHANNEL_IN_USE: &str =
+    "the channel is not meant for this domain, or another process still has it bound";
+const VIRQ_IN_USE: &str = "another process of this domain has it";
+const NOT_GRANTED: &str = "the domain has not granted these pages, or Xen's policy forbids it";
+const TOO_MANY_SERVERS: &str = "the domain has as many ioreq servers as Xen allows";
+const RANGE_IN_USE: &str = "the range overlaps one that is mapped already";
+const NO_SPI: &str = "only SPIs that Xen itself does not use can be raised";
 
 fn hint(call: Call, errno: Errno) -> Option<&'static str> {
     specific_hint(call, errno).or_else(|| general_hint(errno))
 }
 
-/// What an error number means for one call only.
+/// The meaning of an error number for one call only.
 fn specific_hint(call: Call, errno: Errno) -> Option<&'static str> {
-    match (call, errno) {
-        (Call::OpenPrivcmd | Call::OpenEvtchn | Call::OpenGntdev, Errno::NOENT | Errno::NODEV) => {
-            Some(NOT_XEN)
-        }
-        (Call::OpenPrivcmd | Call::OpenEvtchn | Call::OpenGntdev, _) => Some("opening it needs root"),
+    use Call as C;
+    use Errno as E;
+    let hint = match (call, errno) {
+        (C::OpenPrivcmd | C::OpenEvtchn | C::OpenGntdev, E::NOENT | E::NODEV) => NOT_XEN,
+        (C::OpenPrivcmd | C::OpenEvtchn | C::OpenGntdev, _) => NOT_ROOT,
         (
-            Call::AssignIoEventFd | Call::AssignIrqFd | Call::DeassignIoEventFd | Call::DeassignIrqFd,
-            Errno::NOTTY | Errno::NOSYS | Errno::OPNOTSUPP,
-        ) => Some(NO_EVENTFD),
-        (Call::AssignIoEventFd | Call::AssignIrqFd, Errno::BUSY) => {
-            Some("this eventfd is assigned already; every queue needs one of its own")
-        }
-        (Call::AssignIoEventFd, Errno::INVAL) => {
-            Some("another domain's ioreq page is assigned at the same address, by another process")
-        }
-        (Call::Unpause | Call::GetDomainInfo | Call::SetVirqHandler, Errno::ACCESS) => Some(
-            "Xen's security policy forbids it, or Xen's domctl interface is newer than this program knows",
-        ),
-        (Call::BindInterdomain, Errno::INVAL) => {
-            Some("the channel is not meant for this domain, or another process still has it bound")
-        }
-        (Call::BindVirq, Errno::EXIST) => Some("another process of this domain has it"),
-        (Call::MapGrants, Errno::INVAL) => {
-            Some("the domain has not granted these pages, or Xen's policy forbids it")
-        }
-        (Call::CreateIoreqServer, Errno::NOSPC) => Some("the domain has as many ioreq servers as Xen allows"),
-        (Call::MapIoRange, Errno::EXIST) => Some("the range overlaps one that is mapped already"),
-        (Call::SetIrqLevel, Errno::INVAL) => Some("only SPIs that Xen itself does not use can be raised"),
-        (Call::MapIoreqPage, Errno::OPNOTSUPP | Errno::INVAL) => Some(NO_IOREQ),
-        (Call::RestrictPrivcmd | Call::RestrictGntdev, Errno::INVAL)
-        | (Call::RestrictEvtchn, Errno::ACCESS)
-        | (Call::InsertGrants | Call::GrantCopy, Errno::PERM) => {
-            Some("this descriptor is restricted to another domain")
-        }
-        (Call::RestrictGntdev, Errno::NOTTY) => Some(NO_RESTRICTION),
-        (Call::BindInterdomain | Call::BindVirq | Call::BindStatic, Errno::ACCESS) => {
-            Some("this descriptor is restricted to another domain, or Xen's security policy forbids it")
-        }
-        _ => None,
-    }
+            C::AssignIoEventFd | C::AssignIrqFd | C::DeassignIoEventFd | C::DeassignIrqFd,
+            E::NOTTY | E::NOSYS | E::OPNOTSUPP,
+        ) => NO_EVENTFD,
+        (C::AssignIoEventFd | C::AssignIrqFd, E::BUSY) => EVENTFD_IN_USE,
+        (C::AssignIoEventFd, E::INVAL) => PAGE_IN_USE,
+        (C::Unpause | C::GetDomainInfo | C::SetVirqHandler, E::ACCESS) => POLICY_OR_VERSION,
+        (C::BindInterdomain, E::INVAL) => CHANNEL_IN_USE,
+        (C::BindVirq, E::EXIST) => VIRQ_IN_USE,
+        (C::MapGrants, E::INVAL) => NOT_GRANTED,
+        (C::CreateIoreqServer, E::NOSPC) => TOO_MANY_SERVERS,
+        (C::MapIoRange, E::EXIST) => RANGE_IN_USE,
+        (C::SetIrqLevel, E::INVAL) => NO_SPI,
+        (C::MapIoreqPage, E::OPNOTSUPP | E::INVAL) => NO_IOREQ,
+        (C::RestrictPrivcmd | C::RestrictGntdev, E::INVAL)
+        | (C::RestrictEvtchn, E::ACCESS)
+        | (C::InsertGrants | C::GrantCopy, E::PERM) => OTHER_DOMAIN,
+        (C::RestrictGntdev, E::NOTTY) => NO_RESTRICTION,
+        (C::BindInterdomain | C::BindVirq | C::BindStatic, E::ACCESS) => OTHER_DOMAIN_OR_POLICY,
+        _ => return None,
+    };
+    Some(hint)
 }
 
 fn general_hint(errno: Errno) -> Option<&'static str> {
@@ -260,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_names_the_call_the_domain_and_the_remedy() {
+    fn text_names_the_call_the_domain_and_the_remedy() {
         let text = text(Call::CreateIoreqServer, Errno::PERM);
         assert!(text.starts_with("create ioreq server, domain 2: Operation not permitted"), "{text}");
         assert!(text.contains("xen_privcmd.unrestricted=1"), "{text}");
@@ -276,13 +278,13 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_denial_is_not_taken_for_the_kernels() {
+    fn denial_by_the_policy_names_the_policy() {
         assert!(text(Call::MapForeignPage, Errno::ACCESS).contains("security policy"));
         assert!(Error::new(Call::MapForeignPage, None, Errno::ACCESS).is_denied());
     }
 
     #[test]
-    fn an_error_without_known_cause_has_no_hint() {
+    fn error_without_known_cause_has_no_hint() {
         assert!(text(Call::Notify, Errno::NOMEM).ends_with("(os error 12)"));
     }
 }

@@ -1,46 +1,53 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Kicks and interrupts that the kernel passes on without the shim: privcmd's ioeventfd and irqfd.
+//! Kicks and interrupts by the kernel: ioeventfd and irqfd of privcmd.
 //!
-//! The kernel needs CONFIG_XEN_PRIVCMD_EVENTFD; without it, [`Error::is_unsupported`](crate::Error::is_unsupported) holds, and
-//! the shim does both itself. What the shim relies on (Linux 6.12, `drivers/xen/privcmd.c` and `evtchn.c`):
+//! The kernel needs CONFIG_XEN_PRIVCMD_EVENTFD. Without it
+//! [`Error::is_unsupported`](crate::Error::is_unsupported) holds, and the worker passes on both. The shim
+//! relies on (Linux 6.12, `drivers/xen/privcmd.c` and `evtchn.c`):
 //!
 //! # ioeventfd: a guest's QUEUE_NOTIFY signals an eventfd
 //!
-//! - The kernel matches a request of type COPY, a write of 4 bytes at the device's base + 0x50 (virtio 1.3, 4.2.2, QueueNotify:
-//!   the driver adds the offset itself), whose data has the queue's index in its low 16 bits. It signals the eventfd, sets the
-//!   slot to RESP_READY and notifies Xen, all in its interrupt handler. If the eventfd is not read and kicks come fast, by a
-//!   patch of ours it lets them wait for the next tick (`images/linux/patches`, 0005), with the event channel masked.
-//! - Its handler *shares* the interrupt of the event channel with that of `/dev/xen/evtchn`. For each event both run, that of
-//!   evtchn first, as it was bound first. So **a process that reads evtchn is woken by each kick**, and finds the slot in any
-//!   state: READY, if the kernel's second handler has not run yet; NONE, when the vCPU runs on already; or the vCPU's next
-//!   request.
-//! - **A READY slot that a [`Doorbell`] matches must be left to the kernel**: its handler for this event is about to run, has
-//!   run, or lets the request wait. The kernel does not take a request atomically, so answering it here as well could answer
-//!   the vCPU's next request by mistake. Two kinds of events are exceptions, as the handler ran before the doorbell was
-//!   assigned: what was READY already when [`IoEventFd::assign`] returned. A driver that waits for its write of DRIVER_OK to
-//!   complete, as all do, has no other vCPU notify at that time; to be safe against one that does, answer a match that stays
-//!   READY for long.
-//! - **Only evtchn unmasks the event channel**: the kernel's handler does not. A vCPU's next event, be it a kick or a
-//!   register access, comes through only after the process has read the port and written it back ([`crate::Evtchn::unmask`]).
-//!   So that has to be done for each event, whether or not there was something to answer, and before long.
-//! - The page is found by its address in the caller's address space, across all processes: two ioreq pages at the same
-//!   address of two processes clash (`EINVAL`). The ports are an array of local ports in the order of vCPUs, and every
-//!   doorbell of one page must be assigned with the same count.
+//! - The kernel matches a request of type COPY that writes 4 bytes at the device's base + 0x50 (QueueNotify,
+//!   virtio 1.3, 4.2.2; the kernel adds the offset) with the queue's index in the low 16 bits of its data. It
+//!   signals the eventfd, sets the slot to RESP_READY and notifies Xen, in its interrupt handler. With our
+//!   patch 0005 (`images/linux/patches`) it delays fast kicks to the next tick while the eventfd is not read,
+//!   with the event channel masked.
+//! - The handler *shares* the interrupt of the event channel with the handler of `/dev/xen/evtchn`. Both run
+//!   for each event, that of evtchn first, because it was bound first. So **a process that reads evtchn is
+//!   woken by each kick**, and finds the slot in any state: READY, if the second handler has not run yet;
+//!   NONE, if the vCPU has continued; or with the vCPU's next request.
+//! - **A READY slot that a [`Doorbell`] matches must be left to the kernel**: its handler for this event will
+//!   run, has run, or delays the request. The kernel does not take a request atomically: if the process
+//!   answered as well, the answer could go to the vCPU's next request. The exception is a request that was
+//!   READY when [`IoEventFd::assign`] returned: the handler has run before the doorbell was assigned. Drivers
+//!   wait for the end of their write of DRIVER_OK, so no other vCPU kicks at that time. To be safe against
+//!   one that does, answer a match that stays READY for long.
+//! - **Only evtchn unmasks the event channel**, not the kernel's handler. The next event of a vCPU, a kick or
+//!   a register access, arrives only after the process has read the port and written it back
+//!   ([`crate::Evtchn::unmask`]). So this has to be done soon after each event, even if there was no request
+//!   to answer.
+//! - The page is identified by its address in the caller's address space, across all processes: two ioreq
+//!   pages at the same address of two processes clash (`EINVAL`). The ports are local ports in the order of
+//!   vCPUs. All doorbells of a page must be assigned with the same number of ports.
 //! - An eventfd can be assigned once for each page (`EBUSY`).
-//! - **It ends with the mapping of the page, only by a patch of ours** (`images/linux/patches`). Linux 6.12.117 itself undoes
-//!   nothing when the process or its descriptor of privcmd goes: it keeps its handler and a share of the event channel, which
-//!   nobody can bind again, and if another process keeps the descriptor of evtchn open, the handler runs at the guest's next
-//!   access and reads the page where the dead process had mapped it: the driver domain's kernel panics. So [`IoEventFd`] owns
-//!   a share of the page and deassigns before it lets go; and the doorbells belong to the supervisor, which has no reason to
-//!   die, not to a worker, which meets what a guest wrote.
+//! - **With our patch only (`images/linux/patches`), an assignment ends with the mapping of the page.** Linux
+//!   6.12.117 undoes nothing when the process ends or closes its privcmd descriptor. It keeps its handler and
+//!   its share of the event channel, which cannot be bound again. If another process keeps the evtchn
+//!   descriptor open, the handler runs at the guest's next access, reads the page at the address in the ended
+//!   process, and the kernel panics. So [`IoEventFd`] owns a share of the page and deassigns before it is
+//!   unmapped. Doorbells belong to the supervisor, which processes nothing that a guest wrote, and not to a
+//!   worker.
 //!
 //! # irqfd: an eventfd raises a guest's interrupt
 //!
-//! - The kernel keeps a copy of one device model operation (`set_irq_level` with level 1) and repeats it whenever the eventfd is
-//!   signalled; its count is consumed. A signal that was pending when it was assigned counts.
-//! - For an edge-triggered interrupt that is all: Xen's vGIC needs no falling edge. It cannot serve a level-triggered one.
-//! - It ends by itself when the last descriptor of the eventfd is closed. Deassigning waits until no more interrupt can come.
+//! - The kernel keeps a copy of one device model operation (`set_irq_level` with level 1) and makes it
+//!   whenever the eventfd is signalled; it consumes the count. A signal that was pending at the assignment
+//!   counts.
+//! - This is sufficient for an edge-triggered interrupt, since Xen's vGIC needs no falling edge, but not for
+//!   a level-triggered one.
+//! - The assignment ends when the last descriptor of the eventfd is closed. After a deassignment no more
+//!   interrupt comes.
 //! - An eventfd can be assigned once (`EBUSY`).
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -58,13 +65,13 @@ use crate::sys;
 /// The offset of QueueNotify in a virtio-mmio device's registers (virtio 1.3, 4.2.2).
 const QUEUE_NOTIFY: u64 = 0x50;
 
-/// Makes an inherited descriptor the eventfd that it is.
+/// Converts an inherited descriptor of an eventfd.
 #[must_use]
 pub fn eventfd_from(fd: OwnedFd) -> EventFd {
     sys::eventfd_from(fd)
 }
 
-/// A queue's QUEUE_NOTIFY: the write by which a guest's driver says that it has put something into the queue.
+/// The kick of a queue: the driver's write of its index to QueueNotify.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Doorbell {
     /// The guest physical address of the device's first register.
@@ -74,7 +81,7 @@ pub struct Doorbell {
 }
 
 impl Doorbell {
-    /// Whether the kernel takes this request for the doorbell, and so answers it.
+    /// Whether the kernel matches this request with the doorbell, and so answers it.
     #[must_use]
     pub fn matches(&self, request: &Request) -> bool {
         request.kind == Kind::Copy
@@ -85,7 +92,7 @@ impl Doorbell {
     }
 }
 
-/// A doorbell that the kernel answers by signalling an eventfd. Deassigned on drop.
+/// A doorbell for which the kernel signals an eventfd. Deassigned on drop.
 #[derive(Debug)]
 pub struct IoEventFd {
     privcmd: Privcmd,
@@ -94,8 +101,8 @@ pub struct IoEventFd {
 }
 
 impl IoEventFd {
-    /// Has the kernel answer `doorbell` by signalling `eventfd`. `ports` are those that the page's slots are bound to, in
-    /// the slots' order.
+    /// Makes the kernel answer `doorbell` by signalling `eventfd`. `ports` are the bound ports of the page's
+    /// slots, in the order of the slots.
     pub fn assign(
         privcmd: &Privcmd,
         page: &Arc<IoreqPage>,
@@ -118,7 +125,7 @@ impl IoEventFd {
         Ok(Self { privcmd: privcmd.clone(), doorbell, assigned })
     }
 
-    /// What the kernel answers.
+    /// The doorbell.
     #[must_use]
     pub fn doorbell(&self) -> Doorbell {
         self.doorbell
@@ -128,24 +135,24 @@ impl IoEventFd {
 impl Drop for IoEventFd {
     fn drop(&mut self) {
         if self.assigned.deassign(self.privcmd.as_fd()).is_err() {
-            // The kernel may still look into the page: it must stay mapped for as long as this process lives.
+            // The kernel may still read the page: it must stay mapped while this process runs.
             std::mem::forget(Arc::clone(&self.assigned.page));
         }
     }
 }
 
-/// An interrupt of a guest that the kernel raises when an eventfd is signalled. Deassigned on drop.
+/// An eventfd for which the kernel raises an interrupt of a guest. Deassigned on drop.
 #[derive(Debug)]
 pub struct IrqFd {
     privcmd: Privcmd,
     domain: DomId,
     irq: Irq,
-    /// None once it has been let go.
+    /// `None` after [`Self::release`].
     eventfd: Option<EventFd>,
 }
 
 impl IrqFd {
-    /// Has the kernel raise `irq` of `domain` whenever `eventfd` is signalled.
+    /// Makes the kernel raise `irq` of `domain` whenever `eventfd` is signalled.
     pub fn assign(privcmd: &Privcmd, domain: DomId, irq: Irq, eventfd: &EventFd) -> Result<Self> {
         let eventfd = duplicate(eventfd, domain)?;
         sys::privcmd::irqfd(privcmd.as_fd(), domain.get(), rising(irq), &eventfd, true)
@@ -153,13 +160,13 @@ impl IrqFd {
         Ok(Self::adopt(privcmd, domain, irq, eventfd))
     }
 
-    /// Takes over an assignment that another process made and let go.
+    /// Adopts an assignment that another process made and released.
     #[must_use]
     pub fn adopt(privcmd: &Privcmd, domain: DomId, irq: Irq, eventfd: EventFd) -> Self {
         Self { privcmd: privcmd.clone(), domain, irq, eventfd: Some(eventfd) }
     }
 
-    /// Lets go of the assignment without ending it. It ends with the last descriptor of the eventfd.
+    /// Drops the handle without deassigning. The assignment ends with the last descriptor of the eventfd.
     pub fn release(mut self) {
         self.eventfd = None;
     }
@@ -174,7 +181,8 @@ impl IrqFd {
 impl Drop for IrqFd {
     fn drop(&mut self) {
         if let Some(eventfd) = &self.eventfd {
-            // It fails only for a descriptor that is no eventfd or a privcmd that is not this guest's: then nothing was assigned.
+            // This fails only for a descriptor of another kind, or a privcmd of another guest: then nothing
+            // is assigned.
             let level = rising(self.irq);
             let _ = sys::privcmd::irqfd(self.privcmd.as_fd(), self.domain.get(), level, eventfd, false);
         }
@@ -211,9 +219,9 @@ mod tests {
     }
 
     #[test]
-    fn a_doorbell_matches_what_the_kernel_matches() {
+    fn doorbell_matches_what_the_kernel_matches() {
         assert!(DOORBELL.matches(&kick()));
-        assert!(DOORBELL.matches(&Request { data: 0x0002_0001, ..kick() }), "the kernel looks at 16 bits");
+        assert!(DOORBELL.matches(&Request { data: 0x0002_0001, ..kick() }), "the kernel compares 16 bits");
         for other in [
             Request { kind: Kind::Invalidate, ..kick() },
             Request { direction: Direction::Read, ..kick() },
@@ -227,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_wants_a_port_for_each_slot() {
+    fn number_of_ports_must_be_that_of_the_slots() {
         let privcmd = Privcmd::from_fd(tempfile::tempfile().unwrap().into());
         let mapping = Mapping::anonymous(crate::PAGE_SIZE).unwrap();
         let page = Arc::new(IoreqPage::new(mapping, DomId::new(2), 2));
@@ -241,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn an_inherited_descriptor_is_the_eventfd_that_it_was() {
+    fn inherited_descriptor_shares_the_count_of_its_eventfd() {
         let inherited = rustix::event::eventfd(0, rustix::event::EventfdFlags::NONBLOCK).unwrap();
         let other = inherited.try_clone().unwrap();
         eventfd_from(inherited).write(3).unwrap();

@@ -2,18 +2,19 @@
 
 //! `/dev/xen/evtchn`: event channels, Xen's interrupts between domains.
 //!
-//! What the shim relies on (Linux 6.12, `drivers/xen/evtchn.c`):
+//! The shim relies on (Linux 6.12, `drivers/xen/evtchn.c`):
 //!
-//! - Ports that are bound belong to the descriptor. They stay open while any duplicate of it is open, so a supervisor that
-//!   keeps one keeps the channels of a worker that died; closing the last one closes them.
-//! - A channel is readable once per event: the driver then masks it, puts its port into a ring that [`Evtchn::pending`]
-//!   reads, and unmasks it when the port is written back by [`Evtchn::unmask`]. Events in between are not lost, they come
-//!   as one after the unmasking. So the order is: read the port, look at the slot and answer, unmask; then whatever arrived
-//!   since makes the descriptor readable again.
-//! - A port whose event came and which nobody wrote back stays masked when another process takes over the descriptor. Taking
-//!   over therefore begins with unmasking all ports, and with a look at all slots.
-//! - The ring is as large as there are channels, so it cannot overflow.
-//! - A bound channel may fire once although nothing was sent.
+//! - Bound ports belong to the open file. They stay bound while any duplicate of the descriptor is open: a
+//!   supervisor that keeps one keeps the channels of a worker that has ended. Closing the last one closes the
+//!   channels.
+//! - Each event masks its channel and puts its port into a ring that [`Evtchn::pending`] reads. The channel
+//!   is unmasked when the port is written back by [`Evtchn::unmask`]; events in between come as one after
+//!   that. So the order is: read the port, serve the slot, unmask. An event that came since makes the
+//!   descriptor readable again.
+//! - A port that was read and not written back stays masked when another process continues with the
+//!   descriptor. So that process first unmasks all ports and serves all slots.
+//! - The ring has an entry for each channel, so it cannot overflow.
+//! - A bound channel may fire once although no event was sent.
 
 use std::fs::OpenOptions;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -29,18 +30,18 @@ use crate::ids::{DomId, Port, RemotePort};
 use crate::privcmd::fail;
 use crate::sys::evtchn as sys;
 
-/// How many ports one read takes. What is left over keeps the descriptor readable.
+/// The number of ports that one read returns at most. The descriptor stays readable while there are more.
 const BATCH: usize = 16;
 const PORT_SIZE: usize = size_of::<u32>();
 
-/// A descriptor of `/dev/xen/evtchn`, which does not block. Clones share it.
+/// A non-blocking descriptor of `/dev/xen/evtchn`. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Evtchn {
     fd: Arc<OwnedFd>,
 }
 
 impl Evtchn {
-    /// Opens the device. It has no channels yet.
+    /// Opens the device, without channels.
     pub fn open() -> Result<Self> {
         let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
         let file = OpenOptions::new()
@@ -52,26 +53,26 @@ impl Evtchn {
         Ok(Self::from_fd(file.into()))
     }
 
-    /// Takes over a descriptor that another process opened, with the channels it has.
+    /// Adopts a descriptor that another process opened, with its channels.
     #[must_use]
     pub fn from_fd(fd: OwnedFd) -> Self {
         Self { fd: Arc::new(fd) }
     }
 
-    /// From now on, allows no new channels except to `domain`. What is bound stays bound.
+    /// Permits new channels to `domain` only from now on. Bound channels stay.
     pub fn restrict(&self, domain: DomId) -> Result<()> {
         sys::restrict(self.as_fd(), domain.get()).map_err(fail(Call::RestrictEvtchn, domain))
     }
 
-    /// Binds a channel that `domain`, or Xen on its behalf, has opened for this domain.
+    /// Binds a channel that `domain`, or Xen for it, has opened for this domain.
     pub fn bind(&self, domain: DomId, remote: RemotePort) -> Result<Channel> {
         let port = sys::bind_interdomain(self.as_fd(), domain.get(), remote.get())
             .map_err(fail(Call::BindInterdomain, domain))?;
         Ok(Channel::adopt(self, Port::new(port)))
     }
 
-    /// Binds a channel that fires when some domain has ended, if this domain is the one that is told
-    /// ([`Privcmd::route_domain_events`]). One at a time in a domain.
+    /// Binds a channel that fires when some domain has ended, if the event is routed to this domain
+    /// ([`Privcmd::route_domain_events`]). A domain can have one such channel at a time.
     ///
     /// [`Privcmd::route_domain_events`]: crate::Privcmd::route_domain_events
     pub fn bind_domain_events(&self) -> Result<Channel> {
@@ -80,16 +81,16 @@ impl Evtchn {
         Ok(Channel::adopt(self, Port::new(port)))
     }
 
-    /// Binds a port of this domain that Xen has connected when it made the domains.
+    /// Binds a static port, which Xen connected when it created the domains.
     ///
-    /// The appliance has none. Linux takes any other port for one, so a test proves by this call that a descriptor which is
-    /// restricted gets at no port that another one has bound.
+    /// The appliance has none. Linux accepts any other port for one, so a test shows by this call that a
+    /// restricted descriptor cannot use a port that is bound to another one.
     pub fn bind_static(&self, port: Port) -> Result<Channel> {
         sys::bind_static(self.as_fd(), port.get()).map_err(|e| Error::new(Call::BindStatic, None, e))?;
         Ok(Channel::adopt(self, port))
     }
 
-    /// The ports that have fired since they were unmasked, each masked now. None if nothing has.
+    /// Reads the ports that have fired, which are masked now.
     pub fn pending(&self) -> Result<Fired> {
         let mut bytes = [0; BATCH * PORT_SIZE];
         let len = match retry_on_intr(|| read(self.as_fd(), &mut bytes)) {
@@ -100,15 +101,15 @@ impl Evtchn {
         Ok(Fired { bytes, len })
     }
 
-    /// Lets ports fire again that have.
+    /// Unmasks ports that have fired.
     pub fn unmask(&self, fired: &Fired) -> Result<()> {
         self.write_back(fired.bytes())
     }
 
-    /// Lets ports fire again, of which nobody knows whether they have.
+    /// Unmasks ports, whether or not they have fired.
     pub fn unmask_all(&self, ports: &[Port]) -> Result<()> {
         let bytes: Vec<u8> = ports.iter().flat_map(|port| port.get().to_ne_bytes()).collect();
-        // The driver takes at most a page of ports, far more than a guest has vCPUs.
+        // The driver accepts at most one page of ports.
         bytes.chunks(crate::PAGE_SIZE).try_for_each(|bytes| self.write_back(bytes))
     }
 
@@ -123,8 +124,8 @@ impl Evtchn {
     }
 }
 
-/// Ports that have fired, and are masked until [`Evtchn::unmask`] gets them back. As the kernel wrote them: this is on the
-/// path of every trap.
+/// Ports that have fired, and are masked until [`Evtchn::unmask`]. They are kept as the kernel wrote them,
+/// since this is on the path of every register access.
 #[derive(Clone, Debug)]
 pub struct Fired {
     bytes: [u8; BATCH * PORT_SIZE],
@@ -149,7 +150,7 @@ impl AsFd for Evtchn {
     }
 }
 
-/// A bound event channel, closed on drop.
+/// A bound event channel. Closed on drop.
 #[derive(Debug)]
 pub struct Channel {
     evtchn: Evtchn,
@@ -159,13 +160,14 @@ pub struct Channel {
 }
 
 impl Channel {
-    /// Takes over a port that another process bound on this descriptor and let go.
+    /// Adopts a port that another process bound on this descriptor and released.
     #[must_use]
     pub fn adopt(evtchn: &Evtchn, port: Port) -> Self {
         Self { evtchn: evtchn.clone(), port, owned: true }
     }
 
-    /// Lets go of the channel without closing it. It closes with the last duplicate of the descriptor.
+    /// Drops the handle without closing the channel. The channel closes with the last duplicate of the
+    /// descriptor.
     #[must_use]
     pub fn release(mut self) -> Port {
         self.owned = false;
@@ -187,7 +189,7 @@ impl Channel {
 impl Drop for Channel {
     fn drop(&mut self) {
         if self.owned {
-            // It fails only for a port that is not bound.
+            // This fails only for a port that is not bound.
             let _ = sys::unbind(self.evtchn.as_fd(), self.port.get());
         }
     }
@@ -200,7 +202,7 @@ mod tests {
 
     use super::*;
 
-    /// A descriptor that reads and writes ports as evtchn does.
+    /// A descriptor from which ports are read and to which they are written, as with evtchn.
     fn fake() -> (Evtchn, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
@@ -222,13 +224,13 @@ mod tests {
     }
 
     #[test]
-    fn a_released_channel_keeps_its_port() {
+    fn released_channel_is_not_closed() {
         let (evtchn, _driver) = fake();
         assert_eq!(Channel::adopt(&evtchn, Port::new(5)).release(), Port::new(5));
     }
 
     #[test]
-    fn a_failure_names_the_domain() {
+    fn error_names_the_domain() {
         let (evtchn, _driver) = fake();
         let error = evtchn.bind(DomId::new(3), RemotePort::new(1)).unwrap_err();
         assert_eq!((error.call(), error.domain()), (Call::BindInterdomain, Some(DomId::new(3))));

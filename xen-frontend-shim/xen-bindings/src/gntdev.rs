@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! `/dev/xen/gntdev`: pages that a guest has granted, mapped or copied.
+//! `/dev/xen/gntdev`: mapping and copying the pages that a guest has granted.
 //!
-//! What the shim relies on (Linux 6.12, `drivers/xen/gntdev.c`):
+//! The shim relies on (Linux 6.12, `drivers/xen/gntdev.c`):
 //!
-//! - Mapping takes two steps: an ioctl enters the grants into a table of the descriptor and gives an offset, and `mmap` at that
-//!   offset maps all of them, or none: one bad grant fails it with `EINVAL`. An entry can be mapped once.
-//! - A guest cannot take back a page that is mapped. It stays mapped, and what it holds stays readable, until the
-//!   mapping *and* the entry are gone, and as long as no one else (a forked child, direct I/O) holds the page.
-//! - With CONFIG_XEN_UNPOPULATED_ALLOC a mapping takes no memory of this domain; without it, a page for each grant.
-//! - Duplicates of a descriptor share one table: closing the last one removes all entries.
-//! - A descriptor reaches the grants of all domains. That it can be restricted to one is a patch of ours
-//!   (`images/linux/patches`): [`Gntdev::restrict`].
+//! - Mapping has two steps: an ioctl inserts the grants into a table of the open file and returns an offset,
+//!   and `mmap` at that offset maps all of them or none: one bad grant fails it with `EINVAL`. An entry can
+//!   be mapped once.
+//! - A guest cannot revoke a mapped page. The page stays mapped and readable until both the mapping and the
+//!   entry are removed and no other user (a forked child, direct I/O) holds it.
+//! - With CONFIG_XEN_UNPOPULATED_ALLOC a mapping needs no memory of this domain; without it, one page for
+//!   each grant.
+//! - Duplicates of a descriptor share one table. Closing the last one removes all entries.
+//! - A descriptor can use the grants of all domains, unless it is restricted to one domain
+//!   ([`Gntdev::restrict`]), which needs our patch (`images/linux/patches`).
 
 use std::fs::OpenOptions;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -29,14 +31,15 @@ use crate::privcmd::fail;
 use crate::sys::gntdev as sys;
 use crate::sys::mapping::Mapping;
 
-/// The most pages of one mapping. The largest thing mapped is a ring; a split virtqueue of the largest size has 129 pages of
-/// descriptors (virtio 1.3, 2.7). A guest cannot make this process allocate for more.
+/// The largest number of pages of one mapping. The largest mapping is a ring: a split virtqueue of the
+/// largest size has 129 pages of descriptors (virtio 1.3, 2.7). This bounds what a guest can make the process
+/// allocate.
 pub const MAX_PAGES: usize = 256;
 
-/// What a mapping is for.
+/// The accesses to a mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Loads only: enough that the guest granted the pages read-only.
+    /// Loads only, which a read-only grant permits.
     Read,
     /// Loads and stores.
     ReadWrite,
@@ -59,20 +62,21 @@ impl Gntdev {
         Ok(Self::from_fd(file.into()))
     }
 
-    /// Opens the device for one guest: what another has granted is out of its reach.
+    /// Opens the device and restricts it to the grants of one guest.
     pub fn open_for(domain: DomId) -> Result<Self> {
         let gntdev = Self::open()?;
         gntdev.restrict(domain)?;
         Ok(gntdev)
     }
 
-    /// Takes over a descriptor that another process opened.
+    /// Adopts a descriptor that another process opened.
     #[must_use]
     pub fn from_fd(fd: OwnedFd) -> Self {
         Self { fd: Arc::new(fd) }
     }
 
-    /// Ties this descriptor, with all its duplicates, to the grants of one guest, for good. Nothing may be mapped yet.
+    /// Restricts this descriptor and all its duplicates to the grants of one guest for good. Nothing may be
+    /// mapped yet.
     ///
     /// # Errors
     /// [`Error::is_unsupported`] holds on a kernel that lacks our patch.
@@ -80,7 +84,7 @@ impl Gntdev {
         sys::restrict(self.as_fd(), domain.get()).map_err(fail(Call::RestrictGntdev, domain))
     }
 
-    /// Maps pages that `domain` has granted, one after the other.
+    /// Maps pages that `domain` has granted, in this order.
     pub fn map(&self, domain: DomId, grants: &[GrantRef], access: Access) -> Result<GrantMapping> {
         if grants.is_empty() || grants.len() > MAX_PAGES {
             return Err(fail(Call::InsertGrants, domain)(Errno::INVAL));
@@ -93,7 +97,7 @@ impl Gntdev {
         Ok(GrantMapping { mapping, _entry: entry })
     }
 
-    /// Does all copies of a batch. How each fared is in its [statuses](CopyBatch::statuses).
+    /// Makes all copies of a batch. The result of each is in its [statuses](CopyBatch::statuses).
     pub fn copy(&self, batch: &mut CopyBatch<'_>) -> Result<()> {
         batch.run(self.as_fd()).map_err(|e| Error::new(Call::GrantCopy, None, e))
     }
@@ -105,7 +109,7 @@ impl AsFd for Gntdev {
     }
 }
 
-/// Grants in the table of a descriptor. Removed on drop.
+/// An entry in the table of an open file. Removed on drop.
 #[derive(Debug)]
 struct Entry {
     gntdev: Gntdev,
@@ -128,18 +132,19 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        // It fails only for an entry that is not there.
+        // This fails only for an entry that does not exist.
         let _ = sys::remove(self.gntdev.as_fd(), self.index, self.count);
     }
 }
 
-/// A guest's pages, mapped by its grants. Unmapped on drop.
+/// Mapped pages of a guest. Unmapped on drop.
 ///
-/// The guest can change what is in them at any time: what is loaded twice may differ. Loads acquire and stores release, and
-/// an access that is out of range, not aligned, or a store to a mapping for [`Access::Read`], does nothing and gives `None`.
+/// The guest can change the content at any time, so two loads may differ. Loads acquire, stores release. An
+/// access that is out of range or not aligned, or a store to a mapping for [`Access::Read`], does nothing and
+/// returns `None`.
 #[derive(Debug)]
 pub struct GrantMapping {
-    // Dropped in this order: the kernel unmaps the grants when both are gone.
+    // Dropped in this order. The kernel unmaps the grants when both are removed.
     mapping: Mapping,
     _entry: Entry,
 }
@@ -154,7 +159,7 @@ macro_rules! accessors {
             }
 
             #[doc = concat!("Stores a `", stringify!($type), "` at `offset`.")]
-            #[must_use = "`None` says that nothing was stored"]
+            #[must_use = "`None` means that nothing was stored"]
             pub fn $store(&self, offset: usize, value: $type) -> Option<()> {
                 if !self.mapping.is_writable() {
                     return None;
@@ -167,7 +172,7 @@ macro_rules! accessors {
 }
 
 impl GrantMapping {
-    /// How many bytes are mapped: whole pages.
+    /// The size in bytes: whole pages.
     #[must_use]
     pub fn size(&self) -> usize {
         self.mapping.len()
@@ -197,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_stored_is_loaded() {
+    fn stored_value_is_loaded() {
         let ring = mapped(Access::ReadWrite);
         assert_eq!(ring.store_u16(2, 0xabcd), Some(()));
         assert_eq!(ring.load_u32(0), Some(0xabcd_0000));
@@ -205,14 +210,14 @@ mod tests {
     }
 
     #[test]
-    fn a_mapping_for_reading_takes_no_store() {
+    fn store_to_a_mapping_for_reading_is_refused() {
         let ring = mapped(Access::Read);
         assert_eq!(ring.store_u8(0, 1), None);
         assert_eq!(ring.load_u8(0), Some(0));
     }
 
     #[test]
-    fn the_number_of_pages_is_bounded() {
+    fn number_of_pages_is_limited() {
         for count in [0, MAX_PAGES + 1] {
             let grants = vec![GrantRef::new(1); count];
             let error = wrong().map(DomId::new(2), &grants, Access::Read).unwrap_err();
@@ -223,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_that_cannot_restrict_is_told_from_one_that_refuses() {
+    fn kernel_without_restriction_names_the_patch() {
         let error = wrong().restrict(DomId::new(2)).unwrap_err();
         assert!(error.is_unsupported());
         assert_eq!((error.call(), error.domain()), (Call::RestrictGntdev, Some(DomId::new(2))));
@@ -231,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_that_cannot_run_is_an_error() {
+    fn batch_that_cannot_run_is_an_error() {
         let mut batch = CopyBatch::new();
         batch.to_guest(DomId::new(2), GrantRef::new(1), 0, b"x").unwrap();
         assert_eq!(wrong().copy(&mut batch).unwrap_err().call(), Call::GrantCopy);

@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Copying to and from granted pages: for buffers, which are used once, much cheaper than mapping them.
+//! Copying to and from granted pages. For buffers, which are used once, this is much cheaper than mapping
+//! them.
 //!
-//! Xen copies while it handles the hypercall; nothing is ever mapped, so a guest can take its pages back at once. What
-//! the callers rely on (Linux 6.12, `drivers/xen/gntdev.c`):
+//! Xen copies during the hypercall. Nothing is mapped, so a guest can revoke its grants at once. Callers rely
+//! on (Linux 6.12, `drivers/xen/gntdev.c`):
 //!
-//! - The call fails as a whole only if a segment crosses a page of the guest (which [`CopyBatch`] refuses to take) or a local
-//!   buffer is not there. What a guest can get wrong, it gets wrong for one segment, and that segment's status says so.
-//! - The local buffer may cross pages. The driver issues its hypercalls for 16 pieces at a time.
-//! - Put copies from the guest and copies to the guest into separate batches: the driver treats the local pages of 16 pieces as
-//!   all written or all read.
+//! - The call fails as a whole only if a segment crosses a page of the guest (which [`CopyBatch`] refuses) or
+//!   a local buffer is not mapped. A mistake of the guest fails one segment, which its status reports.
+//! - The local buffer may cross pages. The driver makes one hypercall for 16 pieces.
+//! - Copies from the guest and copies to the guest need separate batches: the driver treats the local pages
+//!   of 16 pieces as all written or all read.
 //!
-//! FLASK checks a copy from the copy's source domain to its destination domain: reading from a guest needs
+//! FLASK checks a copy from the source domain to the destination domain: reading from a guest needs
 //! `allow guest_t driver_t:grant copy`, writing to it the reverse.
 
 use std::fmt;
@@ -19,28 +20,28 @@ use std::fmt;
 use crate::abi::gntdev as abi;
 pub use crate::sys::copy::{CopyBatch, CrossesPage};
 
-/// How one segment of a batch fared (`GNTST_*`).
+/// The result of one segment of a batch (`GNTST_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GrantStatus {
     /// Copied.
     Okay,
-    /// Xen does not say why. A reference that the guest's grant table holds, but grants nobody, comes to this.
+    /// Unspecified error, for example an entry of the guest's grant table that is not in use.
     GeneralError,
-    /// There is no such domain.
+    /// The domain does not exist.
     BadDomain,
     /// The grant reference is beyond the guest's grant table.
     BadGrantRef,
-    /// The grant does not allow this, for example writing to a page granted for reading.
+    /// The grant does not permit the access, for example writing to a page granted for reading.
     PermissionDenied,
     /// The page behind the grant cannot be used.
     BadPage,
-    /// Offset or length do not fit.
+    /// Offset or length are invalid.
     BadCopyArgument,
-    /// The page is out of Xen's reach.
+    /// The address is beyond Xen's address space.
     AddressTooBig,
-    /// The page is paged out; trying again may help.
+    /// The page is paged out: try again.
     TryAgain,
-    /// A status that this crate does not know.
+    /// Another status.
     Unknown(i16),
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Numbers that Xen gives out, each a type of its own, so that none is passed for another.
+//! Numbers of Xen, each with its own type, so that none is mistaken for another.
 
 use std::fmt;
 
@@ -11,13 +11,13 @@ macro_rules! id {
         pub struct $name($inner);
 
         impl $name {
-            /// Wraps the plain number. Xen checks it when it is used.
+            /// Wraps the number. Xen checks it when it is used.
             #[must_use]
             pub const fn new(value: $inner) -> Self {
                 Self(value)
             }
 
-            /// The plain number.
+            /// The number.
             #[must_use]
             pub const fn get(self) -> $inner {
                 self.0
@@ -37,15 +37,17 @@ id! {
     DomId(u16), "domain {}"
 }
 id! {
-    /// A page that its owner has granted: an index into the owner's grant table (Xen's `grant_ref_t`).
+    /// A grant reference: an index into the grant table of the domain that owns the page (Xen's
+    /// `grant_ref_t`).
     GrantRef(u32), "grant {}"
 }
 id! {
-    /// An event channel as this domain numbers it.
+    /// An event channel by its number in this domain.
     Port(u32), "port {}"
 }
 id! {
-    /// An event channel as the other domain numbers it: what Xen leaves in an ioreq slot, to be bound to a [`Port`].
+    /// An event channel by its number in the other domain. Xen writes it to an ioreq slot; binding it gives a
+    /// [`Port`].
     RemotePort(u32), "remote port {}"
 }
 id! {
@@ -57,6 +59,6 @@ id! {
     Gfn(u64), "gfn {:#x}"
 }
 id! {
-    /// An interrupt of a guest's virtual GIC (its INTID; Xen lets a device model raise SPIs only, 32 and up).
+    /// An interrupt of a guest's virtual GIC by its INTID. A device model can raise SPIs only (32 and up).
     Irq(u32), "INTID {}"
 }

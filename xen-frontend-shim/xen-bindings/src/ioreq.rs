@@ -1,31 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The ioreq page: where Xen writes down the access of a vCPU that waits, and where its answer goes.
+//! The ioreq page: Xen writes the access of a waiting vCPU to it, and reads the answer from it.
 //!
-//! Each vCPU has one slot, `struct ioreq` of Xen's `public/hvm/ioreq.h`. Its state goes round:
+//! Each vCPU has one slot, `struct ioreq` of Xen's `public/hvm/ioreq.h`, with these states:
 //!
 //! ```text
 //!   NONE ──Xen: access trapped, event sent──▶ READY ──take()──▶ INPROCESS ──respond(), notify──▶ RESP_READY
 //!     ▲                                                                                             │
-//!     └────────────────────────────── Xen: answer taken, vCPU runs on ──────────────────────────────┘
+//!     └────────────────────────── Xen: answer read, vCPU continues ─────────────────────────────────┘
 //! ```
 //!
-//! What the shim relies on (Xen 4.20, `common/ioreq.c` and `arch/arm/ioreq.c`):
+//! The shim relies on (Xen 4.20, `common/ioreq.c` and `arch/arm/ioreq.c`):
 //!
-//! - Xen writes all fields, issues a write barrier, sets READY, and sends the event. So an acquire of READY makes the
-//!   fields readable. Xen reads `data` after it saw RESP_READY, so the answer is published by a release.
-//! - On Arm, `count` is 1, `data_is_ptr` is 0, `size` is 1, 2, 4 or 8, and `data` of a write holds no bits beyond `size`.
-//!   Xen masks and sign-extends the answer itself. `df` means nothing.
-//! - A state that goes backwards makes Xen crash the guest. [`Slot`] can only go forward.
-//! - Xen compares `vp_eport` with its own copy for each request and aborts the access if they differ: nothing here
-//!   writes that field.
-//! - A type 8 request (INVALIDATE) belongs to no window: it tells device models to drop their mappings of the guest, is
-//!   sent to each enabled server, and the vCPU waits for its answer like for any other.
-//! - An event may find NONE: the event of a request that the kernel answered (see [`crate::eventfd`]), and the first one of a
-//!   channel after it is bound.
+//! - Xen writes all fields, issues a write barrier, sets READY and sends the event. So an acquire load of
+//!   READY makes the fields readable. Xen reads `data` after RESP_READY, so the answer is published by a
+//!   release store.
+//! - On Arm, `count` is 1, `data_is_ptr` is 0, `size` is 1, 2, 4 or 8, and `data` of a write has no bits
+//!   beyond `size`. Xen masks and sign-extends the answer. `df` is unused.
+//! - Xen crashes a guest whose slot goes back to an earlier state. [`Slot`] only goes forward.
+//! - Xen compares `vp_eport` with its own copy for each request and aborts the access if they differ. Nothing
+//!   here writes that field.
+//! - A request of type 8 (INVALIDATE) belongs to no window: device models are to drop their mappings of the
+//!   guest. Xen sends it to each enabled server, and the vCPU waits for the answer.
+//! - The slot may be NONE at an event: the event of a request that the kernel answered (see
+//!   [`crate::eventfd`]), and the first one of a channel after it is bound.
 //!
-//! A frame of the resource holds 128 slots. Frame 0 would be the ring of buffered requests, which Xen on Arm does not
-//! have; frame 1 is the page of slots.
+//! A frame of the resource has 128 slots. Frame 0 is the ring of buffered requests, which does not exist on
+//! Arm; frame 1 is the page of slots.
 
 use std::mem::{offset_of, size_of};
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
@@ -35,19 +36,19 @@ use crate::abi::ioreq as abi;
 use crate::ids::{DomId, RemotePort};
 use crate::sys::mapping::Mapping;
 
-/// The slots in one page, and so the most vCPUs a guest can have.
+/// The number of slots in one page, and the largest number of vCPUs of a guest.
 pub const MAX_VCPUS: usize = PAGE_SIZE / size_of::<Slot>();
 
-/// Where a slot stands.
+/// The state of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SlotState {
     /// No request.
     None,
-    /// Xen has written a request and waits.
+    /// Xen has written a request.
     Ready,
-    /// Somebody (this process, or the kernel's ioeventfd) works on it.
+    /// This process or the kernel's ioeventfd has taken the request.
     InProcess,
-    /// The answer is there; Xen has not taken it yet.
+    /// The answer is written, and Xen has not read it yet.
     ResponseReady,
     /// A value that Xen does not define.
     Unknown(u8),
@@ -65,25 +66,25 @@ impl SlotState {
     }
 }
 
-/// What a request asks for.
+/// The type of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A port of x86.
+    /// An access to an I/O port (x86).
     Pio,
-    /// An access to memory-mapped registers: all that a virtio-mmio device serves.
+    /// An access to memory-mapped registers, which virtio-mmio uses.
     Copy,
-    /// PCI configuration space.
+    /// An access to PCI configuration space.
     PciConfig,
     /// The guest has set its clock (x86).
     TimeOffset,
-    /// Mappings of the guest's memory are to be dropped. Has no address; any answer will do.
+    /// A request to drop mappings of the guest's memory, without an address. Any answer is accepted.
     Invalidate,
     /// A type that Xen does not define.
     Unknown(u8),
 }
 
 impl Kind {
-    /// The kind that Xen numbers so.
+    /// The type with Xen's number.
     #[must_use]
     pub const fn from_wire(kind: u8) -> Self {
         match kind {
@@ -110,37 +111,37 @@ impl Kind {
     }
 }
 
-/// Which way the data goes.
+/// The direction of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
-    /// The guest reads; the answer carries data.
+    /// The guest reads; the answer has the data.
     Read,
     /// The guest writes.
     Write,
 }
 
-/// A guest's access, as Xen describes it.
+/// An access of a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// What is asked for.
+    /// The type.
     pub kind: Kind,
-    /// Which way the data goes.
+    /// The direction of a request.
     pub direction: Direction,
     /// The guest physical address.
     pub addr: u64,
-    /// What the guest writes; 0 for a read.
+    /// The data that the guest writes; 0 for a read.
     pub data: u64,
-    /// Bytes of one access.
+    /// The size of one access in bytes.
     pub size: u32,
-    /// How many accesses this is (a repeated instruction of x86; 1 on Arm).
+    /// The number of accesses (a repeated instruction of x86; 1 on Arm).
     pub count: u32,
-    /// `data` is the guest physical address of the data (x86; never on Arm).
+    /// Whether `data` is the guest physical address of the data (x86; never on Arm).
     pub data_is_ptr: bool,
 }
 
-/// One vCPU's place in the ioreq page: `struct ioreq`.
+/// The slot of a vCPU in the ioreq page: `struct ioreq`.
 ///
-/// All of it is shared with Xen and with the kernel's ioeventfd, so each field is an atomic.
+/// It is shared with Xen and the kernel's ioeventfd, so each field is an atomic.
 #[derive(Debug, Default)]
 #[repr(C)]
 pub struct Slot {
@@ -175,27 +176,28 @@ const _: () = {
 };
 
 impl Slot {
-    /// Where the slot stands. What Xen wrote before it set this state can be read afterwards.
+    /// Loads the state. What Xen wrote before it set the state can be read afterwards.
     #[must_use]
     pub fn state(&self) -> SlotState {
         SlotState::from_bits(self.bits.load(Ordering::Acquire))
     }
 
-    /// The event channel of this vCPU, to be bound. Xen fills it in when an ioreq server is enabled whose page is mapped.
+    /// The event channel of this vCPU, to be bound. Xen writes it when an ioreq server whose page is mapped
+    /// is enabled.
     #[must_use]
     pub fn event_port(&self) -> RemotePort {
         RemotePort::new(self.vp_eport.load(Ordering::Relaxed))
     }
 
-    /// The request that waits in the slot, without taking it.
+    /// Reads the request in the slot without taking it.
     #[must_use]
     pub fn peek(&self) -> Option<Request> {
         let bits = self.bits.load(Ordering::Acquire);
         (SlotState::from_bits(bits) == SlotState::Ready).then(|| self.read(bits))
     }
 
-    /// Takes the request that waits in the slot: from now on it must be answered by [`Slot::respond`], or its vCPU
-    /// hangs for ever.
+    /// Takes the request in the slot. It must then be answered by [`Slot::respond`]: the vCPU waits without a
+    /// limit.
     #[must_use]
     pub fn take(&self) -> Option<Request> {
         let bits = self.bits.load(Ordering::Acquire);
@@ -203,24 +205,26 @@ impl Slot {
             return None;
         }
         let taken = bits & !abi::STATE_MASK | abi::STATE_IOREQ_INPROCESS;
-        // The kernel's ioeventfd may have been faster, and the vCPU may wait with its next request already: so what
-        // is asked for is read when nobody else can answer it any more.
+        // The kernel's ioeventfd may have answered it meanwhile, and the slot may have the next request. So
+        // the request is read when the kernel cannot answer it any more.
         self.bits.compare_exchange(bits, taken, Ordering::AcqRel, Ordering::Relaxed).ok()?;
         Some(self.read(bits))
     }
 
-    /// The request that somebody took and has not answered, to be answered by [`Slot::respond`]. Only for the one process
-    /// that serves the slot: it cannot tell a request taken by another that lives from one taken by another that died.
+    /// Reads a request that was taken and not answered, to be answered by [`Slot::respond`]. Only for the
+    /// single process that serves the slot: the slot does not tell whether the process that took the request
+    /// still runs.
     #[must_use]
     pub fn retake(&self) -> Option<Request> {
         let bits = self.bits.load(Ordering::Acquire);
         (SlotState::from_bits(bits) == SlotState::InProcess).then(|| self.read(bits))
     }
 
-    /// Answers the request that was taken. `data` is for a read and ignored by Xen otherwise. The vCPU runs on when its
-    /// event channel is notified.
+    /// Answers the request that was taken. `data` is the data of a read. The vCPU continues when its event
+    /// channel is notified.
     ///
-    /// A slot that holds no taken request is left alone, since Xen crashes a guest whose slot it finds in the wrong state.
+    /// A slot without a taken request is not changed, since Xen crashes a guest whose slot is in the wrong
+    /// state.
     pub fn respond(&self, data: u64) {
         let bits = self.bits.load(Ordering::Acquire);
         if SlotState::from_bits(bits) != SlotState::InProcess {
@@ -244,7 +248,7 @@ impl Slot {
         }
     }
 
-    /// Plays Xen's part, for fakes: leaves a request in the slot. Fails if the slot is not free.
+    /// Writes a request to the slot, as Xen does, for tests. Fails if the slot is not free.
     pub fn post(&self, request: &Request) -> Result<(), SlotState> {
         match self.state() {
             SlotState::None => {}
@@ -261,7 +265,7 @@ impl Slot {
         Ok(())
     }
 
-    /// Plays Xen's part, for fakes: takes the answer and frees the slot.
+    /// Reads the answer and frees the slot, as Xen does, for tests.
     #[must_use]
     pub fn collect(&self) -> Option<u64> {
         let bits = self.bits.load(Ordering::Acquire);
@@ -288,7 +292,7 @@ impl IoreqPage {
         Self { mapping, domain, vcpus }
     }
 
-    /// The guest whose accesses arrive here.
+    /// The guest of the page.
     #[must_use]
     pub fn domain(&self) -> DomId {
         self.domain
@@ -301,13 +305,13 @@ impl IoreqPage {
         all.get(..self.vcpus).unwrap_or(all)
     }
 
-    /// The slot of one vCPU; none if the guest has no such vCPU.
+    /// The slot of a vCPU. `None` if the guest has no such vCPU.
     #[must_use]
     pub fn slot(&self, vcpu: usize) -> Option<&Slot> {
         self.slots().get(vcpu)
     }
 
-    /// The page's address in this process, by which the kernel knows it.
+    /// The address of the page in this process, by which the kernel identifies it.
     pub(crate) fn address(&self) -> u64 {
         self.mapping.address()
     }
@@ -329,7 +333,7 @@ mod tests {
         }
     }
 
-    /// A slot as Xen lays it out in memory.
+    /// A slot with these bytes in memory.
     fn slot_of(bytes: [u8; 32]) -> Slot {
         let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
         let long = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
@@ -346,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn a_read_goes_round() {
+    fn read_passes_all_states() {
         let slot = Slot::default();
         let request = register_read(0x0200_0000);
         assert_eq!(slot.take(), None);
@@ -363,12 +367,12 @@ mod tests {
     }
 
     #[test]
-    fn what_was_taken_and_not_answered_can_be_taken_again() {
+    fn request_taken_and_not_answered_can_be_taken_again() {
         let slot = Slot::default();
         let request = Request { direction: Direction::Write, data: 5, ..register_read(0x0200_0070) };
         assert_eq!(slot.retake(), None);
         slot.post(&request).unwrap();
-        assert_eq!(slot.retake(), None, "nobody has taken it yet");
+        assert_eq!(slot.retake(), None, "it is not taken yet");
         assert_eq!(slot.take(), Some(request));
         assert_eq!(slot.retake(), Some(request));
         slot.respond(0);
@@ -376,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_keeps_its_data() {
+    fn answer_to_a_write_does_not_change_its_data() {
         let slot = Slot::default();
         let request = Request { direction: Direction::Write, data: 5, ..register_read(0x0200_0050) };
         slot.post(&request).unwrap();
@@ -386,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn the_state_never_goes_back() {
+    fn state_never_goes_back() {
         let slot = Slot::default();
         slot.respond(1);
         assert_eq!(slot.state(), SlotState::None, "no request, no answer");
@@ -401,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn xens_bit_fields_are_read() {
+    fn bit_fields_of_xen_are_read() {
         let mut bytes = [0xff; 32];
         bytes[24..28].copy_from_slice(&7u32.to_le_bytes());
         bytes[30] = 0b0010_0001;
@@ -419,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn any_byte_is_some_state_and_some_kind() {
+    fn any_byte_is_a_state_and_a_kind() {
         for byte in 0..=u8::MAX {
             let mut bytes = [byte; 32];
             let state = slot_of(bytes).state();
@@ -430,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_has_no_slot_beyond_its_vcpus() {
+    fn page_has_no_slot_beyond_its_vcpus() {
         let page = IoreqPage::new(Mapping::anonymous(PAGE_SIZE).unwrap(), DomId::new(2), 2);
         assert_eq!(page.slots().len(), 2);
         assert!(page.slot(1).is_some() && page.slot(2).is_none() && page.slot(usize::MAX).is_none());
@@ -439,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn one_of_two_takers_wins() {
+    fn request_is_taken_by_one_of_two_threads() {
         let slot = Slot::default();
         for round in 0..200 {
             slot.post(&register_read(round)).unwrap();

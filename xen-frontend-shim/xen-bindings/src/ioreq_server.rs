@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! An ioreq server: the claim, made to Xen, on a guest's accesses to some windows of its address space.
+//! An ioreq server, to which Xen passes a guest's accesses to some windows of its address space.
 //!
-//! The order matters (Xen 4.20, `common/ioreq.c`): [`IoreqServer::create`], then [`IoreqServer::page`], since Xen makes the
-//! page when it is first asked for, then [`IoreqServer::set_enabled`], which writes each vCPU's event channel into its slot,
-//! then bind the channels, then [`IoreqServer::map_window`] and let the guest run. Enabled before its page is there, a
-//! server has port 0 in every slot.
+//! The order matters (Xen 4.20, `common/ioreq.c`): [`IoreqServer::create`]; [`IoreqServer::page`], since Xen
+//! allocates the page at its first mapping; [`IoreqServer::set_enabled`], which writes the event channel of
+//! each vCPU to its slot; binding the channels; [`IoreqServer::map_window`]; unpausing the guest. If a server
+//! is enabled before its page exists, every slot has port 0.
 //!
-//! Windows can be added and removed while the guest runs. An access that no window covers entirely is not passed on:
-//! the guest takes an abort. Xen allows a guest 8 servers, and a server 256 windows.
+//! Windows can be added and removed while the guest runs. An access that is not entirely in a window is an
+//! abort in the guest. Xen allows 8 servers for a guest, and 256 windows for a server.
 //!
-//! The server belongs to this domain, not to this process or descriptor. It and its page outlive a process that ends without
-//! destroying it, and vCPUs whose accesses nobody answers wait.
+//! The server belongs to this domain, not to a process or descriptor. It and its page outlive a process that
+//! ends without destroying it. vCPUs wait until their accesses are answered.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -29,10 +29,11 @@ use crate::ioreq::{IoreqPage, MAX_VCPUS};
 use crate::privcmd::{Privcmd, fail};
 use crate::sys::privcmd::{self as sys, DmOpMember, MapIoRange, UnmapIoRange};
 
-/// How many servers Xen allows a guest (`MAX_NR_IOREQ_SERVERS`).
+/// The largest number of servers of a guest (`MAX_NR_IOREQ_SERVERS`).
 const MAX_SERVERS: u16 = 8;
 
-/// An ioreq server of a guest. Destroyed on drop by whoever made it, unless it is to be kept.
+/// An ioreq server of a guest. A server that was created by this value is destroyed on drop, unless it is
+/// kept.
 #[derive(Debug)]
 pub struct IoreqServer {
     privcmd: Privcmd,
@@ -43,7 +44,7 @@ pub struct IoreqServer {
 }
 
 impl IoreqServer {
-    /// Makes a new server for `domain`.
+    /// Creates a server for `domain`.
     pub fn create(privcmd: &Privcmd, domain: DomId) -> Result<Self> {
         let op = CreateIoreqServer { handle_bufioreq: HVM_IOREQSRV_BUFIOREQ_OFF, pad: [0; 3], id: 0 };
         let made =
@@ -51,13 +52,13 @@ impl IoreqServer {
         Ok(Self { privcmd: privcmd.clone(), domain, id: IoreqServerId::new(made.id), owned: true })
     }
 
-    /// Takes up a server that another process of this domain has made. It stays when this value goes.
+    /// Adopts a server that another process of this domain created. It is not destroyed on drop.
     #[must_use]
     pub fn adopt(privcmd: &Privcmd, domain: DomId, id: IoreqServerId) -> Self {
         Self { privcmd: privcmd.clone(), domain, id, owned: false }
     }
 
-    /// The servers of `domain` that this domain has made, whichever process did.
+    /// The servers of `domain` that processes of this domain created.
     pub fn list(privcmd: &Privcmd, domain: DomId) -> Result<Vec<IoreqServerId>> {
         let mut found = Vec::new();
         for id in (0..MAX_SERVERS).map(IoreqServerId::new) {
@@ -68,19 +69,19 @@ impl IoreqServer {
         Ok(found)
     }
 
-    /// Whether this domain has a server of that number.
+    /// Whether this domain created the server with this number.
     pub fn exists(privcmd: &Privcmd, domain: DomId, id: IoreqServerId) -> Result<bool> {
         let op =
             GetIoreqServerInfo { id: id.get(), flags: XEN_DMOP_NO_GFNS, ..GetIoreqServerInfo::default() };
         match sys::dm_op(privcmd.as_fd(), domain.get(), op) {
             Ok(_) => Ok(true),
-            // There is none, or it is another domain's.
+            // It does not exist, or another domain created it.
             Err(Errno::NOENT | Errno::PERM) => Ok(false),
             Err(error) => Err(fail(Call::GetIoreqServerInfo, domain)(error)),
         }
     }
 
-    /// From now on the server outlives this value and this process, for others to adopt.
+    /// Lets the server outlive this value and this process. Another process can adopt it.
     #[must_use]
     pub fn keep(mut self) -> Self {
         self.owned = false;
@@ -99,7 +100,7 @@ impl IoreqServer {
         self.domain
     }
 
-    /// Maps the page of slots. Each call maps it anew; all mappings show the same page.
+    /// Maps the page of slots. All mappings are of the same page.
     pub fn page(&self) -> Result<Arc<IoreqPage>> {
         let vcpus = self.privcmd.nr_vcpus(self.domain)?;
         if usize::try_from(vcpus).is_ok_and(|vcpus| vcpus > MAX_VCPUS) {
@@ -116,18 +117,18 @@ impl IoreqServer {
         Ok(Arc::new(IoreqPage::new(mapping, self.domain, vcpus)))
     }
 
-    /// Starts or stops passing accesses on to this server. The guest is paused for a moment.
+    /// Starts or stops passing accesses to this server. Xen pauses the guest during this.
     pub fn set_enabled(&self, enabled: bool) -> Result<()> {
         let op = SetIoreqServerState { id: self.id.get(), enabled: enabled.into(), pad: 0 };
         self.dm_op(Call::SetIoreqServerState, op)
     }
 
-    /// Claims the `len` bytes from guest physical address `base`.
+    /// Adds the window of `len` bytes at the guest physical address `base`.
     pub fn map_window(&self, base: u64, len: u64) -> Result<()> {
         self.dm_op(Call::MapIoRange, MapIoRange(self.range(Call::MapIoRange, base, len)?))
     }
 
-    /// Gives up the `len` bytes from guest physical address `base`.
+    /// Removes the window of `len` bytes at the guest physical address `base`.
     pub fn unmap_window(&self, base: u64, len: u64) -> Result<()> {
         self.dm_op(Call::UnmapIoRange, UnmapIoRange(self.range(Call::UnmapIoRange, base, len)?))
     }
@@ -146,7 +147,7 @@ impl IoreqServer {
 impl Drop for IoreqServer {
     fn drop(&mut self) {
         if self.owned {
-            // Nobody is left to hear of a failure. Xen destroys what is left with the guest.
+            // A failure cannot be reported here. Xen destroys the server with the guest.
             let op = DestroyIoreqServer { id: self.id.get(), pad: 0 };
             let _ = self.dm_op(Call::DestroyIoreqServer, op);
         }
@@ -163,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_has_bytes_and_does_not_wrap() {
+    fn empty_or_wrapping_window_is_refused() {
         for (base, len) in [(0x0200_0000, 0), (u64::MAX, 2), (2, u64::MAX)] {
             let error = server().map_window(base, len).unwrap_err();
             assert_eq!(error.io().kind(), std::io::ErrorKind::InvalidInput, "{base:#x} {len:#x}");
@@ -173,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn only_who_made_a_server_destroys_it() {
+    fn adopted_or_kept_server_is_not_destroyed() {
         let mut made = server();
         made.owned = true;
         assert!(!made.keep().owned && !server().owned);

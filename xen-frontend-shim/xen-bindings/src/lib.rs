@@ -1,34 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Owned, typed handles to what Xen offers a device model through Linux.
+//! Owned, typed handles to Xen's interfaces for device models in Linux.
 //!
 //! ```text
-//!  guest's access ─▶ Xen ─▶ ioreq page  (ioreq::Slot)         one slot for each vCPU
-//!                       └─▶ event channel (evtchn::Channel)   "look at the slot" / "I have answered"
+//!   guest's access ─▶ Xen ─▶ ioreq page  (ioreq::Slot)         one slot for each vCPU
+//!                        └─▶ event channel (evtchn::Channel)   "request in the slot", "answered"
 //!
-//!  shim ─▶ privcmd::Privcmd ─┬▶ ioreq_server::IoreqServer     which windows trap to us
-//!                            ├▶ eventfd::IoEventFd            QUEUE_NOTIFY → eventfd, by the kernel
-//!                            ├▶ eventfd::IrqFd                eventfd → guest interrupt, by the kernel
-//!                            ├▶ domain                      let a guest run, notice its end
-//!                            └▶ forbidden                 what Xen shall refuse
-//!  shim, daemons ─▶ gntdev::Gntdev ─┬▶ gntdev::GrantMapping   rings
-//!                                   └▶ grant_copy             buffers
+//!   shim ─▶ privcmd::Privcmd ─┬▶ ioreq_server::IoreqServer     the windows whose accesses trap
+//!                             ├▶ eventfd::IoEventFd            kick → eventfd, by the kernel
+//!                             ├▶ eventfd::IrqFd                eventfd → interrupt, by the kernel
+//!                             ├▶ domain                        unpausing a guest, noticing its end
+//!                             └▶ forbidden                     what Xen must refuse
+//!   shim, backends ─▶ gntdev::Gntdev ─┬▶ gntdev::GrantMapping  rings
+//!                                     └▶ grant_copy            buffers
 //! ```
 //!
-//! [`abi`] holds the structures as the headers of Linux and Xen define them, and a test compares them with those
-//! headers. `sys` holds every `unsafe` block of the shim: the system calls and the shared memory. All other
-//! modules are safe code on top of the two.
+//! [`abi`] has the structures of the headers of Linux and Xen; a test compares them with those headers. `sys`
+//! has all `unsafe` blocks: system calls and shared memory. The other modules are safe code on top of the
+//! two.
 //!
 //! # Lifetime
 //!
-//! A handle undoes on drop what made it: an ioreq server is destroyed, an event channel closed, a grant
-//! unmapped. What must outlive its process is let go (`keep`, `release`) and taken up by another process with `adopt`, by
-//! its plain number and where it belongs to a descriptor on one that was inherited (`from_fd`).
+//! A handle undoes on drop what created it: an ioreq server is destroyed, an event channel closed, a grant
+//! unmapped. What must outlive its process is released (`keep`, `release`), and another process adopts it by
+//! its number (`adopt`), on an inherited descriptor (`from_fd`) if it belongs to one.
 //!
 //! # Trust
 //!
-//! A guest writes grant references, ring contents and the accesses that arrive in an ioreq slot. Xen writes the slots
-//! and the statuses. Nothing that either of them wrote makes this crate panic, index or allocate.
+//! A guest writes grant references, rings and the accesses in ioreq slots. Xen writes slots and statuses.
+//! None of these makes this crate panic, index out of range or allocate.
 
 #[cfg(not(all(target_pointer_width = "64", target_endian = "little")))]
 compile_error!("the structures of this crate are those of little-endian 64-bit Linux");
@@ -59,5 +59,5 @@ pub use ioreq::{Direction, IoreqPage, Kind, Request, Slot, SlotState};
 pub use ioreq_server::IoreqServer;
 pub use privcmd::{ForeignPage, Privcmd};
 
-/// Bytes of a page of Xen's interfaces: grants, the ioreq page and foreign pages come in these.
+/// The size in bytes of a page of Xen: a grant, the ioreq page, a foreign page.
 pub const PAGE_SIZE: usize = 4096;

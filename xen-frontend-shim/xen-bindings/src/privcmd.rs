@@ -1,19 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! `/dev/xen/privcmd`: the calls into Xen that a device model may make about its guest.
+//! `/dev/xen/privcmd`: the calls of a device model to Xen about its guest.
 //!
-//! Who may do what:
+//! Permissions:
 //!
-//! - In a domain other than domain 0, Linux 6.12 restricts each descriptor to the domain that xenstore names as `target`,
-//!   and without xenstore to none (XSA-482): all calls fail with `EPERM` until the kernel is given
-//!   `xen_privcmd.unrestricted=1`. An open before xenstore has answered waits.
-//! - [`Privcmd::restrict`] ties a descriptor, with all its duplicates, to one guest for good. What remains are the calls
-//!   here that name that guest. Those of [`crate::domain`] do not, since a plain hypercall does not say whom it is about.
-//! - Xen's policy has the last word: `hvm:dm` for the device model operations, `resource_map` for the ioreq page only,
-//!   `domain:unpause` and `domain:getdomaininfo`, `mmu:map_*` for foreign pages (which the driver domain does not have).
+//! - In a domain other than domain 0, Linux 6.12 restricts each descriptor to the domain that xenstore names
+//!   as `target`, and without xenstore to none (XSA-482): all calls fail with `EPERM` unless the kernel has
+//!   `xen_privcmd.unrestricted=1` on its command line. An open blocks until xenstore has answered.
+//! - [`Privcmd::restrict`] restricts a descriptor and all its duplicates to one guest for good. The calls of
+//!   this module work for that guest. Those of [`crate::domain`] fail, since a plain hypercall does not name
+//!   a domain to the kernel.
+//! - Xen's policy checks `hvm:dm` for device model operations, `resource_map` for the ioreq page,
+//!   `domain:unpause`, `domain:getdomaininfo`, and `mmu:map_*` for foreign pages, which the driver domain
+//!   does not have.
 //!
-//! The kernel pins the buffers of device model operations. It does not pin those of plain hypercalls: a page that is just
-//! being moved makes Xen answer `EFAULT`.
+//! The kernel pins the buffers of device model operations, but not those of plain hypercalls: Xen answers
+//! `EFAULT` if the kernel is moving the page.
 
 use std::fs::OpenOptions;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -44,34 +46,34 @@ impl Privcmd {
         Ok(Self::from_fd(file.into()))
     }
 
-    /// Takes over a descriptor that another process opened.
+    /// Adopts a descriptor that another process opened.
     #[must_use]
     pub fn from_fd(fd: OwnedFd) -> Self {
         Self { fd: Arc::new(fd) }
     }
 
-    /// Ties this descriptor to one guest, for good.
+    /// Restricts this descriptor to one guest for good.
     pub fn restrict(&self, domain: DomId) -> Result<()> {
         sys::restrict(self.as_fd(), domain.get()).map_err(fail(Call::RestrictPrivcmd, domain))
     }
 
-    /// How many vCPUs the guest has, running or not. Fixed when the guest is created.
+    /// The number of vCPUs of the guest, online or not. It does not change.
     pub fn nr_vcpus(&self, domain: DomId) -> Result<u32> {
         let answer = sys::dm_op(self.as_fd(), domain.get(), NrVcpus::default());
         answer.map(|a| a.vcpus).map_err(fail(Call::NrVcpus, domain))
     }
 
-    /// Sets the level of an SPI of the guest. For an edge-triggered interrupt a rising edge is a `true`: Xen's vGIC ignores
-    /// `false`, and does not need it before the next `true`.
+    /// Sets the level of an SPI of the guest. For an edge-triggered interrupt each `true` is a rising edge:
+    /// Xen's vGIC ignores `false`.
     pub fn set_irq_level(&self, domain: DomId, irq: Irq, level: bool) -> Result<()> {
         let op = SetIrqLevel { irq: irq.get(), level: level.into(), pad: [0; 3] };
         sys::dm_op(self.as_fd(), domain.get(), op).map(drop).map_err(fail(Call::SetIrqLevel, domain))
     }
 
-    /// Maps a page of a domain without asking that domain.
+    /// Maps a page of a domain without a grant.
     ///
-    /// The appliance never needs this, and its policy forbids it: a test proves that by this call. Expected of a driver
-    /// domain is an error for which [`Error::is_denied`] holds.
+    /// The appliance never needs this, and its policy forbids it, which a test shows by this call: in a
+    /// driver domain [`Error::is_denied`] must hold.
     pub fn map_foreign_page(&self, domain: DomId, gfn: Gfn) -> Result<ForeignPage> {
         let mapping = sys::map_foreign(self.as_fd(), domain.get(), gfn.get());
         mapping.map(ForeignPage).map_err(fail(Call::MapForeignPage, domain))
@@ -84,7 +86,7 @@ impl AsFd for Privcmd {
     }
 }
 
-/// A page of another domain, mapped by the right of this domain rather than by a grant. Unmapped on drop.
+/// A page of another domain, mapped without a grant. Unmapped on drop.
 #[derive(Debug)]
 pub struct ForeignPage(Mapping);
 
@@ -93,14 +95,14 @@ impl ForeignPage {
         Self(mapping)
     }
 
-    /// The 32 bits at `offset`, if it lies in the page and is aligned.
+    /// Loads the 32 bits at `offset`. `None` if it is out of range or not aligned.
     #[must_use]
     pub fn load_u32(&self, offset: usize) -> Option<u32> {
         self.0.u32(offset).map(|word| word.load(std::sync::atomic::Ordering::Relaxed))
     }
 }
 
-/// Adds to an error what it was about.
+/// Adds the call and the domain to an error number.
 pub(crate) fn fail(call: Call, domain: DomId) -> impl Fn(Errno) -> Error {
     move |errno| Error::new(call, Some(domain), errno)
 }
@@ -109,13 +111,13 @@ pub(crate) fn fail(call: Call, domain: DomId) -> impl Fn(Errno) -> Error {
 mod tests {
     use super::*;
 
-    /// A descriptor that is not privcmd's.
+    /// A descriptor of another kind.
     fn wrong() -> Privcmd {
         Privcmd::from_fd(tempfile::tempfile().unwrap().into())
     }
 
     #[test]
-    fn a_descriptor_of_something_else_gives_errors_only() {
+    fn other_descriptor_gives_errors() {
         let (privcmd, guest) = (wrong(), DomId::new(2));
         assert!(privcmd.nr_vcpus(guest).unwrap_err().is_unsupported());
         assert!(privcmd.restrict(guest).is_err());

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The system calls and the shared memory: every `unsafe` of the shim is in this directory.
+//! System calls and shared memory: all `unsafe` blocks of this crate.
 //!
-//! Each function takes what the kernel needs as types that cannot be wrong (a live slice, a borrowed descriptor) and is
-//! safe to call; the modules above decide what to call and own what comes of it.
+//! The functions take types that are always valid for the kernel (a slice, a borrowed descriptor) and are
+//! safe to call. The other modules call them and own the results.
 
 #![allow(unsafe_code)]
 
@@ -19,14 +19,14 @@ use rustix::io::Result;
 use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, ioctl};
 use vmm_sys_util::eventfd::EventFd;
 
-/// An ioctl that takes a pointer to a structure, which the driver may write back, and returns a number.
+/// An ioctl with a pointer to a structure, to which the driver may write, that returns a number.
 struct Exchange<T> {
     opcode: Opcode,
     argument: *mut T,
 }
 
-// SAFETY: that the driver behind `opcode` may use the pointer for a `T` is what `exchange` asks of its callers. The output is
-// the system call's return value alone.
+// SAFETY: `exchange` requires of its callers that the driver of `opcode` may use the pointer as one to a `T`.
+// The output is only the return value of the system call.
 unsafe impl<T> Ioctl for Exchange<T> {
     type Output = u32;
 
@@ -41,25 +41,25 @@ unsafe impl<T> Ioctl for Exchange<T> {
     }
 
     unsafe fn output_from_ptr(out: IoctlOutput, _: *mut std::ffi::c_void) -> Result<u32> {
-        // rustix has already turned negative values into errors.
+        // rustix returns negative values as errors before this.
         u32::try_from(out).map_err(|_| rustix::io::Errno::RANGE)
     }
 }
 
-/// Issues `opcode` with `argument`.
+/// Makes the ioctl `opcode` with `argument`.
 ///
 /// # Safety
 ///
-/// `argument` must point to a `T` that nothing else uses during the call. The driver behind `fd`, if it knows `opcode`, must
-/// take a `T` (or what starts with one and is there too), write nothing but a valid one, and use the addresses in it only
-/// for memory that the caller has made available for that use.
+/// `argument` must point to a `T` that nothing else uses during the call. The driver of `fd`, if it supports
+/// `opcode`, must read a `T` (or a longer structure that begins with one and is valid as well), write only
+/// valid values, and use the addresses in it only for memory that the caller provides for that use.
 unsafe fn exchange<T>(fd: BorrowedFd<'_>, opcode: Opcode, argument: *mut T) -> Result<u32> {
-    // SAFETY: as the caller promises.
+    // SAFETY: the caller guarantees it.
     unsafe { ioctl(fd, Exchange { opcode, argument }) }
 }
 
-/// Makes an inherited descriptor an eventfd.
+/// Converts a descriptor to an eventfd.
 pub(crate) fn eventfd_from(fd: OwnedFd) -> EventFd {
-    // SAFETY: the descriptor was owned until now, and `into_raw_fd` gives it up.
+    // SAFETY: `into_raw_fd` releases the ownership of the descriptor.
     unsafe { EventFd::from_raw_fd(fd.into_raw_fd()) }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Xen: `xen/include/public/hvm/dm_op.h`, and from `memory.h` the numbers of the ioreq page.
+//! Xen: `xen/include/public/hvm/dm_op.h`, and the numbers of the ioreq page from `memory.h`.
 
 use std::mem::{offset_of, size_of};
 
@@ -23,18 +23,18 @@ pub const XEN_DMOP_NR_VCPUS: u32 = 20;
 
 /// `XEN_DMOP_IO_RANGE_MEMORY`.
 pub const XEN_DMOP_IO_RANGE_MEMORY: u32 = 1;
-/// `HVM_IOREQSRV_BUFIOREQ_OFF`: Xen on Arm has no other.
+/// `HVM_IOREQSRV_BUFIOREQ_OFF`, the only mode on Arm.
 pub const HVM_IOREQSRV_BUFIOREQ_OFF: u8 = 0;
 
-/// `XEN_DMOP_no_gfns`: the pages are not to be placed in the guest's address space, where they do not belong.
+/// `XEN_DMOP_no_gfns`: the ioreq pages are not added to the guest's address space.
 pub const XEN_DMOP_NO_GFNS: u16 = 1 << 0;
 
 /// `XENMEM_resource_ioreq_server`.
 pub const XENMEM_RESOURCE_IOREQ_SERVER: u32 = 0;
-/// `XENMEM_resource_ioreq_server_frame_ioreq(0)`: frame 0 would be the page of buffered requests.
+/// `XENMEM_resource_ioreq_server_frame_ioreq(0)`. Frame 0 is the page of buffered requests.
 pub const XENMEM_RESOURCE_IOREQ_SERVER_FRAME_IOREQ_0: u32 = 1;
 
-/// `struct xen_dm_op` with one member of its union. Xen reads no more than the member that `op` names.
+/// `struct xen_dm_op` with one member of its union. Xen accesses only the member of the operation `op`.
 #[derive(Debug, Default)]
 #[repr(C)]
 #[allow(missing_docs)]
@@ -66,7 +66,7 @@ pub struct GetIoreqServerInfo {
     pub bufioreq_gfn: u64,
 }
 
-/// `struct xen_dm_op_ioreq_server_range`, of both the map and the unmap operation.
+/// `struct xen_dm_op_ioreq_server_range`, for the map and the unmap operation.
 #[derive(Debug, Default)]
 #[repr(C)]
 #[allow(missing_docs)]

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Xen: `xen/include/public/domctl.h`, as far as letting a domain run and noticing its end needs it, and the numbers of
-//! `xen.h` and `sched.h` that go with it.
+//! Xen: the part of `xen/include/public/domctl.h` that unpauses a domain and reports its end, and related
+//! numbers of `xen.h` and `sched.h`.
 
 use std::mem::size_of;
 
@@ -13,10 +13,10 @@ pub const XEN_DOMCTL_UNPAUSEDOMAIN: u32 = 4;
 pub const XEN_DOMCTL_GETDOMAININFO: u32 = 5;
 /// `XEN_DOMCTL_set_virq_handler`.
 pub const XEN_DOMCTL_SET_VIRQ_HANDLER: u32 = 66;
-/// `XEN_DOMCTL_INTERFACE_VERSION` of Xen 4.20, the oldest that this crate asks for.
+/// `XEN_DOMCTL_INTERFACE_VERSION` of Xen 4.20, the oldest version that this crate tries.
 pub const XEN_DOMCTL_INTERFACE_VERSION_FIRST: u32 = 0x17;
-/// The newest version that this crate asks for. What is used here has been the same in all versions so far: no
-/// parameters, or a first word of them.
+/// The newest version that this crate tries. The domctls used here have been the same in all versions so far:
+/// they have no parameters, or use the first word of them.
 pub const XEN_DOMCTL_INTERFACE_VERSION_LAST: u32 = 0x1f;
 
 /// `VIRQ_DOM_EXC`, from Xen's `xen.h`.
@@ -38,7 +38,8 @@ pub const SHUTDOWN_CRASH: u8 = 3;
 /// `SHUTDOWN_watchdog`.
 pub const SHUTDOWN_WATCHDOG: u8 = 4;
 
-/// `struct xen_domctl`. The union is larger here than in any version of Xen so far: Xen copies its own size.
+/// `struct xen_domctl`, with a union at least as large as in any version of Xen so far: Xen copies its own
+/// size.
 #[derive(Debug)]
 #[repr(C)]
 #[allow(missing_docs)]
@@ -50,10 +51,10 @@ pub struct Domctl {
     pub u: [u64; 32],
 }
 
-/// Where in the union `XEN_DOMCTL_getdomaininfo` leaves the flags.
+/// The offset of the flags of `XEN_DOMCTL_getdomaininfo` in the union.
 pub const DOMAININFO_FLAGS_OFFSET: usize = 4;
 
-/// The flags that `XEN_DOMCTL_getdomaininfo` left.
+/// The flags in the answer to `XEN_DOMCTL_getdomaininfo`.
 #[must_use]
 pub const fn domaininfo_flags(answer: &Domctl) -> u32 {
     let [_, _, _, _, a, b, c, d] = answer.u[0].to_le_bytes();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Linux: `include/uapi/xen/gntdev.h`, and from Xen's `grant_table.h` the flags and statuses of a copy.
+//! Linux: `include/uapi/xen/gntdev.h`, and the flags and statuses of a copy from Xen's `grant_table.h`.
 
 use std::mem::size_of;
 
@@ -14,7 +14,7 @@ pub const IOCTL_GNTDEV_MAP_GRANT_REF: Opcode = none::<MapGrantRef>(b'G', 0);
 pub const IOCTL_GNTDEV_UNMAP_GRANT_REF: Opcode = none::<UnmapGrantRef>(b'G', 1);
 /// `IOCTL_GNTDEV_GRANT_COPY`.
 pub const IOCTL_GNTDEV_GRANT_COPY: Opcode = none::<GrantCopy>(b'G', 8);
-/// `IOCTL_GNTDEV_RESTRICT_DOMID`, of our patch to Linux.
+/// `IOCTL_GNTDEV_RESTRICT_DOMID`, from our patch to Linux.
 pub const IOCTL_GNTDEV_RESTRICT_DOMID: Opcode = none::<RestrictDomId>(b'G', 32);
 
 /// `GNTCOPY_source_gref`: the segment's source is a grant.
@@ -50,7 +50,7 @@ pub struct GrantRef {
     pub ref_: u32,
 }
 
-/// `struct ioctl_gntdev_map_grant_ref`, whose last field is the first of `count`.
+/// `struct ioctl_gntdev_map_grant_ref`, with the first of its `count` references.
 #[derive(Debug, Default)]
 #[repr(C)]
 #[allow(missing_docs)]
@@ -81,7 +81,7 @@ pub struct Foreign {
     pub domid: u16,
 }
 
-/// One end of a segment: the union in `struct gntdev_grant_copy_segment`, as the 64 bits that it is.
+/// One end of a segment: the union in `struct gntdev_grant_copy_segment`, as 64 bits.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct CopyEnd(u64);

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Compares this crate's structures with the headers of Linux and Xen, by their own compiler's word.
+//! Compares this crate's structures with the headers of Linux and Xen.
 //!
-//! From the sizes, offsets and numbers that Rust has, a C file of static assertions is written and compiled against the headers
-//! for the target's ABI. Nothing needs to run, so a cross compiler will do.
+//! A C file with a static assertion for each size, offset and number is generated and compiled against the
+//! headers for the target's ABI. It does not run, so a cross compiler is enough.
 //!
 //! Environment:
 //!
-//! - `XBA_HEADERS`: the directory with `linux/` (what `make headers_install` of Linux installs) and `xen/` (Xen's public
-//!   headers). Without it, `target/artefacts/headers`, which `scripts/artefacts` makes.
-//! - `XBA_REQUIRE_HEADERS=1`: missing headers or a missing compiler fail the test instead of skipping it.
+//! - `XBA_HEADERS`: the directory with `linux/` (from `make headers_install` of Linux) and `xen/` (Xen's
+//!   public headers). The default is `target/artefacts/headers`, which `scripts/artefacts` creates.
+//! - `XBA_REQUIRE_HEADERS=1`: the test fails if the headers or a compiler are missing. Otherwise it is
+//!   skipped.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -22,12 +23,12 @@ use super::{dm_op, domctl, evtchn, gntdev, hypercall, ioreq, privcmd};
 use crate::ioreq::{BITS_OFFSET, OFFSETS, Slot};
 use crate::sys::privcmd::Words;
 
-/// Compilers that know the target's ABI, best first. The host's, told that it compiles for aarch64, has the same
-/// (LP64, little-endian, natural alignment), and is enough where no cross compiler is installed.
+/// Compilers with the target's ABI, in the order of preference. The host's compiler with the macros of
+/// aarch64 has the same ABI (LP64, little-endian, natural alignment).
 const COMPILERS: [&[&str]; 2] =
     [&["aarch64-linux-gnu-gcc"], &["cc", "-U__x86_64__", "-U__i386__", "-D__aarch64__"]];
 
-/// What the C file begins with. Linux's privcmd.h takes Xen's basic types from its own copy of Xen's headers, by that path.
+/// The first lines of the C file. Linux's privcmd.h includes Xen's basic types by these paths.
 const INCLUDES: &str = "\
 #include <stddef.h>
 #include <stdint.h>
@@ -51,7 +52,7 @@ const INCLUDES: &str = "\
 #include <xen/gntdev.h>
 ";
 
-/// Claims about the headers, one static assertion each.
+/// Static assertions about the headers.
 #[derive(Default)]
 struct Claims(String);
 
@@ -73,8 +74,8 @@ impl Claims {
     }
 }
 
-/// Claims the size of a structure and the offset of each of its fields. A Rust field that a C keyword keeps from having the
-/// header's name is given as `rust = c`.
+/// Claims the size of a structure and the offset of each of its fields. A field whose name in C is a keyword
+/// of Rust is written `rust = "c"`.
 macro_rules! same_layout {
     ($claims:ident, $rust:ty, $c:literal, { $($field:ident $(= $name:literal)?),* $(,)? }) => {
         $claims.size($c, size_of::<$rust>());
@@ -84,7 +85,7 @@ macro_rules! same_layout {
     (@ $field:ident $name:literal) => { $name };
 }
 
-/// Claims that constants have the header's values.
+/// Claims the values of constants.
 macro_rules! same_values {
     ($claims:ident, $($rust:expr => $c:literal),+ $(,)?) => { $($claims.equal($c, $rust);)+ };
 }
@@ -140,7 +141,9 @@ fn linux_evtchn() -> Claims {
 fn linux_gntdev() -> Claims {
     let mut claims = Claims::default();
     same_layout!(claims, gntdev::GrantRef, "struct ioctl_gntdev_grant_ref", { domid, ref_ = "ref" });
-    same_layout!(claims, gntdev::MapGrantRef, "struct ioctl_gntdev_map_grant_ref", { count, pad, index, refs });
+    same_layout!(claims, gntdev::MapGrantRef, "struct ioctl_gntdev_map_grant_ref", {
+        count, pad, index, refs
+    });
     same_layout!(claims, gntdev::UnmapGrantRef, "struct ioctl_gntdev_unmap_grant_ref", { index, count, pad });
     same_layout!(claims, gntdev::GrantCopy, "struct ioctl_gntdev_grant_copy", { count, segments });
     same_layout!(claims, gntdev::GrantCopySegment, "struct gntdev_grant_copy_segment", {
@@ -189,7 +192,9 @@ fn xen_dm_op() -> Claims {
     same_layout!(claims, dm_op::IoreqServerRange, "struct xen_dm_op_ioreq_server_range", {
         id, pad, type_ = "type", start, end
     });
-    same_layout!(claims, dm_op::SetIoreqServerState, "struct xen_dm_op_set_ioreq_server_state", { id, enabled, pad });
+    same_layout!(claims, dm_op::SetIoreqServerState, "struct xen_dm_op_set_ioreq_server_state", {
+        id, enabled, pad
+    });
     same_layout!(claims, dm_op::DestroyIoreqServer, "struct xen_dm_op_destroy_ioreq_server", { id, pad });
     same_layout!(claims, dm_op::SetIrqLevel, "struct xen_dm_op_set_irq_level", { irq, level, pad });
     same_layout!(claims, dm_op::NrVcpus, "struct xen_dm_op_nr_vcpus", { vcpus });
@@ -263,7 +268,7 @@ fn xen_hypercalls() -> Claims {
     claims.holds(&version("XEN_SYSCTL_INTERFACE_VERSION", &hypercall::SYSCTL_VERSIONS));
     let [low, high] = hypercall::PLATFORM_VERSION.map(u32::from);
     claims.equal("XENPF_INTERFACE_VERSION", high << 16 | low);
-    // Where the fields are that `forbidden` fills in.
+    // The offsets of the fields that `forbidden` sets.
     for (structure, field, offset) in [
         ("struct xen_sysctl", "cmd", 0),
         ("struct xen_sysctl", "interface_version", 4),
@@ -301,7 +306,7 @@ fn xen_ioreq() -> Claims {
     for (field, offset) in OFFSETS {
         claims.offset("struct ioreq", field, offset);
     }
-    // C gives no offset of a bit field: its byte is the one between these two, its place in there is `bit_fields`' to find.
+    // C has no offset of a bit field: its byte is between these two, and `bit_fields` checks its bits.
     claims.equal("__builtin_offsetof(struct ioreq, _pad0) + 2", BITS_OFFSET as i128);
     claims.equal("__builtin_offsetof(struct ioreq, type) - 1", BITS_OFFSET as i128);
     same_values!(claims,
@@ -320,8 +325,8 @@ fn xen_ioreq() -> Claims {
     claims
 }
 
-/// The places of the bit fields, which no constant expression of C can tell: a call that the compiler does not find
-/// out to be unreachable is an error.
+/// Claims the bits of the bit fields. No constant expression of C has them, so this uses calls that are an
+/// error unless the compiler finds them unreachable.
 fn bit_fields() -> Claims {
     let mut claims = Claims::default();
     for (field, bits) in
@@ -329,7 +334,8 @@ fn bit_fields() -> Claims {
     {
         writeln!(
             claims.0,
-            "extern void misplaced_{field}(void) __attribute__((error(\"bit field {field} is not at {bits:#x}\")));
+            "extern void misplaced_{field}(void)
+                 __attribute__((error(\"bit field {field} is not at {bits:#x}\")));
              void check_{field}(void) {{
                  struct ioreq r = {{ .{field} = ~0 }};
                  uint8_t byte;
@@ -355,7 +361,7 @@ fn all() -> [Claims; 8] {
     ]
 }
 
-/// Where the headers are, or why the check cannot be made.
+/// The directory of the headers, or the reason why the check cannot be made.
 fn headers() -> Result<PathBuf, String> {
     let dir = std::env::var_os("XBA_HEADERS").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/artefacts/headers"),
@@ -372,7 +378,8 @@ fn headers() -> Result<PathBuf, String> {
     dir.canonicalize().map_err(|e| e.to_string())
 }
 
-/// Compiles the C file. The inner result is the compiler's verdict.
+/// Compiles the C file. The inner result has the errors of the compiler; the outer one tells why it cannot be
+/// run.
 fn compile(claims: &[Claims]) -> Result<Result<(), String>, String> {
     let headers = headers()?;
     let dir = tempfile::tempdir().map_err(|e| e.to_string())?;
@@ -410,7 +417,7 @@ fn compile(claims: &[Claims]) -> Result<Result<(), String>, String> {
     Err("there is no C compiler: install gcc-aarch64-linux-gnu".into())
 }
 
-/// The compiler's verdict; none if the check cannot be made and need not be.
+/// The result of the compiler. `None` if the check is skipped.
 fn verdict(claims: &[Claims]) -> Option<Result<(), String>> {
     match compile(claims) {
         Ok(verdict) => Some(verdict),
@@ -418,7 +425,7 @@ fn verdict(claims: &[Claims]) -> Option<Result<(), String>> {
             panic!("the structures were not compared with the headers: {reason}")
         }
         Err(reason) => {
-            // Not `eprintln`, which the test harness would keep to itself.
+            // `eprintln` would be captured by the test harness.
             let _ =
                 writeln!(std::io::stderr(), "SKIPPED: structures not compared with the headers: {reason}");
             None
@@ -427,14 +434,14 @@ fn verdict(claims: &[Claims]) -> Option<Result<(), String>> {
 }
 
 #[test]
-fn the_structures_are_those_of_the_headers() {
+fn structures_are_those_of_the_headers() {
     if let Some(Err(errors)) = verdict(&all()) {
         panic!("the structures differ from those of the headers:\n{errors}");
     }
 }
 
 #[test]
-fn a_difference_is_found() {
+fn difference_from_the_headers_is_found() {
     let mut claims = [Claims::default()];
     claims[0].offset("struct privcmd_ioeventfd", "vq", offset_of!(privcmd::IoEventFd, vcpus));
     let Some(verdict) = verdict(&claims) else { return };

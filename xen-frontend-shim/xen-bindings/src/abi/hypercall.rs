@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Xen: hypercalls that the appliance never makes, but tries, from `xen.h` and the headers that it names.
+//! Xen: hypercalls that only tests make, from `xen.h` and the headers that it names. The policy forbids them.
 
 use std::ops::RangeInclusive;
 
@@ -8,7 +8,7 @@ macro_rules! numbers {
     ($($type:ty { $($rust:ident = $value:literal $c:literal,)+ })+) => {
         $($(#[doc = concat!("`", $c, "`.")] pub const $rust: $type = $value;)+)+
 
-        /// Each constant with its name in C.
+        /// The constants with their names in C.
         #[cfg(test)]
         pub(super) const NAMES: &[(i128, &str)] = &[$($(($value, $c),)+)+];
     };
@@ -52,5 +52,5 @@ numbers! {
 pub const DOMCTL_VERSIONS: RangeInclusive<u16> = 0x17..=0x1f;
 /// The versions of `XEN_SYSCTL_INTERFACE_VERSION` that are tried.
 pub const SYSCTL_VERSIONS: RangeInclusive<u16> = 0x15..=0x1f;
-/// `XENPF_INTERFACE_VERSION`, the lower half first.
+/// `XENPF_INTERFACE_VERSION`, lower half first.
 pub const PLATFORM_VERSION: [u16; 2] = [1, 0x0300];

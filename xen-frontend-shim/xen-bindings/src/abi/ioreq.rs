@@ -2,8 +2,8 @@
 
 //! Xen: `xen/include/public/hvm/ioreq.h`.
 //!
-//! The structure itself is [`crate::ioreq::Slot`], since it is shared memory and made of atomics. Its bit fields share
-//! one byte, lowest bit first: four bits `state`, then `data_is_ptr`, `dir`, `df` and a bit of padding.
+//! The structure is [`crate::ioreq::Slot`]: it is shared memory, so its fields are atomics. The bit fields
+//! share one byte, lowest bit first: four bits `state`, then `data_is_ptr`, `dir`, `df` and a bit of padding.
 
 /// `IOREQ_READ`: the value of `dir` for a read.
 pub const IOREQ_READ: u8 = 1;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A batch of grant copies: the addresses that Xen reads and writes, kept alive by the borrow that they come from.
+//! A batch of grant copies. The addresses that Xen reads and writes stay valid by borrows.
 
 use std::marker::PhantomData;
 use std::os::fd::BorrowedFd;
@@ -13,7 +13,7 @@ use crate::abi::gntdev::{self as abi, CopyEnd, Foreign, GrantCopySegment};
 use crate::grant_copy::GrantStatus;
 use crate::ids::{DomId, GrantRef};
 
-/// Copies between pages that a guest has granted and buffers of this process, done all in one call.
+/// Copies between granted pages of a guest and buffers of this process, made in one call.
 ///
 /// `'b` is the lifetime of the buffers.
 #[derive(Debug, Default)]
@@ -22,30 +22,30 @@ pub struct CopyBatch<'b> {
     buffers: PhantomData<&'b mut [u8]>,
 }
 
-/// The segment reaches over the end of its page, or is longer than one.
+/// The error for a segment that crosses a page of the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CrossesPage;
 
 impl<'b> CopyBatch<'b> {
-    /// A batch of nothing.
+    /// Creates an empty batch.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How many segments there are.
+    /// The number of segments.
     #[must_use]
     pub fn len(&self) -> usize {
         self.segments.len()
     }
 
-    /// Whether there is nothing to copy.
+    /// Whether there are no segments.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.segments.is_empty()
     }
 
-    /// Adds: fill `buffer` from the page `grant` of `domain`, starting at `offset`.
+    /// Adds a copy from `offset` of the page `grant` of `domain` to `buffer`.
     pub fn from_guest(
         &mut self,
         domain: DomId,
@@ -64,7 +64,7 @@ impl<'b> CopyBatch<'b> {
         Ok(())
     }
 
-    /// Adds: write `buffer` to the page `grant` of `domain`, starting at `offset`.
+    /// Adds a copy from `buffer` to `offset` of the page `grant` of `domain`.
     pub fn to_guest(
         &mut self,
         domain: DomId,
@@ -83,24 +83,25 @@ impl<'b> CopyBatch<'b> {
         Ok(())
     }
 
-    /// `IOCTL_GNTDEV_GRANT_COPY`. The segments' statuses hold afterwards if it succeeded.
+    /// `IOCTL_GNTDEV_GRANT_COPY`. If it succeeds, the segments have their statuses.
     pub(crate) fn run(&mut self, fd: BorrowedFd<'_>) -> Result<()> {
         let count = u32::try_from(self.segments.len()).map_err(|_| Errno::INVAL)?;
         let mut call =
             abi::GrantCopy { count, segments: self.segments.as_mut_ptr().expose_provenance() as u64 };
-        // SAFETY: the kernel reads `count` segments and writes the status of each. Xen copies to and from the local ends, which
-        // are slices of those lengths, borrowed for `'b`: exclusively where they are written.
+        // SAFETY: the kernel reads `count` segments and writes the status of each. Xen copies to and from the
+        // local ends, which are slices of these lengths, borrowed for `'b`: exclusively if they are written.
         unsafe { exchange(fd, abi::IOCTL_GNTDEV_GRANT_COPY, &mut call) }.map(drop)
     }
 
-    /// What Xen said of each segment when the batch was [copied], in the order of adding. All have failed before that.
+    /// The status of each segment after the batch was [copied], in the order of adding. Before that, all are
+    /// errors.
     ///
     /// [copied]: crate::Gntdev::copy
     pub fn statuses(&self) -> impl Iterator<Item = GrantStatus> {
         self.segments.iter().map(|segment| GrantStatus::from_wire(segment.status))
     }
 
-    /// An empty batch with the memory of this one, for other buffers.
+    /// Returns an empty batch for other buffers, which reuses the memory of this one.
     #[must_use]
     pub fn recycle(self) -> CopyBatch<'static> {
         let Self { mut segments, buffers: PhantomData } = self;
@@ -113,7 +114,8 @@ fn foreign(domain: DomId, grant: GrantRef, offset: u16) -> CopyEnd {
     CopyEnd::foreign(Foreign { ref_: grant.get(), offset, domid: domain.get() })
 }
 
-/// The length of a segment, if it stays in its page: the kernel would fail the whole batch otherwise.
+/// The length of a segment that does not cross its page. The kernel would fail the whole batch for one that
+/// does.
 fn length(offset: u16, buffer: &[u8]) -> std::result::Result<u16, CrossesPage> {
     let len = u16::try_from(buffer.len()).map_err(|_| CrossesPage)?;
     if usize::from(offset) + buffer.len() > PAGE_SIZE { Err(CrossesPage) } else { Ok(len) }
@@ -124,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_segment_stays_in_its_page() {
+    fn segment_that_crosses_its_page_is_refused() {
         let mut whole = [0; PAGE_SIZE];
         let mut batch = CopyBatch::new();
         let (domain, grant) = (DomId::new(2), GrantRef::new(9));
@@ -136,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn ends_are_packed_as_the_union_is() {
+    fn ends_are_packed_as_in_the_union() {
         let end = CopyEnd::foreign(Foreign { ref_: 0x0403_0201, offset: 0x0605, domid: 0x0807 });
         assert_eq!(format!("{end:x?}"), "CopyEnd(807060504030201)");
     }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Memory that this process shares with a guest, with Xen or with the kernel.
+//! Memory that is shared with a guest, Xen or the kernel.
 //!
-//! Others write to it at any time, so nothing hands out a plain reference into it: all access is by atomics, which Rust
-//! allows to be shared with other writers.
+//! They write to it at any time. So all access is by atomics, which may be shared with other writers, and
+//! never by plain references.
 
 use std::ffi::c_void;
 use std::os::fd::BorrowedFd;
@@ -15,7 +15,7 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 
 use crate::ioreq::Slot;
 
-/// Pages mapped by this process, and unmapped on drop.
+/// Mapped pages. Unmapped on drop.
 #[derive(Debug)]
 pub(crate) struct Mapping {
     start: NonNull<c_void>,
@@ -23,7 +23,7 @@ pub(crate) struct Mapping {
     writable: bool,
 }
 
-// SAFETY: the mapping belongs to the process, not to a thread, and this is its only owner.
+// SAFETY: the mapping belongs to the process, not to a thread, and this value is its only owner.
 unsafe impl Send for Mapping {}
 // SAFETY: shared access is by atomics only.
 unsafe impl Sync for Mapping {}
@@ -31,15 +31,15 @@ unsafe impl Sync for Mapping {}
 impl Mapping {
     /// Maps `len` bytes of a device from `offset`, shared.
     pub(crate) fn of_device(fd: BorrowedFd<'_>, offset: u64, len: usize, writable: bool) -> Result<Self> {
-        // SAFETY: the kernel chooses an address where nothing is mapped.
+        // SAFETY: the kernel chooses an unused address.
         let start = unsafe { mmap(std::ptr::null_mut(), len, prot(writable), MapFlags::SHARED, fd, offset) }?;
         Self::own(start, len, writable)
     }
 
-    /// Maps `len` bytes of fresh zeroed memory.
+    /// Maps `len` bytes of zeroed memory.
     #[cfg(test)]
     pub(crate) fn anonymous(len: usize) -> Result<Self> {
-        // SAFETY: the kernel chooses an address where nothing is mapped.
+        // SAFETY: the kernel chooses an unused address.
         let start =
             unsafe { rustix::mm::mmap_anonymous(std::ptr::null_mut(), len, prot(true), MapFlags::SHARED) }?;
         Self::own(start, len, true)
@@ -48,9 +48,9 @@ impl Mapping {
     fn own(start: *mut c_void, len: usize, writable: bool) -> Result<Self> {
         let start = NonNull::new(start).ok_or(rustix::io::Errno::FAULT)?;
         let mapping = Self { start, len, writable };
-        // A child between fork and exec would keep a guest's page mapped after this process let it go. That window is short, so
-        // a kernel without this advice is no reason to give up.
-        // SAFETY: the range is the one just mapped; the advice changes nothing for this process.
+        // A child between fork and exec would keep a guest's page mapped after this process has unmapped it.
+        // The time is short, so a kernel without this advice is no error. SAFETY: the range was mapped above;
+        // the advice changes nothing for this process.
         let _ = unsafe { madvise(start.as_ptr(), len, Advice::LinuxDontFork) };
         Ok(mapping)
     }
@@ -60,17 +60,17 @@ impl Mapping {
         self.start.as_ptr().expose_provenance() as u64
     }
 
-    /// How many bytes are mapped.
+    /// The size in bytes.
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether storing is allowed.
+    /// Whether stores are permitted.
     pub(crate) fn is_writable(&self) -> bool {
         self.writable
     }
 
-    /// A pointer to a `T` at `offset`, if all of it is mapped and it is aligned.
+    /// A pointer to a `T` at `offset`. `None` if it is not entirely in the mapping or not aligned.
     fn field<T>(&self, offset: usize) -> Option<NonNull<T>> {
         let end = offset.checked_add(size_of::<T>())?;
         if end > self.len {
@@ -84,8 +84,8 @@ impl Mapping {
     /// The byte at `offset`.
     pub(crate) fn u8(&self, offset: usize) -> Option<&AtomicU8> {
         let field = self.field(offset)?;
-        // SAFETY: mapped, aligned, and unmapped only when `self` is dropped; an atomic may change under us. Every bit
-        // pattern is one. On a mapping without write permission callers only load: see `is_writable`.
+        // SAFETY: it is mapped and aligned, and unmapped only when `self` is dropped. An atomic may be
+        // changed by others, and every bit pattern is valid. Callers store only if `is_writable`.
         Some(unsafe { field.as_ref() })
     }
 
@@ -110,18 +110,19 @@ impl Mapping {
         Some(unsafe { field.as_ref() })
     }
 
-    /// The whole mapping as ioreq slots.
+    /// The mapping as ioreq slots.
     pub(crate) fn slots(&self) -> &[Slot] {
         let count = self.len / size_of::<Slot>();
-        // SAFETY: the mapping is page-aligned, `count` slots fit it, and it lives as long as `self`. A slot consists of atomics
-        // without padding: every bit pattern is one, and Xen and the kernel may write to it at any time.
+        // SAFETY: the mapping is page-aligned, has room for `count` slots, and exists as long as `self`. A
+        // slot consists of atomics without padding: every bit pattern is valid, and Xen and the kernel may
+        // write to it at any time.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast::<Slot>(), count) }
     }
 }
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: this is the range that was mapped, and every reference into it borrows from `self`.
+        // SAFETY: this is the mapped range, and all references into it borrow from `self`.
         let result = unsafe { munmap(self.start.as_ptr(), self.len) };
         debug_assert!(result.is_ok(), "munmap of an own mapping: {result:?}");
     }

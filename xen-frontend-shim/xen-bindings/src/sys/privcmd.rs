@@ -18,7 +18,7 @@ use crate::abi::dm_op::{
 use crate::abi::{domctl, privcmd as abi};
 use crate::ioreq::IoreqPage;
 
-/// The domctls whose parameters hold no addresses.
+/// The domctls whose parameters have no addresses.
 const PLAIN_DOMCTLS: [u32; 3] =
     [domctl::XEN_DOMCTL_UNPAUSEDOMAIN, domctl::XEN_DOMCTL_GETDOMAININFO, domctl::XEN_DOMCTL_SET_VIRQ_HANDLER];
 
@@ -34,8 +34,8 @@ pub(crate) struct UnmapIoRange(pub(crate) dm_op::IoreqServerRange);
 ///
 /// # Safety
 ///
-/// `OP` must be an operation whose parameters are exactly this type, every bit pattern of which must be valid, and which
-/// holds no addresses.
+/// `OP` must be an operation whose parameters are exactly this type. Every bit pattern of the type must be
+/// valid, and it must have no addresses.
 pub(crate) unsafe trait DmOpMember {
     /// The operation.
     const OP: u32;
@@ -44,7 +44,8 @@ pub(crate) unsafe trait DmOpMember {
 macro_rules! dm_op_members {
     ($($type:ident = $op:ident,)+) => {
         $(
-            // SAFETY: `dm_op.h` defines it so; its fields are integers. The ABI test compares the layouts.
+            // SAFETY: `dm_op.h` defines it so, and the fields are integers. The ABI test compares the
+            // layouts.
             unsafe impl DmOpMember for $type {
                 const OP: u32 = dm_op::$op;
             }
@@ -63,13 +64,13 @@ dm_op_members! {
     NrVcpus = XEN_DMOP_NR_VCPUS,
 }
 
-/// `IOCTL_PRIVCMD_DM_OP` with the one buffer that all our operations need.
+/// `IOCTL_PRIVCMD_DM_OP` with one buffer, as all operations here need.
 pub(crate) fn dm_op<T: DmOpMember>(fd: BorrowedFd<'_>, dom: u16, member: T) -> Result<T> {
     let mut op = dm_op::DmOp { op: T::OP, pad: 0, u: member };
     let mut buffer = abi::DmOpBuf { uptr: address_of(&mut op), size: size_of::<dm_op::DmOp<T>>() as u64 };
     let mut call = abi::DmOp { dom, num: 1, ubufs: address_of(&mut buffer) };
-    // SAFETY: the kernel reads the one buffer descriptor and pins the pages of `op` for the call; Xen reads `op` and writes
-    // back no more than the member that `T::OP` names. All three live until the call returns.
+    // SAFETY: the kernel reads one buffer descriptor and pins the pages of `op` during the call; Xen reads
+    // `op` and writes only the member of the operation `T::OP`. All three exist until the call returns.
     unsafe { exchange(fd, abi::IOCTL_PRIVCMD_DM_OP, &mut call) }?;
     Ok(op.u)
 }
@@ -84,8 +85,8 @@ pub(crate) fn restrict(fd: BorrowedFd<'_>, mut dom: u16) -> Result<()> {
 pub(crate) fn map_resource(fd: BorrowedFd<'_>, dom: u16, type_: u32, id: u32, frame: u32) -> Result<Mapping> {
     let mapping = Mapping::of_device(fd, 0, PAGE_SIZE, true)?;
     let mut call = abi::MmapResource { dom, type_, id, idx: frame, num: 1, addr: mapping.address() };
-    // SAFETY: the kernel populates the mapping just made, which nothing refers to yet, with a frame that Xen hands out, and
-    // keeps that frame until the mapping goes.
+    // SAFETY: the kernel populates the new mapping, to which nothing refers yet, with a frame of Xen, and
+    // keeps that frame until it is unmapped.
     unsafe { exchange(fd, abi::IOCTL_PRIVCMD_MMAP_RESOURCE, &mut call) }?;
     Ok(mapping)
 }
@@ -101,36 +102,36 @@ pub(crate) fn map_foreign(fd: BorrowedFd<'_>, dom: u16, mut gfn: u64) -> Result<
         arr: address_of(&mut gfn),
         err: address_of(&mut error),
     };
-    // SAFETY: the kernel reads one frame number, writes one error, and populates the mapping just made, which nothing refers
-    // to yet.
+    // SAFETY: the kernel reads one frame number, writes one error, and populates the new mapping, to which
+    // nothing refers yet.
     unsafe { exchange(fd, abi::IOCTL_PRIVCMD_MMAPBATCH_V2, &mut call) }?;
-    // The call itself succeeds when Xen refuses the frame: the refusal is in the frame's own error.
+    // The call succeeds if Xen refuses the frame. The frame's error has the refusal.
     match error {
         0 => Ok(mapping),
         refused => Err(Errno::from_raw_os_error(refused.saturating_abs())),
     }
 }
 
-/// `IOCTL_PRIVCMD_HYPERCALL` with a domctl whose parameters hold no addresses. Returns what Xen copied back.
+/// `IOCTL_PRIVCMD_HYPERCALL` with a domctl whose parameters have no addresses. Returns what Xen wrote.
 pub(crate) fn domctl(fd: BorrowedFd<'_>, mut op: domctl::Domctl) -> Result<domctl::Domctl> {
-    // What holds an address would have Xen read or write there.
+    // With an address in the parameters, Xen would read or write there.
     if !PLAIN_DOMCTLS.contains(&op.cmd) {
         return Err(Errno::INVAL);
     }
     let mut call = abi::Hypercall { op: domctl::HYPERVISOR_DOMCTL, arg: [address_of(&mut op), 0, 0, 0, 0] };
-    // SAFETY: Xen copies a `struct xen_domctl` from `op`, which is at least as large and lives until the call returns, and
-    // may copy it back. No field of this command's parameters is an address.
+    // SAFETY: Xen reads a `struct xen_domctl` from `op`, which is at least as large and exists until the call
+    // returns, and may write it back. No parameter of this command is an address.
     unsafe { exchange(fd, abi::IOCTL_PRIVCMD_HYPERCALL, &mut call) }?;
     Ok(op)
 }
 
-/// The structure of a hypercall: zeros but for a few fields of 16 bits. None can be an address of something:
-/// Linux puts nothing of a process below 64 KiB unless asked to, and nothing here asks.
+/// The structure of a hypercall: zero except a few fields of 16 bits. No field can be a valid address, since
+/// Linux maps nothing below 64 KiB unless a process requests it, and no process here does.
 #[repr(transparent)]
 pub(crate) struct Words([u16; 136]);
 
 impl Words {
-    /// A structure with these fields, each by its offset in bytes.
+    /// Creates a structure with these fields, each at its offset in bytes.
     pub(crate) fn new(fields: &[(usize, u16)]) -> Self {
         let mut words = [0; _];
         for (offset, value) in fields {
@@ -168,29 +169,29 @@ pub(crate) fn hypercall(
         Argument::Words => address,
     });
     let mut call = abi::Hypercall { op: number.into(), arg: [a, b, c, 0, 0] };
-    // SAFETY: `words` lives until the call returns, and is larger than any structure of Xen's that is passed
-    // by address. Xen may write into it; any bits are valid. All other addresses that Xen can take from the
-    // call are below 64 KiB, where nothing of this process is.
+    // SAFETY: `words` exists until the call returns and is larger than any structure that is passed to Xen by
+    // address. Xen may write to it; all bit patterns are valid. All other addresses that Xen can find in the
+    // call are below 64 KiB, where nothing of this process is mapped.
     unsafe { exchange(fd, abi::IOCTL_PRIVCMD_HYPERCALL, &mut call) }
 }
 
-/// What `IOCTL_PRIVCMD_IOEVENTFD` is about, and what has to stay while it is assigned.
+/// The parameters of `IOCTL_PRIVCMD_IOEVENTFD`, which have to exist while it is assigned.
 #[derive(Debug)]
 pub(crate) struct IoEventFd {
-    /// The guest's ioreq page as this process has mapped it.
+    /// This process's mapping of the guest's ioreq page.
     pub(crate) page: Arc<IoreqPage>,
     /// The local ports, one for each vCPU.
     pub(crate) ports: Vec<u32>,
-    /// The first register of the device.
+    /// The address of the first register of the device.
     pub(crate) base: u64,
-    /// The queue.
+    /// The index of the queue.
     pub(crate) queue: u32,
-    /// What is to be signalled.
+    /// The eventfd to signal.
     pub(crate) eventfd: EventFd,
 }
 
 impl IoEventFd {
-    /// `IOCTL_PRIVCMD_IOEVENTFD`. From success until [`Self::deassign`] succeeds, the caller keeps `self`.
+    /// `IOCTL_PRIVCMD_IOEVENTFD`. The caller keeps `self` from its success until [`Self::deassign`] succeeds.
     pub(crate) fn assign(&self, fd: BorrowedFd<'_>) -> Result<()> {
         self.call(fd, 0)
     }
@@ -213,13 +214,14 @@ impl IoEventFd {
             dom: self.page.domain().get(),
             pad: [0; 2],
         };
-        // SAFETY: the kernel copies `vcpus` ports and takes a reference of its own to the eventfd. It remembers the page behind
-        // `ioreq` and looks into it from its interrupt handler: that is a mapping made by `map_resource`, and `page` keeps it.
+        // SAFETY: the kernel copies `vcpus` ports and takes its own reference to the eventfd. It keeps the
+        // address `ioreq` and accesses the page in its interrupt handler: this is a mapping by
+        // `map_resource`, which `page` owns.
         unsafe { exchange(fd, abi::IOCTL_PRIVCMD_IOEVENTFD, &mut call) }.map(drop)
     }
 }
 
-/// `IOCTL_PRIVCMD_IRQFD`: `level` is the operation that the kernel repeats each time the eventfd is signalled.
+/// `IOCTL_PRIVCMD_IRQFD`: `level` is the operation that the kernel makes each time the eventfd is signalled.
 pub(crate) fn irqfd(
     fd: BorrowedFd<'_>,
     dom: u16,
@@ -236,7 +238,7 @@ pub(crate) fn irqfd(
         dom,
         pad: [0; 2],
     };
-    // SAFETY: the kernel copies `size` bytes of `op` and takes a reference of its own to the eventfd.
+    // SAFETY: the kernel copies `size` bytes of `op` and takes its own reference to the eventfd.
     unsafe { exchange(fd, abi::IOCTL_PRIVCMD_IRQFD, &mut call) }.map(drop)
 }
 
@@ -244,7 +246,7 @@ fn raw(eventfd: &EventFd) -> Result<u32> {
     u32::try_from(eventfd.as_raw_fd()).map_err(|_| Errno::BADF)
 }
 
-/// The address of what the kernel reads or writes through another structure.
+/// The address of a value, to which another structure points for the kernel.
 fn address_of<T>(value: &mut T) -> u64 {
     std::ptr::from_mut(value).expose_provenance() as u64
 }

@@ -48,7 +48,7 @@ impl WorkerRole {
         let limits = ResourceLimits {
             descriptors: Some(DESCRIPTORS),
             // Not limited: the limit counts the backends, which run as the same user. The list of system calls
-            // has none that starts a process or a thread.
+            // has none that starts one.
             processes: None,
             address_space: Some(ADDRESS_SPACE),
             data: Some(DATA),
