@@ -16,5 +16,5 @@ pub mod request;
 pub mod slot;
 
 pub use bus::Bus;
-pub use request::{Access, Request, Width};
+pub use request::{Access, Request};
 pub use slot::Slot;

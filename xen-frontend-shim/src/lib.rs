@@ -29,4 +29,5 @@ pub mod state;
 pub mod supervisor;
 pub mod vhost_user;
 pub mod virtio_mmio;
+pub mod window;
 pub mod worker;

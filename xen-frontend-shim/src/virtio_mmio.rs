@@ -15,16 +15,18 @@
 
 pub mod config_space;
 pub mod device;
+mod driver_state;
+pub mod effect;
 pub mod features;
 pub mod interrupt;
 #[cfg(any(test, feature = "model"))]
 pub mod model;
 pub mod queue;
 pub mod registers;
-mod session;
 pub mod state;
 pub mod status;
 pub mod transport;
+pub mod width;
 
 #[cfg(test)]
 mod conformance;
@@ -36,5 +38,7 @@ mod properties;
 pub(crate) mod test_driver;
 
 pub use device::{Device, Identity, Lost};
+pub use effect::Effect;
 pub use state::{RestoreError, State};
 pub use transport::Transport;
+pub use width::Width;

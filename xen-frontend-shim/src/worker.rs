@@ -7,12 +7,11 @@
 //!                           event channels │ backends │ (calls) │ (kicks)
 //! ```
 //!
-//! What drivers say is written down before they get an answer, so that another worker can go on from it.
-//!
-//! Nothing that happens here is fatal to another guest, and only the end of the supervisor ends it by intention.
+//! What a driver writes is stored before its access is answered, so that another worker can continue from it
+//! ([`crate::window`]). A worker serves one guest, so its failure affects no other; it ends when the supervisor ends.
 
+mod device_slot;
 mod event_loop;
-mod seat;
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -33,28 +32,28 @@ use crate::handoff::{Handoff, HandoffError, InheritedFds};
 use crate::hypervisor::Hypervisor;
 use crate::hypervisor::xen::XenGuest;
 use crate::ioreq::Bus;
-use crate::ioreq::bus::{Occupant, Window};
+use crate::ioreq::bus::Region;
 use crate::virtio_mmio::Device;
 
+use device_slot::DeviceSlot;
 use event_loop::{EventLoop, Source};
-use seat::Seat;
 
-/// What serves a window here.
+/// The device behind a window.
 type Served = BackedDevice<XenGuest>;
 
-/// How long the guest waits for its backends when it starts. Whoever serves at a socket may come up later than we do.
+/// How long a guest waits for its backends when it starts. A backend at a socket may start later than the worker.
 const START_LIMIT: Duration = Duration::from_secs(10);
 
-/// The process as a whole.
+/// The process.
 struct Worker {
     guest: Rc<XenGuest>,
     domid: u16,
     control: Control,
-    /// By the numbers of their devices.
-    seats: BTreeMap<u16, Seat>,
+    /// By the numbers of the devices.
+    slots: BTreeMap<u16, DeviceSlot>,
     bus: Bus<Served>,
     event_loop: EventLoop,
-    /// Until when devices are waited for, if they are.
+    /// Until when the guest waits for its devices, while it does.
     settled_by: Option<Instant>,
     /// Whether the guest's accesses are answered.
     is_serving: bool,
@@ -86,7 +85,7 @@ pub fn run(inherited: &InheritedFds, handoff: &Handoff, seccomp: Enforcement) ->
         event_loop: EventLoop::new(&control)?,
         guest,
         control,
-        seats: BTreeMap::new(),
+        slots: BTreeMap::new(),
         bus: Bus::default(),
         settled_by: None,
         is_serving: false,
@@ -94,7 +93,7 @@ pub fn run(inherited: &InheritedFds, handoff: &Handoff, seccomp: Enforcement) ->
         is_first: handoff.is_first,
         is_running: handoff.is_running,
     };
-    // It has a page in common with the guest now, and has not looked at it.
+    // The ioreq page is mapped and has not been read.
     role.enforce(seccomp)?;
     Ok(worker.serve()?)
 }
@@ -111,109 +110,104 @@ fn adopt(inherited: &InheritedFds, handoff: &Handoff) -> Result<XenGuest, Worker
 }
 
 impl Worker {
-    /// Serves until the supervisor hangs up.
+    /// Serves until the supervisor closes the control socket.
     fn serve(&mut self) -> io::Result<()> {
         let mut ready = Vec::new();
         loop {
             self.settle()?;
-            self.bus.keep();
             self.event_loop.arm_kicks(&mut self.bus)?;
-            let deadline = self.look_around()?;
+            let deadline = self.deadline()?;
             self.event_loop.wait(deadline, &mut ready)?;
             for source in ready.drain(..) {
                 match source {
-                    Source::Alarm => self.attend(Instant::now())?,
+                    Source::Alarm => self.run_timers(Instant::now())?,
                     Source::Traps => self.serve_traps()?,
                     Source::Control => match self.control.receive_order()? {
                         Some(Order::Assign(number, assignment)) => self.assign(number, assignment)?,
                         Some(Order::Begin) => self.settled_by = Some(Instant::now() + START_LIMIT),
-                        Some(Order::Deliver(delivery)) => self.receive(delivery)?,
+                        Some(Order::Deliver(delivery)) => self.receive_backend(delivery)?,
                         Some(Order::Release(number)) => self.release(number)?,
                         Some(Order::GuestGone) => self.guest_gone(),
                         None => return Ok(()),
                     },
-                    Source::Backend(index) => self.hear(index)?,
-                    Source::Requests(index) => self.requested(index),
-                    Source::Call(index, queue) => self.called(index, queue),
-                    Source::Kick(index, queue) => self.kicked(index, queue),
-                    Source::Err(index, queue) => self.failed(index, queue),
+                    Source::Backend(number) => self.poll_backend(number)?,
+                    Source::BackendRequest(number) => self.handle_backend_request(number),
+                    Source::Call(number, queue) => self.handle_call(number, queue),
+                    Source::Kick(number, queue) => self.handle_kick(number, queue),
+                    Source::Err(number, queue) => self.handle_queue_error(number, queue),
                 }
             }
         }
     }
 
-    /// The supervisor hands over a device, which may be one that a former worker has served.
+    /// Takes over a device, which a former worker may have served.
     fn assign(&mut self, number: u16, assignment: Assignment) -> io::Result<()> {
-        let (mut seat, keeper) = Seat::new(self.domid, assignment)?;
-        let occupant = seat.restore(&self.guest).map_or(Occupant::Absent, Occupant::Device);
-        let (base, doorbells) = (seat.base(), seat.doorbells());
-        let window = Window { base, doorbells, occupant, keeper: Some(keeper) };
-        self.event_loop.watch_queues(number, &window, &seat.polled_calls)?;
-        self.bus.insert(number, window);
-        self.seats.insert(number, seat);
+        let mut slot = DeviceSlot::new(self.domid, assignment)?;
+        let window = slot.restore(&self.guest);
+        if let Some(window) = &window {
+            self.event_loop.watch_queues(number, window, &slot.polled_calls)?;
+        }
+        self.bus.insert(number, Region { base: slot.base(), doorbells: slot.doorbells(), window });
+        self.slots.insert(number, slot);
         if self.is_serving {
             self.settled_by = Some(Instant::now() + START_LIMIT);
         }
         Ok(())
     }
 
-    /// The supervisor wants a device back, which it gets unless a driver uses it. Its backend ends with the connection.
+    /// Gives up a device, unless a driver uses it. Its backend ends with the connection.
     fn release(&mut self, number: u16) -> io::Result<()> {
-        let Some(window) = self.bus.window_mut(number) else { return Ok(()) };
-        if let Occupant::Device(transport) = &window.occupant
-            && transport.state().has_driver()
-        {
-            return Ok(self.control.report(Report::Kept(number))?);
+        let Some(region) = self.bus.region_mut(number) else { return Ok(()) };
+        if let Some(window) = &region.window {
+            if window.state().has_driver() {
+                return Ok(self.control.report(Report::Kept(number))?);
+            }
+            self.event_loop.unwatch_queues(number, window)?;
         }
-        self.event_loop.forget_queues(number, window)?;
         self.bus.remove(number);
-        self.seats.remove(&number);
+        self.slots.remove(&number);
         Ok(self.control.report(Report::Released(number))?)
     }
 
-    /// Looks at all devices: how far they are, which have lost their backends, and when there is something to do.
-    fn look_around(&mut self) -> io::Result<Option<Instant>> {
-        let mut deadline = self.settled_by;
+    /// The next deadline of all devices. Reports the devices that have lost their backends.
+    fn deadline(&mut self) -> io::Result<Option<Instant>> {
+        let mut deadline = self.slots.values().filter_map(DeviceSlot::deadline).chain(self.settled_by).min();
         for (number, window) in self.bus.windows_mut() {
-            let mut due = self.seats.get(&number).and_then(Seat::deadline);
-            if let Occupant::Device(transport) = &mut window.occupant {
-                let device = transport.device_mut();
-                due = due.into_iter().chain(device.deadline()).min();
-                if device.take_disconnected() {
-                    self.control.report(Report::Lost(number))?;
-                }
+            let device = window.device_mut();
+            deadline = deadline.into_iter().chain(device.deadline()).min();
+            if device.take_disconnected() {
+                self.control.report(Report::Lost(number))?;
             }
-            deadline = deadline.into_iter().chain(due).min();
         }
         Ok(deadline)
     }
 
-    /// Does what is due.
-    fn attend(&mut self, now: Instant) -> io::Result<()> {
-        let late = self.seats.iter_mut().filter_map(|(number, seat)| seat.enforce(now).then_some(*number));
-        for number in late.collect::<Vec<_>>() {
+    /// Does what is due at `now`.
+    fn run_timers(&mut self, now: Instant) -> io::Result<()> {
+        let overdue =
+            self.slots.iter_mut().filter_map(|(number, slot)| slot.kill_overdue(now).then_some(*number));
+        for number in overdue.collect::<Vec<_>>() {
             self.dismiss(number, &"its backend does not answer")?;
         }
         for (_, window) in self.bus.windows_mut() {
-            if let Occupant::Device(transport) = &mut window.occupant
-                && transport.device_mut().run_timers(now).is_err()
-            {
-                transport.device_lost();
+            if window.device_mut().run_timers(now).is_err() {
+                window.device_lost();
             }
         }
         Ok(())
     }
 
-    /// Says so as soon as every device has a backend or is known to have none, or has been waited for.
+    /// Reports that the guest can run, as soon as every device has a backend, is known to have none, or has been waited
+    /// for.
     ///
-    /// Until it is said for the first time no access is answered: a device that is not there yet would seem to be absent.
+    /// Before the first report no access is answered: a device without a backend would seem to be absent.
     fn settle(&mut self) -> io::Result<()> {
         let Some(deadline) = self.settled_by else { return Ok(()) };
-        for seat in self.seats.values_mut().filter(|seat| !seat.is_settled && deadline <= Instant::now()) {
-            error!("{}: absent: nobody serves it within {} s", seat.name(), START_LIMIT.as_secs());
-            seat.is_settled = true;
+        for slot in self.slots.values_mut().filter(|slot| !slot.is_settled && deadline <= Instant::now()) {
+            error!("{}: absent: no backend serves it within {} s", slot.name(), START_LIMIT.as_secs());
+            slot.is_settled = true;
         }
-        if !self.seats.values().all(|seat| seat.is_settled) {
+        if !self.slots.values().all(|slot| slot.is_settled) {
             return Ok(());
         }
         self.settled_by = None;
@@ -225,10 +219,10 @@ impl Worker {
         Ok(self.control.report(Report::Ready)?)
     }
 
-    /// Answers what waits since somebody else was here, who may have died at any moment: before a request was claimed,
-    /// before it was answered, or before Xen was told of the answer.
+    /// Answers the requests that a former worker has left. It may have ended before it claimed a request, before it
+    /// answered it, or before it notified Xen of the answer.
     ///
-    /// If that was the supervisor, nobody has looked for kicks since, the kernel neither; and now it cannot, as the
+    /// After a former supervisor, kicks wait as well: the kernel has not served them since, and cannot now, as the
     /// channels are masked.
     fn take_over(&mut self) -> io::Result<()> {
         for vcpu in 0..self.guest.vcpus() {
@@ -242,18 +236,14 @@ impl Worker {
         self.guest.wake_answered()
     }
 
-    /// The guest has ended: nothing of it stays mapped, and the outputs of its devices are let go of.
+    /// Resets all devices, since the guest has ended: nothing of it stays mapped, and its outputs become safe.
     fn guest_gone(&mut self) {
-        for (_, window) in self.bus.windows_mut() {
-            if let Occupant::Device(transport) = &mut window.occupant {
-                transport.guest_gone();
-            }
-        }
+        self.bus.windows_mut().for_each(|(_, window)| window.guest_gone());
         info!("all devices are reset, since the guest has ended");
     }
 
-    /// Serves the vCPUs that have trapped. Their channels stay masked until the kernel is told, also when it was the
-    /// kernel that answered.
+    /// Serves the vCPUs that have trapped. Their channels stay masked until they are armed again, even those whose
+    /// requests the kernel has answered.
     fn serve_traps(&mut self) -> io::Result<()> {
         let fired = self.guest.fired()?;
         for port in fired.ports() {
@@ -264,97 +254,99 @@ impl Worker {
         self.guest.rearm(&fired)
     }
 
-    /// The supervisor has started a backend.
-    fn receive(&mut self, delivery: Delivery) -> io::Result<()> {
+    /// Receives the connection to a backend that the supervisor has started, or the message that there is none.
+    fn receive_backend(&mut self, delivery: Delivery) -> io::Result<()> {
         let number = delivery.device;
-        let Some(seat) = self.seats.get_mut(&number) else { return Ok(()) };
+        let Some(slot) = self.slots.get_mut(&number) else { return Ok(()) };
         let Some(connection) = delivery.backend else {
-            seat.is_settled = true;
-            error!("{}: it has no backend", seat.name());
+            slot.is_settled = true;
+            error!("{}: it has no backend", slot.name());
             return Ok(());
         };
-        if let Some(Occupant::Device(transport)) =
-            self.bus.window_mut(number).map(|window| &mut window.occupant)
-        {
-            transport.device_mut().disconnect_replaced();
+        if let Some(window) = self.bus.window_mut(number) {
+            window.device_mut().disconnect_replaced();
         }
         self.event_loop.watch_backend(number, &connection.socket)?;
-        match seat.receive(connection) {
+        match slot.receive(connection) {
             Ok(()) => Ok(()),
             Err(error) => self.dismiss(number, &error),
         }
     }
 
-    /// Something has come from a backend: from one at the door, or from the one that serves the device.
-    fn hear(&mut self, number: u16) -> io::Result<()> {
-        let Some(seat) = self.seats.get_mut(&number) else { return Ok(()) };
-        let Some(window) = self.bus.window_mut(number) else { return Ok(()) };
-        match (seat.poll_reply(), &mut window.occupant) {
-            (None, Occupant::Device(transport)) => transport.device_mut().poll_backend(),
-            (None, Occupant::Absent) | (Some(Ok(false)), _) => {}
-            (Some(Ok(true)), occupant) => {
-                let was_absent = matches!(occupant, Occupant::Absent);
-                if let Err(error) = seat.admit(occupant, &self.guest) {
-                    return self.dismiss(number, &error);
+    /// Reads a message of a backend: of one that is not connected to its device yet, or of the one that serves it.
+    fn poll_backend(&mut self, number: u16) -> io::Result<()> {
+        let Some(slot) = self.slots.get_mut(&number) else { return Ok(()) };
+        match slot.poll_reply() {
+            Some(Ok(false)) => Ok(()),
+            Some(Ok(true)) => self.admit(number),
+            Some(Err(error)) => self.dismiss(number, &error),
+            None => {
+                if let Some(window) = self.bus.window_mut(number) {
+                    window.device_mut().poll_backend();
                 }
-                seat.is_settled = true;
-                self.event_loop.watch_requests(number, window)?;
-                if was_absent {
-                    self.event_loop.watch_queues(number, window, &seat.polled_calls)?;
-                }
+                Ok(())
             }
-            (Some(Err(error)), _) => self.dismiss(number, &error)?,
+        }
+    }
+
+    /// Connects a backend that has replied to its first ping.
+    fn admit(&mut self, number: u16) -> io::Result<()> {
+        let Some(slot) = self.slots.get_mut(&number) else { return Ok(()) };
+        let Some(region) = self.bus.region_mut(number) else { return Ok(()) };
+        let was_absent = region.window.is_none();
+        if let Err(error) = slot.admit(&mut region.window, &self.guest) {
+            return self.dismiss(number, &error);
+        }
+        slot.is_settled = true;
+        let Some(window) = &region.window else { return Ok(()) };
+        self.event_loop.watch_backend_requests(number, window)?;
+        if was_absent {
+            self.event_loop.watch_queues(number, window, &slot.polled_calls)?;
         }
         Ok(())
     }
 
-    /// A backend has something to say of its own accord.
-    fn requested(&mut self, index: u16) {
-        let window = self.bus.window_mut(index);
-        if let Some(Occupant::Device(transport)) = window.map(|window| &mut window.occupant) {
-            device::config_changed(transport);
+    fn handle_backend_request(&mut self, number: u16) {
+        if let Some(window) = self.bus.window_mut(number) {
+            device::config_changed(window);
         }
     }
 
-    /// A backend cannot be used.
+    /// Closes the connection to a backend that cannot be used.
     fn dismiss(&mut self, number: u16, reason: &dyn Display) -> io::Result<()> {
-        let Some(seat) = self.seats.get_mut(&number) else { return Ok(()) };
-        error!("{}: its backend cannot be used: {reason}", seat.name());
-        seat.dismiss();
-        // Another is started, and a guest that has not run yet has time for it: its driver looks for the device once. One that
-        // runs is not kept from its other devices.
-        seat.is_settled |= self.is_running;
+        let Some(slot) = self.slots.get_mut(&number) else { return Ok(()) };
+        error!("{}: its backend cannot be used: {reason}", slot.name());
+        slot.dismiss();
+        // The supervisor starts another. A guest that has not run yet waits for it, since its driver looks for the device
+        // once; a guest that runs does not wait, since it uses other devices.
+        slot.is_settled |= self.is_running;
         Ok(self.control.report(Report::Lost(number))?)
     }
 
-    fn kicked(&mut self, index: u16, queue: u16) {
-        self.event_loop.disarm(index, queue);
-        let Some(window) = self.bus.window_mut(index) else { return };
-        window.act(|transport| transport.kicked_early(queue));
-        if let Occupant::Device(transport) = &mut window.occupant {
-            // One that starts nothing is nobody's, and would be there again at once.
-            if transport.awaits_early_kick() {
-                transport.device_mut().drain_kick(queue);
-            }
-            transport.device_mut().kicked();
+    fn handle_kick(&mut self, number: u16, queue: u16) {
+        self.event_loop.disarm(number, queue);
+        let Some(window) = self.bus.window_mut(number) else { return };
+        window.kicked_early(queue);
+        // No backend reads a kick that does not start the device: the event would come again at once.
+        if window.transport().awaits_early_kick() {
+            window.device_mut().drain_kick(queue);
+        }
+        window.device_mut().kicked();
+    }
+
+    fn handle_queue_error(&mut self, number: u16, queue: u16) {
+        if let Some(window) = self.bus.window_mut(number) {
+            device::queue_failed(window, queue);
         }
     }
 
-    fn failed(&mut self, index: u16, queue: u16) {
-        let window = self.bus.window_mut(index);
-        if let Some(Occupant::Device(transport)) = window.map(|window| &mut window.occupant) {
-            device::queue_failed(transport, queue);
-        }
-    }
-
-    fn called(&mut self, index: u16, queue: u16) {
-        let Some(window) = self.bus.window_mut(index) else { return };
-        let Occupant::Device(transport) = &mut window.occupant else { return };
-        let device = transport.device_mut();
+    fn handle_call(&mut self, number: u16, queue: u16) {
+        let Some(window) = self.bus.window_mut(number) else { return };
+        let device = window.device_mut();
         let call = device.notifiers().get(usize::from(queue)).map(|notifier| notifier.call.read());
         match call {
             Some(Ok(_)) => device.interrupt(),
-            // Somebody was faster.
+            // The notification has been read already.
             Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
             Some(Err(error)) => warn!("{}: queue {queue}: {error}", device.name()),
             None => {}

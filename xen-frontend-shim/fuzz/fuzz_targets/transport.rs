@@ -7,7 +7,7 @@
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use xen_frontend_shim::ioreq::Width;
+use xen_frontend_shim::virtio_mmio::Width;
 use xen_frontend_shim::virtio_mmio::model::{Action, Checked};
 use xen_frontend_shim::virtio_mmio::registers::TABLE;
 

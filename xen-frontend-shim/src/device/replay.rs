@@ -12,21 +12,22 @@ use super::{BackedDevice, Failure, Setup};
 use crate::hypervisor::Hypervisor;
 use crate::memory::Ring;
 use crate::vhost_user::{Process, Session, Start};
-use crate::virtio_mmio::{Device, Lost, Transport};
+use crate::virtio_mmio::{Device, Lost};
+use crate::window::Window;
 
 /// Connects another backend to a device that has had one. If its features or its configuration differ, the
 /// driver has to reset the device.
 pub fn replace_backend<H: Hypervisor>(
-    transport: &mut Transport<BackedDevice<H>>,
+    window: &mut Window<BackedDevice<H>>,
     session: Session,
     config: Vec<u8>,
     process: Option<Process>,
 ) {
-    transport.backend_replaced(session.offered(), config);
-    if transport.device_mut().attach(session, process).is_err() {
-        transport.device_lost();
+    window.backend_replaced(session.offered(), config);
+    if window.device_mut().attach(session, process).is_err() {
+        window.device_lost();
     }
-    transport.device_mut().reset_if_unused();
+    window.device_mut().reset_if_unused();
 }
 
 impl<H: Hypervisor> BackedDevice<H> {

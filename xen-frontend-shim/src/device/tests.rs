@@ -18,11 +18,12 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use super::*;
 use crate::hypervisor::fake::{Fake, read, write};
 use crate::ioreq::Bus;
-use crate::ioreq::bus::{Occupant, Window};
+use crate::ioreq::bus::Region;
 use crate::vhost_user::scripted_backend::{self as scripted, Script, ScriptedBackend, bases};
 use crate::vhost_user::test_backend::{self, SharedMemory};
 use crate::vhost_user::{Client, Process};
-use crate::virtio_mmio::{Identity, RestoreError, State, Transport};
+use crate::virtio_mmio::{Identity, RestoreError, State};
+use crate::window::Window;
 
 const BASE: u64 = 0x200_0000;
 const IRQ: u32 = 33;
@@ -66,10 +67,9 @@ fn identity(device_id: u32) -> Identity {
     }
 }
 
-fn bus(transport: Transport<BackedDevice<Fake>>) -> Bus<BackedDevice<Fake>> {
-    let occupant = Occupant::Device(transport);
+fn bus(window: Window<BackedDevice<Fake>>) -> Bus<BackedDevice<Fake>> {
     let mut bus = Bus::default();
-    bus.insert(0, Window { base: BASE, doorbells: Vec::new(), occupant, keeper: None });
+    bus.insert(0, Region { base: BASE, doorbells: Vec::new(), window: Some(window) });
     bus
 }
 
@@ -86,9 +86,9 @@ impl Guest {
         let xen = Rc::new(Fake::new(1));
         let memory = SharedMemory::new();
         let (session, config) = open(device_id, socket, &memory);
-        let mut transport = Transport::new(identity(device_id), session.offered(), config, device(&xen));
-        transport.device_mut().attach(session, None).unwrap();
-        Self { xen, memory, bus: bus(transport) }
+        let mut window = Window::new(identity(device_id), session.offered(), config, device(&xen), None);
+        window.device_mut().attach(session, None).unwrap();
+        Self { xen, memory, bus: bus(window) }
     }
 
     fn with_socket(device_id: u32, socket: UnixStream) -> Self {
@@ -120,8 +120,8 @@ impl Guest {
 
     /// Replaces the worker: the next one finds `state` of the GPIO device, and has no backend yet.
     fn replace_worker(&mut self, state: Option<State>) -> Result<(), RestoreError> {
-        let (transport, restored) = Transport::restored(identity(GPIO), state, device(&self.xen));
-        self.bus = bus(transport);
+        let (window, restored) = Window::restored(identity(GPIO), state, device(&self.xen), None);
+        self.bus = bus(window);
         restored
     }
 
@@ -132,7 +132,7 @@ impl Guest {
     /// Connects another backend to the GPIO device.
     fn connect(&mut self, socket: UnixStream, process: Option<Process>) {
         let (session, config) = open(GPIO, socket, &self.memory);
-        replace_backend(self.transport(), session, config, process);
+        replace_backend(self.window(), session, config, process);
     }
 
     /// Connects another backend that follows `script`.
@@ -142,13 +142,12 @@ impl Guest {
         backend
     }
 
-    fn transport(&mut self) -> &mut Transport<BackedDevice<Fake>> {
-        let Occupant::Device(transport) = &mut self.bus.window_mut(0).unwrap().occupant else { panic!() };
-        transport
+    fn window(&mut self) -> &mut Window<BackedDevice<Fake>> {
+        self.bus.window_mut(0).unwrap()
     }
 
     fn device(&mut self) -> &mut BackedDevice<Fake> {
-        self.transport().device_mut()
+        self.window().device_mut()
     }
 
     fn has_backend(&mut self) -> bool {
@@ -172,14 +171,14 @@ impl Guest {
         backend.change_config(config);
         let channel = self.device().channel().unwrap().try_clone_to_owned().unwrap();
         poll(&mut [PollFd::new(&channel, PollFlags::IN)], None).unwrap();
-        config_changed(self.transport());
+        config_changed(self.window());
     }
 
     /// Does what the worker does at the next deadline.
     fn pass_deadline(&mut self) {
         let deadline = self.device().deadline().unwrap();
         if self.device().run_timers(deadline).is_err() {
-            self.transport().device_lost();
+            self.window().device_lost();
         }
     }
 

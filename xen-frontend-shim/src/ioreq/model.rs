@@ -8,11 +8,12 @@ use std::io;
 use xen_bindings::{Direction, Doorbell, Kind, Request};
 
 use crate::hypervisor::{Hypervisor, Mapping};
-use crate::ioreq::bus::{Bus, Occupant, Window};
+use crate::ioreq::bus::{Bus, Region};
 use crate::memory::Ring;
 use crate::memory::address::GrantReference;
 use crate::virtio_mmio::registers::QUEUE_NOTIFY;
-use crate::virtio_mmio::{Device, Identity, Lost, Transport};
+use crate::virtio_mmio::{Device, Identity, Lost};
+use crate::window::Window;
 use shim_config::WINDOW_SIZE;
 
 /// Where the first of two windows is, that of a device; the next is of one that is absent.
@@ -134,13 +135,11 @@ fn bus() -> Bus<Nothing> {
         queues: QUEUES,
         queue_size_max: 64,
     };
-    let transport = Transport::new(identity, 1 << 32 | 1 << 33 | 1 << 40, vec![0; 8], Nothing);
-    let device = Occupant::Device(transport);
+    let window = Window::new(identity, 1 << 32 | 1 << 33 | 1 << 40, vec![0; 8], Nothing, None);
     let doorbells = (0..QUEUES).map(|queue| Doorbell { base: BASE, queue }).collect();
     let mut bus = Bus::default();
-    bus.insert(0, Window { base: BASE, doorbells, occupant: device, keeper: None });
-    let (base, occupant) = (BASE + WINDOW_SIZE, Occupant::Absent);
-    bus.insert(1, Window { base, doorbells: Vec::new(), occupant, keeper: None });
+    bus.insert(0, Region { base: BASE, doorbells, window: Some(window) });
+    bus.insert(1, Region { base: BASE + WINDOW_SIZE, doorbells: Vec::new(), window: None });
     bus
 }
 

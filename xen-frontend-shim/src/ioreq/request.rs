@@ -4,43 +4,7 @@
 
 use xen_bindings::{Direction, Kind, Request as RawRequest};
 
-/// How wide an access is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Width {
-    /// 8 bits.
-    One,
-    /// 16 bits.
-    Two,
-    /// 32 bits.
-    Four,
-    /// 64 bits.
-    Eight,
-}
-
-impl Width {
-    /// The width of an access of `size` bytes.
-    #[must_use]
-    pub fn of(size: u32) -> Option<Self> {
-        match size {
-            1 => Some(Self::One),
-            2 => Some(Self::Two),
-            4 => Some(Self::Four),
-            8 => Some(Self::Eight),
-            _ => None,
-        }
-    }
-
-    /// In bytes.
-    #[must_use]
-    pub fn bytes(self) -> usize {
-        match self {
-            Self::One => 1,
-            Self::Two => 2,
-            Self::Four => 4,
-            Self::Eight => 8,
-        }
-    }
-}
+use crate::virtio_mmio::Width;
 
 /// Where a request points to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 //! The device's configuration space (virtio 1.3, 2.5), as the backend gave it, behind the registers.
 
-use crate::ioreq::Width;
+use crate::virtio_mmio::Width;
 
 /// The configuration and its generation.
 #[derive(Clone, Debug, Default)]

@@ -47,7 +47,7 @@ fn everywhere() -> impl Iterator<Item = Driver> {
     ways.map(|(steps, more)| {
         let mut driver = after(steps);
         if more & 1 != 0 {
-            driver.transport.device_lost();
+            driver.window.device_lost();
         }
         if more & 2 != 0 {
             let status = driver.read(0x70);
@@ -64,5 +64,5 @@ fn live() -> Driver {
 
 /// All that the transport knows, and all that its device was asked.
 fn everything(driver: &Driver) -> (State, String) {
-    (driver.transport.state(), format!("{:?}", driver.log()))
+    (driver.window.state(), format!("{:?}", driver.log()))
 }

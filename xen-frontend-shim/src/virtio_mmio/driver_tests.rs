@@ -94,12 +94,12 @@ fn queues_that_are_not_ready_are_left_out_and_a_broken_one_breaks_the_device() {
 #[test]
 fn a_lost_backend_shows_in_the_status_until_reset() {
     let mut driver = Driver::new();
-    driver.transport.device_lost();
+    driver.window.device_lost();
     assert_eq!((driver.read(0x70), driver.log().interrupts), (0x40, 0));
     driver.write(0x70, 0);
     driver.probe();
-    driver.transport.device_lost();
-    driver.transport.device_lost();
+    driver.window.device_lost();
+    driver.window.device_lost();
     assert_eq!((driver.read(0x70), driver.log().interrupts), (0x4f, 1));
     assert_eq!(driver.read(0x60), CONFIG_CHANGE);
     driver.write(0x50, 0);
@@ -118,14 +118,14 @@ fn a_lost_backend_shows_in_the_status_until_reset() {
 fn after_a_reset_a_driver_finds_what_the_present_backend_offers() {
     let mut driver = Driver::new();
     driver.probe();
-    driver.transport.backend_replaced(FEATURES & !(1 << 29), vec![7; 8]);
+    driver.window.backend_replaced(FEATURES & !(1 << 29), vec![7; 8]);
     assert_eq!((driver.read(0x70), driver.log().interrupts), (0x4f, 1));
     driver.probe();
     assert_eq!((driver.read(0x70), driver.read(0x100)), (0xf, 0x0707_0707));
     assert_eq!(driver.log().started[1].0, FEATURES & !(1 << 29));
     // A driver that does not use what goes does not mind, and neither if there is more.
-    driver.transport.backend_replaced(FEATURES, vec![7; 8]);
-    driver.transport.backend_replaced(FEATURES & !(1 << 29), vec![7; 8]);
+    driver.window.backend_replaced(FEATURES, vec![7; 8]);
+    driver.window.backend_replaced(FEATURES & !(1 << 29), vec![7; 8]);
     assert_eq!((driver.read(0x70), driver.read(0x60) & CONFIG_CHANGE), (0xf, 0));
 }
 
@@ -133,11 +133,11 @@ fn after_a_reset_a_driver_finds_what_the_present_backend_offers() {
 fn another_configuration_costs_a_driver_a_reset_that_uses_the_device() {
     let mut driver = Driver::new();
     driver.probe();
-    driver.transport.backend_replaced(FEATURES, vec![7; 4]);
+    driver.window.backend_replaced(FEATURES, vec![7; 4]);
     assert_eq!((driver.read(0x70), driver.read(0x60), driver.log().interrupts), (0x4f, CONFIG_CHANGE, 1));
     assert_eq!((driver.read(0x100), driver.read(0x104), driver.read(0xfc)), (0x0707_0707, 0, 1));
     driver.write(0x70, 0);
-    driver.transport.backend_replaced(FEATURES, vec![8; 8]);
+    driver.window.backend_replaced(FEATURES, vec![8; 8]);
     assert_eq!((driver.read(0x70), driver.read(0x100)), (0, 0x0808_0808));
 }
 
@@ -155,16 +155,16 @@ fn where_drivers_are_early_a_kick_starts_the_device_once() {
     driver.describe_queue(0, 8);
     driver.write(0x50, 1);
     assert!(driver.log().started.is_empty());
-    assert!(driver.transport.awaits_early_kick());
+    assert!(driver.window.transport().awaits_early_kick());
     driver.write(0x50, 0);
     assert_eq!(driver.log().started.len(), 1);
     assert_eq!(driver.log().kicks, [0]);
     assert_eq!(driver.read(0x70), 0xb);
-    driver.transport.kicked_early(0);
+    driver.window.kicked_early(0);
     driver.write(0x70, 0xf);
     assert_eq!((driver.read(0x70), driver.log().started.len()), (0xf, 1));
     driver.write(0x70, 0);
-    assert_eq!((driver.log().stops, driver.transport.awaits_early_kick()), (1, false));
+    assert_eq!((driver.log().stops, driver.window.transport().awaits_early_kick()), (1, false));
 }
 
 #[test]
@@ -174,8 +174,7 @@ fn an_early_driver_that_resets_before_driver_ok_leaves_nothing_running() {
     driver.take_features(FEATURES);
     driver.write(0x70, 0xb);
     driver.describe_queue(0, 8);
-    driver.transport.kicked_early(0);
-    driver.transport.carry_out();
+    driver.window.kicked_early(0);
     assert_eq!(driver.log().started.len(), 1);
     driver.write(0x70, 0);
     assert_eq!(driver.log().stops, 1);
@@ -189,10 +188,9 @@ fn an_early_driver_that_gave_up_starts_nothing() {
     driver.write(0x70, 0xb);
     driver.describe_queue(0, 8);
     driver.write(0x70, 0x8b);
-    assert!(!driver.transport.awaits_early_kick());
+    assert!(!driver.window.transport().awaits_early_kick());
     driver.write(0x50, 0);
-    driver.transport.kicked_early(0);
-    driver.transport.carry_out();
+    driver.window.kicked_early(0);
     assert!(driver.log().started.is_empty());
 }
 
@@ -202,7 +200,7 @@ fn what_was_used_before_the_device_was_lost_is_told() {
     let mut driver = Driver::new();
     driver.probe();
     driver.log().used = [0, 3];
-    driver.transport.device_lost();
+    driver.window.device_lost();
     driver.log().used = [0, 0];
     assert_eq!((driver.read(0x70), driver.read(0x60), driver.log().abandoned), (0x4f, 3, 1));
     driver.write(0x64, 3);

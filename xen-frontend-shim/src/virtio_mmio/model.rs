@@ -5,14 +5,22 @@
 //! [`Checked::act`] does one thing that a guest, a backend or the supervisor can do, and panics if the transport then
 //! says or has done what it must not. Its device panics when it is asked for what a device must not be asked for.
 
+// A model that finds a broken rule panics.
+#![allow(clippy::expect_used)]
+
 use std::cell::RefCell;
+use std::fs::File;
 use std::rc::Rc;
 
-use crate::ioreq::Width;
+use rustix::fs::{MemfdFlags, memfd_create};
+
 use crate::memory::Ring;
 use crate::memory::address::{GRANT_SPACE, GRANT_SPACE_END};
+use crate::state::Record;
+use crate::virtio_mmio::Width;
 use crate::virtio_mmio::registers::{CONFIG, Register};
-use crate::virtio_mmio::{Device, Identity, Lost, State, Transport, features, status};
+use crate::virtio_mmio::{Device, Identity, Lost, State, features, status};
+use crate::window::{StateStore, Window};
 
 const QUEUES: u16 = 2;
 const QUEUE_SIZE_MAX: u16 = 256;
@@ -190,12 +198,21 @@ fn identity(starts_by_kick: bool) -> Identity {
     }
 }
 
-/// A transport that is checked.
+/// An empty record, and a store for it.
+fn record() -> (File, StateStore) {
+    let file = File::from(memfd_create("state", MemfdFlags::empty()).expect("a memfd"));
+    let (record, _) = Record::open::<State>(file.try_clone().expect("a file")).expect("a file");
+    (file, StateStore::new(record))
+}
+
+/// A window that is checked.
 #[derive(Debug)]
 pub struct Checked {
     starts_by_kick: bool,
-    transport: Transport<Strict>,
+    window: Window<Strict>,
     device: Strict,
+    /// The state record.
+    record: File,
     fresh: State,
     /// How often its device was started, to see whether a test comes that far.
     pub starts: usize,
@@ -205,44 +222,38 @@ impl Checked {
     /// One in reset, of a type whose drivers kick early or not.
     #[must_use]
     pub fn new(starts_by_kick: bool) -> Self {
-        let (transport, device) = Self::transport(starts_by_kick);
-        let fresh = transport.state();
-        Self { starts_by_kick, transport, device, fresh, starts: 0 }
-    }
-
-    fn transport(starts_by_kick: bool) -> (Transport<Strict>, Strict) {
         let seen = Seen { offered: all_features(), ..Seen::default() };
         let device = Strict(Rc::new(RefCell::new(seen)));
-        let identity = identity(starts_by_kick);
-        let transport = Transport::new(identity, all_features(), vec![0; CONFIG_LENGTH], device.clone());
-        (transport, device)
+        let (record, store) = record();
+        let config = vec![0; CONFIG_LENGTH];
+        let window =
+            Window::new(identity(starts_by_kick), all_features(), config, device.clone(), Some(store));
+        let fresh = window.state();
+        Self { starts_by_kick, window, device, record, fresh, starts: 0 }
     }
 
     /// Lets `action` happen, and checks what became of it.
     pub fn act(&mut self, action: &Action) {
-        let before = (self.transport.state(), self.transport.revision(), self.device.0.borrow().interrupts);
+        let (state, interrupts) = (self.window.state(), self.device.0.borrow().interrupts);
         match *action {
-            Action::Read(offset, width) => self.read(offset, width, &before.0),
-            Action::Write(offset, width, value) => self.write(offset, width, value, &before.0),
+            Action::Read(offset, width) => self.read(offset, width, &state),
+            Action::Write(offset, width, value) => self.write(offset, width, value, &state),
             Action::Initialise => self.initialise(),
-            Action::KickEarly(queue) => {
-                self.transport.kicked_early(queue);
-                self.transport.carry_out();
-            }
+            Action::KickEarly(queue) => self.window.kicked_early(queue),
             Action::Use(queue, used) => self.device.0.borrow_mut().advance(queue, used),
-            Action::Lose => self.transport.device_lost(),
-            Action::Configure(byte) => self.transport.config_changed(vec![byte; CONFIG_LENGTH]),
+            Action::Lose => self.window.device_lost(),
+            Action::Configure(byte) => self.window.config_changed(vec![byte; CONFIG_LENGTH]),
             Action::Backend(lacks, byte) => {
                 let offered = features::offered((1 | features::EVENT_IDX) & !lacks, 1);
                 self.device.0.borrow_mut().offered = offered;
-                self.transport.backend_replaced(offered, vec![byte; CONFIG_LENGTH]);
+                self.window.backend_replaced(offered, vec![byte; CONFIG_LENGTH]);
             }
             Action::Refuse(refuses) => self.device.0.borrow_mut().refuses = refuses,
             Action::Replace => return self.replace(),
         }
-        let (state, revision, interrupts) = before;
-        let after = self.transport.state();
-        assert!(after == state || self.transport.revision() != revision, "a change that is not counted");
+        let after = self.window.state();
+        let stored = Record::peek::<State>(&self.record).expect("a file").value();
+        assert!(after == stored.unwrap_or_else(|| self.fresh.clone()), "the state is not stored");
         let has_notified = self.device.0.borrow().interrupts != interrupts;
         assert!(!has_notified || after.status.has(status::DRIVER_OK), "notified before DRIVER_OK");
         // To initialise is to reset first.
@@ -257,7 +268,7 @@ impl Checked {
     }
 
     fn check(&mut self) {
-        let state = self.transport.state();
+        let state = self.window.state();
         assert_eq!(state.check(&identity(self.starts_by_kick)), Ok(()), "{state:?}");
         let mut seen = self.device.0.borrow_mut();
         assert_eq!(state.is_started, seen.is_running, "{state:?}");
@@ -268,11 +279,11 @@ impl Checked {
     }
 
     fn read(&mut self, offset: u64, width: Width, before: &State) {
-        let value = self.transport.read(offset, width);
+        let value = self.window.read(offset, width);
         if offset == INTERRUPT_STATUS {
             assert!(value <= 3 && (value == 0 || before.is_started || before.config_change), "{value:#x}");
         }
-        assert_eq!(self.transport.state(), *before, "reading changes nothing");
+        assert_eq!(self.window.state(), *before, "reading changes nothing");
         let is_register = offset < CONFIG;
         if is_register
             && (width != Width::Four || Register::at(offset).is_none_or(|row| row.readable.is_none()))
@@ -282,8 +293,8 @@ impl Checked {
     }
 
     fn write(&mut self, offset: u64, width: Width, value: u64, before: &State) {
-        self.transport.write(offset, width, value);
-        let after = self.transport.state();
+        self.window.write(offset, width, value);
+        let after = self.window.state();
         let is_register = offset < CONFIG;
         if is_register
             && (width != Width::Four || Register::at(offset).is_none_or(|row| row.writable.is_none()))
@@ -292,7 +303,7 @@ impl Checked {
         }
         if offset == STATUS && width == Width::Four && value & u64::from(u32::MAX) == 0 {
             assert_eq!(after, self.reset(&after), "after a reset");
-            assert_eq!(self.transport.read(INTERRUPT_STATUS, Width::Four), 0, "after a reset");
+            assert_eq!(self.window.read(INTERRUPT_STATUS, Width::Four), 0, "after a reset");
             assert!(!self.device.0.borrow().is_running, "after a reset");
         }
     }
@@ -304,7 +315,7 @@ impl Checked {
     }
 
     fn initialise(&mut self) {
-        let offered = self.transport.state().device_features;
+        let offered = self.window.state().device_features;
         let low = features::half(offered, 0);
         let high = features::half(offered, 1);
         let page = u32::try_from(GRANT_SPACE >> 32).unwrap_or_default();
@@ -326,9 +337,9 @@ impl Checked {
         }
         script.push((STATUS, 0xf));
         for (offset, value) in script {
-            self.transport.write(offset, Width::Four, u64::from(value));
+            self.window.write(offset, Width::Four, u64::from(value));
         }
-        let is_started = self.transport.state().is_started;
+        let is_started = self.window.state().is_started;
         assert_eq!(
             is_started,
             offered & DEMANDED == DEMANDED,
@@ -338,7 +349,7 @@ impl Checked {
 
     /// Whatever state can be reached can be taken up.
     fn replace(&mut self) {
-        let state = self.transport.state();
+        let state = self.window.state();
         let former = self.device.0.borrow();
         let seen = Seen {
             used: former.used,
@@ -351,11 +362,15 @@ impl Checked {
         drop(former);
         self.device = Strict(Rc::new(RefCell::new(seen)));
         let identity = identity(self.starts_by_kick);
-        let (transport, restored) = Transport::restored(identity, Some(state.clone()), self.device.clone());
-        self.transport = transport;
+        let (record, found) =
+            Record::open::<State>(self.record.try_clone().expect("a file")).expect("a file");
+        let store = Some(StateStore::new(record));
+        assert_eq!(found.value().unwrap_or_else(|| self.fresh.clone()), state);
+        let (window, restored) = Window::restored(identity, Some(state.clone()), self.device.clone(), store);
+        self.window = window;
         assert_eq!(restored, Ok(()), "{state:?}");
         let refuses = self.device.0.borrow().refuses;
-        assert!(refuses && state.is_live() || self.transport.state() == state, "{state:?}");
+        assert!(refuses && state.is_live() || self.window.state() == state, "{state:?}");
         self.check();
     }
 }
@@ -366,9 +381,9 @@ pub fn take_up(state: &State) {
     let seen = Seen { offered: state.device_features, ..Seen::default() };
     let device = Strict(Rc::new(RefCell::new(seen)));
     let is_sound = state.check(&identity(false)).is_ok();
-    let (mut transport, restored) = Transport::restored(identity(false), Some(state.clone()), device.clone());
+    let (mut window, restored) = Window::restored(identity(false), Some(state.clone()), device.clone(), None);
     assert_eq!(restored.is_ok(), is_sound, "{state:?}");
-    let taken = transport.state();
+    let taken = window.state();
     if is_sound {
         let queues = if state.has_driver() { &state.queues } else { &taken.queues }.clone();
         assert_eq!(taken, State { queues, ..state.clone() });
@@ -380,6 +395,6 @@ pub fn take_up(state: &State) {
         assert_eq!(is_told, taken.status.has(status::DRIVER_OK), "{state:?}");
     }
     assert_eq!(device.0.borrow().is_running, is_sound && state.is_live(), "{state:?}");
-    transport.write(STATUS, Width::Four, 0);
-    assert!(!device.0.borrow().is_running && !transport.state().is_started, "{state:?}");
+    window.write(STATUS, Width::Four, 0);
+    assert!(!device.0.borrow().is_running && !window.state().is_started, "{state:?}");
 }

@@ -8,7 +8,7 @@ use proptest::test_runner::TestRunner;
 
 use super::model::{Action, Checked};
 use super::registers::{CONFIG, TABLE};
-use crate::ioreq::Width;
+use crate::virtio_mmio::Width;
 
 fn widths() -> impl Strategy<Value = Width> {
     prop_oneof![

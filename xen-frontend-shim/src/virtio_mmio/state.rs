@@ -1,17 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a transport knows that cannot be asked again: all that the driver has said since the last reset, as plain data.
+//! The state of a transport as plain data: all that the driver has written since the last reset.
 //!
-//! A worker that dies takes its transports with it, but not the drivers, which go on as if nothing had happened. So the
-//! state is kept outside, written when a register write has changed it ([`Transport::revision`]), and a transport of
-//! the next worker takes it up ([`Transport::restored`]). Kicks and acknowledged used buffers are not part of it: they
-//! are as frequent as requests, and to repeat a notification is allowed where to lose one is not.
+//! Drivers continue when a worker ends. The state is stored when a register write has changed it, and the next worker
+//! restores a transport from it ([`Transport::restored`]). Kicks and acknowledged used buffers are not part of it: they
+//! are as frequent as requests, and a notification may be repeated but not lost.
 //!
-//! The state was written by this program, but perhaps for another configuration or by another version of it, and what
-//! is in it came from a guest. So it is checked as if the driver said all of it again. One that cannot be taken up belongs to a
-//! driver nevertheless, which has to be told (virtio 1.3, 2.1.2): its device needs a reset.
+//! The state may have been stored for another configuration, and its values came from a guest. It is checked as if the
+//! driver wrote all of it again. If it is not valid, the driver still has the device: the device needs a reset
+//! (virtio 1.3, 2.1.2).
 //!
-//! [`Transport::revision`]: crate::virtio_mmio::Transport::revision
 //! [`Transport::restored`]: crate::virtio_mmio::Transport::restored
 
 use serde::{Deserialize, Serialize};
@@ -134,6 +132,7 @@ mod tests {
     use super::*;
     use crate::virtio_mmio::interrupt::{CONFIG_CHANGE, USED_BUFFER};
     use crate::virtio_mmio::test_driver::{Driver, FEATURES, identity};
+    use crate::virtio_mmio::{Effect, Transport, Width};
 
     fn probed() -> Driver {
         let mut driver = Driver::new();
@@ -144,9 +143,9 @@ mod tests {
     #[test]
     fn a_driver_goes_on_with_a_restored_transport() {
         let before = probed();
-        let state = before.transport.state();
+        let state = before.window.state();
         let mut after = Driver::restored(state.clone());
-        assert_eq!(after.transport.state(), state);
+        assert_eq!(after.window.state(), state);
         {
             let log = after.log();
             assert_eq!(log.resumed, before.log().started);
@@ -167,7 +166,7 @@ mod tests {
         let mut driver = Driver::new();
         for (status, has_driver) in [(0, false), (1, false), (3, true), (0, false)] {
             driver.write(0x70, status);
-            assert_eq!(driver.transport.state().has_driver(), has_driver, "status {status}");
+            assert_eq!(driver.window.state().has_driver(), has_driver, "status {status}");
         }
     }
 
@@ -181,11 +180,11 @@ mod tests {
             let mut driver = Driver::new();
             for (step, &(offset, value)) in script.iter().enumerate() {
                 if step == interrupted {
-                    driver = Driver::restored(driver.transport.state());
+                    driver = Driver::restored(driver.window.state());
                 }
                 driver.write(offset, value);
             }
-            let state = driver.transport.state();
+            let state = driver.window.state();
             assert_eq!((driver.read(0x70), state.driver_features), (0xf, FEATURES), "step {interrupted}");
             let rings = rings(&state.queues, 256).expect("sound");
             assert_eq!((rings.len(), rings[0].index, rings[0].size), (1, 1, 64), "step {interrupted}");
@@ -194,41 +193,38 @@ mod tests {
     }
 
     #[test]
-    fn the_revision_changes_with_the_state_and_only_then() {
-        let mut driver = probed();
-        let mut revision = driver.transport.revision();
-        let mut is_new = |driver: &Driver| {
-            let was = std::mem::replace(&mut revision, driver.transport.revision());
-            was != revision
+    fn write_that_changes_nothing_is_not_stored() {
+        let state = probed().window.state();
+        let (mut transport, effect, _) = Transport::restored(identity(), Some(state));
+        assert_eq!((effect, transport.take_changed()), (Effect::Resume, false));
+        let mut is_changed = |offset, value: u64| {
+            transport.read(0x60, Width::Four, |_| Some(1));
+            transport.write(offset, Width::Four, value);
+            transport.take_changed()
         };
-        assert!(!is_new(&driver));
-        driver.log().used = [1, 1];
-        driver.read(0x60);
         for (offset, value) in [(0x64, 1), (0x50, 0), (0x50, 1), (0x30, 1), (0x70, 0xf), (0x44, 1), (0x38, 8)]
         {
-            driver.write(offset, value);
-            assert!(!is_new(&driver), "{offset:#x} := {value}");
+            assert!(!is_changed(offset, value), "{offset:#x} := {value}");
         }
         for (offset, value) in
             [(0x30, 0), (0x14, 1), (0x24, 1), (0x44, 0), (0x70, 0x8f), (0x70, 0), (0x70, 1)]
         {
-            driver.write(offset, value);
-            assert!(is_new(&driver), "{offset:#x} := {value}");
+            assert!(is_changed(offset, value), "{offset:#x} := {value}");
         }
-        driver.transport.device_lost();
-        assert!(is_new(&driver));
-        driver.transport.config_changed(vec![1]);
-        assert!(is_new(&driver));
+        transport.lose();
+        assert!(transport.take_changed());
+        transport.config_changed(vec![1]);
+        assert!(transport.take_changed());
     }
 
     #[test]
     fn an_acknowledged_change_of_the_configuration_stays_acknowledged() {
         let mut driver = probed();
-        driver.transport.config_changed(vec![7; 8]);
-        let state = driver.transport.state();
+        driver.window.config_changed(vec![7; 8]);
+        let state = driver.window.state();
         driver.write(0x64, CONFIG_CHANGE);
-        assert_ne!(driver.transport.state(), state);
-        for (state, pending) in [(state, CONFIG_CHANGE), (driver.transport.state(), 0)] {
+        assert_ne!(driver.window.state(), state);
+        for (state, pending) in [(state, CONFIG_CHANGE), (driver.window.state(), 0)] {
             let mut driver = Driver::restored(state);
             assert_eq!((driver.read(0x60) & CONFIG_CHANGE, driver.read(0xfc)), (pending, 1));
         }
@@ -237,8 +233,8 @@ mod tests {
     #[test]
     fn a_device_that_needs_a_reset_still_does_and_is_not_touched_before() {
         let mut driver = probed();
-        driver.transport.device_lost();
-        let mut driver = Driver::restored(driver.transport.state());
+        driver.window.device_lost();
+        let mut driver = Driver::restored(driver.window.state());
         assert_eq!((driver.read(0x70), driver.read(0x60)), (0x4f, CONFIG_CHANGE));
         assert!(driver.log().resumed.is_empty());
         driver.write(0x70, 0);
@@ -248,7 +244,7 @@ mod tests {
 
     #[test]
     fn a_device_that_cannot_go_on_is_lost_to_the_driver_and_the_state_is_taken_up() {
-        let state = probed().transport.state();
+        let state = probed().window.state();
         let (mut driver, restored) = Driver::found(Some(state), |log| log.refuse_start = true);
         assert_eq!(restored, Ok(()));
         assert_eq!((driver.read(0x70), driver.log().interrupts), (0x4f, 1));
@@ -258,7 +254,7 @@ mod tests {
     /// Whatever is wrong with it, the driver that it was of may wait for an answer. What 2.1.2 says then is shown in `conformance`.
     #[test]
     fn a_state_that_cannot_be_taken_up_costs_a_reset_and_no_more() {
-        let good = probed().transport.state();
+        let good = probed().window.state();
         let fewer = State { queues: good.queues[..1].to_vec(), ..good.clone() };
         let mut unsized_queue = good.clone();
         unsized_queue.queues[1] = Queue::default();
@@ -284,9 +280,9 @@ mod tests {
             );
             assert!(driver.log().resumed.is_empty());
             // It stays so, whichever process comes next, until the driver resets it.
-            let mut driver = Driver::restored(driver.transport.state());
+            let mut driver = Driver::restored(driver.window.state());
             assert_eq!((driver.read(0x70), driver.log().resumed.len()), (0x4f, 0));
-            driver.transport.backend_replaced(FEATURES, vec![1; 8]);
+            driver.window.backend_replaced(FEATURES, vec![1; 8]);
             driver.write(0x70, 0);
             assert_eq!((driver.read(0x70), driver.log().stops), (0, 1));
             driver.probe();
@@ -299,10 +295,10 @@ mod tests {
         let mut driver = Driver::new();
         driver.write(0x70, 1);
         let identity = Identity { queues: 5, ..identity() };
-        let (mut driver, restored) = Driver::found_as(identity, Some(driver.transport.state()), |_| {});
+        let (mut driver, restored) = Driver::found_as(identity, Some(driver.window.state()), |_| {});
         assert_eq!((restored, driver.read(0x70)), (Ok(()), 1));
-        assert_eq!(driver.transport.state().queues.len(), 5);
-        driver.transport.backend_replaced(FEATURES & !(1 << 29), vec![1; 8]);
+        assert_eq!(driver.window.state().queues.len(), 5);
+        driver.window.backend_replaced(FEATURES & !(1 << 29), vec![1; 8]);
         assert_eq!((driver.read(0x70), driver.read(0x10)), (1, 1));
         driver.write(0x70, 3);
         assert_eq!(driver.read(0x70), 3);
@@ -310,7 +306,7 @@ mod tests {
 
     #[test]
     fn a_larger_or_smaller_limit_of_queues_is_noticed() {
-        let state = probed().transport.state();
+        let state = probed().window.state();
         for (queue_size_max, status) in [(512, 0xf), (64, 0xf), (32, 0x4f)] {
             let identity = Identity { queue_size_max, ..identity() };
             let (mut driver, restored) = Driver::found_as(identity, Some(state.clone()), |_| {});
@@ -331,18 +327,18 @@ mod tests {
         }
         early.describe_queue(0, 8);
         early.write(0x50, 0);
-        let state = early.transport.state();
+        let state = early.window.state();
         assert!(state.is_started);
         assert!(matches!(Driver::found(Some(state.clone()), |_| {}).1, Err(RestoreError::Status(..))));
         let identity = Identity { starts_by_kick: true, ..identity() };
         let (driver, restored) = Driver::found_as(identity, Some(state), |_| {});
         assert_eq!((restored, driver.log().resumed.len()), (Ok(()), 1));
-        assert!(!driver.transport.awaits_early_kick());
+        assert!(!driver.window.transport().awaits_early_kick());
     }
 
     #[test]
     fn a_state_survives_being_written_and_read() {
-        let state = probed().transport.state();
+        let state = probed().window.state();
         let bytes = postcard::to_allocvec(&state).expect("plain data");
         assert_eq!(postcard::from_bytes::<State>(&bytes).expect("the same"), state);
     }

@@ -1,20 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! For tests: a driver, and a device that remembers what the transport asked of it.
+//! A driver for tests, and a device that records the calls to it.
 
 use std::cell::{RefCell, RefMut};
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use super::features::{ACCESS_PLATFORM, RING_RESET, VERSION_1};
-use super::{Device, Identity, Lost, RestoreError, State, Transport};
-use crate::ioreq::Width;
+use super::{Device, Identity, Lost, RestoreError, State};
 use crate::memory::Ring;
+use crate::virtio_mmio::Width;
+use crate::window::Window;
 
-/// What the device of these tests offers.
+/// The features that the device offers.
 pub(crate) const FEATURES: u64 = VERSION_1 | ACCESS_PLATFORM | RING_RESET | 1 << 29 | 1;
 
-/// What the transport asked of its device.
+/// The calls to the device.
 #[derive(Debug, Default)]
 pub(crate) struct Log {
     pub(crate) started: Vec<(u64, Vec<Ring>)>,
@@ -109,9 +110,9 @@ pub(crate) fn identity() -> Identity {
     }
 }
 
-/// A driver that uses 32 bit accesses, as drivers must.
+/// A driver that uses 32 bit accesses, as a driver must (4.2.2.2).
 pub(crate) struct Driver {
-    pub(crate) transport: Transport<Recorder>,
+    pub(crate) window: Window<Recorder>,
     pub(crate) device: Recorder,
 }
 
@@ -127,17 +128,17 @@ impl Driver {
 
     pub(crate) fn with(identity: Identity, config: Vec<u8>) -> Self {
         let device = Recorder::default();
-        Self { transport: Transport::new(identity, FEATURES, config, device.clone()), device }
+        Self { window: Window::new(identity, FEATURES, config, device.clone(), None), device }
     }
 
-    /// The driver goes on with another transport, which takes up the state of the former.
+    /// The driver continues with another worker, which restores `state`.
     pub(crate) fn restored(state: State) -> Self {
         let (driver, restored) = Self::found(Some(state), |_| {});
         assert_eq!(restored, Ok(()));
         driver
     }
 
-    /// The driver goes on with a device that is `prepared` so, and what is left of the state.
+    /// The driver continues with another worker that finds `state`; `prepare` changes its device first.
     pub(crate) fn found(
         state: Option<State>,
         prepare: impl FnOnce(&mut Log),
@@ -152,16 +153,16 @@ impl Driver {
     ) -> (Self, Result<(), RestoreError>) {
         let device = Recorder::default();
         prepare(&mut device.0.borrow_mut());
-        let (transport, restored) = Transport::restored(identity, state, device.clone());
-        (Self { transport, device }, restored)
+        let (window, restored) = Window::restored(identity, state, device.clone(), None);
+        (Self { window, device }, restored)
     }
 
     pub(crate) fn read(&mut self, offset: u64) -> u32 {
-        u32::try_from(self.transport.read(offset, Width::Four)).expect("32 bits")
+        u32::try_from(self.window.read(offset, Width::Four)).expect("32 bits")
     }
 
     pub(crate) fn write(&mut self, offset: u64, value: u32) {
-        self.transport.write(offset, Width::Four, u64::from(value));
+        self.window.write(offset, Width::Four, u64::from(value));
     }
 
     pub(crate) fn take_features(&mut self, features: u64) {

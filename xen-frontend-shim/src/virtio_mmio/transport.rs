@@ -2,463 +2,410 @@
 
 //! The state machine behind one register window (virtio 1.3, 3.1 and 4.2).
 //!
-//! What a guest writes changes state here; what must happen outside of it leaves through [`Device`]. No value that
-//! a guest writes can index, allocate or fail beyond this device.
+//! A register access changes the state here and nothing else. What the device has to do is returned as an [`Effect`],
+//! so that the state can be stored first. No value that a guest writes can index, allocate or fail beyond this device.
 
 use log::{debug, error, warn};
 
-use crate::ioreq::Width;
-use crate::virtio_mmio::config_space::ConfigSpace;
-use crate::virtio_mmio::device::{Device, Identity, Lost};
-use crate::virtio_mmio::features;
-use crate::virtio_mmio::queue::Queue;
-use crate::virtio_mmio::registers::{CONFIG, MAGIC, Readable, Register, VENDOR, VERSION, Writable};
-use crate::virtio_mmio::session::Session;
-use crate::virtio_mmio::state::{self, RestoreError, State};
-use crate::virtio_mmio::status::{self, Wish};
+use super::config_space::ConfigSpace;
+use super::device::Identity;
+use super::driver_state::DriverState;
+use super::effect::Effect;
+use super::features;
+use super::queue::{Queue, QueueError};
+use super::registers::{CONFIG, MAGIC, Readable, Register, VENDOR, VERSION, Writable};
+use super::state::{self, RestoreError, State};
+use super::status::{self, Wish};
+use super::width::Width;
+use crate::memory::Ring;
 
-/// One virtio-mmio device.
+/// The registers and the state of one virtio-mmio device.
 #[derive(Debug)]
-pub struct Transport<D> {
+pub struct Transport {
     identity: Identity,
-    /// The features that the driver may choose from: as the present backend offers them, or the last one did.
+    /// The features that the driver may accept: those of the present backend, or of the last one.
     features: u64,
     config: ConfigSpace,
-    session: Session,
-    revision: u64,
-    due: Option<Due>,
-    device: D,
+    driver: DriverState,
+    /// Whether the state has changed since [`Self::take_changed`].
+    is_changed: bool,
 }
 
-/// What the driver has started, and the device not yet: see [`Transport::carry_out`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Due {
-    /// The device, by a kick of a queue if there was one.
-    Device(Option<u16>),
-    /// A queue, after its reset.
-    Queue(u16),
-}
-
-impl<D: Device> Transport<D> {
-    /// A device in reset, which offers `features`.
-    pub fn new(identity: Identity, features: u64, config: Vec<u8>, device: D) -> Self {
-        let session = Session::new(identity.queues);
-        let config = ConfigSpace::new(config);
-        Self { identity, features, config, session, revision: 0, due: None, device }
+impl Transport {
+    /// A device in reset that offers `features`.
+    #[must_use]
+    pub fn new(identity: Identity, features: u64, config: Vec<u8>) -> Self {
+        let driver = DriverState::new(identity.queues);
+        Self { identity, features, config: ConfigSpace::new(config), driver, is_changed: false }
     }
 
-    /// A device that goes on where another transport was, whose `state` this is, if it could be read. One that cannot needs a
-    /// reset; if that is the state's fault, the reason is returned. The driver sees the status that it knows, and the
-    /// notification that 2.1.2 demands.
-    pub fn restored(identity: Identity, state: Option<State>, device: D) -> (Self, Result<(), RestoreError>) {
+    /// A device that continues from the `state` of another transport; `None` if that cannot be read. If the state is
+    /// not valid for the device, it needs a reset, and the reason is returned.
+    pub fn restored(identity: Identity, state: Option<State>) -> (Self, Effect, Result<(), RestoreError>) {
         let checked = state.as_ref().map_or(Err(RestoreError::Unreadable), |state| state.check(&identity));
-        let session = match (&state, checked) {
-            (Some(state), Ok(())) => Session::restored(state, identity.queues),
-            (state, _) => Session::unrestorable(state.as_ref(), identity.queues),
+        let driver = match (&state, checked) {
+            (Some(state), Ok(())) => DriverState::restored(state, identity.queues),
+            (state, _) => DriverState::unrestorable(state.as_ref(), identity.queues),
         };
-        let State { device_features, config, config_generation, .. } = state.unwrap_or_default();
-        let mut transport = Self::new(identity, device_features, Vec::new(), device);
-        (transport.session, transport.config) = (session, ConfigSpace::restored(config, config_generation));
-        if checked.is_err() {
-            transport.device_lost();
-        } else if transport.session.is_live() {
-            transport.change(Self::resume);
-        }
-        (transport, checked)
+        let State { device_features: features, config, config_generation, .. } = state.unwrap_or_default();
+        let config = ConfigSpace::restored(config, config_generation);
+        let mut transport = Self { identity, features, config, driver, is_changed: false };
+        let effect = match checked {
+            Err(_) => transport.lose(),
+            Ok(()) if transport.is_live() => {
+                transport.driver.interrupt.resume(transport.driver.queues.len());
+                Effect::Resume
+            }
+            Ok(()) => Effect::None,
+        };
+        (transport, effect, checked)
     }
 
-    fn resume(&mut self) {
-        let Session { queues, interrupt, driver_features, .. } = &mut self.session;
-        let Ok(rings) = state::rings(queues, self.identity.queue_size_max) else { return self.device_lost() };
-        interrupt.resume(queues.len());
-        if self.device.resume(*driver_features, &rings).is_err() {
-            return self.device_lost();
-        }
-        debug!("{}: resumed with features {:#x}", self.identity.name, self.session.driver_features);
-        self.device.interrupt();
-    }
-
-    /// All that the driver has said since the last reset, for [`Self::restored`].
+    /// All that the driver has written since the last reset, for [`Self::restored`].
+    #[must_use]
     pub fn state(&self) -> State {
-        self.session.state(self.identity.device_id, self.features, &self.config)
+        self.driver.state(self.identity.device_id, self.features, &self.config)
     }
 
-    /// A number that changes whenever [`Self::state`] does. Kicks and the acknowledgement of used buffers leave it.
-    pub fn revision(&self) -> u64 {
-        self.revision
+    /// Whether [`Self::state`] may have changed since the last call. Kicks and acknowledgements of used buffers do not
+    /// change it.
+    pub fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.is_changed)
     }
 
-    /// Does what may change the state, and counts it if it did.
-    fn change(&mut self, change: impl FnOnce(&mut Self)) {
-        let before = self.state();
-        change(self);
-        if self.state() != before {
-            self.revision = self.revision.wrapping_add(1);
-        }
+    /// Makes the next [`Self::take_changed`] true, since the state could not be stored.
+    pub fn set_changed(&mut self) {
+        self.is_changed = true;
     }
 
-    /// What stands behind the registers.
-    pub fn device(&self) -> &D {
-        &self.device
+    /// The name of the device in messages.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.identity.name
     }
 
-    /// What stands behind the registers.
-    pub fn device_mut(&mut self) -> &mut D {
-        &mut self.device
+    /// The features that the driver has accepted.
+    #[must_use]
+    pub fn driver_features(&self) -> u64 {
+        self.driver.driver_features
     }
 
-    /// A guest reads.
-    pub fn read(&mut self, offset: u64, width: Width) -> u64 {
+    /// Whether the device is started and does not need a reset.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.driver.is_live()
+    }
+
+    /// The rings of the queues that are ready. The error of the first that is not sound.
+    pub fn rings(&self) -> Result<Vec<Ring>, QueueError> {
+        state::rings(&self.driver.queues, self.identity.queue_size_max)
+    }
+
+    /// The ring of one queue.
+    pub fn ring(&self, index: u16) -> Result<Ring, QueueError> {
+        let queue = self.driver.queues.get(usize::from(index)).copied().unwrap_or_default();
+        queue.ring(index, self.identity.queue_size_max)
+    }
+
+    /// A guest reads a register or the configuration. `used` is the used index of a queue, if it runs.
+    pub fn read(&mut self, offset: u64, width: Width, used: impl Fn(u16) -> Option<u16>) -> u64 {
         if let Some(offset) = offset.checked_sub(CONFIG) {
             return self.config.read(offset, width);
         }
         // 4.2.2.2: the driver must use 32 bit wide and aligned accesses.
         let register = Register::at(offset).filter(|_| width == Width::Four);
-        register
-            .and_then(|register| register.readable)
-            .map_or(0, |register| u64::from(self.read_register(register)))
+        let register = register.and_then(|register| register.readable);
+        register.map_or(0, |register| u64::from(self.read_register(register, used)))
     }
 
-    /// A guest writes, and nobody has to keep in between what it has started.
-    pub fn write(&mut self, offset: u64, width: Width, value: u64) {
-        self.begin_write(offset, width, value);
-        self.carry_out();
-    }
-
-    /// A guest writes. What it starts by that is decided when this returns, and is left to [`Self::carry_out`]: a device that
-    /// works on requests of which a later transport does not know that they were begun would be started anew, and would do them
-    /// twice. So the state is to be kept first.
-    pub fn begin_write(&mut self, offset: u64, width: Width, value: u64) {
+    /// A guest writes a register or the configuration.
+    pub fn write(&mut self, offset: u64, width: Width, value: u64) -> Effect {
         if let Some(offset) = offset.checked_sub(CONFIG) {
-            return self.change(|transport| transport.write_config(offset, width, value));
+            return self.write_config(offset, width, value);
         }
         let register = Register::at(offset).filter(|_| width == Width::Four);
         let register = register.and_then(|register| register.writable);
-        if let (Some(register), Ok(value)) = (register, u32::try_from(value & u64::from(u32::MAX))) {
-            match register {
-                Writable::QueueNotify => self.notify(value),
-                Writable::InterruptAcknowledge => self.acknowledge(value),
-                _ => self.change(|transport| transport.write_register(register, value)),
-            }
+        match (register, u32::try_from(value & u64::from(u32::MAX))) {
+            (Some(register), Ok(value)) => self.write_register(register, value),
+            _ => Effect::None,
         }
     }
 
-    /// Starts what the driver has started, if anything. (It may be lost by that, which changes the state.)
-    pub fn carry_out(&mut self) {
-        match self.due.take() {
-            Some(Due::Device(kick)) => self.start_device(kick),
-            Some(Due::Queue(index)) => self.start_queue(index),
-            None => {}
+    /// The device cannot continue: it needs a reset (2.1.2). What it has used before stays to be acknowledged.
+    pub fn lose(&mut self) -> Effect {
+        if self.driver.status.has(status::NEEDS_RESET) {
+            return Effect::None;
         }
+        self.is_changed = true;
+        self.driver.status = self.driver.status.with(status::NEEDS_RESET);
+        Effect::Abandon { notify: self.notify() == Effect::Notify }
     }
 
-    /// The device cannot go on. The driver learns of it by status and interrupt (2.1.2), and keeps what was used before.
-    pub fn device_lost(&mut self) {
-        self.change(|transport| {
-            if !transport.session.status.has(status::NEEDS_RESET) {
-                for (queue, used) in transport.device.abandon().into_iter().enumerate() {
-                    transport.session.interrupt.stop(queue, used);
-                }
-                transport.session.status = transport.session.status.with(status::NEEDS_RESET);
-                transport.notify_of_change();
-            }
-        });
+    /// The device has stopped a queue, with this used index. The queue may start again.
+    pub fn queue_stopped(&mut self, index: u16, used: Option<u16>) {
+        self.driver.interrupt.stop(usize::from(index), used);
     }
 
-    /// The guest has ended, and lets go of the device as by a reset.
-    pub fn guest_gone(&mut self) {
-        self.change(Self::reset);
+    /// The guest has ended, which resets the device.
+    pub fn guest_gone(&mut self) -> Effect {
+        self.reset()
     }
 
-    /// There is another backend, which offers `features` and has the configuration `config`. A driver that goes on without a reset
-    /// must find what it knows: the features that it agreed on, and, if it uses the device, the configuration. A driver that
-    /// comes later finds what there is now.
-    pub fn backend_replaced(&mut self, features: u64, config: Vec<u8>) {
-        self.change(|transport| {
-            transport.features = features;
-            let is_other = transport.config.replace(config);
-            let Session { status, driver_features, .. } = &transport.session;
-            let missing = if status.has(status::FEATURES_OK) { driver_features & !features } else { 0 };
-            let reason = match missing {
-                _ if status.has(status::NEEDS_RESET) => None,
-                0 if is_other && transport.session.is_live() => Some("another configuration".to_owned()),
-                0 => None,
-                missing => Some(format!("not the features {missing:#x}, which its driver has agreed on")),
-            };
-            if let Some(reason) = reason {
-                error!("{}: its new backend has {reason}; the device needs a reset", transport.identity.name);
-                transport.device_lost();
-            } else if is_other {
-                transport.notify_of_change();
-            }
-        });
+    /// Another backend offers `features` and has the configuration `config`. A driver that continues without a reset
+    /// must find the features that it has accepted and, if it uses the device, the configuration. A driver that comes
+    /// later finds what there is now.
+    pub fn backend_replaced(&mut self, features: u64, config: Vec<u8>) -> Effect {
+        self.is_changed = true;
+        self.features = features;
+        let is_other = self.config.replace(config);
+        let DriverState { status, driver_features, .. } = &self.driver;
+        let missing = if status.has(status::FEATURES_OK) { driver_features & !features } else { 0 };
+        let reason = match missing {
+            _ if status.has(status::NEEDS_RESET) => None,
+            0 if is_other && self.is_live() => Some("another configuration".to_owned()),
+            0 => None,
+            missing => Some(format!("not the features {missing:#x}, which the driver has accepted")),
+        };
+        if let Some(reason) = reason {
+            error!("{}: the new backend has {reason}; the device needs a reset", self.name());
+            self.lose()
+        } else if is_other {
+            self.notify()
+        } else {
+            Effect::None
+        }
     }
 
     /// The backend has a new configuration.
-    pub fn config_changed(&mut self, bytes: Vec<u8>) {
-        self.change(|transport| {
-            if transport.config.replace(bytes) {
-                transport.notify_of_change();
-            }
-        });
-    }
-
-    /// The configuration change notification (2.3), which a driver gets that is ready for it.
-    fn notify_of_change(&mut self) {
-        if self.session.status.has(status::DRIVER_OK) {
-            self.session.interrupt.config_changed();
-            self.device.interrupt();
+    pub fn config_changed(&mut self, bytes: Vec<u8>) -> Effect {
+        if self.config.replace(bytes) {
+            self.is_changed = true;
+            self.notify()
+        } else {
+            Effect::None
         }
     }
 
-    fn read_register(&mut self, register: Readable) -> u32 {
-        let Self { identity, features, config, session, device, .. } = self;
+    /// The backend has the configuration `bytes` after a write of the driver, which needs no notification.
+    pub fn config_written(&mut self, bytes: Vec<u8>) {
+        self.is_changed |= self.config.replace(bytes);
+    }
+
+    /// The configuration change notification (2.3), if the driver has set DRIVER_OK.
+    fn notify(&mut self) -> Effect {
+        if !self.driver.status.has(status::DRIVER_OK) {
+            return Effect::None;
+        }
+        self.is_changed = true;
+        self.driver.interrupt.config_changed();
+        Effect::Notify
+    }
+
+    fn read_register(&mut self, register: Readable, used: impl Fn(u16) -> Option<u16>) -> u32 {
+        let Self { identity, features, config, driver, .. } = self;
         match register {
             Readable::Magic => MAGIC,
             Readable::Version => VERSION,
             Readable::DeviceId => identity.device_id,
             Readable::VendorId => VENDOR,
-            Readable::DeviceFeatures => features::half(*features, session.device_features_select),
-            Readable::QueueSizeMax => session.selected().map_or(0, |_| u32::from(identity.queue_size_max)),
-            Readable::QueueReady => session.selected().map_or(0, |queue| u32::from(queue.is_ready())),
-            // A queue is reset by the time that the write returns, so that no driver can see it happen (2.6.1).
+            Readable::DeviceFeatures => features::half(*features, driver.device_features_select),
+            Readable::QueueSizeMax => driver.selected().map_or(0, |_| u32::from(identity.queue_size_max)),
+            Readable::QueueReady => driver.selected().map_or(0, |queue| u32::from(queue.is_ready())),
+            // A queue is reset when the write returns, so that no driver can see the reset in progress (2.6.1).
             Readable::QueueReset => 0,
-            Readable::InterruptStatus => session.interrupt.status(|queue| used_index(device, queue)),
-            Readable::Status => session.status.bits(),
+            Readable::InterruptStatus => {
+                driver.interrupt.status(|queue| u16::try_from(queue).ok().and_then(&used))
+            }
+            Readable::Status => driver.status.bits(),
             // 4.2.2.1: a region that does not exist has a length and a base of all ones.
             Readable::SharedMemory => u32::MAX,
             Readable::ConfigGeneration => config.generation(),
         }
     }
 
-    fn write_register(&mut self, register: Writable, value: u32) {
-        let session = &mut self.session;
-        match register {
-            Writable::DeviceFeaturesSelect => session.device_features_select = value,
-            Writable::DriverFeaturesSelect => session.driver_features_select = value,
-            Writable::DriverFeatures => self.set_driver_features(value),
-            Writable::QueueSelect => session.queue_select = value,
-            Writable::QueueSize => {
-                session.selected_mut().into_iter().for_each(|(_, queue)| queue.set_size(value))
-            }
+    fn write_register(&mut self, register: Writable, value: u32) -> Effect {
+        let driver = &mut self.driver;
+        let is_changed = match register {
+            Writable::QueueNotify => return self.kick(value),
+            Writable::InterruptAcknowledge => return self.acknowledge(value),
+            Writable::Status => return self.set_status(value),
+            Writable::QueueReady => return self.set_queue_ready(value),
+            Writable::QueueReset => return self.reset_queue(value),
+            Writable::QueueSelect => update(&mut driver.queue_select, value),
+            Writable::QueueSize => driver.update_queue(|queue| queue.set_size(value)),
             Writable::QueueAddress(part, half) => {
-                session
-                    .selected_mut()
-                    .into_iter()
-                    .for_each(|(_, queue)| queue.set_address(part, half, value));
+                driver.update_queue(|queue| queue.set_address(part, half, value))
             }
-            Writable::SharedMemorySelect => {}
-            Writable::QueueReady => self.set_queue_ready(value),
-            Writable::QueueReset => self.reset_queue(value),
-            Writable::QueueNotify => self.notify(value),
-            Writable::InterruptAcknowledge => self.acknowledge(value),
-            Writable::Status => self.set_status(value),
-        }
+            Writable::DeviceFeaturesSelect => update(&mut driver.device_features_select, value),
+            Writable::DriverFeaturesSelect => update(&mut driver.driver_features_select, value),
+            // What is accepted stays once FEATURES_OK is set (3.1.1).
+            Writable::DriverFeatures if driver.status.has(status::FEATURES_OK) => false,
+            Writable::DriverFeatures => {
+                let (accepted, select) = (driver.driver_features, driver.driver_features_select);
+                update(&mut driver.driver_features, features::with_half(accepted, select, value))
+            }
+            Writable::SharedMemorySelect => false,
+        };
+        self.is_changed |= is_changed;
+        Effect::None
     }
 
-    fn acknowledge(&mut self, bits: u32) {
-        let interrupt = &mut self.session.interrupt;
-        if interrupt.has_config_changed() {
-            self.change(|transport| transport.session.interrupt.acknowledge(bits));
-        } else {
-            interrupt.acknowledge(bits);
-        }
+    fn acknowledge(&mut self, bits: u32) -> Effect {
+        self.is_changed |= self.driver.interrupt.has_config_changed();
+        self.driver.interrupt.acknowledge(bits);
+        Effect::None
     }
 
-    /// The set stands once FEATURES_OK is set (3.1.1).
-    fn set_driver_features(&mut self, value: u32) {
-        let session = &mut self.session;
-        if !session.status.has(status::FEATURES_OK) {
-            session.driver_features =
-                features::with_half(session.driver_features, session.driver_features_select, value);
-        }
-    }
-
-    fn set_queue_ready(&mut self, value: u32) {
-        let is_started = self.session.is_started;
-        let may_restart = self.session.is_live() && self.session.has_agreed_on(features::RING_RESET);
-        let Some((index, queue)) = self.session.selected_mut() else { return };
-        match (value, queue.is_ready()) {
-            (1, false) if !is_started => queue.set_ready(true),
+    fn set_queue_ready(&mut self, value: u32) -> Effect {
+        let is_started = self.driver.is_started;
+        let may_restart = self.is_live() && self.driver.has_accepted(features::RING_RESET);
+        let Some((index, queue)) = self.driver.selected_mut() else { return Effect::None };
+        let effect = match (value, queue.is_ready()) {
+            (1, false) if !is_started => {
+                queue.set_ready(true);
+                Effect::None
+            }
             // 3.1.1 sets queues up before DRIVER_OK; after it, only a queue that has been reset (2.6.1.2).
             (1, false) if may_restart && !queue.is_spent() => {
                 queue.set_ready(true);
-                if self.device.clear_inflight(Some(index)).is_err() {
-                    return self.device_lost();
-                }
-                self.due = Some(Due::Queue(index));
+                Effect::StartQueue(index)
             }
             (0, true) if is_started => {
                 queue.spend();
-                self.stop_queue(index);
+                self.stop_queue(index)
             }
-            (0, true) => queue.set_ready(false),
-            _ => {}
-        }
-    }
-
-    /// QueueReset (2.6.1.1): nothing of the queue is left, neither its place in the ring nor its description.
-    fn reset_queue(&mut self, value: u32) {
-        if value != 1 || !self.session.has_agreed_on(features::RING_RESET) {
-            return;
-        }
-        let Some((index, queue)) = self.session.selected_mut() else { return };
-        let was_ready = std::mem::take(queue).is_ready();
-        if was_ready && self.session.is_started {
-            self.stop_queue(index);
-        }
-    }
-
-    fn start_queue(&mut self, index: u16) {
-        let queue = self.session.queues.get(usize::from(index));
-        let ring = queue.map(|queue| queue.ring(index, self.identity.queue_size_max));
-        let started = match ring {
-            Some(Ok(ring)) => self.device.start_queue(&ring),
-            Some(Err(error)) => {
-                warn!("{}: {error}", self.identity.name);
-                Err(Lost)
+            (0, true) => {
+                queue.set_ready(false);
+                Effect::None
             }
-            None => Ok(()),
+            _ => return Effect::None,
         };
-        if started.is_err() {
-            self.device_lost();
+        self.is_changed = true;
+        effect
+    }
+
+    /// QueueReset (2.6.1.1): the queue loses its place in the ring and its description.
+    fn reset_queue(&mut self, value: u32) -> Effect {
+        if value != 1 || !self.driver.has_accepted(features::RING_RESET) {
+            return Effect::None;
+        }
+        let is_started = self.driver.is_started;
+        self.is_changed = true;
+        let Some((index, queue)) = self.driver.selected_mut() else { return Effect::None };
+        let was_ready = std::mem::take(queue).is_ready();
+        if was_ready && is_started { self.stop_queue(index) } else { Effect::None }
+    }
+
+    /// The queue is not ready any more: the device must not access it (4.2.2.1).
+    fn stop_queue(&self, index: u16) -> Effect {
+        if self.is_live() { Effect::StopQueue(index) } else { Effect::None }
+    }
+
+    /// QueueNotify.
+    fn kick(&mut self, value: u32) -> Effect {
+        let Ok(queue) = u16::try_from(value) else { return Effect::None };
+        match self.start_by_kick(queue, Some(queue)) {
+            Effect::None if self.is_live() && queue < self.identity.queues => Effect::Kick(queue),
+            effect => effect,
         }
     }
 
-    /// The queue is not ready any more: the device must not touch it (4.2.2.1).
-    fn stop_queue(&mut self, index: u16) {
-        if self.session.is_live() {
-            self.session.interrupt.stop(usize::from(index), self.device.used_index(index));
-            if self.device.stop_queue(index).is_err() {
-                self.device_lost();
-            }
-        }
-    }
-
-    fn notify(&mut self, value: u32) {
-        let Ok(queue) = u16::try_from(value) else { return };
-        self.begin_early(queue, Some(queue));
-        if self.due.is_none() && self.session.is_live() && queue < self.identity.queues {
-            self.device.kick(queue);
-        }
-    }
-
-    /// Whether there is a time when a kick starts the device.
+    /// Whether a kick can start the device at any time.
+    #[must_use]
     pub fn starts_by_kick(&self) -> bool {
         self.identity.starts_by_kick
     }
 
     /// Whether a kick would start the device now.
+    #[must_use]
     pub fn awaits_early_kick(&self) -> bool {
-        let Session { status, is_started, .. } = &self.session;
+        let DriverState { status, is_started, .. } = &self.driver;
         let is_over = status.has(status::FAILED) || status.has(status::NEEDS_RESET);
         self.identity.starts_by_kick && status.has(status::FEATURES_OK) && !is_over && !is_started
     }
 
-    /// The driver has kicked `queue`, and the backend will see that; perhaps it was too early. What it starts by that is left
-    /// to [`Self::carry_out`].
-    pub fn kicked_early(&mut self, queue: u16) {
-        self.begin_early(queue, None);
+    /// The driver has kicked `queue` by its eventfd, perhaps before DRIVER_OK. The backend reads the eventfd, so it
+    /// needs no other kick.
+    pub fn kicked_early(&mut self, queue: u16) -> Effect {
+        self.start_by_kick(queue, None)
     }
 
-    fn begin_early(&mut self, queue: u16, kick: Option<u16>) {
-        let is_ready = self.session.queues.get(usize::from(queue)).is_some_and(Queue::is_ready);
-        if self.awaits_early_kick() && is_ready {
-            debug!("{}: used before DRIVER_OK", self.identity.name);
-            self.change(|transport| transport.start(kick));
+    fn start_by_kick(&mut self, queue: u16, kick: Option<u16>) -> Effect {
+        let is_ready = self.driver.queues.get(usize::from(queue)).is_some_and(Queue::is_ready);
+        if !self.awaits_early_kick() || !is_ready {
+            return Effect::None;
         }
+        debug!("{}: kicked before DRIVER_OK", self.name());
+        self.start(kick)
     }
 
-    fn set_status(&mut self, value: u32) {
+    fn set_status(&mut self, value: u32) -> Effect {
         let wanted = match Wish::from(value) {
             Wish::Reset => return self.reset(),
             Wish::Set(wanted) => wanted,
         };
-        while let Some(step) = self.session.status.next_step(wanted) {
+        let mut effect = Effect::None;
+        while let Some(step) = self.driver.status.next_step(wanted) {
             if step == status::FEATURES_OK && !self.accepts_features() {
-                return;
+                break;
             }
-            self.session.status = self.session.status.with(step);
+            self.driver.status = self.driver.status.with(step);
+            self.is_changed = true;
             if step == status::DRIVER_OK {
-                self.start_at_last();
+                effect = self.driver_ok();
             }
         }
+        effect
     }
 
-    /// DRIVER_OK: the device is live. If it broke before, the driver learns only now.
-    fn start_at_last(&mut self) {
-        if self.session.status.has(status::NEEDS_RESET) {
-            self.notify_of_change();
-        } else {
-            self.start(None);
-        }
+    /// DRIVER_OK starts the device. A driver whose device failed before is notified now.
+    fn driver_ok(&mut self) -> Effect {
+        if self.driver.status.has(status::NEEDS_RESET) { self.notify() } else { self.start(None) }
     }
 
     fn accepts_features(&mut self) -> bool {
         let demanded = self.identity.demanded_features;
-        let check = features::check(self.features, demanded, self.session.driver_features);
+        let check = features::check(self.features, demanded, self.driver.driver_features);
         if let Err(refusal) = check {
-            warn!("{}: {refusal}", self.identity.name);
+            warn!("{}: {refusal}", self.name());
         }
         check.is_ok()
     }
 
-    /// DRIVER_OK makes the device live (and, where the type has early drivers, their first kick).
-    fn start(&mut self, kick: Option<u16>) {
-        if self.session.is_started || self.session.status.has(status::NEEDS_RESET) {
-            return;
+    fn start(&mut self, kick: Option<u16>) -> Effect {
+        let driver = &mut self.driver;
+        if driver.is_started || driver.status.has(status::NEEDS_RESET) {
+            return Effect::None;
         }
-        self.session.is_started = true;
-        self.session.interrupt.start(self.session.queues.len());
-        if self.device.clear_inflight(None).is_err() {
-            return self.device_lost();
-        }
-        self.due = Some(Due::Device(kick));
+        self.is_changed = true;
+        driver.is_started = true;
+        driver.interrupt.start(driver.queues.len());
+        Effect::Start { kick }
     }
 
-    fn start_device(&mut self, kick: Option<u16>) {
-        let started = match state::rings(&self.session.queues, self.identity.queue_size_max) {
-            Ok(rings) => self.device.start(self.session.driver_features, &rings),
-            Err(error) => {
-                warn!("{}: {error}", self.identity.name);
-                Err(Lost)
+    /// Virtio 1.3, 2.4. The status reads 0 only when the device has stopped, which is before the write returns.
+    fn reset(&mut self) -> Effect {
+        self.is_changed = true;
+        let former = std::mem::replace(&mut self.driver, DriverState::new(self.identity.queues));
+        if former.is_started { Effect::Stop } else { Effect::None }
+    }
+
+    fn write_config(&mut self, offset: u64, width: Width, value: u64) -> Effect {
+        // 3.1.1: a driver may read the configuration before the features are negotiated, and must not write it.
+        match u32::try_from(offset) {
+            Ok(start)
+                if self.driver.status.has(status::FEATURES_OK) && self.config.contains(offset, width) =>
+            {
+                Effect::WriteConfig { offset: start, value, width }
             }
-        };
-        if started.is_err() {
-            return self.device_lost();
-        }
-        debug!("{}: started with features {:#x}", self.identity.name, self.session.driver_features);
-        kick.into_iter().for_each(|queue| self.device.kick(queue));
-    }
-
-    /// Virtio 1.3, 2.4: whatever the driver has said is forgotten, and the status reads 0 only when this is done.
-    fn reset(&mut self) {
-        // Named one by one, so that a new field has to be decided on.
-        let Self { identity, features: _, config: _, session, revision: _, due, device } = self;
-        *due = None;
-        if session.is_started {
-            device.stop();
-            debug!("{}: stopped", identity.name);
-        }
-        *session = Session::new(identity.queues);
-    }
-
-    fn write_config(&mut self, offset: u64, width: Width, value: u64) {
-        let Ok(start) = u32::try_from(offset) else { return };
-        // 3.1.1: a driver may read the configuration before the features are agreed, and must not write it.
-        if !self.session.status.has(status::FEATURES_OK) || !self.config.contains(offset, width) {
-            return;
-        }
-        let bytes = value.to_le_bytes();
-        let Some(bytes) = bytes.get(..width.bytes()) else { return };
-        match self.device.write_config(start, bytes) {
-            Ok(Some(config)) => drop(self.config.replace(config)),
-            Ok(None) => {}
-            Err(Lost) => self.device_lost(),
+            _ => Effect::None,
         }
     }
 }
 
-fn used_index<D: Device>(device: &D, queue: usize) -> Option<u16> {
-    device.used_index(u16::try_from(queue).ok()?)
+/// Sets a field. Returns whether that changes it.
+fn update<T: PartialEq>(field: &mut T, value: T) -> bool {
+    let is_changed = *field != value;
+    *field = value;
+    is_changed
 }

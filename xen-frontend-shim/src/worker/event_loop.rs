@@ -13,33 +13,33 @@ use vmm_sys_util::timerfd::TimerFd;
 use super::Served;
 use crate::epoll::EpollSet;
 use crate::ioreq::Bus;
-use crate::ioreq::bus::{Occupant, Window};
+use crate::window::Window;
 
-/// What an event is about. Windows and queues have their numbers.
+/// The source of an event, by the numbers of device and queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Source {
-    /// vCPUs have trapped.
+    /// The event channels: vCPUs have trapped.
     Traps,
-    /// The supervisor has something, or has hung up.
+    /// The control socket: a message of the supervisor, or its end.
     Control,
-    /// The backend of a window has said something, or has hung up.
+    /// The connection to a backend: a reply, or the end of the backend.
     Backend(u16),
-    /// The backend of a window has something to say of its own accord.
-    Requests(u16),
-    /// A backend has used buffers of a queue, and the kernel does not see to the interrupt.
+    /// The channel on which a backend sends requests.
+    BackendRequest(u16),
+    /// A backend has used buffers of a queue whose interrupts the kernel does not pass on.
     Call(u16, u16),
-    /// A backend cannot use a queue any more.
+    /// A backend cannot use a queue any more (SET_VRING_ERR).
     Err(u16, u16),
-    /// A queue has been kicked, and somebody here waits for that.
+    /// A queue has been kicked while the worker watched for it.
     Kick(u16, u16),
-    /// A deadline has passed that somebody had when the alarm was set.
+    /// The timer has expired; the deadline that it was set for may not exist any more.
     Alarm,
 }
 
-/// The kick of a queue, which is the backend's to read. It is watched only while somebody here waits for it: an event of it
-/// comes once and has to be asked for again.
+/// The kick eventfd of a queue. The backend reads it; the worker watches it for one event at a time, only while it needs
+/// that event.
 struct Kick {
-    window: u16,
+    device: u16,
     queue: u16,
     fd: RawFd,
     is_armed: bool,
@@ -52,35 +52,35 @@ pub(super) struct EventLoop {
     alarm: Alarm,
 }
 
-/// A timer that is set when a deadline needs it, and is not set back when the deadline is gone.
+/// A timer that is set for a deadline and not cleared when the deadline is gone.
 ///
-/// Nearly every deadline is that of a request, and gone within microseconds. A wait with a timeout would set the kernel's
-/// timer and set it back for each of them; this one rings in vain once every few seconds.
+/// Nearly every deadline is that of a request, and is gone within microseconds. A wait with a time limit would set and
+/// clear the kernel's timer for each of them; this timer expires in vain once every few seconds.
 struct Alarm {
     timer: TimerFd,
-    rings_at: Option<Instant>,
+    expires_at: Option<Instant>,
 }
 
 impl Alarm {
     fn new() -> io::Result<Self> {
-        Ok(Self { timer: TimerFd::new()?, rings_at: None })
+        Ok(Self { timer: TimerFd::new()?, expires_at: None })
     }
 
-    /// Sees to it that it rings at `deadline`, or before.
+    /// Sets the timer to expire at `deadline`, unless it expires earlier.
     fn set(&mut self, deadline: Instant) -> io::Result<()> {
-        if self.rings_at.is_some_and(|rings_at| rings_at <= deadline) {
+        if self.expires_at.is_some_and(|expires_at| expires_at <= deadline) {
             return Ok(());
         }
         // A duration of zero would stop it.
         let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_nanos(1));
         self.timer.reset(left, None)?;
-        self.rings_at = Some(deadline);
+        self.expires_at = Some(deadline);
         Ok(())
     }
 
-    /// It has rung.
-    fn silence(&mut self) -> io::Result<()> {
-        self.rings_at = None;
+    /// Clears the timer after it has expired.
+    fn clear(&mut self) -> io::Result<()> {
+        self.expires_at = None;
         self.timer.wait()?;
         Ok(())
     }
@@ -94,80 +94,76 @@ impl EventLoop {
         Ok(event_loop)
     }
 
-    /// Watches for traps.
+    /// Watches the event channels.
     pub(super) fn watch_traps(&self, traps: &impl AsFd) -> io::Result<()> {
         self.watch(traps, EventSet::IN, Source::Traps)
     }
 
-    /// Watches the connection to the backend of a window, until it is closed.
-    pub(super) fn watch_backend(&self, window: u16, connection: &impl AsFd) -> io::Result<()> {
-        self.watch(connection, EventSet::IN | EventSet::READ_HANG_UP, Source::Backend(window))
+    /// Watches the connection to the backend of a device until it is closed.
+    pub(super) fn watch_backend(&self, device: u16, connection: &impl AsFd) -> io::Result<()> {
+        self.watch(connection, EventSet::IN | EventSet::READ_HANG_UP, Source::Backend(device))
     }
 
-    /// Watches what the backend of a window says of its own accord, until it is let go of.
-    pub(super) fn watch_requests(&self, index: u16, window: &Window<Served>) -> io::Result<()> {
-        let Occupant::Device(transport) = &window.occupant else { return Ok(()) };
-        match transport.device().channel() {
-            Some(channel) => self.watch(&channel, EventSet::IN, Source::Requests(index)),
+    /// Watches the channel on which the backend of a device sends requests, until it is closed.
+    pub(super) fn watch_backend_requests(&self, number: u16, window: &Window<Served>) -> io::Result<()> {
+        match window.device().channel() {
+            Some(channel) => self.watch(&channel, EventSet::IN, Source::BackendRequest(number)),
             None => Ok(()),
         }
     }
 
-    /// Watches the event descriptors of a window in which there is a device now: those of its calls that are `polled`, those
-    /// of errors, and its kicks, when somebody waits for them.
+    /// Watches the eventfds of a device: errors, kicks while they are armed, and the calls of the queues that are
+    /// `polled`.
     pub(super) fn watch_queues(
         &mut self,
-        index: u16,
+        number: u16,
         window: &Window<Served>,
         polled: &[bool],
     ) -> io::Result<()> {
-        let Occupant::Device(transport) = &window.occupant else { return Ok(()) };
-        let notifiers = || (0..).zip(transport.device().notifiers());
+        let notifiers = || (0..).zip(window.device().notifiers());
         for ((queue, notifier), _) in notifiers().zip(polled).filter(|(_, polled)| **polled) {
-            self.watch_raw(notifier.call.as_raw_fd(), EventSet::IN, Source::Call(index, queue))?;
+            self.watch_raw(notifier.call.as_raw_fd(), EventSet::IN, Source::Call(number, queue))?;
         }
         for (queue, notifier) in notifiers() {
-            self.watch_raw(notifier.err.as_raw_fd(), EventSet::IN, Source::Err(index, queue))?;
+            self.watch_raw(notifier.err.as_raw_fd(), EventSet::IN, Source::Err(number, queue))?;
             let fd = notifier.kick.as_raw_fd();
-            self.watch_raw(fd, EventSet::ONE_SHOT, Source::Kick(index, queue))?;
-            self.kicks.push(Kick { window: index, queue, fd, is_armed: false });
+            self.watch_raw(fd, EventSet::ONE_SHOT, Source::Kick(number, queue))?;
+            self.kicks.push(Kick { device: number, queue, fd, is_armed: false });
         }
         Ok(())
     }
 
-    /// Watches the event descriptors of a window no more, which is to be closed here but is open elsewhere.
-    pub(super) fn forget_queues(&mut self, index: u16, window: &Window<Served>) -> io::Result<()> {
-        let Occupant::Device(transport) = &window.occupant else { return Ok(()) };
-        for notifier in transport.device().notifiers() {
+    /// Stops watching the eventfds of a device that is removed: other processes keep them open.
+    pub(super) fn unwatch_queues(&mut self, number: u16, window: &Window<Served>) -> io::Result<()> {
+        for notifier in window.device().notifiers() {
             for eventfd in [&notifier.kick, &notifier.call] {
-                // Calls from which the kernel makes interrupts are not in the set.
+                // Calls that the kernel passes on are not in the set.
                 self.epoll.remove(eventfd)?;
             }
         }
-        self.kicks.retain(|kick| kick.window != index);
+        self.kicks.retain(|kick| kick.device != number);
         Ok(())
     }
 
-    /// Watches for the kicks that would start a device now, or would be the first after a rest.
+    /// Arms the kicks that would start a device, or would be the first after an idle time.
     pub(super) fn arm_kicks(&mut self, bus: &mut Bus<Served>) -> io::Result<()> {
         for kick in self.kicks.iter_mut().filter(|kick| !kick.is_armed) {
-            let occupant = bus.window_mut(kick.window).map(|window| &mut window.occupant);
-            if let Some(Occupant::Device(transport)) = occupant
-                && (transport.awaits_early_kick() || transport.device().awaits_kick())
+            if let Some(window) = bus.window_mut(kick.device)
+                && (window.transport().awaits_early_kick() || window.device().awaits_kick())
             {
-                let source = Source::Kick(kick.window, kick.queue);
+                let source = Source::Kick(kick.device, kick.queue);
                 self.epoll.modify(&kick.fd, EventSet::IN | EventSet::ONE_SHOT, &source)?;
                 kick.is_armed = true;
-                transport.device_mut().kick_armed();
+                window.device_mut().kick_armed();
             }
         }
         Ok(())
     }
 
-    /// A kick has come that is not watched any more.
-    pub(super) fn disarm(&mut self, window: u16, queue: u16) {
+    /// Notes that the armed kick of a queue has come.
+    pub(super) fn disarm(&mut self, device: u16, queue: u16) {
         let mut kicks = self.kicks.iter_mut();
-        if let Some(kick) = kicks.find(|kick| (kick.window, kick.queue) == (window, queue)) {
+        if let Some(kick) = kicks.find(|kick| (kick.device, kick.queue) == (device, queue)) {
             kick.is_armed = false;
         }
     }
@@ -180,14 +176,14 @@ impl EventLoop {
         self.epoll.add(&fd, events, &source)
     }
 
-    /// Waits for events, of which the alarm is one not later than `deadline`, and adds to `ready` what has happened.
+    /// Waits for events, at most until `deadline`, and adds them to `ready`.
     pub(super) fn wait(&mut self, deadline: Option<Instant>, ready: &mut Vec<Source>) -> io::Result<()> {
         if let Some(deadline) = deadline {
             self.alarm.set(deadline)?;
         }
         self.epoll.wait(None, ready)?;
         if ready.contains(&Source::Alarm) {
-            self.alarm.silence()?;
+            self.alarm.clear()?;
         }
         Ok(())
     }

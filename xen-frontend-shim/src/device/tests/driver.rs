@@ -113,7 +113,7 @@ fn a_configuration_changed_by_the_backend_interrupts_the_driver() {
 fn a_queue_that_the_backend_cannot_use_needs_a_reset_and_keeps_the_backend() {
     let (mut guest, backend) = Guest::in_use(Script::default());
     guest.fail_queue();
-    queue_failed(guest.transport(), 0);
+    queue_failed(guest.window(), 0);
     assert_eq!((guest.status(), guest.interrupt_status(), guest.xen.mapped()), (NEEDS_RESET, 3, 0));
     assert_eq!((guest.xen.raised(), guest.has_backend(), guest.device().deadline()), (vec![IRQ], true, None));
     let stopped = [
@@ -138,17 +138,17 @@ fn a_failure_reported_before_a_reset_does_not_concern_the_queue_after_it() {
     guest.fail_queue();
     guest.write(QUEUE_RESET, 1);
     guest.enable_queue();
-    queue_failed(guest.transport(), 0);
+    queue_failed(guest.window(), 0);
     assert_eq!(guest.status(), RUNNING);
     guest.fail_queue();
     guest.reset();
     guest.probe();
-    queue_failed(guest.transport(), 0);
+    queue_failed(guest.window(), 0);
     assert_eq!(guest.status(), RUNNING);
     // No driver uses it.
     guest.reset();
     guest.fail_queue();
-    queue_failed(guest.transport(), 0);
+    queue_failed(guest.window(), 0);
     assert_eq!((guest.status(), guest.xen.raised()), (0, vec![]));
 }
 

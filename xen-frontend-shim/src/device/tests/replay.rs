@@ -90,7 +90,7 @@ fn a_start_clears_the_record_whatever_was_before() {
     let record = guest.record();
     record.set_len(scripted::RECORD as u64).unwrap();
     mark(&record);
-    guest.transport().device_lost();
+    guest.window().device_lost();
     guest.reset();
     guest.probe();
     assert_eq!(records(&backend.take()), [vec![0; scripted::RECORD]]);
@@ -165,7 +165,7 @@ fn a_driver_whose_worker_is_replaced_goes_on_or_needs_a_reset() {
         (different(), NEEDS_RESET, vec![]),
     ] {
         let (mut guest, _) = Guest::in_use(Script::default());
-        let state = guest.transport().state();
+        let state = guest.window().state();
         assert_eq!(guest.replace_worker(Some(state)), Ok(()));
         // It is there before its backend is.
         assert_eq!((guest.status(), guest.has_backend()), (RUNNING, false));
@@ -185,7 +185,7 @@ fn a_driver_whose_worker_is_replaced_goes_on_or_needs_a_reset() {
 #[test]
 fn a_driver_whose_worker_is_replaced_waits_five_seconds_for_a_backend_and_no_longer() {
     let (mut guest, _) = Guest::in_use(Script::default());
-    let state = guest.transport().state();
+    let state = guest.window().state();
     guest.replace_worker(Some(state)).unwrap();
     guest.pass_deadline();
     assert_eq!((guest.status(), guest.interrupt_status() & 2, guest.xen.mapped()), (NEEDS_RESET, 2, 0));

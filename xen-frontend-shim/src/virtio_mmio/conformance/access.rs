@@ -3,7 +3,7 @@
 //! What a driver must not do to registers (4.2.2.2), and does without effect.
 
 use super::{everything, everywhere, live};
-use crate::ioreq::Width;
+use crate::virtio_mmio::Width;
 use crate::virtio_mmio::registers::{CONFIG, Readable, TABLE};
 use crate::virtio_mmio::test_driver::Driver;
 
@@ -52,9 +52,9 @@ fn s4_2_2_2_accesses_of_8_16_and_64_bits_read_0_and_change_nothing() {
         let before = everything(&driver);
         for width in [Width::One, Width::Two, Width::Eight] {
             for offset in 0..CONFIG {
-                assert_eq!(driver.transport.read(offset, width), 0, "{width:?} at {offset:#x}");
+                assert_eq!(driver.window.read(offset, width), 0, "{width:?} at {offset:#x}");
                 for value in [0, 1, 0xf, u64::MAX] {
-                    driver.transport.write(offset, width, value);
+                    driver.window.write(offset, width, value);
                 }
             }
         }
@@ -77,9 +77,9 @@ fn s4_2_2_2_unaligned_accesses_read_0_and_change_nothing() {
 #[test]
 fn s4_2_2_2_only_the_low_32_bits_of_a_value_count() {
     let mut driver = Driver::new();
-    driver.transport.write(0x70, Width::Four, 0xffff_ffff_0000_0001);
+    driver.window.write(0x70, Width::Four, 0xffff_ffff_0000_0001);
     assert_eq!(driver.read(0x70), 1);
-    driver.transport.write(0x70, Width::Four, 0xffff_ffff_0000_0000);
+    driver.window.write(0x70, Width::Four, 0xffff_ffff_0000_0000);
     assert_eq!(driver.read(0x70), 0);
 }
 

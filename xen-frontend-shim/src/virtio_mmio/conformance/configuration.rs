@@ -3,7 +3,7 @@
 //! 2.5, 4.2.2: the device configuration space, its generation and its notification.
 
 use super::{STEPS, after, everywhere, live};
-use crate::ioreq::Width;
+use crate::virtio_mmio::Width;
 use crate::virtio_mmio::interrupt::CONFIG_CHANGE;
 
 const BYTES: [u8; 8] = [1, 2, 3, 4, 5, 6, 7, 8];
@@ -12,7 +12,7 @@ const BYTES: [u8; 8] = [1, 2, 3, 4, 5, 6, 7, 8];
 fn s2_5_2_every_field_can_be_read_before_features_ok() {
     for mut driver in everywhere() {
         for (offset, byte) in (0x100..).zip(BYTES) {
-            assert_eq!(driver.transport.read(offset, Width::One), u64::from(byte));
+            assert_eq!(driver.window.read(offset, Width::One), u64::from(byte));
         }
     }
 }
@@ -27,7 +27,7 @@ fn s4_2_2_x100_config_is_accessed_with_byte_alignment_and_in_every_width() {
             expected.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
             let offset = 0x100 + u64::try_from(start).expect("small");
             assert_eq!(
-                driver.transport.read(offset, width),
+                driver.window.read(offset, width),
                 u64::from_le_bytes(expected),
                 "{width:?} at {start}"
             );
@@ -38,25 +38,25 @@ fn s4_2_2_x100_config_is_accessed_with_byte_alignment_and_in_every_width() {
 #[test]
 fn s4_2_2_x100_config_beyond_its_end_reads_0_and_ignores_writes() {
     let mut driver = live();
-    let before = driver.transport.state();
+    let before = driver.window.state();
     for offset in [0x108, 0x1fc, 0xffc, u64::MAX - 8, u64::MAX] {
         for width in [Width::One, Width::Two, Width::Four, Width::Eight] {
-            assert_eq!(driver.transport.read(offset, width), 0);
-            driver.transport.write(offset, width, u64::MAX);
+            assert_eq!(driver.window.read(offset, width), 0);
+            driver.window.write(offset, width, u64::MAX);
         }
     }
     // Nor does a write that is partly within.
-    driver.transport.write(0x107, Width::Two, u64::MAX);
-    assert_eq!(driver.transport.state(), before);
+    driver.window.write(0x107, Width::Two, u64::MAX);
+    assert_eq!(driver.window.state(), before);
 }
 
 #[test]
 fn s4_2_2_x100_config_takes_what_the_device_takes() {
     let mut driver = live();
     // The device of these tests has a field of four bytes that may be written.
-    driver.transport.write(0x100, Width::Four, 0xffff_ffff);
+    driver.window.write(0x100, Width::Four, 0xffff_ffff);
     assert_eq!((driver.read(0x100), driver.read(0xfc)), (0x0403_0201, 0));
-    driver.transport.write(0x104, Width::Four, 0xaabb_ccdd);
+    driver.window.write(0x104, Width::Four, 0xaabb_ccdd);
     assert_eq!((driver.read(0x104), driver.read(0xfc)), (0xaabb_ccdd, 1));
     assert_eq!(driver.read(0x60), 0, "what the driver itself has changed is no news");
 }
@@ -66,11 +66,11 @@ fn s4_2_2_1_config_generation_changes_with_the_configuration_and_only_then() {
     let mut driver = live();
     let mut generations = vec![driver.read(0xfc)];
     for round in 0..20 {
-        driver.transport.config_changed(vec![round; 8]);
+        driver.window.config_changed(vec![round; 8]);
         let generation = driver.read(0xfc);
         assert!(!generations.contains(&generation), "round {round}");
         generations.push(generation);
-        driver.transport.config_changed(vec![round; 8]);
+        driver.window.config_changed(vec![round; 8]);
         assert_eq!(driver.read(0xfc), generation);
     }
 }
@@ -83,7 +83,7 @@ fn s4_2_2_1_a_driver_that_reads_in_parts_sees_a_change_in_between() {
         let mut seen = [0; 4];
         for (access, offset) in [0xfc, 0x100, 0x104, 0xfc].into_iter().enumerate() {
             if access == change_before {
-                driver.transport.config_changed(vec![9; 8]);
+                driver.window.config_changed(vec![9; 8]);
             }
             seen[access] = driver.read(offset);
         }
@@ -96,7 +96,7 @@ fn s4_2_2_1_a_driver_that_reads_in_parts_sees_a_change_in_between() {
 fn s2_3_a_changed_configuration_is_notified_to_a_driver_that_is_ready() {
     for steps in 0..=STEPS.len() {
         let mut driver = after(steps);
-        driver.transport.config_changed(vec![9; 8]);
+        driver.window.config_changed(vec![9; 8]);
         let is_ready = steps == STEPS.len();
         let expected = if is_ready { CONFIG_CHANGE } else { 0 };
         assert_eq!((driver.read(0x60), driver.log().interrupts), (expected, usize::from(is_ready)));
@@ -107,7 +107,7 @@ fn s2_3_a_changed_configuration_is_notified_to_a_driver_that_is_ready() {
 #[test]
 fn s2_3_a_configuration_that_is_the_same_is_not_notified() {
     let mut driver = live();
-    driver.transport.config_changed(BYTES.to_vec());
+    driver.window.config_changed(BYTES.to_vec());
     assert_eq!((driver.read(0x60), driver.log().interrupts), (0, 0));
 }
 
@@ -115,7 +115,7 @@ fn s2_3_a_configuration_that_is_the_same_is_not_notified() {
 fn s3_1_1_config_cannot_be_written_before_features_ok() {
     for steps in 0..=STEPS.len() {
         let mut driver = after(steps);
-        driver.transport.write(0x104, Width::Four, 0xaabb_ccdd);
+        driver.window.write(0x104, Width::Four, 0xaabb_ccdd);
         let is_agreed = driver.read(0x70) & 8 != 0;
         let expected = if is_agreed { 0xaabb_ccdd } else { 0x0807_0605 };
         assert_eq!(driver.read(0x104), expected, "after {steps} steps");

@@ -103,7 +103,7 @@ fn s2_2_2_of_the_bits_of_a_type_those_are_offered_that_it_has() {
 fn s2_2_the_set_stands_once_features_ok_is_set() {
     let mut driver = after(5);
     driver.take_features(NEEDED);
-    assert_eq!(driver.transport.state().driver_features, FEATURES);
+    assert_eq!(driver.window.state().driver_features, FEATURES);
 }
 
 #[test]

@@ -44,7 +44,7 @@ fn s4_2_2_1_bits_without_an_event_are_0() {
     driver.write(0x64, u32::MAX);
     driver.write(0x50, 0);
     assert_eq!(driver.read(0x60), 0);
-    driver.transport.config_changed(vec![1, 2, 3, 4, 5, 6, 7, 8]);
+    driver.window.config_changed(vec![1, 2, 3, 4, 5, 6, 7, 8]);
     assert_eq!(driver.read(0x60), 0, "the configuration is the same");
 }
 
@@ -123,7 +123,7 @@ fn s2_6_1_1_1_a_queue_that_was_reset_is_as_new() {
     assert_eq!(driver.read(0x60), USED_BUFFER);
     driver.write(0x64, USED_BUFFER);
     driver.write(0xc0, 1);
-    assert_eq!(driver.transport.state().queues[1], Queue::default());
+    assert_eq!(driver.window.state().queues[1], Queue::default());
     // The used ring begins at 0 again, and what is used of it shows.
     driver.describe_queue(1, 16);
     driver.log().used = [0, 0];

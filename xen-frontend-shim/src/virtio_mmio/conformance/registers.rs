@@ -52,14 +52,14 @@ fn s4_2_2_x014_device_features_sel_chooses_for_reading_only() {
     driver.write(0x024, 0);
     driver.write(0x014, 1);
     driver.write(0x020, LOW);
-    assert_eq!(driver.transport.state().driver_features, FEATURES);
+    assert_eq!(driver.window.state().driver_features, FEATURES);
     assert_eq!(driver.read(0x010), HIGH);
 }
 
 #[test]
 fn s4_2_2_x020_driver_features_replaces_32_bits() {
     let mut driver = after(3);
-    let features = |driver: &Driver| driver.transport.state().driver_features;
+    let features = |driver: &Driver| driver.window.state().driver_features;
     driver.write(0x020, 0xffff_ffff);
     driver.write(0x020, 5);
     assert_eq!(features(&driver), 5);
@@ -84,7 +84,7 @@ fn s4_2_2_x024_driver_features_sel_may_be_written_in_any_order() {
                 driver.write(0x020, bits);
             }
             driver.write(0x070, 0xb);
-            assert_eq!((driver.read(0x070), driver.transport.state().driver_features), (0xb, FEATURES));
+            assert_eq!((driver.read(0x070), driver.window.state().driver_features), (0xb, FEATURES));
         }
     }
 }
@@ -150,7 +150,7 @@ fn s4_2_2_x060_interrupt_status_is_a_mask_of_events() {
     assert_eq!(driver.read(0x060), 0);
     driver.log().used = [0, 5];
     assert_eq!(driver.read(0x060), USED_BUFFER);
-    driver.transport.config_changed(vec![0; 8]);
+    driver.window.config_changed(vec![0; 8]);
     assert_eq!(driver.read(0x060), USED_BUFFER | CONFIG_CHANGE);
 }
 
@@ -159,7 +159,7 @@ fn s4_2_2_x064_interrupt_ack_clears_the_bits_that_it_names() {
     for mask in [0, 1, 2, 3, 4, 0xffff_fffd, 0xffff_fffe, u32::MAX] {
         let mut driver = live();
         driver.log().used = [1, 0];
-        driver.transport.config_changed(vec![0; 8]);
+        driver.window.config_changed(vec![0; 8]);
         let before = driver.read(0x060);
         driver.write(0x064, mask);
         assert_eq!((before, driver.read(0x060)), (3, 3 & !mask), "{mask:#x}");
@@ -242,10 +242,10 @@ fn is_none_for_every_region(register: u64) -> bool {
 #[test]
 fn s4_2_2_x0ac_shm_sel_changes_nothing_else() {
     let mut driver = live();
-    let state = driver.transport.state();
+    let state = driver.window.state();
     for region in [0, 1, u32::MAX] {
         driver.write(0x0ac, region);
-        assert_eq!(driver.transport.state(), state);
+        assert_eq!(driver.window.state(), state);
     }
 }
 
@@ -285,6 +285,6 @@ fn s4_2_2_x0fc_config_generation_counts_configurations() {
     let mut driver = live();
     let first = driver.read(0x0fc);
     assert_eq!(driver.read(0x0fc), first);
-    driver.transport.config_changed(vec![7; 8]);
+    driver.window.config_changed(vec![7; 8]);
     assert_ne!(driver.read(0x0fc), first);
 }

@@ -8,7 +8,7 @@ use crate::virtio_mmio::test_driver::Driver;
 
 #[test]
 fn s2_4_1_a_reset_from_every_state_forgets_everything() {
-    let fresh = Driver::new().transport.state();
+    let fresh = Driver::new().window.state();
     let mut untouched = Driver::new();
     let readable = || TABLE.iter().filter(|register| register.readable.is_some());
     for mut driver in everywhere() {
@@ -17,7 +17,7 @@ fn s2_4_1_a_reset_from_every_state_forgets_everything() {
         driver.write(0x24, 1);
         driver.log().used = [3, 4];
         driver.write(0x70, 0);
-        assert_eq!(driver.transport.state(), fresh);
+        assert_eq!(driver.window.state(), fresh);
         for register in readable() {
             assert_eq!(driver.read(register.offset), untouched.read(register.offset), "{}", register.name);
         }
@@ -52,7 +52,7 @@ fn s2_4_1_no_notification_and_no_kick_between_reset_and_driver_ok() {
     for (step, byte) in STEPS.iter().take(6).zip(10..) {
         step(&mut driver);
         driver.write(0x50, 0);
-        driver.transport.config_changed(vec![byte; 8]);
+        driver.window.config_changed(vec![byte; 8]);
         assert_eq!(driver.read(0x60), 0);
         let log = driver.log();
         assert_eq!((log.kicks.len(), log.interrupts), (0, 0));
@@ -63,7 +63,7 @@ fn s2_4_1_no_notification_and_no_kick_between_reset_and_driver_ok() {
 fn s4_2_2_1_reset_clears_interrupt_status_and_every_queue_ready() {
     let mut driver = live();
     driver.log().used = [2, 2];
-    driver.transport.config_changed(vec![0; 8]);
+    driver.window.config_changed(vec![0; 8]);
     assert_eq!(driver.read(0x60), 3);
     driver.write(0x70, 0);
     assert_eq!(driver.read(0x60), 0);

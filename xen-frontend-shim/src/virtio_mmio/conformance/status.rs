@@ -15,7 +15,7 @@ const PERMITTED: [(u32, u32); 10] =
 #[test]
 fn s2_1_1_every_write_of_the_status_is_permitted_or_ignored() {
     for mut driver in everywhere() {
-        let state = driver.transport.state();
+        let state = driver.window.state();
         let before = driver.read(0x70);
         let progress = before & 0xf;
         for written in 1..=0xff {
@@ -67,8 +67,8 @@ fn s2_1_2_nothing_is_consumed_or_notified_before_driver_ok() {
         for queue in [0, 1, 0, 2, u32::MAX] {
             driver.write(0x50, queue);
         }
-        driver.transport.kicked_early(0);
-        driver.transport.config_changed(vec![9; 8]);
+        driver.window.kicked_early(0);
+        driver.window.config_changed(vec![9; 8]);
         assert_eq!(driver.read(0x60), 0);
         let log = driver.log();
         assert_eq!((log.started.len(), log.kicks.len(), log.interrupts), (0, 0, 0), "after {steps} steps");
@@ -92,7 +92,7 @@ fn s2_1_2_needs_reset_is_set_when_the_backend_is_lost() {
     for steps in 0..=STEPS.len() {
         let mut driver = after(steps);
         let status = driver.read(0x70);
-        driver.transport.device_lost();
+        driver.window.device_lost();
         assert_eq!(driver.read(0x70), status | 0x40);
     }
 }
@@ -123,8 +123,8 @@ fn s2_1_2_needs_reset_is_set_when_a_ring_is_unusable() {
 #[test]
 fn s2_1_2_needs_reset_notifies_a_driver_that_is_ready() {
     let mut driver = live();
-    driver.transport.device_lost();
-    driver.transport.device_lost();
+    driver.window.device_lost();
+    driver.window.device_lost();
     assert_eq!((driver.read(0x60), driver.log().interrupts), (CONFIG_CHANGE, 1));
 }
 
@@ -132,11 +132,11 @@ fn s2_1_2_needs_reset_notifies_a_driver_that_is_ready() {
 fn s2_1_2_needs_reset_does_not_notify_a_driver_before_driver_ok_but_then() {
     for steps in 0..STEPS.len() {
         let mut driver = after(steps);
-        driver.transport.device_lost();
+        driver.window.device_lost();
         assert_eq!((driver.read(0x60), driver.log().interrupts), (0, 0), "after {steps} steps");
     }
     let mut driver = after(6);
-    driver.transport.device_lost();
+    driver.window.device_lost();
     driver.write(0x70, 0xf);
     assert_eq!((driver.read(0x70), driver.read(0x60), driver.log().interrupts), (0x4f, CONFIG_CHANGE, 1));
     assert!(driver.log().started.is_empty());
@@ -147,15 +147,15 @@ fn s2_1_2_needs_reset_does_not_notify_a_driver_before_driver_ok_but_then() {
 fn s2_1_2_needs_reset_keeps_the_status_however_the_device_is_lost() {
     type Loss = (&'static str, fn(&mut Driver));
     let losses: [Loss; 5] = [
-        ("lost", |driver| driver.transport.device_lost()),
-        ("fewer features", |driver| driver.transport.backend_replaced(FEATURES & !EVENT_IDX, vec![9; 8])),
+        ("lost", |driver| driver.window.device_lost()),
+        ("fewer features", |driver| driver.window.backend_replaced(FEATURES & !EVENT_IDX, vec![9; 8])),
         ("another type", |driver| {
-            let state = State { device_id: 41, ..driver.transport.state() };
+            let state = State { device_id: 41, ..driver.window.state() };
             *driver = Driver::found(Some(state), |_| {}).0;
         }),
         ("fewer queues", |driver| {
             let identity = Identity { queues: 1, ..identity() };
-            *driver = Driver::found_as(identity, Some(driver.transport.state()), |_| {}).0;
+            *driver = Driver::found_as(identity, Some(driver.window.state()), |_| {}).0;
         }),
         ("no state", |driver| *driver = Driver::found(None, |_| {}).0),
     ];
@@ -185,9 +185,9 @@ fn s2_1_2_needs_reset_keeps_the_status_however_the_device_is_lost() {
 fn s2_1_2_a_device_that_was_lost_before_driver_ok_notifies_at_driver_ok() {
     for is_replaced in [false, true] {
         let mut driver = after(6);
-        driver.transport.backend_replaced(FEATURES & !EVENT_IDX, vec![9; 8]);
+        driver.window.backend_replaced(FEATURES & !EVENT_IDX, vec![9; 8]);
         if is_replaced {
-            driver = Driver::restored(driver.transport.state());
+            driver = Driver::restored(driver.window.state());
         }
         assert_eq!((driver.read(0x70), driver.log().interrupts), (0x4b, 0));
         driver.write(0x70, 0xf);
@@ -200,7 +200,7 @@ fn s2_1_2_a_device_that_was_lost_before_driver_ok_notifies_at_driver_ok() {
 #[test]
 fn s2_1_2_a_device_that_needs_a_reset_is_left_alone_until_it_comes() {
     let mut driver = live();
-    driver.transport.device_lost();
+    driver.window.device_lost();
     driver.write(0x50, 0);
     driver.write(0x30, 0);
     driver.write(0x44, 0);

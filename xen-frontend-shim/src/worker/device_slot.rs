@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The place of a device in a worker, before and after there is a backend for it.
+//! A device as its worker has it: before and after there is a backend for it.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -18,32 +18,33 @@ use crate::assignment::{Assignment, Description, QueueEvents};
 use crate::control::Connection;
 use crate::device::{BackedDevice, replace_backend};
 use crate::hypervisor::xen::XenGuest;
-use crate::ioreq::bus::{Keeper, Occupant};
 use crate::state::{Found, Record};
 use crate::vhost_user::{
     CONNECT_LIMIT, Client, ClientError, Grants, Inflight, NegotiateError, Notifier, Process, Session,
 };
-use crate::virtio_mmio::{Identity, State, Transport};
+use crate::virtio_mmio::{Identity, State};
+use crate::window::{StateStore, Window};
 
-/// What a device needs besides a backend.
-pub(super) struct Seat {
+/// What a device needs besides a backend, and the backend that is not connected to it yet.
+pub(super) struct DeviceSlot {
     device: Description,
     queues: u16,
     domid: u16,
-    /// Until a device has them.
+    /// The parts of the window, until it is made.
     parts: Option<Parts>,
-    /// Whether the worker has to see to the interrupts of a queue.
+    /// Whether the worker passes on the interrupts of a queue, since the kernel does not.
     pub(super) polled_calls: Vec<bool>,
     doorbells: Vec<Doorbell>,
-    /// Whether it is known how it starts: with a backend, or without.
+    /// Whether the device has a backend, or the guest does not wait for one.
     pub(super) is_settled: bool,
-    /// What the driver said to a former worker.
+    /// The state that a former worker stored.
     found: Found<State>,
     candidate: Option<Candidate>,
 }
 
-/// What a device has whatever backend it has.
+/// What a window is made of besides the backend.
 struct Parts {
+    store: StateStore,
     notifiers: Vec<Notifier>,
     inflight: Inflight,
 }
@@ -55,16 +56,17 @@ struct Candidate {
     pidfd: Option<OwnedFd>,
 }
 
-impl Seat {
-    /// Takes what the supervisor has handed over. What is kept of the device goes into its window.
-    pub(super) fn new(domid: u16, assignment: Assignment) -> io::Result<(Self, Keeper)> {
+impl DeviceSlot {
+    /// A slot for the device that the supervisor has assigned.
+    pub(super) fn new(domid: u16, assignment: Assignment) -> io::Result<Self> {
         let Assignment { description: device, state, inflight, queues } = assignment;
         let (record, found) = Record::open(state.into())?;
         let queue_size = DeviceKind::of(device.device_id).queue_size_max;
         let by_kernel = (0..).zip(&device.queues).filter(|(_, queue)| queue.kick_by_kernel);
         let doorbells = by_kernel.map(|(queue, _)| Doorbell { base: device.base, queue }).collect();
-        let seat = Self {
+        Ok(Self {
             parts: Some(Parts {
+                store: StateStore::new(record),
                 notifiers: queues.into_iter().map(notifier).collect::<io::Result<_>>()?,
                 inflight: Inflight::new(inflight.into(), queue_size),
             }),
@@ -76,21 +78,20 @@ impl Seat {
             is_settled: false,
             candidate: None,
             found,
-        };
-        Ok((seat, Keeper::new(record)))
+        })
     }
 
-    /// For messages.
+    /// The name of the device in messages.
     pub(super) fn name(&self) -> &str {
         &self.device.name
     }
 
-    /// Where the device's registers are.
+    /// The guest physical address of the registers.
     pub(super) fn base(&self) -> u64 {
         self.device.base
     }
 
-    /// The queues whose kicks the kernel serves.
+    /// The queues whose kicks the kernel passes on.
     pub(super) fn doorbells(&self) -> Vec<Doorbell> {
         self.doorbells.clone()
     }
@@ -109,7 +110,7 @@ impl Seat {
         Some(self.candidate.as_mut()?.client.poll_reply())
     }
 
-    /// Whether there is something to [poll](Self::poll_reply), which another device may have kept this process from.
+    /// Whether a reply waits to be [polled](Self::poll_reply). Another device may have kept this process busy.
     fn has_answered(&self) -> bool {
         let Some(candidate) = &self.candidate else { return false };
         matches!(
@@ -118,18 +119,18 @@ impl Seat {
         )
     }
 
-    /// When the backend at the door has had its time.
+    /// The deadline of the candidate.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.candidate.as_ref()?.client.ping_due()
     }
 
-    /// Sends the backend at the door away.
+    /// Closes the connection to the candidate.
     pub(super) fn dismiss(&mut self) {
         self.candidate = None;
     }
 
-    /// Kills the backend at the door if it has had its time. True if it had.
-    pub(super) fn enforce(&mut self, now: Instant) -> bool {
+    /// Kills a candidate that has not replied before its deadline. Returns whether it did.
+    pub(super) fn kill_overdue(&mut self, now: Instant) -> bool {
         if self.deadline().is_none_or(|deadline| deadline > now) || self.has_answered() {
             return false;
         }
@@ -139,10 +140,10 @@ impl Seat {
         true
     }
 
-    /// Lets the backend at the door in: into the device that is there, or into one that is made for it.
+    /// Connects the candidate to the device in `window`, which is made if it is absent.
     pub(super) fn admit(
         &mut self,
-        occupant: &mut Occupant<Served>,
+        window: &mut Option<Window<Served>>,
         guest: &Rc<XenGuest>,
     ) -> Result<(), NegotiateError> {
         let Some(Candidate { client, gntdev, pidfd }) = self.candidate.take() else { return Ok(()) };
@@ -157,43 +158,47 @@ impl Seat {
                 self.device.name
             );
         }
-        if let Occupant::Device(transport) = occupant {
-            replace_backend(transport, session, config, process);
-        } else if let Some(device) = self.take_device(guest) {
+        if let Some(window) = window {
+            replace_backend(window, session, config, process);
+        } else if let Some((device, store)) = self.take_device(guest) {
             info!("{}: served, features {:#x}", self.device.name, session.offered());
-            let mut transport = Transport::new(self.identity(), session.offered(), config, device);
-            // Nobody has said anything yet that it could refuse.
-            let _ = transport.device_mut().attach(session, process);
-            transport.device_mut().reset_if_unused();
-            *occupant = Occupant::Device(transport);
+            let store = Some(store);
+            let window =
+                window.insert(Window::new(self.identity(), session.offered(), config, device, store));
+            // There is no driver's setup yet that the backend could refuse.
+            let _ = window.device_mut().attach(session, process);
+            window.device_mut().reset_if_unused();
         }
         Ok(())
     }
 
-    /// The device that a former worker has served, if its driver has not reset it: it is there for the driver before there is a
-    /// backend for it, as when a backend is replaced.
-    pub(super) fn restore(&mut self, guest: &Rc<XenGuest>) -> Option<Transport<Served>> {
+    /// The window of a device that a former worker has served and its driver has not reset. Its driver finds it before
+    /// there is a backend, as when a backend is replaced.
+    pub(super) fn restore(&mut self, guest: &Rc<XenGuest>) -> Option<Window<Served>> {
         let state = match std::mem::replace(&mut self.found, Found::Nothing) {
             Found::Value(state) if state.status.bits() != 0 => Some(state),
             Found::Nothing | Found::Value(_) => return None,
             Found::Damaged => None,
         };
-        let (transport, restored) = Transport::restored(self.identity(), state, self.take_device(guest)?);
-        // A driver that has it is not kept waiting; one that comes waits as for a device that is new.
-        self.is_settled = transport.state().has_driver();
+        let (device, store) = self.take_device(guest)?;
+        let (window, restored) = Window::restored(self.identity(), state, device, Some(store));
+        // A driver that has the device does not wait; one that comes waits as for a new device.
+        self.is_settled = window.state().has_driver();
         match restored {
-            Ok(()) if self.is_settled => info!("{}: goes on with the driver that it has", self.device.name),
+            Ok(()) if self.is_settled => info!("{}: continues with its driver", self.device.name),
             Ok(()) => {}
-            Err(error) => error!("{}: it cannot go on: {error}; the device needs a reset", self.device.name),
+            Err(error) => {
+                error!("{}: it cannot continue: {error}; the device needs a reset", self.device.name);
+            }
         }
-        Some(transport)
+        Some(window)
     }
 
-    /// The device without a backend. There is one.
-    fn take_device(&mut self, guest: &Rc<XenGuest>) -> Option<Served> {
-        let Parts { notifiers, inflight } = self.parts.take()?;
+    /// The device without a backend, and the store of its state. `None` after the first call.
+    fn take_device(&mut self, guest: &Rc<XenGuest>) -> Option<(Served, StateStore)> {
+        let Parts { store, notifiers, inflight } = self.parts.take()?;
         let Description { name, irq, .. } = &self.device;
-        Some(BackedDevice::new(name.clone(), Rc::clone(guest), *irq, notifiers, inflight))
+        Some((BackedDevice::new(name.clone(), Rc::clone(guest), *irq, notifiers, inflight), store))
     }
 
     fn identity(&self) -> Identity {
@@ -214,7 +219,7 @@ fn notifier(QueueEvents { kick, call }: QueueEvents) -> io::Result<Notifier> {
     Ok(Notifier {
         kick: eventfd_from(kick),
         call: eventfd_from(call),
-        // A queue that is not usable is none for the next worker's backend either, which says so again.
+        // The backend of the next worker reports a queue that it cannot use again.
         err: EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC)?,
     })
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What one driver has said, from reset to reset, and what follows from it.
+//! What the driver has written since the last reset, and what follows from it.
 
 use crate::virtio_mmio::config_space::ConfigSpace;
 use crate::virtio_mmio::interrupt::Interrupt;
@@ -8,21 +8,21 @@ use crate::virtio_mmio::queue::Queue;
 use crate::virtio_mmio::state::State;
 use crate::virtio_mmio::status::{self, Status};
 
-/// What the driver has said since the last reset.
+/// What the driver has written since the last reset.
 #[derive(Debug)]
-pub(super) struct Session {
+pub(super) struct DriverState {
     pub(super) device_features_select: u32,
     pub(super) driver_features_select: u32,
     pub(super) driver_features: u64,
     pub(super) queue_select: u32,
     pub(super) status: Status,
-    /// Whether the device has been started, and so has to be stopped.
+    /// Whether the device has been started and not been stopped.
     pub(super) is_started: bool,
     pub(super) queues: Vec<Queue>,
     pub(super) interrupt: Interrupt,
 }
 
-impl Session {
+impl DriverState {
     pub(super) fn new(queues: u16) -> Self {
         Self {
             device_features_select: 0,
@@ -36,7 +36,8 @@ impl Session {
         }
     }
 
-    /// What a former one was, of a device that has `queues` now, as it had unless there is no driver.
+    /// Takes over the state of a former transport. The device has `queues` queues; it had as many before, unless it has
+    /// no driver.
     pub(super) fn restored(state: &State, queues: u16) -> Self {
         let mut interrupt = Interrupt::default();
         if state.config_change {
@@ -56,22 +57,22 @@ impl Session {
         }
     }
 
-    /// That of a driver of which no more is left than a state that cannot be taken up, or nothing at all. It may go on with a
-    /// device that it has started.
+    /// Takes over a state that is not valid for the device, or is missing. Only the status remains, so that the driver
+    /// finds the device as it left it, until it resets it.
     pub(super) fn unrestorable(state: Option<&State>, queues: u16) -> Self {
         let status = state.map(|state| state.status).filter(|status| status.is_reachable());
         let status = status.unwrap_or(Status::LIVE);
-        let mut session = Self { status, is_started: status.has(status::DRIVER_OK), ..Self::new(queues) };
-        if session.is_started {
-            // What was used before, its driver may not have been told of.
-            session.interrupt.resume(session.queues.len());
+        let mut driver = Self { status, is_started: status.has(status::DRIVER_OK), ..Self::new(queues) };
+        if driver.is_started {
+            // The driver may not have been notified of buffers that were used before.
+            driver.interrupt.resume(driver.queues.len());
         }
-        session
+        driver
     }
 
-    /// As plain data, with what the driver sees of the device.
+    /// The state as plain data, together with what the driver sees of the device.
     pub(super) fn state(&self, device_id: u32, device_features: u64, config: &ConfigSpace) -> State {
-        // Named one by one, so that a new field has to be decided on.
+        // Without `..`, so that a new field is not forgotten.
         let Self {
             device_features_select,
             driver_features_select,
@@ -102,17 +103,26 @@ impl Session {
         self.queues.get(usize::try_from(self.queue_select).ok()?)
     }
 
-    /// The selected queue and its number.
+    /// The selected queue with its number.
     pub(super) fn selected_mut(&mut self) -> Option<(u16, &mut Queue)> {
         let index = u16::try_from(self.queue_select).ok()?;
         Some((index, self.queues.get_mut(usize::from(index))?))
     }
 
-    /// Whether the driver has a feature, and can rely on it.
-    pub(super) fn has_agreed_on(&self, feature: u64) -> bool {
+    /// Changes the selected queue, if it exists. Returns whether that makes a difference.
+    pub(super) fn update_queue(&mut self, change: impl FnOnce(&mut Queue)) -> bool {
+        let Some((_, queue)) = self.selected_mut() else { return false };
+        let before = *queue;
+        change(queue);
+        *queue != before
+    }
+
+    /// Whether the driver has accepted a feature.
+    pub(super) fn has_accepted(&self, feature: u64) -> bool {
         self.status.has(status::FEATURES_OK) && self.driver_features & feature != 0
     }
 
+    /// Whether the device is started and does not need a reset.
     pub(super) fn is_live(&self) -> bool {
         self.is_started && !self.status.has(status::NEEDS_RESET)
     }
