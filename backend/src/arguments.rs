@@ -18,13 +18,13 @@ pub trait DeviceArguments: Args {
     /// Opens the hardware that the arguments name.
     ///
     /// # Errors
-    /// Says what cannot be opened, and what there is instead.
+    /// When it cannot be opened; the error lists what exists instead.
     fn open(&self) -> anyhow::Result<Box<dyn Device>>;
 
     /// Creates the device on a simulated board.
     ///
     /// # Errors
-    /// Says what is wrong with the description of the board.
+    /// When the description of the board is invalid.
     #[cfg(feature = "sim")]
     fn simulate(&self, simulation: crate::sim::Simulation) -> anyhow::Result<Box<dyn Device>>;
 }

@@ -131,7 +131,7 @@ impl Command {
     /// Executes the command.
     ///
     /// # Errors
-    /// Says what is wrong with an argument, or what the system refused.
+    /// When an argument is invalid, or the system refuses something.
     pub fn run(&self) -> anyhow::Result<()> {
         match self {
             Self::I2c(program) => program.run(),

@@ -47,7 +47,7 @@ impl Role {
     /// Confines the process, which must have one thread.
     ///
     /// # Errors
-    /// Says what the kernel refuses, and what to do about it.
+    /// When the kernel refuses a step; the error has a remedy.
     pub fn enter(self) -> anyhow::Result<()> {
         if self.backend.user.is_none() && rustix::process::geteuid().is_root() {
             log::warn!("the daemon stays root, though without capabilities: name a user with --user UID:GID");
@@ -58,7 +58,7 @@ impl Role {
     /// Restricts the system calls of all threads, after they have started.
     ///
     /// # Errors
-    /// Says what the kernel refuses, and what to do about it.
+    /// When the kernel refuses a step; the error has a remedy.
     pub fn enforce(self) -> anyhow::Result<()> {
         self.backend.enforce(self.seccomp).context("the daemon cannot be confined")
     }

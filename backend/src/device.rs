@@ -133,7 +133,7 @@ pub enum QueueStart {
     NewDriver,
     /// The driver of before, after a pause.
     SameDriver,
-    /// The record tells: the frontend clears it when the driver resets the device.
+    /// As the record shows: the frontend clears it when the driver resets the device.
     AsRecorded,
 }
 

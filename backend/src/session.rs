@@ -178,9 +178,9 @@ impl DeviceServer {
         Ok(())
     }
 
-    /// Whether the session continues after `error`: a request was refused and the reply says so. The guest
-    /// can cause that, by a ring outside of its memory for example. After any other error the frontend may
-    /// wait for a reply that does not come, and the connection must be closed.
+    /// Whether the session continues after `error`: a request was refused and the reply has the error. The
+    /// guest can cause that, by a ring outside of its memory for example. After any other error the frontend
+    /// may wait for a reply that does not come, and the connection must be closed.
     pub(crate) fn can_continue_after(&self, error: &Error) -> bool {
         self.has_reply_ack() && matches!(error, Error::ReqHandlerError(_))
     }

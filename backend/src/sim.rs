@@ -47,7 +47,7 @@ impl SimulationOptions {
     /// Opens the files that the options name. Returns `None` if no board is to be simulated.
     ///
     /// # Errors
-    /// Says which file or socket is not usable, and why.
+    /// When a file or socket is not usable.
     pub fn load(&self) -> anyhow::Result<Option<Simulation>> {
         let Some(board) = &self.board else { return Ok(None) };
         let board = Board::load(board)?;

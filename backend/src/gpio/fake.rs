@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Lines for tests, which fail where the test says so.
+//! Lines for tests, which fail where the test sets that.
 
 use std::collections::HashSet;
 use std::io;

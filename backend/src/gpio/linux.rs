@@ -3,7 +3,7 @@
 //! Lines of Linux's GPIO character device, uAPI v2.
 //!
 //! Each line has a request of its own, from the moment the driver configures it until the driver releases it
-//! or is gone. So lines of any number of chips are requested and released one by one. While a line is
+//! or ends. So lines of any number of chips are requested and released one by one. While a line is
 //! released, any other process may request it. If the parent process holds descriptors ([`holder`]), a line
 //! stays requested when this daemon dies, and the next daemon finds it as it is.
 
@@ -89,7 +89,7 @@ impl LinuxLines {
     /// left.
     ///
     /// # Errors
-    /// Says which chip or line does not exist, and what there is instead.
+    /// When a chip or line does not exist; the error lists those that do.
     pub fn open(lines: &[LineOption], sysfs: &Sysfs) -> anyhow::Result<Self> {
         let pins = locate::pins(lines, |wanted| locate::find(wanted, sysfs, Chip::open_by_name))?;
         let mut lines = Self { pins, watcher: None, holder: None };

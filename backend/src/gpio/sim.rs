@@ -26,7 +26,7 @@ use crate::watch::Watcher;
 /// Creates the device of a simulated board. A line with an empty name has none.
 ///
 /// # Errors
-/// Says what is wrong with the board's `[gpio]`.
+/// When the board's `[gpio]` is invalid.
 pub fn device(simulation: Simulation) -> anyhow::Result<Box<dyn Device>> {
     let Simulation { board, journal, control } = simulation;
     let lines = &board.gpio.lines;
