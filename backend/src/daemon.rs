@@ -12,13 +12,13 @@
 //! each message it also checks the worker's deadline, and ends the daemon if a transfer has taken longer than
 //! other guests can explain.
 
+pub(crate) mod listener;
 mod memory_table;
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -29,6 +29,7 @@ use rustix::io::{Errno, read, write};
 use rustix::time::Timespec;
 use vhost::vhost_user::{BackendReqHandler, Error};
 
+use self::listener::{BindError, bind};
 use self::memory_table::PaddedMemTable;
 use crate::device::{BlockingWork, Device};
 use crate::session::DeviceServer;
@@ -51,6 +52,23 @@ const STACK: usize = 256 * 1024;
 
 /// Interval at which queues without a kick descriptor are polled.
 const POLL_INTERVAL: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+
+/// Why a daemon cannot start, or ends.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The socket path cannot be used.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The kernel refused a descriptor, a thread or a wait.
+    #[error(transparent)]
+    Kernel(#[from] io::Error),
+    /// The limits of a queue are invalid.
+    #[error("a queue has an invalid size: {0}")]
+    Queue(#[from] virtio_queue::Error),
+    /// The adapter or its driver hangs.
+    #[error("a transfer did not return from the kernel in time: the adapter or its driver hangs")]
+    TransferTimeout,
+}
 
 /// A daemon that has opened everything it needs and does not serve yet.
 pub struct Daemon {
@@ -97,9 +115,9 @@ impl Daemon {
     ///
     /// # Errors
     /// When the socket cannot be bound, or the kernel refuses a descriptor.
-    pub fn new(device: Box<dyn Device>, source: Source) -> io::Result<Self> {
+    pub fn new(device: Box<dyn Device>, source: Source) -> Result<Self, DaemonError> {
         let watcher = Watcher::new()?;
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(io::Error::from)?;
         watcher.insert(&wake, Token::Wake)?;
         let server = Arc::new(Mutex::new(DeviceServer::new(device, watcher.clone())?));
         let frontends = match source {
@@ -121,7 +139,7 @@ impl Daemon {
     ///
     /// # Errors
     /// When the kernel refuses another thread.
-    pub fn start(self) -> io::Result<Started> {
+    pub fn start(self) -> Result<Started, DaemonError> {
         let Self { shared, frontends, busy_poll } = self;
         let worker = Worker { shared: shared.clone(), busy_poll };
         let (start, started) = channel();
@@ -143,7 +161,7 @@ impl Started {
     ///
     /// # Errors
     /// When the kernel refuses to wait, or a transfer has exceeded its deadline.
-    pub fn run(self) -> io::Result<()> {
+    pub fn run(self) -> Result<(), DaemonError> {
         let Self { shared, frontends, start } = self;
         // Fails only if the worker has ended, which ends the process.
         let _ = start.send(());
@@ -160,7 +178,7 @@ impl Started {
 }
 
 /// Serves one frontend until it disconnects.
-fn serve(shared: &Shared, stream: UnixStream) -> io::Result<()> {
+fn serve(shared: &Shared, stream: UnixStream) -> Result<(), DaemonError> {
     let socket = stream.try_clone()?;
     let mut requests = BackendReqHandler::from_stream(stream, Arc::clone(&shared.server));
     loop {
@@ -184,7 +202,7 @@ fn serve(shared: &Shared, stream: UnixStream) -> io::Result<()> {
             }
             Err(error) => {
                 log_disconnect(&error);
-                return server.end_session();
+                return Ok(server.end_session()?);
             }
         }
         if server.has_work() || server.needs_polling() {
@@ -207,20 +225,17 @@ fn log_disconnect(error: &Error) {
 ///
 /// # Errors
 /// When a transfer exceeds its deadline meanwhile.
-fn wait_for_message(shared: &Shared, socket: &UnixStream) -> io::Result<()> {
+fn wait_for_message(shared: &Shared, socket: &UnixStream) -> Result<(), DaemonError> {
     loop {
         let (deadline, now) = (shared.server().deadline(), Instant::now());
         if deadline.is_some_and(|deadline| deadline <= now) {
-            return Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                "a transfer did not return from the kernel in time: the adapter or its driver hangs",
-            ));
+            return Err(DaemonError::TransferTimeout);
         }
         let timeout = deadline.map(|deadline| deadline - now).and_then(|left| left.try_into().ok());
         match poll(&mut [PollFd::new(socket, PollFlags::IN)], timeout.as_ref()) {
             Ok(0) | Err(Errno::INTR) => {}
             Ok(_) => return Ok(()),
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(io::Error::from(error).into()),
         }
     }
 }
@@ -331,30 +346,6 @@ impl Worker {
     }
 }
 
-/// Binds to `path`. Replaces a socket file that no process serves, and nothing else: the operator may have
-/// named the wrong file.
-pub(crate) fn bind(path: &Path) -> io::Result<UnixListener> {
-    let bound = match UnixListener::bind(path) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse => replace(path),
-        other => other,
-    };
-    bound.map_err(|error| io::Error::new(error.kind(), format!("no socket at {}: {error}", path.display())))
-}
-
-fn replace(path: &Path) -> io::Result<UnixListener> {
-    if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
-        return Err(io::Error::other("the file is not a socket; name another path"));
-    }
-    match UnixStream::connect(path) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            std::fs::remove_file(path)?;
-            UnixListener::bind(path)
-        }
-        Err(error) => Err(error),
-        Ok(_) => Err(io::Error::other("another process listens there; stop it, or name another path")),
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -371,34 +362,6 @@ mod tests {
         let stuck = FakeDevice { deadline: Some(Instant::now()), ..FakeDevice::default() };
         let daemon = Daemon::new(Box::new(stuck), Source::Stream(ours)).unwrap();
         let error = daemon.start().unwrap().run().unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-    }
-
-    #[test]
-    fn bind_replaces_only_a_socket_that_no_process_serves() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("socket");
-        let first = bind(&path).unwrap();
-        let error = bind(&path).unwrap_err().to_string();
-        assert!(error.contains("another process listens there"), "{error}");
-        drop(first);
-        assert!(path.exists());
-        bind(&path).unwrap();
-    }
-
-    #[test]
-    fn bind_leaves_a_file_that_is_not_a_socket() {
-        let directory = tempfile::tempdir().unwrap();
-        let (file, link) = (directory.path().join("file"), directory.path().join("link"));
-        std::fs::write(&file, "precious").unwrap();
-        std::os::unix::fs::symlink(&file, &link).unwrap();
-        for path in [&file, &link] {
-            let error = bind(path).unwrap_err().to_string();
-            assert!(error.contains("the file is not a socket; name another path"), "{error}");
-        }
-        assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
-        assert!(link.is_symlink());
-        let nowhere = directory.path().join("no/socket");
-        assert!(bind(&nowhere).unwrap_err().to_string().contains("no/socket: No such file"));
+        assert!(matches!(error, DaemonError::TransferTimeout), "{error}");
     }
 }

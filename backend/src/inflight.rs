@@ -24,11 +24,12 @@
 //! completes all that precede the instruction at which a process is killed.
 
 use std::fs::File;
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fstat, ftruncate, memfd_create};
+use rustix::io::Errno;
+use vm_memory::mmap::MmapRegionError;
 use vm_memory::{AtomicAccess, Bytes, FileOffset, MmapRegion, VolatileMemory};
 
 /// Offsets in `QueueRegionSplit`, and its size without the array.
@@ -76,9 +77,10 @@ impl Layout {
 
 /// Creates an empty record for a frontend. Its size is sealed, so that no process can truncate a mapped
 /// record.
-pub(crate) fn create(layout: Layout) -> io::Result<File> {
+pub(crate) fn create(layout: Layout) -> Result<File, RecordError> {
+    let bytes = u64::try_from(layout.bytes()).map_err(|_| RecordError::TooLarge)?;
     let file = memfd_create(c"inflight", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-    ftruncate(&file, u64::try_from(layout.bytes()).map_err(io::Error::other)?)?;
+    ftruncate(&file, bytes)?;
     fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
     Ok(file.into())
 }
@@ -90,22 +92,26 @@ pub(crate) struct InflightRecord {
     layout: Layout,
 }
 
-/// Why memory cannot be used as a record.
+/// Why a record cannot be created or mapped.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RecordError {
     #[error("it has {bytes} bytes where {needed} are needed")]
     TooSmall { bytes: u64, needed: usize },
     #[error("its file ends before the {bytes} bytes from {offset} on")]
     BeyondFile { bytes: u64, offset: u64 },
+    #[error("it is larger than a file can be")]
+    TooLarge,
     #[error("it cannot be mapped: {0}")]
-    Map(#[from] io::Error),
+    Map(#[from] MmapRegionError),
+    #[error("the kernel refuses it: {0}")]
+    Kernel(#[from] Errno),
 }
 
 impl InflightRecord {
     /// Maps `bytes` of `file` from `offset` on.
     pub(crate) fn map(file: File, offset: u64, bytes: u64, layout: Layout) -> Result<Arc<Self>, RecordError> {
         let needed = layout.bytes();
-        let length = u64::try_from(fstat(&file).map_err(io::Error::from)?.st_size).unwrap_or(0);
+        let length = u64::try_from(fstat(&file)?.st_size).unwrap_or(0);
         let end = offset.checked_add(bytes);
         if usize::try_from(bytes).map_or(true, |bytes| bytes < needed) {
             return Err(RecordError::TooSmall { bytes, needed });
@@ -141,15 +147,15 @@ impl InflightRecord {
 }
 
 #[cfg(not(feature = "xen"))]
-fn map(file: FileOffset, bytes: usize) -> io::Result<MmapRegion<()>> {
-    MmapRegion::from_file(file, bytes).map_err(io::Error::other)
+fn map(file: FileOffset, bytes: usize) -> Result<MmapRegion<()>, MmapRegionError> {
+    MmapRegion::from_file(file, bytes)
 }
 
 /// With the feature, vm-memory maps everything but this kind as memory of a guest.
 #[cfg(feature = "xen")]
-fn map(file: FileOffset, bytes: usize) -> io::Result<MmapRegion<()>> {
+fn map(file: FileOffset, bytes: usize) -> Result<MmapRegion<()>, MmapRegionError> {
     let range = vm_memory::MmapRange::new_unix(bytes, Some(file), vm_memory::GuestAddress(0));
-    MmapRegion::from_range(range).map_err(io::Error::other)
+    MmapRegion::from_range(range)
 }
 
 /// The chains in flight of one queue.

@@ -34,6 +34,7 @@ use vhost::vhost_user::{Backend as BackendChannel, Error, Result};
 use vm_memory::GuestAddress;
 
 use crate::chain::Chain;
+use crate::daemon::DaemonError;
 use crate::device::{BlockingWork, Device, Disconnect, QueueStart, QueueStop};
 use crate::memory::Memory;
 use crate::queue::Ring;
@@ -89,10 +90,10 @@ struct MemoryRegion {
 }
 
 impl Session {
-    fn new(device: &dyn Device) -> io::Result<Self> {
+    fn new(device: &dyn Device) -> std::result::Result<Self, virtio_queue::Error> {
         let limits = device.queues().iter().enumerate();
-        let rings: std::result::Result<_, _> =
-            limits.map(|(index, limits)| Ring::new(index, *limits)).collect();
+        let rings =
+            limits.map(|(index, limits)| Ring::new(index, *limits)).collect::<std::result::Result<_, _>>()?;
         Ok(Self {
             accepted: None,
             reply_ack: false,
@@ -102,7 +103,7 @@ impl Session {
             channel: None,
             memory: Memory::default(),
             regions: Vec::new(),
-            rings: rings.map_err(io::Error::other)?,
+            rings,
         })
     }
 
@@ -146,8 +147,8 @@ impl DeviceServer {
     /// Serves `device`, and adds its descriptors to `watcher`.
     ///
     /// # Errors
-    /// When a descriptor cannot be watched.
-    pub fn new(mut device: Box<dyn Device>, watcher: Watcher) -> io::Result<Self> {
+    /// When a descriptor cannot be watched, or the limits of a queue are invalid.
+    pub fn new(mut device: Box<dyn Device>, watcher: Watcher) -> std::result::Result<Self, DaemonError> {
         device.watch(&watcher)?;
         let session = Session::new(&*device)?;
         Ok(Self {
@@ -163,7 +164,7 @@ impl DeviceServer {
     }
 
     /// Drops the session and decides whether the hardware stays as it is: see the module's documentation.
-    pub(crate) fn end_session(&mut self) -> io::Result<()> {
+    pub(crate) fn end_session(&mut self) -> std::result::Result<(), virtio_queue::Error> {
         self.remove_all_kicks();
         let has_record = self.session.has_record;
         match self.device.persistence() {

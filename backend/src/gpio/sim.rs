@@ -93,6 +93,12 @@ pub enum ChipError {
     Descriptor(#[from] io::Error),
 }
 
+impl From<ChipError> for io::Error {
+    fn from(error: ChipError) -> Self {
+        Self::other(error)
+    }
+}
+
 /// A line of a simulated chip.
 struct Pin {
     setup: Setup,
@@ -288,11 +294,11 @@ impl Lines for SimulatedLines {
     }
 
     fn set_up(&mut self, line: u16, setup: Setup) -> io::Result<()> {
-        self.chip.set_up(line, setup).map_err(io::Error::other)
+        Ok(self.chip.set_up(line, setup)?)
     }
 
     fn value(&mut self, line: u16) -> io::Result<bool> {
-        let pin = self.chip.pin(line).map_err(io::Error::other)?;
+        let pin = self.chip.pin(line)?;
         Ok(self.chip.level(pin.net))
     }
 
@@ -315,7 +321,7 @@ impl Lines for SimulatedLines {
     }
 
     fn take_edges(&mut self, line: u16) -> io::Result<EdgeReport> {
-        let pin = self.chip.pin(line).map_err(io::Error::other)?;
+        let pin = self.chip.pin(line)?;
         let mut count = [0; 8];
         match rustix::io::read(&pin.edges, &mut count) {
             Ok(_) => {

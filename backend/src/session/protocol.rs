@@ -39,7 +39,7 @@ impl VhostUserBackendReqHandlerMut for DeviceServer {
     }
 
     fn reset_owner(&mut self) -> Result<()> {
-        self.end_session().map_err(Error::ReqHandlerError)
+        self.end_session().map_err(|error| refusal(format_args!("the session cannot be reset: {error}")))
     }
 
     fn reset_device(&mut self) -> Result<()> {
@@ -215,7 +215,9 @@ impl VhostUserBackendReqHandlerMut for DeviceServer {
 
     fn get_inflight_fd(&mut self, wanted: &VhostUserInflight) -> Result<(VhostUserInflight, File)> {
         let layout = self.record_layout(wanted).map_err(without_reply)?;
-        let file = inflight::create(layout).map_err(Error::ReqHandlerError).map_err(without_reply)?;
+        let file = inflight::create(layout).map_err(|error| {
+            without_reply(refusal(format_args!("an in-flight record cannot be created: {error}")))
+        })?;
         let bytes = u64::try_from(layout.bytes()).map_err(|_| Error::InvalidParam)?;
         Ok((VhostUserInflight::new(bytes, 0, layout.queues, layout.queue_size), file))
     }

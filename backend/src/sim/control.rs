@@ -12,7 +12,7 @@ use std::path::Path;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::daemon::bind;
+use crate::daemon::listener::{BindError, bind};
 use crate::watch::Watcher;
 
 /// Maximum number of connections. A test needs one or two.
@@ -40,7 +40,7 @@ impl Control {
     ///
     /// # Errors
     /// When the socket cannot be created.
-    pub fn bind(path: &Path) -> io::Result<Self> {
+    pub fn bind(path: &Path) -> Result<Self, BindError> {
         Ok(Self { listener: bind(path)?, connections: Default::default(), watching: None })
     }
 

@@ -14,7 +14,9 @@
 use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
+use std::num::ParseIntError;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::string::FromUtf8Error;
 
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
@@ -38,6 +40,17 @@ pub(super) struct LineHolder {
     socket: OwnedFd,
 }
 
+/// Why lines cannot be held.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum HolderError {
+    #[error("not the number of a descriptor: {0}")]
+    Number(#[from] ParseIntError),
+    #[error("the names of the lines are not UTF-8: {0}")]
+    Names(#[from] FromUtf8Error),
+    #[error(transparent)]
+    Kernel(#[from] io::Error),
+}
+
 /// Requests of lines, by name.
 pub(super) type HeldLines = Vec<(String, File)>;
 
@@ -46,8 +59,7 @@ impl LineHolder {
     /// there.
     pub(super) fn inherited() -> Option<(Self, HeldLines)> {
         let number = std::env::var(VARIABLE).ok()?;
-        let socket = number.parse().map_err(io::Error::other).and_then(inherited::datagram);
-        match socket.and_then(Self::open) {
+        match Self::from_number(&number) {
             Ok(found) => Some(found),
             Err(error) => {
                 log::warn!(
@@ -58,8 +70,12 @@ impl LineHolder {
         }
     }
 
+    fn from_number(number: &str) -> Result<(Self, HeldLines), HolderError> {
+        Self::open(inherited::datagram(number.parse()?)?)
+    }
+
     /// Receives the latest message and leaves it as the only one.
-    fn open(socket: OwnedFd) -> io::Result<(Self, HeldLines)> {
+    fn open(socket: OwnedFd) -> Result<(Self, HeldLines), HolderError> {
         let holder = Self { socket };
         let mut latest = Vec::new();
         // There are two if the former daemon died while it replaced the message.
@@ -71,7 +87,10 @@ impl LineHolder {
     }
 
     /// Replaces the held lines.
-    pub(super) fn hold<'a>(&self, lines: impl Iterator<Item = (String, &'a File)>) -> io::Result<()> {
+    pub(super) fn hold<'a>(
+        &self,
+        lines: impl Iterator<Item = (String, &'a File)>,
+    ) -> Result<(), HolderError> {
         let lines: Vec<_> = lines.collect();
         self.send(&mut lines.iter().map(|(name, file)| (name.as_str(), *file)))?;
         // Removes the former message.
@@ -93,7 +112,7 @@ impl LineHolder {
         Ok(())
     }
 
-    fn receive(&self) -> io::Result<Option<HeldLines>> {
+    fn receive(&self) -> Result<Option<HeldLines>, HolderError> {
         let mut bytes = vec![0; NAME_BYTES];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -101,7 +120,7 @@ impl LineHolder {
         let received = match recvmsg(&self.socket, &mut [IoSliceMut::new(&mut bytes)], &mut control, flags) {
             Ok(received) => received,
             Err(rustix::io::Errno::AGAIN) => return Ok(None),
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(io::Error::from(error).into()),
         };
         let files = control.drain().flat_map(|message| match message {
             RecvAncillaryMessage::ScmRights(files) => files.map(File::from).collect(),
@@ -109,7 +128,7 @@ impl LineHolder {
         });
         let files: Vec<File> = files.collect();
         bytes.truncate(received.bytes);
-        let names = String::from_utf8(bytes).map_err(io::Error::other)?;
+        let names = String::from_utf8(bytes)?;
         Ok(Some(names.lines().map(str::to_owned).zip(files).collect()))
     }
 }
