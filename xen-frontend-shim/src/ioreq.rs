@@ -10,8 +10,6 @@
 //! callers.
 
 pub mod bus;
-#[cfg(any(test, feature = "model"))]
-pub mod model;
 pub mod request;
 pub mod slot;
 

@@ -25,6 +25,8 @@ pub mod handoff;
 pub mod hypervisor;
 pub mod ioreq;
 pub mod memory;
+#[cfg(any(test, feature = "model"))]
+pub mod model;
 pub mod state;
 pub mod supervisor;
 pub mod vhost_user;

@@ -19,8 +19,6 @@ mod driver_state;
 pub mod effect;
 pub mod features;
 pub mod interrupt;
-#[cfg(any(test, feature = "model"))]
-pub mod model;
 pub mod queue;
 pub mod registers;
 pub mod state;
@@ -29,13 +27,7 @@ pub mod transport;
 pub mod width;
 
 #[cfg(test)]
-mod conformance;
-#[cfg(test)]
-mod driver_tests;
-#[cfg(test)]
-mod properties;
-#[cfg(test)]
-pub(crate) mod test_driver;
+pub(crate) mod tests;
 
 pub use device::{Device, Identity, Lost};
 pub use effect::Effect;

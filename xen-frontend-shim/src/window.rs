@@ -243,7 +243,7 @@ mod tests {
     use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
     use super::*;
-    use crate::virtio_mmio::test_driver::{FEATURES, Recorder, identity};
+    use crate::virtio_mmio::tests::test_driver::{FEATURES, Recorder, identity};
 
     const STATUS: u64 = 0x70;
 

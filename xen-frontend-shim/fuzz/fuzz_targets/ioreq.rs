@@ -9,7 +9,7 @@ use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use xen_bindings::{Direction, Kind, Request};
 use shim_config::WINDOW_SIZE;
-use xen_frontend_shim::ioreq::model::{BASE, serve};
+use xen_frontend_shim::model::bus::{BASE, serve};
 
 /// How far below the first window and above the last addresses go.
 const AROUND: u64 = 0x100;

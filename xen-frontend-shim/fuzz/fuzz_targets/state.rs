@@ -7,7 +7,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use xen_frontend_shim::virtio_mmio::State;
-use xen_frontend_shim::virtio_mmio::model::take_up;
+use xen_frontend_shim::model::transport::take_up;
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(state) = postcard::from_bytes::<State>(bytes) {

@@ -131,7 +131,7 @@ pub(super) fn rings(queues: &[Queue], size_max: u16) -> Result<Vec<Ring>, QueueE
 mod tests {
     use super::*;
     use crate::virtio_mmio::interrupt::{CONFIG_CHANGE, USED_BUFFER};
-    use crate::virtio_mmio::test_driver::{Driver, FEATURES, identity};
+    use crate::virtio_mmio::tests::test_driver::{Driver, FEATURES, identity};
     use crate::virtio_mmio::{Effect, Transport, Width};
 
     fn probed() -> Driver {

@@ -13,8 +13,8 @@ mod registers;
 mod reset;
 mod status;
 
-use super::State;
 use super::test_driver::{Driver, FEATURES};
+use crate::virtio_mmio::State;
 
 /// The steps of an initialisation, after each of which a driver may do anything.
 const STEPS: [fn(&mut Driver); 7] = [

@@ -6,10 +6,10 @@ use std::cell::{RefCell, RefMut};
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use super::features::{ACCESS_PLATFORM, RING_RESET, VERSION_1};
-use super::{Device, Identity, Lost, RestoreError, State};
 use crate::memory::Ring;
 use crate::virtio_mmio::Width;
+use crate::virtio_mmio::features::{ACCESS_PLATFORM, RING_RESET, VERSION_1};
+use crate::virtio_mmio::{Device, Identity, Lost, RestoreError, State};
 use crate::window::Window;
 
 /// The features that the device offers.

@@ -3,9 +3,9 @@
 //! The transport as a driver lives with it: Linux's probe step by step, mistakes and what comes after them. What the
 //! specification says of each step is in `conformance`.
 
-use super::features::{ACCESS_PLATFORM, VERSION_1};
-use super::interrupt::{CONFIG_CHANGE, USED_BUFFER};
 use super::test_driver::{Driver, FEATURES};
+use crate::virtio_mmio::features::{ACCESS_PLATFORM, VERSION_1};
+use crate::virtio_mmio::interrupt::{CONFIG_CHANGE, USED_BUFFER};
 
 #[test]
 fn linux_probes_and_uses_the_device() {

@@ -4,7 +4,7 @@
 
 use super::after;
 use crate::virtio_mmio::features::{ACCESS_PLATFORM, RING_RESET, VERSION_1, offered};
-use crate::virtio_mmio::test_driver::{Driver, FEATURES};
+use crate::virtio_mmio::tests::test_driver::{Driver, FEATURES};
 use shim_config::DeviceKind;
 use shim_config::kind::DEVICE_TYPE;
 

@@ -5,7 +5,7 @@
 use super::{STEPS, after, after_of_type, everywhere, live};
 use crate::virtio_mmio::features::EVENT_IDX;
 use crate::virtio_mmio::interrupt::CONFIG_CHANGE;
-use crate::virtio_mmio::test_driver::{Driver, FEATURES, identity};
+use crate::virtio_mmio::tests::test_driver::{Driver, FEATURES, identity};
 use crate::virtio_mmio::{Identity, State};
 
 /// Before and after every permitted write that is not 0, of the bits that drivers set in order.

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Whatever a guest does, in whatever order: the rules of [`model`](super::model) hold after each step.
+//! Whatever a guest does, in whatever order: the rules of [`model`](crate::model) hold after each step.
 
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::TestRunner;
 
-use super::model::{Action, Checked};
-use super::registers::{CONFIG, TABLE};
+use crate::model::transport::{Action, Checked};
 use crate::virtio_mmio::Width;
+use crate::virtio_mmio::registers::{CONFIG, TABLE};
 
 fn widths() -> impl Strategy<Value = Width> {
     prop_oneof![

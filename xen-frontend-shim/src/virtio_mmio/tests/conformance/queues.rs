@@ -6,7 +6,7 @@ use super::{STEPS, after, live};
 use crate::virtio_mmio::features::RING_RESET;
 use crate::virtio_mmio::interrupt::{CONFIG_CHANGE, USED_BUFFER};
 use crate::virtio_mmio::queue::Queue;
-use crate::virtio_mmio::test_driver::{Driver, FEATURES};
+use crate::virtio_mmio::tests::test_driver::{Driver, FEATURES};
 
 fn without_ring_reset() -> Driver {
     let mut driver = after(3);

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::virtio_mmio::registers::TABLE;
 
-const DOCUMENT: &str = include_str!("../../../CONFORMANCE.md");
+const DOCUMENT: &str = include_str!("../../../../CONFORMANCE.md");
 
 /// The names of all tests in the sources under `directory`.
 fn tests_under(directory: &Path) -> BTreeSet<String> {

@@ -5,7 +5,7 @@
 use super::{everything, everywhere, live};
 use crate::virtio_mmio::Width;
 use crate::virtio_mmio::registers::{CONFIG, Readable, TABLE};
-use crate::virtio_mmio::test_driver::Driver;
+use crate::virtio_mmio::tests::test_driver::Driver;
 
 const VALUES: [u32; 6] = [0, 1, 2, 0xf, 0x8000_0000, u32::MAX];
 

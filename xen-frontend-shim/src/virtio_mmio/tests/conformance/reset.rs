@@ -4,7 +4,7 @@
 
 use super::{STEPS, after_of_type, everywhere, live};
 use crate::virtio_mmio::registers::TABLE;
-use crate::virtio_mmio::test_driver::Driver;
+use crate::virtio_mmio::tests::test_driver::Driver;
 
 #[test]
 fn s2_4_1_a_reset_from_every_state_forgets_everything() {

@@ -5,7 +5,7 @@
 use super::{STEPS, after, everywhere, live};
 use crate::virtio_mmio::interrupt::{CONFIG_CHANGE, USED_BUFFER};
 use crate::virtio_mmio::registers::VENDOR;
-use crate::virtio_mmio::test_driver::{Driver, FEATURES};
+use crate::virtio_mmio::tests::test_driver::{Driver, FEATURES};
 
 const HIGH: u32 = 0x103;
 const LOW: u32 = 0x2000_0001;
