@@ -130,6 +130,16 @@ pub struct QemuDevice {
     pub bus: String,
 }
 
+impl Kind {
+    /// The name in messages, with its article.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::I2c => "an I2C adapter",
+            Self::Gpio => "a GPIO controller",
+        }
+    }
+}
+
 impl Board {
     /// The file of the board called `name`: one that the builder carries, or, if `name` ends in `.toml`, a file
     /// beside the manifest (which is in `directory`).

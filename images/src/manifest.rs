@@ -1,21 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What an integrator writes: the board, the driver domain and its hardware, the guests and their devices.
+//! The manifest: the board, the driver domain and its hardware, the guests and their devices.
 //!
-//! Each value remembers where it stands in the file, for the diagnostics of [`crate::validate`]. Reading finds
-//! unknown and missing keys and values of a wrong type; whether the whole makes sense is decided there.
+//! Each value carries its place in the file, for the diagnostics of [`crate::validate`]. The reader finds unknown and
+//! missing keys and values of a wrong type; `validate` finds the rest.
 
+mod line;
 mod parse;
 
 use toml_span::{Deserialize, Span, Spanned};
 
 use crate::diagnostics::{self, Diagnostic};
+pub use crate::manifest::line::{Bias, Drive, Line, Safe};
 pub use crate::spanned::{Memory, Property};
 
-/// The whole file.
+/// A manifest.
 #[derive(Clone, Debug)]
 pub struct Manifest {
-    /// A board that the builder knows, or the path of a board file, relative to the manifest.
+    /// The name of a board that the builder has, or the path of a board file, relative to the manifest.
     pub board: Spanned<String>,
     /// The domain that owns the hardware.
     pub driver_domain: DriverDomain,
@@ -23,16 +25,16 @@ pub struct Manifest {
     pub guests: Vec<Guest>,
 }
 
-/// What every domain has.
+/// The keys of every domain.
 #[derive(Clone, Debug)]
 pub struct Domain {
-    /// Its RAM.
+    /// The size of the RAM.
     pub memory: Spanned<Memory>,
-    /// How many virtual CPUs it has.
+    /// The number of virtual CPUs.
     pub vcpus: Spanned<u32>,
-    /// Its kernel, below the directory of input files.
+    /// The kernel, below the directory of input files.
     pub kernel: Spanned<String>,
-    /// What its kernel's command line has besides what the builder puts there.
+    /// The part of the kernel's command line that the author adds to that of the builder.
     pub bootargs: Option<Spanned<String>>,
 }
 
@@ -41,188 +43,83 @@ pub struct Domain {
 pub struct DriverDomain {
     /// Memory, CPUs and kernel.
     pub domain: Domain,
-    /// The board's hardware that it owns, by name.
+    /// The names of the board's hardware that it owns.
     pub hardware: Vec<Spanned<String>>,
     /// A program to keep running on the console, with its arguments.
     pub console: Vec<Spanned<String>>,
-    /// Files to add to its ramdisk.
+    /// Files to add to the ramdisk.
     pub files: Vec<ExtraFile>,
 }
 
-/// A file that the driver domain's ramdisk gets besides what it always has.
+/// A file that is added to the driver domain's ramdisk.
 #[derive(Clone, Debug)]
 pub struct ExtraFile {
-    /// Its absolute path in the driver domain.
+    /// The absolute path in the driver domain.
     pub destination: Spanned<String>,
-    /// Where it is taken from, below the directory of input files.
+    /// The path below the directory of input files.
     pub source: Spanned<String>,
 }
 
-/// One guest.
+/// A guest.
 #[derive(Clone, Debug)]
 pub struct Guest {
-    /// Its name: in file names, in log lines, and (as `NAME_t`) in the policy.
+    /// The name: in file names, in log lines, and (as `NAME_t`) in the policy.
     pub name: Spanned<String>,
     /// Memory, CPUs and kernel.
     pub domain: Domain,
-    /// Its ramdisk, below the directory of input files.
+    /// The ramdisk, below the directory of input files.
     pub ramdisk: Option<Spanned<String>>,
-    /// Its I2C adapters.
-    pub i2c: Vec<I2c>,
-    /// Its GPIO controllers.
-    pub gpio: Vec<Gpio>,
-    /// The guest's place in the file.
+    /// The virtio devices: I2C adapters, then GPIO controllers, each in the order of the file.
+    pub devices: Vec<Device>,
+}
+
+/// A virtio device of a guest.
+#[derive(Clone, Debug)]
+pub struct Device {
+    /// The name, unique in the guest. The default is the name of the adapter, or `gpio`.
+    pub name: Spanned<String>,
+    /// The type, and the hardware behind it.
+    pub device_type: DeviceType,
+    /// The microseconds for which its backend polls for the next request before it sleeps.
+    pub busy_poll: Option<Spanned<i64>>,
+    /// The address of the register window, for a guest whose device tree is compiled in.
+    pub base: Option<Spanned<i64>>,
+    /// The interrupt's INTID at the guest's GIC, for the same guests.
+    pub irq: Option<Spanned<i64>>,
+    /// The place of the device's table in the file.
     pub span: Span,
 }
 
-/// A virtio I2C adapter of a guest.
+/// The type of a device, and the hardware behind it.
+#[derive(Clone, Debug)]
+pub enum DeviceType {
+    /// A virtio I2C adapter.
+    I2c(I2c),
+    /// A virtio GPIO controller, with its lines in the guest's order.
+    Gpio(Vec<Line>),
+}
+
+/// An I2C adapter.
 #[derive(Clone, Debug)]
 pub struct I2c {
-    /// Its name, unique in the guest: the adapter's name if not given.
-    pub name: Spanned<String>,
-    /// The hardware it stands for.
+    /// The name of the hardware.
     pub adapter: Spanned<String>,
-    /// What the guest may reach on it.
+    /// The targets that the guest reaches on it.
     pub targets: Vec<Target>,
-    /// For so many microseconds after each request its backend looks for the next, before it sleeps.
-    pub busy_poll: Option<Spanned<i64>>,
-    /// Where it must be in the guest, if the guest cannot be told.
-    pub placement: Placement,
-    /// The device's place in the file.
-    pub span: Span,
 }
 
 /// A target on an I2C bus.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// Its address, seven bits.
+    /// The 7-bit address.
     pub address: Spanned<i64>,
-    /// The drivers that the guest's kernel may bind, by device tree binding, the most specific first. None if not
-    /// given: the guest's programs then use the bus themselves.
+    /// The names by which the guest's kernel finds a driver, the most specific first. Without them the guest's programs
+    /// use the bus.
     pub compatible: Option<Vec<String>>,
-    /// More properties of its device tree node.
+    /// More properties of the target's device tree node.
     pub properties: Vec<(Spanned<String>, Property)>,
-    /// That another guest uses it, too, is meant.
+    /// Whether other guests may use the target, too.
     pub shared: bool,
-}
-
-/// A virtio GPIO controller of a guest.
-#[derive(Clone, Debug)]
-pub struct Gpio {
-    /// Its name, unique in the guest: `gpio` if not given.
-    pub name: Spanned<String>,
-    /// Its lines, in the guest's order.
-    pub lines: Vec<Line>,
-    /// For so many microseconds after each request its backend looks for the next, before it sleeps.
-    pub busy_poll: Option<Spanned<i64>>,
-    /// Where it must be in the guest, if the guest cannot be told.
-    pub placement: Placement,
-    /// The device's place in the file.
-    pub span: Span,
-}
-
-/// One line of a GPIO controller of the driver domain.
-#[derive(Clone, Debug)]
-pub struct Line {
-    /// The hardware that has it.
-    pub chip: Spanned<String>,
-    /// Its number there.
-    pub line: Spanned<i64>,
-    /// Its name in the guest, if it has one.
-    pub name: Option<Spanned<String>>,
-    /// What becomes of it when no driver uses it.
-    pub safe: Option<Safe>,
-    /// The resistor that its controller connects.
-    pub bias: Option<Bias>,
-    /// How it is driven, as an output.
-    pub drive: Option<Drive>,
-    /// For so many microseconds it must keep a level, as an input, before that counts.
-    pub debounce: Option<Spanned<i64>>,
-    /// That another guest uses it, too, is meant.
-    pub shared: Option<Spanned<bool>>,
-}
-
-/// What becomes of a GPIO line that no driver uses: before its guest has set it up, and when the guest has let it go, is
-/// reset or gone. Without one the line is released, since only the author knows what is safe for what hangs on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Safe {
-    /// It is driven low.
-    Low,
-    /// It is driven high.
-    High,
-    /// If it was driven, it goes on being driven as it was.
-    Stay,
-}
-
-impl std::fmt::Display for Safe {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Low => "0",
-            Self::High => "1",
-            Self::Stay => "stay",
-        })
-    }
-}
-
-/// The resistor that a controller connects to a line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bias {
-    /// To the supply.
-    PullUp,
-    /// To ground.
-    PullDown,
-    /// None.
-    Disabled,
-}
-
-/// How an output is driven.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Drive {
-    /// To both levels.
-    PushPull,
-    /// To low only.
-    OpenDrain,
-    /// To high only.
-    OpenSource,
-}
-
-impl Bias {
-    /// All of them, as they are written in a manifest and on the backend's command line.
-    pub const WORDS: [(&'static str, Self); 3] =
-        [("pull-up", Self::PullUp), ("pull-down", Self::PullDown), ("disabled", Self::Disabled)];
-}
-
-impl Drive {
-    /// All of them, as they are written in a manifest and on the backend's command line.
-    pub const WORDS: [(&'static str, Self); 3] =
-        [("push-pull", Self::PushPull), ("open-drain", Self::OpenDrain), ("open-source", Self::OpenSource)];
-}
-
-/// The word of `value`.
-fn word<T: Copy + PartialEq>(words: &[(&'static str, T)], value: T) -> &'static str {
-    words.iter().find(|(_, known)| *known == value).map_or("", |(word, _)| word)
-}
-
-impl std::fmt::Display for Bias {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(word(&Self::WORDS, *self))
-    }
-}
-
-impl std::fmt::Display for Drive {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(word(&Self::WORDS, *self))
-    }
-}
-
-/// A fixed place in the guest. Linux is told by its device tree where a device is and needs none of this; a guest
-/// whose device tree is compiled in does.
-#[derive(Clone, Debug, Default)]
-pub struct Placement {
-    /// The address of the register window.
-    pub base: Option<Spanned<i64>>,
-    /// The interrupt's number at the guest's GIC.
-    pub irq: Option<Spanned<i64>>,
 }
 
 impl Manifest {
@@ -230,7 +127,7 @@ impl Manifest {
     ///
     /// # Errors
     ///
-    /// All keys and values that are not as they must be, or the first place that is not TOML at all.
+    /// All keys and values that are wrong by themselves, or the first place that is not TOML.
     pub fn parse(text: &str) -> Result<Self, Vec<Diagnostic>> {
         let mut value = toml_span::parse(text).map_err(diagnostics::from_error)?;
         Self::deserialize(&mut value).map_err(diagnostics::from_reader)

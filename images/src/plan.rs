@@ -1,37 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The one place that hands out domain ids, register windows and interrupts.
+//! The one place that assigns domids, register windows and interrupts.
 //!
-//! All that is emitted is made from the plan, so a device's address in the guest's device tree is the one that the shim
-//! serves, and the domid in an `iommus` property is the one that Xen gives.
+//! All files are made from the plan: a device's address in the guest's device tree is the one that the shim serves, and
+//! the domid in an `iommus` property is the one that Xen assigns.
 
 use confinement::User;
-
 pub use shim_config::WINDOW_SIZE;
 use toml_span::Spanned;
 
 use crate::board::{Board, Hardware, Region};
-use crate::manifest::{Gpio, Guest, I2c, Line, Manifest, Placement, Target};
+use crate::manifest::{Device, DeviceType, Guest, Line, Manifest, Target};
 
-/// Where Xen keeps room for virtio-mmio in a guest.
+/// The guest physical addresses that Xen reserves for virtio-mmio.
 pub const WINDOWS: Region =
     Region { base: shim_config::WINDOWS.start, size: shim_config::WINDOWS.end - shim_config::WINDOWS.start };
 
-/// Which interrupts Xen keeps for it.
+/// The interrupts that Xen reserves for virtio-mmio.
 pub const INTERRUPTS: Interrupts =
     Interrupts { first: *shim_config::INTERRUPTS.start(), last: *shim_config::INTERRUPTS.end() };
 
-/// The driver domain is the first that Xen makes, so this is its domid.
+/// The domid of the driver domain, the first that Xen creates.
 pub const DRIVER_DOMID: u16 = 1;
 
 /// The virtio device ID of an I2C adapter (virtio 1.3, 5).
-pub const I2C: u32 = 34;
+const I2C: u32 = 34;
 
 /// The virtio device ID of a GPIO controller (virtio 1.3, 5).
 pub const GPIO: u32 = 41;
 
-/// The user of a guest's worker and backends has this number and the domid's, and so has its group: what one guest takes
-/// over belongs to nobody else.
+/// The number that is added to a guest's domid for the user and the group of its worker and backends. A process that is
+/// taken over has no right to files or processes of another guest.
 const FIRST_USER: u32 = 10000;
 
 /// A range of interrupt numbers.
@@ -44,16 +43,16 @@ pub struct Interrupts {
 }
 
 impl Interrupts {
-    /// How many there are.
+    /// The number of interrupts in the range.
     pub const fn count(self) -> usize {
         (self.last - self.first + 1) as usize
     }
 }
 
-/// A manifest whose things all have their place.
+/// A manifest with all that is assigned to its domains and devices.
 #[derive(Debug)]
 pub struct Plan<'a> {
-    /// What it was made from.
+    /// The manifest that it is made from.
     pub manifest: &'a Manifest,
     /// The board.
     pub board: &'a Board,
@@ -63,53 +62,53 @@ pub struct Plan<'a> {
     pub guests: Vec<GuestPlan<'a>>,
 }
 
-/// A guest that has its place.
+/// A guest, with all that is assigned to it.
 #[derive(Debug)]
 pub struct GuestPlan<'a> {
-    /// As it was written.
+    /// The guest in the manifest.
     pub guest: &'a Guest,
-    /// Its domid.
+    /// The domid.
     pub domid: u16,
     /// The user of its processes in the driver domain.
     pub user: User,
-    /// Its devices.
+    /// The devices.
     pub devices: Vec<DevicePlan<'a>>,
 }
 
-/// A virtio-mmio device that has its place.
+/// A virtio-mmio device, with all that is assigned to it.
 #[derive(Debug)]
 pub struct DevicePlan<'a> {
-    /// Its name.
+    /// The name.
     pub name: &'a str,
-    /// The address of its register window.
+    /// The address of the register window.
     pub base: u64,
-    /// Its interrupt's number at the guest's GIC.
+    /// The interrupt's INTID at the guest's GIC.
     pub irq: u32,
-    /// What it is.
+    /// The type, and the hardware behind it.
     pub function: Function<'a>,
-    /// For how many microseconds after a request its backend looks for the next, if it does.
+    /// The microseconds for which its backend polls for the next request.
     pub busy_poll: Option<i64>,
 }
 
-/// What a device is, and what of the driver domain's hardware it stands for.
+/// The type of a device, and the board's hardware behind it.
 #[derive(Debug)]
 pub enum Function<'a> {
     /// An I2C adapter.
     I2c {
         /// The hardware.
         adapter: &'a Hardware,
-        /// What the guest may reach on it.
+        /// The targets that the guest reaches on it.
         targets: &'a [Target],
     },
     /// A GPIO controller.
     Gpio {
-        /// Its lines, each with the hardware that has it.
+        /// The lines, each with the hardware that has it.
         lines: Vec<(&'a Hardware, &'a Line)>,
     },
 }
 
 impl<'a> Plan<'a> {
-    /// Gives everything in `manifest` its place, or nothing if [`crate::validate`] would have found something.
+    /// Plans `manifest` on `board`. Returns none if [`crate::validate`] would refuse them.
     pub fn new(manifest: &'a Manifest, board: &'a Board) -> Option<Self> {
         let hardware = manifest.driver_domain.hardware.iter().map(|name| board.hardware(&name.value));
         let domids = DRIVER_DOMID + 1..;
@@ -124,51 +123,43 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// A device as the manifest has it, before it has its place.
-struct Wanted<'a> {
-    name: &'a str,
-    placement: &'a Placement,
-    function: Option<Function<'a>>,
-    busy_poll: Option<&'a Spanned<i64>>,
-}
-
 impl<'a> GuestPlan<'a> {
     fn new(guest: &'a Guest, domid: u16, board: &'a Board) -> Option<Self> {
-        let i2c = guest.i2c.iter().map(|device| Wanted {
-            name: &device.name.value,
-            placement: &device.placement,
-            function: Function::i2c(device, board),
-            busy_poll: device.busy_poll.as_ref(),
-        });
-        let gpio = guest.gpio.iter().map(|device| Wanted {
-            name: &device.name.value,
-            placement: &device.placement,
-            function: Function::gpio(device, board),
-            busy_poll: device.busy_poll.as_ref(),
-        });
-        let wanted: Vec<_> = i2c.chain(gpio).collect();
-        let mut bases = Free::new(wanted.iter().filter_map(|wanted| wanted.placement.base.as_ref()));
-        let mut irqs = Free::new(wanted.iter().filter_map(|wanted| wanted.placement.irq.as_ref()));
+        let fixed = |place: fn(&Device) -> &Option<Spanned<i64>>| {
+            let places = guest.devices.iter().filter_map(move |device| place(device).as_ref());
+            places.filter_map(|place| u64::try_from(place.value).ok()).collect::<Vec<_>>()
+        };
+        let taken = fixed(|device| &device.base);
+        let mut bases = (0..WINDOWS.size / WINDOW_SIZE)
+            .map(|place| WINDOWS.base + place * WINDOW_SIZE)
+            .filter(|base| !taken.contains(base));
+        let taken = fixed(|device| &device.irq);
+        let mut irqs = (INTERRUPTS.first..=INTERRUPTS.last).map(u64::from).filter(|irq| !taken.contains(irq));
         let mut devices = Vec::new();
-        for Wanted { name, placement: Placement { base, irq }, function, busy_poll } in wanted {
-            let windows = (WINDOWS.base..WINDOWS.end()).step_by(usize::try_from(WINDOW_SIZE).ok()?);
-            let base = bases.place(base.as_ref(), windows)?;
-            let irq = irqs.place(irq.as_ref(), u64::from(INTERRUPTS.first)..=u64::from(INTERRUPTS.last))?;
+        for device in &guest.devices {
             devices.push(DevicePlan {
-                name,
-                base,
-                irq: u32::try_from(irq).ok()?,
-                function: function?,
-                busy_poll: busy_poll.map(|busy_poll| busy_poll.value),
+                name: &device.name.value,
+                base: place(device.base.as_ref(), &mut bases)?,
+                irq: u32::try_from(place(device.irq.as_ref(), &mut irqs)?).ok()?,
+                function: Function::new(&device.device_type, board)?,
+                busy_poll: device.busy_poll.as_ref().map(|busy_poll| busy_poll.value),
             });
         }
         let number = FIRST_USER + u32::from(domid);
         Some(Self { guest, domid, user: User::new(number, number).ok()?, devices })
     }
 
-    /// Its type in the policy.
+    /// The guest's type in the policy.
     pub fn policy_type(&self) -> String {
         policy_type(&self.guest.name.value)
+    }
+}
+
+/// The number that the manifest fixes, or else the next that is free.
+fn place(fixed: Option<&Spanned<i64>>, free: &mut impl Iterator<Item = u64>) -> Option<u64> {
+    match fixed {
+        Some(fixed) => u64::try_from(fixed.value).ok(),
+        None => free.next(),
     }
 }
 
@@ -178,14 +169,16 @@ pub fn policy_type(name: &str) -> String {
 }
 
 impl<'a> Function<'a> {
-    fn i2c(device: &'a I2c, board: &'a Board) -> Option<Self> {
-        let adapter = board.hardware(&device.adapter.value)?;
-        Some(Self::I2c { adapter, targets: &device.targets })
-    }
-
-    fn gpio(device: &'a Gpio, board: &'a Board) -> Option<Self> {
-        let lines = device.lines.iter().map(|line| Some((board.hardware(&line.chip.value)?, line)));
-        Some(Self::Gpio { lines: lines.collect::<Option<_>>()? })
+    fn new(device_type: &'a DeviceType, board: &'a Board) -> Option<Self> {
+        Some(match device_type {
+            DeviceType::I2c(i2c) => {
+                Self::I2c { adapter: board.hardware(&i2c.adapter.value)?, targets: &i2c.targets }
+            }
+            DeviceType::Gpio(lines) => {
+                let lines = lines.iter().map(|line| Some((board.hardware(&line.chip.value)?, line)));
+                Self::Gpio { lines: lines.collect::<Option<_>>()? }
+            }
+        })
     }
 
     /// The virtio device ID (virtio 1.3, 5).
@@ -196,31 +189,11 @@ impl<'a> Function<'a> {
         }
     }
 
-    /// How many virtqueues it has: requests (virtio 1.3, 5.16.2), or requests and events (5.18.2).
+    /// The number of virtqueues: requests (virtio 1.3, 5.16.2), or requests and events (5.18.2).
     pub fn queues(&self) -> u16 {
         match self {
             Self::I2c { .. } => 1,
             Self::Gpio { .. } => 2,
         }
-    }
-}
-
-/// Hands out numbers, around those that the manifest has fixed.
-struct Free {
-    taken: Vec<u64>,
-}
-
-impl Free {
-    fn new<'a>(fixed: impl Iterator<Item = &'a Spanned<i64>>) -> Self {
-        Self { taken: fixed.filter_map(|fixed| u64::try_from(fixed.value).ok()).collect() }
-    }
-
-    fn place(&mut self, fixed: Option<&Spanned<i64>>, mut all: impl Iterator<Item = u64>) -> Option<u64> {
-        if let Some(fixed) = fixed {
-            return u64::try_from(fixed.value).ok();
-        }
-        let free = all.find(|candidate| !self.taken.contains(candidate))?;
-        self.taken.push(free);
-        Some(free)
     }
 }

@@ -12,6 +12,7 @@ mod files;
 mod hardware;
 mod host;
 mod names;
+mod once;
 mod placement;
 mod words;
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The driver domain's hardware: that the board has it, and that it can be given away by itself.
+//! The driver domain's hardware: the board has it, and Xen can assign it alone.
 
 use toml_span::Spanned;
 
@@ -26,7 +26,7 @@ pub(super) fn check(manifest: &Manifest, board: &Board, found: &mut Vec<Diagnost
         if let Some((other, _)) = owned.iter().find(|(_, other)| share_pages(hardware, other)) {
             let title = format!("`{}` and `{}` have registers in the same page", name.value, other.value);
             found.push(
-                Diagnostic::new(name.span, title, "Xen gives whole pages away, each to one device")
+                Diagnostic::new(name.span, title, "Xen assigns whole pages, each for one device")
                     .related(other.span, "the other one")
                     .help("use hardware of different pages, or describe both as one in the board file"),
             );
@@ -39,7 +39,7 @@ fn share_pages(a: &Hardware, b: &Hardware) -> bool {
     a.pages().any(|a| b.pages().any(|b| a.overlaps(b)))
 }
 
-/// The hardware that a guest's device stands for.
+/// The hardware called `name` behind a guest's device, if it is of the right kind.
 pub(super) fn owned<'a>(
     name: &Spanned<String>,
     kind: Kind,
@@ -52,26 +52,17 @@ pub(super) fn owned<'a>(
         found.push(unknown(name, board, of_kind));
         return None;
     };
-    let what = match kind {
-        Kind::I2c => "an I2C adapter",
-        Kind::Gpio => "a GPIO controller",
-    };
     if hardware.kind != kind {
         let names = listed(of_kind.map(|hardware| &hardware.name.value));
-        let title = format!("`{}` is not {what}", name.value);
-        found.push(
-            Diagnostic::new(name.span, title, "hardware of another kind")
-                .help(format!("write one of {names}")),
-        );
+        let title = format!("`{}` is not {}", name.value, kind.name());
+        let help = format!("write one of {names}");
+        found.push(Diagnostic::new(name.span, title, "hardware of another kind").help(help));
         return None;
     }
-    let listing = &manifest.driver_domain.hardware;
-    if !listing.iter().any(|listed| listed.value == name.value) {
+    if !manifest.driver_domain.hardware.iter().any(|listed| listed.value == name.value) {
         let title = format!("the driver domain does not own `{}`", name.value);
-        found.push(
-            Diagnostic::new(name.span, title, "so it cannot serve it")
-                .help(format!("add \"{}\" to `hardware` of [driver-domain]", name.value)),
-        );
+        let help = format!("add \"{}\" to `hardware` of [driver-domain]", name.value);
+        found.push(Diagnostic::new(name.span, title, "its backend could not open it").help(help));
     }
     Some(hardware)
 }

@@ -2,14 +2,13 @@
 
 //! Hardware of a board file, as the driver domain's device tree describes it.
 
-use std::collections::HashMap;
-
-use toml_span::{Span, Spanned};
+use toml_span::Spanned;
 
 use super::{GRANT_TABLE, is_range};
 use crate::board::{Board, Hardware, Kind, Machine};
 use crate::diagnostics::Diagnostic;
 use crate::emit::driver_dt::CLOCK_PREFIX;
+use crate::validate::once::Once;
 use crate::validate::words::{self, is_node_name, is_node_path, is_word};
 
 /// The properties that the builder writes into the node of hardware.
@@ -31,7 +30,7 @@ const OWN_PROPERTIES: [&str; 12] = [
 pub(super) fn check(board: &Board, found: &mut Vec<Diagnostic>) {
     let mut once = Once::default();
     for hardware in &board.hardware {
-        once.see("name of hardware", &hardware.name, found);
+        once.see("piece of hardware", &hardware.name, found);
         once.see("host node", &hardware.host_node, found);
         once.see("node of the driver domain", &hardware.node, found);
         let mut clocks = Once::default();
@@ -135,25 +134,6 @@ fn registers(hardware: &Hardware, machine: &Machine, found: &mut Vec<Diagnostic>
             found.push(
                 Diagnostic::new(region.span, title, label)
                     .help("this hardware cannot be given to a domain: remove it from the board file"),
-            );
-        }
-    }
-}
-
-/// Refuses the second use of a text for the same purpose.
-#[derive(Default)]
-struct Once<'a> {
-    seen: HashMap<(&'a str, &'a str), Span>,
-}
-
-impl<'a> Once<'a> {
-    fn see(&mut self, what: &'a str, text: &'a Spanned<String>, found: &mut Vec<Diagnostic>) {
-        if let Some(first) = self.seen.insert((what, &text.value), text.span) {
-            let title = format!("a second {what} is `{}`", text.value);
-            found.push(
-                Diagnostic::new(text.span, title, "the same again")
-                    .related(first, "the first one")
-                    .help("give each its own"),
             );
         }
     }
