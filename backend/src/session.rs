@@ -275,28 +275,6 @@ impl DeviceServer {
         work
     }
 
-    /// Runs `work` and the work that follows from it, where no other thread uses the server.
-    fn run_work(&mut self, mut work: Option<Arc<dyn BlockingWork>>) {
-        while let Some(next) = work {
-            next.run();
-            work = self.finish_work();
-        }
-    }
-
-    /// Processes the queues and runs all work that results.
-    pub fn process_all(&mut self) {
-        let work = self.process_queues();
-        self.run_work(work);
-    }
-
-    /// Handles an event of the device's descriptor `token` and runs all work that results.
-    pub fn process_event(&mut self, token: u32) {
-        self.poll_queues();
-        self.process_all();
-        let work = self.handle_event(token);
-        self.run_work(work);
-    }
-
     /// Announces that [`poll_queues`](Self::poll_queues) is called continuously, so that drivers need not
     /// kick; or that it no longer is.
     pub fn set_polled(&mut self, polled: bool) {
@@ -364,6 +342,32 @@ impl DeviceServer {
         if let Some(kick) = self.session.ring(index).ok().and_then(|ring| ring.kick.take()) {
             let _ = self.watcher.remove(&kick);
         }
+    }
+}
+
+/// A server without threads, for tests and fuzzers.
+#[cfg(any(test, feature = "test-support"))]
+impl DeviceServer {
+    /// Runs `work` and the work that follows from it, where no other thread uses the server.
+    fn run_work(&mut self, mut work: Option<Arc<dyn BlockingWork>>) {
+        while let Some(next) = work {
+            next.run();
+            work = self.finish_work();
+        }
+    }
+
+    /// Processes the queues and runs all work that results.
+    pub fn process_all(&mut self) {
+        let work = self.process_queues();
+        self.run_work(work);
+    }
+
+    /// Handles an event of the device's descriptor `token` and runs all work that results.
+    pub fn process_event(&mut self, token: u32) {
+        self.poll_queues();
+        self.process_all();
+        let work = self.handle_event(token);
+        self.run_work(work);
     }
 }
 

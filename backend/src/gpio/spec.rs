@@ -2,9 +2,6 @@
 
 //! Constants and types of virtio 1.3, 5.18 ("GPIO Device").
 
-/// Virtio device ID of a GPIO device (5.18.1).
-pub const DEVICE_ID: u32 = 41;
-
 /// Index of the queue that carries requests (5.18.2).
 pub const REQUEST_QUEUE: u16 = 0;
 /// Index of the queue of event buffers (5.18.2).
