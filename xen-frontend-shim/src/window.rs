@@ -28,8 +28,16 @@ impl StateStore {
         Self(record)
     }
 
+    /// Writes `state`. If this fails the record is invalid: a worker that continued from the former state would use
+    /// queues that the driver has given other memory, or carry out requests twice.
     fn store(&mut self, state: &State) -> Result<(), WriteError> {
-        self.0.write(state)
+        let written = self.0.write(state);
+        if written.is_err()
+            && let Err(error) = self.0.invalidate()
+        {
+            error!("a state record is out of date and cannot be invalidated: {error}");
+        }
+        written
     }
 }
 
@@ -243,6 +251,7 @@ mod tests {
     use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
     use super::*;
+    use crate::state::Found;
     use crate::virtio_mmio::tests::test_driver::{FEATURES, Recorder, identity};
 
     const STATUS: u64 = 0x70;
@@ -266,8 +275,23 @@ mod tests {
         fcntl_add_seals(&file, SealFlags::WRITE).unwrap();
         assert_eq!(write(STATUS, 0xf), 0x4f, "DEVICE_NEEDS_RESET");
         assert!(device.0.borrow().started.is_empty());
-        // The record still has the state before that access, which another worker serves again.
+        // The record cannot even be invalidated. It has the state before that access.
         let stored = Record::peek::<State>(&file).unwrap().value();
         assert_eq!(stored.map(|state| state.status.bits()), Some(0xb));
+    }
+
+    #[test]
+    fn state_that_cannot_be_stored_leaves_no_older_record() {
+        let file = tempfile::tempfile().unwrap();
+        let (record, _) = Record::open::<State>(file.try_clone().unwrap()).unwrap();
+        let store = Some(StateStore::new(record));
+        let mut window = Window::new(identity(), FEATURES, vec![0; 8], Recorder::default(), store);
+        window.write(STATUS, Width::Four, 1);
+        assert!(matches!(Record::peek::<State>(&file).unwrap(), Found::Value(_)));
+        // A state of more bytes than a record holds.
+        window.backend_replaced(FEATURES, vec![0; 5000]);
+        window.write(STATUS, Width::Four, 3);
+        assert_eq!(window.read(STATUS, Width::Four), 0x43, "DEVICE_NEEDS_RESET");
+        assert_eq!(Record::peek::<State>(&file).unwrap(), Found::Damaged);
     }
 }

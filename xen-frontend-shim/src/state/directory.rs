@@ -15,10 +15,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use log::{info, warn};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock};
 use rustix::io::{Errno, FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::process::{Pid, Signal, getpgrp, kill_process_group};
 use shim_config::LOCK_FILE;
+
+use super::record;
 
 /// The time that processes of a former supervisor have to end by themselves.
 const END_LIMIT: Duration = Duration::from_secs(2);
@@ -80,12 +82,12 @@ pub struct GuestState {
 impl GuestState {
     /// The file of the record of the guest's ioreq server.
     pub fn server(&self) -> io::Result<File> {
-        open(&self.path.join("server"))
+        open_record(&self.path.join("server"))
     }
 
     /// The file of a device's state record.
     pub fn transport(&self, device: &str) -> io::Result<File> {
-        open(&self.file(device, "transport")?)
+        open_record(&self.file(device, "transport")?)
     }
 
     /// The file of a device's in-flight record.
@@ -131,6 +133,14 @@ fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
     options.open(path).map_err(|error| about(path, &error))
+}
+
+/// Opens the file of a record and allocates all of it, so that no later write fails for want of memory.
+fn open_record(path: &Path) -> io::Result<File> {
+    let file = open(path)?;
+    let allocated = fallocate(&file, FallocateFlags::empty(), 0, record::FILE_SIZE);
+    allocated.map_err(|error| about(path, &error.into()))?;
+    Ok(file)
 }
 
 fn about(path: &Path, error: &io::Error) -> io::Error {
@@ -184,7 +194,7 @@ fn wait(lock: &File, limit: Duration) -> io::Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
     use std::os::unix::process::CommandExt;
     use std::process::{Command, Stdio};
 
@@ -204,16 +214,18 @@ mod tests {
         {
             let state = StateDirectory::open(&path).unwrap();
             let guest = state.guest("guest-a").unwrap();
-            guest.transport("i2c0").unwrap().write_all(b"x").unwrap();
+            let mut file = guest.transport("i2c0").unwrap();
+            file.write_all(b"x").unwrap();
+            assert!(file.metadata().unwrap().blocks() * 512 >= record::FILE_SIZE);
             guest.inflight("i2c0").unwrap();
         }
         for directory in [path.clone(), path.join("guest-a")] {
             assert_eq!(fs::metadata(directory).unwrap().permissions().mode() & 0o777, 0o700);
         }
         let guest = StateDirectory::open(&path).unwrap().guest("guest-a").unwrap();
-        let mut text = String::new();
-        guest.transport("i2c0").unwrap().read_to_string(&mut text).unwrap();
-        assert_eq!(text, "x");
+        let mut first = [0];
+        guest.transport("i2c0").unwrap().read_exact(&mut first).unwrap();
+        assert_eq!(&first, b"x");
         guest.remove("i2c0").unwrap();
         guest.remove("i2c0").unwrap();
         assert_eq!(fs::read_dir(path.join("guest-a")).unwrap().count(), 0);

@@ -3,8 +3,8 @@
 //! A value in a file that survives the end of its writer at any moment.
 //!
 //! The file has two copies, and a write replaces the older one. Each copy has a number and a checksum; a
-//! reader takes the sound copy with the higher number. The size of the file does not change, so that no later
-//! write fails for want of memory.
+//! reader takes the sound copy with the higher number. All of the file is allocated when it is created
+//! ([`super::directory`]), so that no later write fails for want of memory.
 
 use std::fs::File;
 use std::io;
@@ -16,8 +16,10 @@ use thiserror::Error;
 
 /// The size of a copy in bytes.
 const COPY_SIZE: usize = 4096;
-/// The offset of the second copy, and half the size of the file.
+/// The offset of the second copy.
 const SECOND_COPY: u64 = 4096;
+/// The size of the file in bytes.
+pub(super) const FILE_SIZE: u64 = 2 * SECOND_COPY;
 /// The size in bytes of what precedes the value: magic, length, number, checksum of all of these, padding.
 const HEADER_SIZE: usize = 24;
 /// Identifies the format. A change of the format or of a value's type changes it: another version's records
@@ -78,13 +80,23 @@ pub struct Record {
 impl Record {
     /// Opens the record in `file` for writing, and reads its value.
     pub fn open<T: DeserializeOwned>(file: File) -> io::Result<(Self, Found<T>)> {
-        file.set_len(2 * SECOND_COPY)?;
+        file.set_len(FILE_SIZE)?;
         let mut number = 0;
         let found = newest(&file)?.map(|(newest, value)| {
             number = newest;
             value
         });
         Ok((Self { file, number }, found))
+    }
+
+    /// Damages both copies, so that no reader takes a value that is not valid any more. The next write makes the
+    /// record sound again.
+    pub fn invalidate(&mut self) -> io::Result<()> {
+        // The newest copy first: the other one is the older value.
+        for number in [self.number, self.number.wrapping_add(1)] {
+            self.file.write_all_at(&[0xff; HEADER_SIZE], offset(number))?;
+        }
+        Ok(())
     }
 
     /// Reads the value. During a write by another process this is the value before or after the write.
@@ -243,6 +255,19 @@ mod tests {
         }
         file.write_all_at(&copy, offset(1)).unwrap();
         assert_eq!(read(&file), Found::Value(state(1)));
+    }
+
+    #[test]
+    fn invalidated_record_is_damaged_until_the_next_write() {
+        let file = file();
+        let (mut record, _) = Record::open::<State>(file.try_clone().unwrap()).unwrap();
+        for generation in 0..3 {
+            record.write(&state(generation)).unwrap();
+            record.invalidate().unwrap();
+            assert_eq!(read(&file), Found::Damaged);
+            record.write(&state(generation)).unwrap();
+            assert_eq!(read(&file), Found::Value(state(generation)));
+        }
     }
 
     #[test]

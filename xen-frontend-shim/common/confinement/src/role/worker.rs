@@ -47,8 +47,8 @@ impl WorkerRole {
     pub fn enter(self) -> Result<(), Error> {
         let limits = ResourceLimits {
             descriptors: Some(DESCRIPTORS),
-            // Not limited: the limit counts the backends, which run as the same user. The list of system calls
-            // has none that starts one.
+            // Not limited, since the limit would count the backends, which run as the same user. No permitted
+            // system call starts a process or a thread.
             processes: None,
             address_space: Some(ADDRESS_SPACE),
             data: Some(DATA),
