@@ -32,7 +32,7 @@ use vhost::vhost_user::{BackendReqHandler, Error};
 use self::listener::{BindError, bind};
 use self::memory_table::PaddedMemTable;
 use crate::device::{BlockingWork, Device};
-use crate::session::DeviceServer;
+use crate::session::{DeviceServer, SessionError};
 use crate::watch::{Token, Watcher};
 
 /// The source of frontends.
@@ -62,9 +62,9 @@ pub enum DaemonError {
     /// The kernel refused a descriptor, a thread or a wait.
     #[error(transparent)]
     Kernel(#[from] io::Error),
-    /// The limits of a queue are invalid.
-    #[error("a queue has an invalid size: {0}")]
-    Queue(#[from] virtio_queue::Error),
+    /// The device cannot be served.
+    #[error(transparent)]
+    Session(#[from] SessionError),
     /// The adapter or its driver hangs.
     #[error("a transfer did not return from the kernel in time: the adapter or its driver hangs")]
     TransferTimeout,

@@ -34,7 +34,6 @@ use vhost::vhost_user::{Backend as BackendChannel, Error, Result};
 use vm_memory::GuestAddress;
 
 use crate::chain::Chain;
-use crate::daemon::DaemonError;
 use crate::device::{BlockingWork, Device, Disconnect, QueueStart, QueueStop};
 use crate::memory::Memory;
 use crate::queue::Ring;
@@ -60,6 +59,17 @@ pub struct DeviceServer {
     waiting_since: Option<Instant>,
     /// The finished chains of one queue.
     returning: Vec<Chain>,
+}
+
+/// Why a device cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// A descriptor of the device cannot be watched.
+    #[error("a descriptor cannot be watched: {0}")]
+    Watch(#[from] io::Error),
+    /// The limits of a queue are invalid.
+    #[error("a queue has an invalid size: {0}")]
+    QueueSize(#[from] virtio_queue::Error),
 }
 
 /// The state that ends with the connection.
@@ -90,7 +100,7 @@ struct MemoryRegion {
 }
 
 impl Session {
-    fn new(device: &dyn Device) -> std::result::Result<Self, virtio_queue::Error> {
+    fn new(device: &dyn Device) -> std::result::Result<Self, SessionError> {
         let limits = device.queues().iter().enumerate();
         let rings =
             limits.map(|(index, limits)| Ring::new(index, *limits)).collect::<std::result::Result<_, _>>()?;
@@ -148,7 +158,7 @@ impl DeviceServer {
     ///
     /// # Errors
     /// When a descriptor cannot be watched, or the limits of a queue are invalid.
-    pub fn new(mut device: Box<dyn Device>, watcher: Watcher) -> std::result::Result<Self, DaemonError> {
+    pub fn new(mut device: Box<dyn Device>, watcher: Watcher) -> std::result::Result<Self, SessionError> {
         device.watch(&watcher)?;
         let session = Session::new(&*device)?;
         Ok(Self {
@@ -164,7 +174,7 @@ impl DeviceServer {
     }
 
     /// Drops the session and decides whether the hardware stays as it is: see the module's documentation.
-    pub(crate) fn end_session(&mut self) -> std::result::Result<(), virtio_queue::Error> {
+    pub(crate) fn end_session(&mut self) -> std::result::Result<(), SessionError> {
         self.remove_all_kicks();
         let has_record = self.session.has_record;
         match self.device.persistence() {

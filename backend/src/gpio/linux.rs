@@ -13,19 +13,17 @@ mod locate;
 
 use std::fs::File;
 use std::io;
-use std::sync::Arc;
 
 use gpiocdev_uapi::v2::{
-    Error, LineConfig, LineEdgeEvent, LineFlags, LineValues, get_line_info, get_line_values, read_event,
+    LineConfig, LineEdgeEvent, LineFlags, LineValues, get_line_info, get_line_values, read_event,
     set_line_config, set_line_values,
 };
 
-use self::config::{config, debounce_us, edges};
+use self::config::{Failure, config, debounce_us, edges};
 use self::holder::{HeldLines, LineHolder};
-use self::locate::Chip;
+use self::locate::{Chip, ChipLine};
 use super::line_option::LineOption;
 use super::lines::{EdgeReport, Lines, Setup};
-use super::wiring::Wiring;
 use crate::sysfs::Sysfs;
 use crate::watch::Watcher;
 
@@ -40,29 +38,23 @@ const RISING_EDGE: u32 = 1;
 
 /// A line that the operator chose.
 struct Pin {
-    chip: Arc<Chip>,
-    offset: u32,
-    wiring: Wiring,
+    line: ChipLine,
     request: Option<RequestedLine>,
 }
 
 impl Pin {
-    /// Returns the name by which the line is held for the next daemon.
-    fn name(&self) -> String {
-        format!("{}:{}", self.chip.device, self.offset)
-    }
-
     /// Returns the set-up of the line as `request` has it. If the wiring has changed since the former daemon,
     /// reconfigures the line with the direction, the edges and the level that it has.
     fn present(&self, request: &File) -> io::Result<Setup> {
-        let info = get_line_info(&self.chip.file, self.offset).map_err(Failure)?;
+        let info = get_line_info(&self.line.chip.file, self.line.offset).map_err(Failure)?;
         let setup = if info.flags.contains(LineFlags::OUTPUT) {
             Setup::Output(read_value(request)?)
         } else {
             Setup::Input(edges(info.flags))
         };
-        let wanted = config(setup, self.wiring);
-        let is_debounced = matches!(setup, Setup::Output(_)) || debounce_us(&info) == self.wiring.debounce_us;
+        let wanted = config(setup, self.line.wiring);
+        let is_debounced =
+            matches!(setup, Setup::Output(_)) || debounce_us(&info) == self.line.wiring.debounce_us;
         if wanted.flags != info.flags.difference(LineFlags::USED) || !is_debounced {
             set_line_config(request, wanted).map_err(Failure)?;
         }
@@ -91,7 +83,8 @@ impl LinuxLines {
     /// # Errors
     /// When a chip or line does not exist; the error lists those that do.
     pub fn open(lines: &[LineOption], sysfs: &Sysfs) -> anyhow::Result<Self> {
-        let pins = locate::pins(lines, |wanted| locate::find(wanted, sysfs, Chip::open_by_name))?;
+        let lines = locate::lines(lines, |wanted| locate::find(wanted, sysfs, Chip::open_by_name))?;
+        let pins = lines.into_iter().map(|line| Pin { line, request: None }).collect();
         let mut lines = Self { pins, watcher: None, holder: None };
         if let Some((holder, held)) = LineHolder::inherited() {
             lines.holder = Some(holder);
@@ -104,7 +97,7 @@ impl LinuxLines {
     /// no longer the guest's are released when this daemon holds its own.
     fn take_requests(&mut self, held: HeldLines) {
         for (name, file) in held {
-            let Some(pin) = self.pins.iter_mut().find(|pin| pin.name() == name) else { continue };
+            let Some(pin) = self.pins.iter_mut().find(|pin| pin.line.name() == name) else { continue };
             match pin.present(&file) {
                 Ok(setup) => pin.request = Some(RequestedLine { file, setup, watched: false }),
                 Err(error) => log::warn!("{name}: the request of a former daemon is not usable: {error}"),
@@ -115,7 +108,8 @@ impl LinuxLines {
     /// Has the parent process hold all requests.
     fn hold(&self) {
         let Some(holder) = &self.holder else { return };
-        let requests = self.pins.iter().filter_map(|pin| Some((pin.name(), &pin.request.as_ref()?.file)));
+        let requests =
+            self.pins.iter().filter_map(|pin| Some((pin.line.name(), &pin.request.as_ref()?.file)));
         if let Err(error) = holder.hold(requests) {
             log::warn!("lines cannot be held, they are released if this daemon dies: {error}");
         }
@@ -123,18 +117,6 @@ impl LinuxLines {
 
     fn pin(&mut self, line: u16) -> io::Result<&mut Pin> {
         self.pins.get_mut(usize::from(line)).ok_or_else(|| io::ErrorKind::NotFound.into())
-    }
-}
-
-/// An error of the uAPI crate, to be converted to [`io::Error`].
-struct Failure(Error);
-
-impl From<Failure> for io::Error {
-    fn from(Failure(error): Failure) -> Self {
-        match error {
-            Error::Os(errno) => Self::from_raw_os_error(errno.0),
-            Error::UnderRead(error) => Self::new(io::ErrorKind::UnexpectedEof, error),
-        }
     }
 }
 
@@ -153,7 +135,7 @@ impl Lines for LinuxLines {
         let watcher = self.watcher.clone();
         let pin = self.pin(line)?;
         let was_requested = pin.request.is_some();
-        let config = config(setup, pin.wiring);
+        let config = config(setup, pin.line.wiring);
         match (&mut pin.request, setup) {
             (Some(RequestedLine { setup: Setup::Output(_), .. }), Setup::Kept) => {}
             (None, Setup::Released | Setup::Kept) => {}
@@ -172,7 +154,7 @@ impl Lines for LinuxLines {
                 }
             }
             (None, _) => {
-                let file = pin.chip.request(pin.offset, config)?;
+                let file = pin.line.chip.request(pin.line.offset, config)?;
                 if let Some(watcher) = &watcher {
                     watcher.add(&file, u32::from(line))?;
                 }
@@ -190,7 +172,7 @@ impl Lines for LinuxLines {
         match &pin.request {
             Some(request) => read_value(&request.file),
             // A request without flags does not change the line.
-            None => read_value(&pin.chip.request(pin.offset, LineConfig::default())?),
+            None => read_value(&pin.line.chip.request(pin.line.offset, LineConfig::default())?),
         }
     }
 
@@ -248,16 +230,5 @@ impl RequestedLine {
             let _ = watcher.remove(&self.file);
         }
         self.watched = false;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_error_of_the_kernel_keeps_its_kind() {
-        let busy = Error::Os(gpiocdev_uapi::v2::Errno(rustix::io::Errno::BUSY.raw_os_error()));
-        assert_eq!(io::Error::from(Failure(busy)).kind(), io::ErrorKind::ResourceBusy);
     }
 }

@@ -5,6 +5,7 @@
 //! A transaction is one `I2C_RDWR` call, with the repeated starts that the guest asked for. An adapter that
 //! supports only SMBus is given the transactions that SMBus has a command for ([`smbus`]).
 
+mod cause;
 mod functions;
 mod locate;
 mod smbus;
@@ -15,9 +16,9 @@ use std::path::Path;
 use anyhow::Context;
 use i2cdev::core::{I2CMessage, I2CTransfer};
 use i2cdev::linux::{I2CMessageFlags, LinuxI2CBus, LinuxI2CError, LinuxI2CMessage};
-use rustix::io::Errno;
 use smallvec::SmallVec;
 
+use self::cause::cause;
 use self::functions::Functions;
 use self::smbus::Smbus;
 use super::bus::{Address, Bus, Cause, Data, Failure, INLINE_MESSAGES, Message};
@@ -154,21 +155,11 @@ fn kernel_address(address: Address) -> (u16, I2CMessageFlags) {
     }
 }
 
-/// Converts an error of the kernel, by its document "I2C/SMBus fault codes".
-fn cause(error: LinuxI2CError) -> Cause {
-    let number = io::Error::from(error).raw_os_error().unwrap_or(0);
-    match Errno::from_raw_os_error(number) {
-        Errno::NXIO | Errno::REMOTEIO => Cause::Nak,
-        Errno::TIMEDOUT => Cause::Timeout,
-        Errno::AGAIN => Cause::ArbitrationLost,
-        Errno::OPNOTSUPP => Cause::Unsupported,
-        _ => Cause::Kernel(number),
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use rustix::io::Errno;
+
     use super::*;
 
     /// A message must not be reported as done unless it is known to be.

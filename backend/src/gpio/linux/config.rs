@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Line configurations of the uAPI.
+//! Configurations and errors of the uAPI.
 
+use std::io;
 use std::num::NonZero;
 
-use gpiocdev_uapi::v2::{LineAttributeValue, LineConfig, LineFlags, LineInfo, LineValues};
+use gpiocdev_uapi::v2::{Error, LineAttributeValue, LineConfig, LineFlags, LineInfo, LineValues};
 
 use crate::gpio::lines::{Edges, Setup};
 use crate::gpio::wiring::Wiring;
@@ -55,6 +56,18 @@ pub(super) fn debounce_us(info: &LineInfo) -> Option<NonZero<u32>> {
             _ => None,
         })
         .next()
+}
+
+/// An error of the uAPI crate, to be converted to [`io::Error`].
+pub(super) struct Failure(pub(super) Error);
+
+impl From<Failure> for io::Error {
+    fn from(Failure(error): Failure) -> Self {
+        match error {
+            Error::Os(errno) => Self::from_raw_os_error(errno.0),
+            Error::UnderRead(error) => Self::new(io::ErrorKind::UnexpectedEof, error),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -118,5 +131,11 @@ mod tests {
         info.attr_mut(0).set_debounce_period_us(7);
         info.num_attrs = 1;
         assert_eq!(debounce_us(&info), NonZero::new(7));
+    }
+
+    #[test]
+    fn an_error_of_the_kernel_keeps_its_kind() {
+        let busy = Error::Os(gpiocdev_uapi::v2::Errno(rustix::io::Errno::BUSY.raw_os_error()));
+        assert_eq!(io::Error::from(Failure(busy)).kind(), io::ErrorKind::ResourceBusy);
     }
 }

@@ -14,14 +14,29 @@ use gpiocdev_uapi::v2::{
     LineConfig, LineRequest, NAME_LEN_MAX, Name, get_chip_info, get_line, get_line_info,
 };
 
-use super::{Failure, Pin};
+use super::config::Failure;
 use crate::gpio::line_option::LineOption;
+use crate::gpio::wiring::Wiring;
 use crate::sysfs::{Sysfs, SysfsDevice};
 
 /// The consumer of the lines, as `gpioinfo` shows it.
 const CONSUMER: &str = "backend-gpio";
 
 const _: () = assert!(CONSUMER.len() < NAME_LEN_MAX);
+
+/// A line of an open chip.
+pub(super) struct ChipLine {
+    pub(super) chip: Arc<Chip>,
+    pub(super) offset: u32,
+    pub(super) wiring: Wiring,
+}
+
+impl ChipLine {
+    /// Returns the name by which the line is held for the next daemon.
+    pub(super) fn name(&self) -> String {
+        format!("{}:{}", self.chip.device, self.offset)
+    }
+}
 
 /// An open chip.
 pub(super) struct Chip {
@@ -86,13 +101,13 @@ impl Chip {
 const BUSY: i32 = rustix::io::Errno::BUSY.raw_os_error();
 
 /// Returns the lines that the operator chose, on the chips that `find` returns.
-pub(super) fn pins(
-    lines: &[LineOption],
+pub(super) fn lines(
+    options: &[LineOption],
     find: impl Fn(&str) -> anyhow::Result<Chip>,
-) -> anyhow::Result<Vec<Pin>> {
+) -> anyhow::Result<Vec<ChipLine>> {
     let mut chips: HashMap<&str, Arc<Chip>> = HashMap::new();
-    let mut pins: Vec<Pin> = Vec::with_capacity(lines.len());
-    for line in lines {
+    let mut lines: Vec<ChipLine> = Vec::with_capacity(options.len());
+    for line in options {
         let chip = match chips.entry(&line.chip) {
             Entry::Occupied(known) => Arc::clone(known.get()),
             Entry::Vacant(new) => Arc::clone(new.insert(Arc::new(find(&line.chip)?))),
@@ -100,19 +115,19 @@ pub(super) fn pins(
         if line.offset >= chip.lines {
             bail!("{line}: {} has lines 0 to {}", chip.device, chip.lines.saturating_sub(1));
         }
-        if pins.iter().any(|pin| pin.chip.device == chip.device && pin.offset == line.offset) {
+        if lines.iter().any(|other| other.chip.device == chip.device && other.offset == line.offset) {
             bail!("{line}: line {} of {} is given twice", line.offset, chip.device);
         }
-        let number = pins.len();
+        let number = lines.len();
         log::info!(
             "the guest's line {number} ({:?}) is line {} of {}",
             line.name.as_deref().unwrap_or_default(),
             line.offset,
             chip.device
         );
-        pins.push(Pin { chip, offset: line.offset, wiring: line.wiring, request: None });
+        lines.push(ChipLine { chip, offset: line.offset, wiring: line.wiring });
     }
-    Ok(pins)
+    Ok(lines)
 }
 
 /// Finds the chip that `wanted` names: by its name in sysfs, its device-tree path, or its label. `open` opens
@@ -276,14 +291,14 @@ mod tests {
     #[test]
     fn a_missing_or_repeated_line_is_an_error_with_its_chip() {
         let (_root, sysfs) = sysfs(&["gpiochip0", "gpiochip1"]);
-        let pins = |lines: &[&str]| {
-            let lines: Vec<LineOption> = lines.iter().map(|line| line.parse().unwrap()).collect();
-            pins(&lines, |wanted| find(wanted, &sysfs, chip))
+        let located = |options: &[&str]| {
+            let options: Vec<LineOption> = options.iter().map(|line| line.parse().unwrap()).collect();
+            lines(&options, |wanted| find(wanted, &sysfs, chip))
         };
-        let names = |pins: Vec<Pin>| pins.iter().map(Pin::name).collect::<Vec<_>>();
-        let good = pins(&["soc:7=led", "gpiochip1:7", "gpiochip0:0"]).map(names).unwrap();
+        let names = |lines: Vec<ChipLine>| lines.iter().map(ChipLine::name).collect::<Vec<_>>();
+        let good = located(&["soc:7=led", "gpiochip1:7", "gpiochip0:0"]).map(names).unwrap();
         assert_eq!(good, ["/dev/gpiochip0:7", "/dev/gpiochip1:7", "/dev/gpiochip0:0"]);
-        let error = |lines: &[&str]| pins(lines).err().unwrap().to_string();
+        let error = |options: &[&str]| located(options).err().unwrap().to_string();
         assert_eq!(error(&["soc:0", "soc:8"]), "--line soc:8: /dev/gpiochip0 has lines 0 to 7");
         assert_eq!(error(&["soc:4294967295"]), "--line soc:4294967295: /dev/gpiochip0 has lines 0 to 7");
         // By the same name, and by another.

@@ -14,7 +14,7 @@ use i2cdev::core::I2CDevice;
 use i2cdev::linux::{LinuxI2CDevice, LinuxI2CError};
 
 use super::super::bus::{Address, Cause, Data, Message};
-use super::cause;
+use super::cause::cause;
 use super::functions::Functions;
 
 /// Maximum size of a block (SMBus 2.0, and Linux's `I2C_SMBUS_BLOCK_MAX`).
