@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What no manifest should repeat: where a board's memory is, what hardware it has, and how that looks to Xen and to
-//! the driver domain. One file per board, in `images/boards`; a new board is a new file.
+//! Boards: memory, hardware, and the description of the hardware for Xen and the driver domain. Each board is
+//! a file in `images/boards`.
 
 mod parse;
 
@@ -12,89 +12,89 @@ use toml_span::{Deserialize, Spanned};
 use crate::diagnostics::{self, Diagnostic, Source};
 use crate::spanned::Property;
 
-/// The boards that the builder carries with it.
+/// The boards that are built into the program.
 const KNOWN: [(&str, &str); 1] = [("qemu-virt", include_str!("../boards/qemu-virt.toml"))];
 
-/// The bytes of a page: the least that Xen can assign.
+/// The size of a page, the unit in which Xen assigns memory.
 pub const PAGE: u64 = 4096;
 
 /// The last shared peripheral interrupt of a GIC (Arm IHI 0069, 2.2.1: INTID 1019).
 pub(crate) const LAST_SPI: u32 = 1019 - 32;
 
-/// One board.
+/// A board.
 #[derive(Clone, Debug)]
 pub struct Board {
     /// CPUs and memory.
     pub machine: Machine,
     /// Xen's command line on this board.
     pub xen_bootargs: Spanned<String>,
-    /// How QEMU emulates it.
+    /// How QEMU emulates the board, if it does.
     pub qemu: Option<Spanned<Qemu>>,
-    /// What can be given to the driver domain.
+    /// The hardware that can be given to the driver domain.
     pub hardware: Vec<Hardware>,
 }
 
 /// CPUs and memory.
 #[derive(Clone, Debug)]
 pub struct Machine {
-    /// How many CPUs there are.
+    /// The number of CPUs.
     pub cpus: Spanned<u32>,
     /// The banks of RAM.
     pub ram: Spanned<Vec<Spanned<Region>>>,
-    /// Where the boot loader puts kernels, ramdisks and device trees.
+    /// The place for kernels, ramdisks, device trees and the policy.
     pub modules: Spanned<Region>,
-    /// Where the driver domain's memory is taken from.
+    /// The place of the driver domain's memory.
     pub static_memory: Spanned<Region>,
 }
 
 /// A range of physical addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Region {
-    /// Its first address.
+    /// The first address.
     pub base: u64,
-    /// How many bytes it has.
+    /// The size in bytes.
     pub size: u64,
 }
 
-/// How QEMU emulates the board.
+/// QEMU's emulation of a board.
 #[derive(Clone, Debug)]
 pub struct Qemu {
     /// The program.
     pub program: String,
     /// The value of `-M`.
     pub machine: String,
-    /// Further arguments, but for CPUs, memory, files, sockets and hardware.
+    /// Arguments other than those for CPUs, memory, files, sockets and hardware.
     pub args: Vec<String>,
 }
 
 /// A piece of hardware that can be given to the driver domain.
 #[derive(Clone, Debug)]
 pub struct Hardware {
-    /// The name by which manifests know it.
+    /// The name in manifests.
     pub name: Spanned<String>,
-    /// What it can be used for.
+    /// The kind of devices that it can serve.
     pub kind: Kind,
-    /// How many lines a GPIO controller has.
+    /// The number of lines of a GPIO controller.
     pub lines: Option<Spanned<u32>>,
-    /// Its path in the host's device tree.
+    /// The path in the host's device tree.
     pub host_node: Spanned<String>,
-    /// Its name in the driver domain's device tree, below `/passthrough`.
+    /// The node's name in the driver domain's device tree, below `/passthrough`.
     pub node: Spanned<String>,
-    /// What its driver knows it by.
+    /// The names by which the driver domain's kernel finds a driver.
     pub compatible: Vec<String>,
-    /// Its registers, by physical address.
+    /// The registers, by physical address.
     pub reg: Spanned<Vec<Spanned<Region>>>,
-    /// Its interrupts.
+    /// The interrupts.
     pub interrupts: Vec<Interrupt>,
-    /// The clocks that feed it, which the driver domain sees as fixed.
+    /// The clocks of the hardware, which are fixed clocks in the driver domain.
     pub clocks: Vec<Clock>,
-    /// Further properties of its node in the driver domain.
+    /// More properties of the node in the driver domain.
     pub properties: Vec<(Spanned<String>, Property)>,
-    /// The device by which QEMU provides it, if it is no part of the machine.
+    /// The QEMU device that provides it, if it is not part of QEMU's machine.
     pub qemu: Option<QemuDevice>,
 }
 
-/// What hardware can be used for.
+/// The kind of devices that hardware can serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// An I2C adapter.
@@ -106,27 +106,27 @@ pub enum Kind {
 /// A shared peripheral interrupt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Interrupt {
-    /// Its number among the SPIs.
+    /// The number of the SPI.
     pub spi: u32,
-    /// The flags of the GIC's device tree binding: 1 for a rising edge, 4 for a high level.
+    /// The flags in the GIC's device tree binding: 1 for a rising edge, 4 for a high level.
     pub flags: u32,
 }
 
-/// A clock that does not change.
+/// A clock with a fixed frequency.
 #[derive(Clone, Debug)]
 pub struct Clock {
-    /// Its name for the device.
+    /// The name in `clock-names`.
     pub name: Spanned<String>,
-    /// Hertz.
+    /// The frequency in hertz.
     pub frequency: u32,
 }
 
 /// A vhost-user device of QEMU. It connects to the socket `HARDWARE.sock` in QEMU's working directory.
 #[derive(Clone, Debug)]
 pub struct QemuDevice {
-    /// QEMU's name for the device.
+    /// The name of the device in QEMU.
     pub vhost_user: String,
-    /// The slot it is put in.
+    /// The bus that it is attached to.
     pub bus: String,
 }
 
@@ -141,12 +141,12 @@ impl Kind {
 }
 
 impl Board {
-    /// The file of the board called `name`: one that the builder carries, or, if `name` ends in `.toml`, a file
-    /// beside the manifest (which is in `directory`).
+    /// The file of the board called `name`: one that is built in, or, if `name` ends in `.toml`, a path
+    /// relative to `directory`, that of the manifest.
     ///
     /// # Errors
     ///
-    /// What is wrong with the name, to be shown at its place in the manifest.
+    /// There is no such board, or its file cannot be read.
     pub fn source(name: &Spanned<String>, directory: &Path) -> Result<Source, Diagnostic> {
         if name.value.ends_with(".toml") {
             let path = directory.join(&name.value);
@@ -162,12 +162,10 @@ impl Board {
         let known = KNOWN.iter().find(|(known, _)| *known == name.value);
         known.map(|(name, text)| Source { path: format!("{name}.toml"), text: (*text).into() }).ok_or_else(
             || {
-                let names: Vec<_> = KNOWN.iter().map(|(name, _)| name).collect();
+                let names = diagnostics::listed(KNOWN.iter().map(|(name, _)| name));
+                let help = format!("write {names}, or the path of a board file that ends in `.toml`");
                 Diagnostic::new(name.span, format!("there is no board `{}`", name.value), "unknown board")
-                    .help(format!(
-                        "write {}, or the path of a board file that ends in `.toml`",
-                        diagnostics::listed(names)
-                    ))
+                    .help(help)
             },
         )
     }
@@ -176,7 +174,7 @@ impl Board {
     ///
     /// # Errors
     ///
-    /// All keys and values that are not as they must be, or the first place that is not TOML at all.
+    /// All keys and values that are wrong by themselves, or the first place that is not TOML.
     pub fn parse(text: &str) -> Result<Self, Vec<Diagnostic>> {
         let mut value = toml_span::parse(text).map_err(diagnostics::from_error)?;
         Self::deserialize(&mut value).map_err(diagnostics::from_reader)
@@ -189,7 +187,7 @@ impl Board {
 }
 
 impl Hardware {
-    /// The pages that must be assigned for the driver domain to reach its registers.
+    /// The pages of the registers, which Xen assigns.
     pub fn pages(&self) -> impl Iterator<Item = Region> {
         self.reg.value.iter().map(|Spanned { value: reg, .. }| {
             let base = reg.base / PAGE * PAGE;
@@ -228,7 +226,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_boards_that_the_builder_carries_are_accepted() {
+    fn boards_that_are_built_in_are_accepted() {
         for (name, text) in KNOWN {
             let board = Board::parse(text).unwrap();
             assert_eq!(crate::validate::board(&board), [], "{name}");
@@ -236,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn registers_are_assigned_by_whole_pages() {
+    fn pages_cover_the_registers() {
         let board = Board::parse(KNOWN[0].1).unwrap();
         let pages: Vec<_> = board.hardware("i2c0").unwrap().pages().collect();
         assert_eq!(pages, [Region { base: 0xa00_3000, size: 0x1000 }]);

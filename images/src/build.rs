@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Builds an image: all of its files, or none.
+//! Builds an image: all files, or none.
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail, ensure};
 use dtoolkit::model::DeviceTree;
 
 use crate::board::Region;
@@ -12,6 +11,7 @@ use crate::emit::host_dt::{DomainFiles, Files, host_dt};
 use crate::emit::qemu::{dump_device_tree, qemu};
 use crate::emit::ramdisk::{BACKEND, Ramdisk, SHIM, SHIM_CONFIG, inittab};
 use crate::emit::{accounts, driver_dt::driver_dt, guest_dt::guest_dt, policy, shim::shim};
+use crate::error::{Error, read};
 use crate::load::Loaded;
 use crate::manifest::Domain;
 use crate::modules::Modules;
@@ -23,46 +23,46 @@ const BUSYBOX: &str = "busybox";
 const SHIM_BINARY: &str = "bin/xen-frontend-shim";
 const BACKEND_BINARY: &str = "bin/backend";
 
-/// A file by which a directory is recognised as an image that may be replaced.
+/// The file that marks a directory as an image, which may be replaced.
 const MARK: &str = "shim.toml";
 
-/// What an image is built from, and where to.
+/// The inputs and the output of a build.
 #[derive(Debug)]
 pub struct Job<'a> {
     /// The manifest and its board.
     pub loaded: &'a Loaded,
-    /// What to build.
+    /// The plan of the manifest.
     pub plan: &'a Plan<'a>,
     /// The directory of input files.
     pub files: PathBuf,
-    /// The directory that is made.
+    /// The directory to make, or to replace if it is an image.
     pub output: PathBuf,
-    /// The board's device tree, if QEMU shall not be asked for it.
+    /// The board's device tree. Without it, QEMU writes one.
     pub host_dtb: Option<PathBuf>,
 }
 
 impl Job<'_> {
-    /// Builds the image beside the output directory, then puts it in its place.
+    /// Builds the image beside the output directory, then moves it there.
     ///
     /// # Errors
     ///
-    /// An input is missing, a tool failed, or the output directory is something else than an image.
-    pub fn run(&self) -> anyhow::Result<()> {
+    /// An input is missing or refused, a program failed, or the output directory is not an image.
+    pub fn run(&self) -> Result<(), Error> {
         self.require_inputs()?;
-        let may_replace = !self.output.exists() || self.output.join(MARK).is_file();
-        ensure!(may_replace, "{} exists and is no image: name another directory", self.output.display());
-        let parent = self.output.parent().context("the output directory cannot be the root")?;
-        std::fs::create_dir_all(parent).with_context(|| format!("cannot make {}", parent.display()))?;
+        let not_an_image = || Error::NotAnImage(self.output.clone());
+        if self.output.exists() && !self.output.join(MARK).is_file() {
+            return Err(not_an_image());
+        }
+        let parent = self.output.parent().ok_or_else(not_an_image)?;
+        std::fs::create_dir_all(parent).map_err(|error| Error::Write(parent.to_owned(), error))?;
         let fresh = tempfile::Builder::new().prefix(".image-").tempdir_in(parent)?;
         self.build(fresh.path(), self.host()?)?;
-        self.put_in_place(fresh, parent)
+        self.move_into_place(fresh, parent)
     }
 
-    fn require_inputs(&self) -> anyhow::Result<()> {
+    fn require_inputs(&self) -> Result<(), Error> {
         let own = [XEN, BUSYBOX, SHIM_BINARY, BACKEND_BINARY];
-        let kernels = std::iter::once(&self.plan.manifest.driver_domain.domain.kernel)
-            .chain(self.plan.guests.iter().map(|guest| &guest.guest.domain.kernel))
-            .map(|kernel| kernel.value.as_str());
+        let kernels = self.plan.manifest.domains().map(|domain| domain.kernel.value.as_str());
         let mut missing: Vec<_> = own
             .into_iter()
             .chain(policy::FROM_XEN)
@@ -73,24 +73,24 @@ impl Job<'_> {
         if missing.is_empty() {
             return Ok(());
         }
-        bail!("{} lacks what every image needs: {}", self.files.display(), missing.join(", "))
+        Err(Error::Missing { directory: self.files.clone(), names: missing.join(", ") })
     }
 
-    /// The board's own device tree, which has what the board file says of it.
-    fn host(&self) -> anyhow::Result<DeviceTree> {
+    /// The board's own device tree, which agrees with the board file.
+    fn host(&self) -> Result<DeviceTree, Error> {
         let dtb = match &self.host_dtb {
-            Some(path) => std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?,
+            Some(path) => read(path)?,
             None => dump_device_tree(self.plan.board)?,
         };
         self.loaded.host(self.plan, &dtb)
     }
 
-    fn build(&self, directory: &Path, host: DeviceTree) -> anyhow::Result<()> {
+    fn build(&self, directory: &Path, host: DeviceTree) -> Result<(), Error> {
         let plan = self.plan;
         let shim = toml::to_string(&shim(plan))?;
         let write = |name: &str, content: &[u8]| {
             let path = directory.join(name);
-            std::fs::write(&path, content).with_context(|| format!("cannot write {}", path.display()))
+            std::fs::write(&path, content).map_err(|error| Error::Write(path, error))
         };
         let ramdisk = self.driver_ramdisk(&shim)?.into_bytes()?;
         self.loaded.require_room(&self.files, ramdisk.len() as u64)?;
@@ -112,36 +112,35 @@ impl Job<'_> {
         Ok(())
     }
 
-    fn driver_ramdisk(&self, shim: &str) -> anyhow::Result<Ramdisk> {
+    fn driver_ramdisk(&self, shim: &str) -> Result<Ramdisk, Error> {
         let driver_domain = &self.plan.manifest.driver_domain;
-        let mut ramdisk = Ramdisk::new(self.read(BUSYBOX)?);
+        let mut ramdisk = Ramdisk::new(self.input(BUSYBOX)?);
         ramdisk.link("/init", "bin/busybox");
         let console: Vec<_> = driver_domain.console.iter().map(|word| word.value.as_str()).collect();
         ramdisk.file("/etc/inittab", inittab(&console));
         ramdisk.file(accounts::PASSWD, accounts::passwd(self.plan));
         ramdisk.file(accounts::GROUP, accounts::group(self.plan));
         ramdisk.file(SHIM_CONFIG, shim);
-        ramdisk.program(SHIM, self.read(SHIM_BINARY)?);
-        ramdisk.program(BACKEND, self.read(BACKEND_BINARY)?);
+        ramdisk.program(SHIM, self.input(SHIM_BINARY)?);
+        ramdisk.program(BACKEND, self.input(BACKEND_BINARY)?);
         for file in &driver_domain.files {
-            ramdisk.program(&file.destination.value, self.read(&file.source.value)?);
+            ramdisk.program(&file.destination.value, self.input(&file.source.value)?);
         }
         Ok(ramdisk)
     }
 
-    fn read(&self, name: &str) -> anyhow::Result<Vec<u8>> {
-        let path = self.files.join(name);
-        std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))
+    fn input(&self, name: &str) -> Result<Vec<u8>, Error> {
+        read(&self.files.join(name))
     }
 
-    /// Gives every file its place in memory. What was made is in `directory` now, and in the output directory when it
-    /// is loaded.
-    fn place(&self, modules: &mut Modules, directory: &Path) -> anyhow::Result<Files> {
-        let made = |modules: &mut Modules, name: &str| -> anyhow::Result<Region> {
+    /// Gives every file a place in memory. Files that were made are in `directory` now, and in the output
+    /// directory when they are loaded.
+    fn place(&self, modules: &mut Modules, directory: &Path) -> Result<Files, Error> {
+        let made = |modules: &mut Modules, name: &str| -> Result<Region, Error> {
             let size = std::fs::metadata(directory.join(name))?.len();
             modules.place(&self.output.join(name), size)
         };
-        let domain = |modules: &mut Modules, domain: &Domain, name: &str| -> anyhow::Result<DomainFiles> {
+        let domain = |modules: &mut Modules, domain: &Domain, name: &str| -> Result<DomainFiles, Error> {
             Ok(DomainFiles {
                 kernel: modules.place_file(&self.files.join(&domain.kernel.value))?,
                 ramdisk: None,
@@ -161,18 +160,17 @@ impl Job<'_> {
         Ok(Files { policy: made(modules, "xenpolicy")?, driver_domain, guests })
     }
 
-    /// Puts the finished directory where the output shall be.
-    fn put_in_place(&self, fresh: tempfile::TempDir, parent: &Path) -> anyhow::Result<()> {
-        // The old image, if there is one, goes when this goes out of scope.
+    /// Moves the finished directory to the output.
+    fn move_into_place(&self, fresh: tempfile::TempDir, parent: &Path) -> Result<(), Error> {
+        // Deletes the old image at the end of the scope.
         let old = tempfile::Builder::new().prefix(".old-image-").tempdir_in(parent)?;
         if self.output.exists() {
             std::fs::rename(&self.output, old.path().join("image"))?;
         }
-        // A temporary directory is for its owner only; an image is for whoever may read its parent.
+        // A temporary directory is readable by its owner only.
         let shared = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(fresh.path(), shared)?;
         let fresh = fresh.keep();
-        std::fs::rename(&fresh, &self.output)
-            .with_context(|| format!("cannot put {} in place", self.output.display()))
+        std::fs::rename(&fresh, &self.output).map_err(|error| Error::Write(self.output.clone(), error))
     }
 }

@@ -1,21 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What is wrong with a manifest, told so that its author can put it right: the place, the line, the reason, and
-//! what to write instead.
+//! Errors in a manifest or a board file, with their place, the reason and what to write instead.
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use toml_span::{DeserError, Error, ErrorKind, Span};
 
-/// A text that was read, and where from.
+/// A file that was read.
 #[derive(Clone, Debug)]
 pub struct Source {
     /// The path as the user gave it.
     pub path: String,
-    /// The file's content.
+    /// The content.
     pub text: String,
 }
 
-/// One mistake.
+/// An error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
     title: String,
@@ -26,26 +25,26 @@ pub struct Diagnostic {
 }
 
 impl Diagnostic {
-    /// A mistake at `span`: `title` says what is wrong, `label` stands below the words in question.
+    /// An error at `span`: `title` says what is wrong, `label` stands below the words at `span`.
     pub fn new(span: Span, title: impl Into<String>, label: impl Into<String>) -> Self {
         Self { title: title.into(), label: label.into(), span, related: Vec::new(), help: None }
     }
 
-    /// Another place that has to do with it.
+    /// Adds another place that the error is about.
     #[must_use]
     pub fn related(mut self, span: Span, label: impl Into<String>) -> Self {
         self.related.push((span, label.into()));
         self
     }
 
-    /// What to write instead.
+    /// Adds what to write instead.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }
 
-    /// The text that a user reads.
+    /// The text for the user.
     pub fn render(&self, source: &Source, renderer: &Renderer) -> String {
         let text = source.text.as_str();
         let mut snippet = Snippet::source(text)
@@ -71,7 +70,7 @@ pub fn render(diagnostics: &[Diagnostic], source: &Source, renderer: &Renderer) 
     rendered.join("\n\n") + "\n"
 }
 
-/// A table's span covers all its lines; its first one is enough to find it by.
+/// The first line of `span`: the span of a table covers all its lines.
 fn first_line(text: &str, span: Span) -> std::ops::Range<usize> {
     let end = span.end.min(text.len());
     let start = span.start.min(end);
@@ -89,7 +88,7 @@ pub(crate) fn listed<S: AsRef<str>>(words: impl IntoIterator<Item = S>) -> Strin
     }
 }
 
-/// The one of `candidates` that was probably meant by `word`.
+/// The one of `candidates` that is most like `word`, if any is.
 pub(crate) fn nearest<'a, S: AsRef<str> + 'a>(
     word: &str,
     candidates: impl IntoIterator<Item = &'a S>,
@@ -107,48 +106,48 @@ pub(crate) fn from_reader(errors: DeserError) -> Vec<Diagnostic> {
     errors.errors.into_iter().flat_map(from_error).collect()
 }
 
-/// One error of the TOML reader, as diagnostics: several if it names several unknown keys.
+/// An error of the TOML reader, as diagnostics: several if it names several unknown keys.
 pub(crate) fn from_error(error: Error) -> Vec<Diagnostic> {
-    let span = error.span;
-    match error.kind {
-        ErrorKind::Wanted { expected: "u32", found } => vec![Diagnostic::new(
-            span,
+    if let ErrorKind::UnexpectedKeys { keys, expected } = error.kind {
+        return keys.into_iter().map(|(key, span)| unknown_key(&key, span, &expected)).collect();
+    }
+    vec![from_kind(error.kind, error.span)]
+}
+
+fn from_kind(kind: ErrorKind, span: Span) -> Diagnostic {
+    let new = |title: String, label: String| Diagnostic::new(span, title, label);
+    match kind {
+        ErrorKind::Wanted { expected: "u32", found } => new(
             format!("expected a whole number, found {found}"),
-            "a number belongs here, without quotation marks",
-        )],
-        ErrorKind::OutOfRange(kind) => vec![
-            Diagnostic::new(span, "a number that is too large or too small", "this number")
-                .help(if kind == "u32" { "write 0 to 4294967295" } else { "write 0 or more" }),
-        ],
-        ErrorKind::UnexpectedKeys { keys, expected } => {
-            keys.into_iter().map(|(key, span)| unknown_key(&key, span, &expected)).collect()
+            "a number belongs here, without quotation marks".into(),
+        ),
+        ErrorKind::Wanted { expected, found } => {
+            new(format!("expected {expected}, found {found}"), format!("{expected} belongs here"))
         }
-        ErrorKind::MissingField(key) => vec![
-            Diagnostic::new(span, format!("the key `{key}` is missing"), "in this table")
-                .help(format!("add `{key} = …` to it")),
-        ],
-        ErrorKind::DuplicateKey { key, first } => vec![
-            Diagnostic::new(span, format!("the key `{key}` is given twice"), "for the second time here")
-                .related(first, "for the first time here")
-                .help("keep one of them"),
-        ],
-        ErrorKind::DuplicateTable { name, first } => vec![
-            Diagnostic::new(span, format!("the table `{name}` is given twice"), "for the second time here")
-                .related(first, "for the first time here")
-                .help("put the keys of both into one table"),
-        ],
-        ErrorKind::Wanted { expected, found } => vec![Diagnostic::new(
-            span,
-            format!("expected {expected}, found {found}"),
-            format!("{expected} belongs here"),
-        )],
+        ErrorKind::OutOfRange(kind) => {
+            new("a number that is too large or too small".into(), "this number".into())
+                .help(if kind == "u32" { "write 0 to 4294967295" } else { "write 0 or more" })
+        }
+        ErrorKind::MissingField(key) => new(format!("the key `{key}` is missing"), "in this table".into())
+            .help(format!("add `{key} = …` to it")),
+        ErrorKind::DuplicateKey { key, first } => {
+            twice(span, first, format!("the key `{key}` is given twice")).help("keep one of them")
+        }
+        ErrorKind::DuplicateTable { name, first } => {
+            twice(span, first, format!("the table `{name}` is given twice"))
+                .help("put the keys of both into one table")
+        }
         ErrorKind::Custom(message) => {
             let (title, help) = message.split_once('\n').unwrap_or((&message, ""));
-            let diagnostic = Diagnostic::new(span, title, "this value");
-            vec![if help.is_empty() { diagnostic } else { diagnostic.help(help) }]
+            let diagnostic = new(title.into(), "this value".into());
+            if help.is_empty() { diagnostic } else { diagnostic.help(help) }
         }
-        other => vec![Diagnostic::new(span, other.to_string(), "this is not TOML as this file needs it")],
+        other => new(other.to_string(), "not valid in this file".into()),
     }
+}
+
+fn twice(span: Span, first: Span, title: String) -> Diagnostic {
+    Diagnostic::new(span, title, "for the second time here").related(first, "for the first time here")
 }
 
 fn unknown_key(key: &str, span: Span, expected: &[String]) -> Diagnostic {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The files of an image, each made from the one plan.
+//! The files of an image, each made from the plan.
 
 pub mod accounts;
 pub mod driver_dt;

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Kernels as Xen takes them, and whether a domain's memory holds what Xen puts into it.
+//! Kernels that Xen can start, and the memory that a domain needs for them.
 //!
-//! Xen 4.20 starts a 64-bit domain from an arm64 `Image`, plain or compressed by gzip (`xen/arch/arm/kernel.c`). Anything
-//! else, or a domain whose memory is too small, makes it panic, and no domain starts.
+//! Xen 4.20 starts a 64-bit domain from an arm64 `Image`, plain or compressed by gzip
+//! (`xen/arch/arm/kernel.c`). With another file, or with too little memory for the domain, it panics, and no
+//! domain starts.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -11,47 +12,49 @@ use std::path::Path;
 
 use flate2::read::GzDecoder;
 
-/// Bytes of the header (Linux, `Documentation/arch/arm64/booting.rst`).
+/// The length of the header (Linux, `Documentation/arch/arm64/booting.rst`).
 const HEADER: usize = 64;
-/// Where the header has how far from the start of memory the image is to be.
+/// The offset in the header of the image's distance from the start of memory.
 const TEXT_OFFSET: usize = 8;
-/// Where it has the size of the whole image, from text to bss.
+/// The offset of the size of the image, from text to bss.
 const IMAGE_SIZE: usize = 16;
-/// Where it has `MAGIC`.
+/// The offset of `MAGIC`.
 const MAGIC_OFFSET: usize = 0x38;
 const MAGIC: &[u8] = b"ARM\x64";
-/// An EFI program that unpacks a kernel, in place of the header (Linux, `drivers/firmware/efi/libstub/zboot-header.S`).
+/// The magic number of an EFI program that unpacks a kernel (Linux,
+/// `drivers/firmware/efi/libstub/zboot-header.S`).
 const ZBOOT: &[u8] = b"zimg";
 const ZBOOT_OFFSET: usize = 4;
-/// U-Boot's legacy image.
+/// The magic number of U-Boot's legacy image.
 const UIMAGE: &[u8] = &[0x27, 0x05, 0x19, 0x56];
 const GZIP: &[u8] = &[0x1f, 0x8b];
 
-/// Xen puts kernel, ramdisk and device tree at multiples of this, and makes no larger device tree for a domain.
+/// The unit in which Xen places kernel, ramdisk and device tree, and the size of a domain's largest device
+/// tree.
 pub const UNIT: u64 = 2 << 20;
 
-/// Why a file is no kernel that Xen takes.
+/// Reasons why Xen does not start a file as a kernel. The texts follow "it is".
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
     /// It cannot be read.
-    #[error("{0}")]
+    #[error("unreadable: {0}")]
     Read(#[from] io::Error),
-    /// `CONFIG_EFI_ZBOOT`.
+    /// A kernel of `CONFIG_EFI_ZBOOT`.
     #[error("an EFI program that unpacks a kernel: give the kernel's `arch/arm64/boot/Image`")]
     Zboot,
-    /// `mkimage`.
+    /// An image made by `mkimage`.
     #[error("an image for U-Boot: give the kernel's `arch/arm64/boot/Image`")]
     UImage,
-    /// Neither plain nor compressed.
+    /// Neither a plain nor a compressed image.
     #[error("no arm64 kernel image: give the kernel's `arch/arm64/boot/Image`, plain or compressed by gzip")]
     NoImage,
 }
 
-/// How much of a domain's memory is behind the kernel in the file at `path`, from the start.
+/// The bytes from the start of a domain's memory to the end of the kernel in the file at `path`.
 ///
 /// # Errors
 ///
-/// Xen would not start it.
+/// Xen does not start it.
 pub fn size(path: &Path) -> Result<u64, KernelError> {
     let mut head = Vec::new();
     File::open(path)?.take(HEADER as u64).read_to_end(&mut head)?;
@@ -65,15 +68,15 @@ pub fn size(path: &Path) -> Result<u64, KernelError> {
     image_size(&head, rest.saturating_add(HEADER as u64))
 }
 
-/// Whether the kernel in the file at `path` is compressed. Xen unpacks it in its place and gives the place away, so that a
-/// second domain finds no kernel there.
+/// Whether the kernel in the file at `path` is compressed. Xen decompresses it once and frees its place, so a
+/// second domain has no kernel.
 #[must_use]
 pub fn is_packed(path: &Path) -> bool {
     let mut head = [0; 2];
     File::open(path).and_then(|mut file| file.read_exact(&mut head)).is_ok() && head == *GZIP
 }
 
-/// The size by the header, or that of the file if that is larger: what is behind the file is zeroed by the kernel itself.
+/// The size in the header, which includes the bss, or that of the file if it is larger.
 fn image_size(head: &[u8], file: u64) -> Result<u64, KernelError> {
     let has = |offset: usize, magic: &[u8]| head.get(offset..).is_some_and(|rest| rest.starts_with(magic));
     if has(ZBOOT_OFFSET, ZBOOT) {
@@ -89,10 +92,8 @@ fn image_size(head: &[u8], file: u64) -> Result<u64, KernelError> {
     }
 }
 
-/// How many bytes a domain must have at least for what Xen puts into its memory: more than these.
-///
-/// Xen finds no place for device tree and ramdisk otherwise (`place_modules()`). What the kernel needs to unpack the
-/// ramdisk and to run comes on top of it, and is not known here.
+/// The bytes that kernel, ramdisk and device tree take in a domain's memory. Xen has a place for them only if
+/// the memory is larger (`place_modules()`). The kernel needs more to unpack the ramdisk and to run.
 pub fn footprint(kernel: u64, ramdisk: u64, device_tree: u64) -> u64 {
     [kernel, ramdisk, device_tree]
         .into_iter()
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_is_as_large_as_it_says_or_as_it_is() {
+    fn size_is_that_of_the_header_or_of_a_larger_file() {
         assert_eq!(size_of(&header(0x20_0000)).unwrap(), 0x20_0000);
         let mut long = header(0);
         long.resize(100_000, 1);
@@ -134,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_xen_does_not_start_is_named() {
+    fn file_that_xen_does_not_start_is_refused_with_its_format() {
         let mut zboot = header(0x20_0000);
         zboot[..8].copy_from_slice(b"MZ\0\0zimg");
         assert!(matches!(size_of(&zboot), Err(KernelError::Zboot)));
@@ -145,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn each_part_takes_whole_units() {
+    fn footprint_rounds_each_part_up_to_whole_units() {
         assert_eq!(footprint(1, 1, 1), 3 * UNIT);
         assert_eq!(footprint(UNIT, 0, UNIT + 1), 3 * UNIT);
         assert_eq!(footprint(u64::MAX, 1, 1), u64::MAX);

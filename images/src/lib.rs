@@ -1,26 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! One manifest to everything of an appliance image that must agree.
+//! The image builder: makes everything that the domains of an appliance must agree on from one manifest.
 //!
 //! ```text
 //!  demo.toml ──▶ manifest ──┐
-//!                           ├──▶ validate ──▶ plan ──▶ emit ─┬─▶ host.dtb            (what Xen reads)
+//!                           ├──▶ validate ──▶ plan ──▶ emit ─┬─▶ host.dtb            (for Xen)
 //!  boards/x.toml ─▶ board ──┘       │           │            ├─▶ driver-domain.dtb, GUEST.dtb
-//!                                   ▼           │            ├─▶ xenpolicy           (who may do what)
-//!                              diagnostics      │            ├─▶ shim.toml           (who serves what)
+//!                                   ▼           │            ├─▶ xenpolicy           (for FLASK)
+//!                              diagnostics      │            ├─▶ shim.toml           (for the shim)
 //!                                   └───────────┘            ├─▶ driver-domain.cpio.gz
 //!                                                            └─▶ qemu.json
 //! ```
 //!
-//! [`manifest`] and [`board`] say what was written, with the place where it was written; [`load`] reads both.
-//! [`validate`] finds what cannot work, with [`kernel`] what Xen does not start. [`plan`] is the one place that hands out domain ids, addresses and interrupts,
-//! and [`modules`] the one that hands out places in memory, so that the files that [`build`] makes with [`emit`] cannot
+//! [`load`] reads a [`manifest`] and its [`board`], whose values carry their places in the file. [`validate`]
+//! finds what cannot work, with the help of [`kernel`]. [`plan`] assigns domids, addresses and interrupts,
+//! and [`modules`] places in memory. [`build`] writes the files that [`emit`] makes from both, so they cannot
 //! disagree.
 
 pub mod board;
 pub mod build;
 pub mod diagnostics;
 pub mod emit;
+pub mod error;
 pub mod kernel;
 pub mod load;
 pub mod manifest;

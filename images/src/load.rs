@@ -1,27 +1,38 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! From the path of a manifest to a manifest and a board that go together, or to what is wrong with them.
+//! Reads a manifest and its board file, and refuses what [`crate::validate`] finds wrong.
 
 use std::fmt;
 use std::io::IsTerminal;
 use std::path::Path;
 
 use annotate_snippets::Renderer;
-use anyhow::Context;
 use dtoolkit::fdt::Fdt;
 use dtoolkit::model::DeviceTree;
 
 use crate::board::Board;
 use crate::diagnostics::{Diagnostic, Source, render};
+use crate::error::Error;
 use crate::manifest::Manifest;
 use crate::plan::Plan;
 use crate::validate;
 
-/// Why a manifest was refused.
+/// The errors in a manifest or a board file.
 #[derive(Debug)]
 pub struct Refusal {
     source: Source,
     found: Vec<Diagnostic>,
+}
+
+impl Refusal {
+    fn new(source: &Source, found: Vec<Diagnostic>) -> Self {
+        Self { source: source.clone(), found }
+    }
+
+    /// Refuses `source` if `found` is not empty.
+    fn check(source: &Source, found: Vec<Diagnostic>) -> Result<(), Self> {
+        if found.is_empty() { Ok(()) } else { Err(Self::new(source, found)) }
+    }
 }
 
 impl fmt::Display for Refusal {
@@ -38,78 +49,72 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
-/// A manifest that can be built, its board, and its text for what is still found wrong with it.
+/// A manifest that was accepted, and its board.
 #[derive(Debug)]
 pub struct Loaded {
     /// The manifest.
     pub manifest: Manifest,
-    /// Its board.
+    /// The board.
     pub board: Board,
     source: Source,
     board_source: Source,
 }
 
 impl Loaded {
-    /// Gives everything its place.
+    /// Assigns domids, addresses and interrupts.
     ///
     /// # Errors
     ///
-    /// The builder contradicts itself: what was validated can be planned.
-    pub fn plan(&self) -> anyhow::Result<Plan<'_>> {
-        Plan::new(&self.manifest, &self.board).context("the manifest was validated but cannot be planned")
+    /// [`Error::NoPlan`], if the validation accepts what cannot be planned.
+    pub fn plan(&self) -> Result<Plan<'_>, Error> {
+        Plan::new(&self.manifest, &self.board).ok_or(Error::NoPlan)
     }
 
-    /// Refuses the manifest if a file that it names is not in `directory`, or is one that Xen does not start a domain from.
+    /// Checks the files in `directory` that the manifest names.
     ///
     /// # Errors
     ///
-    /// What is wrong with which files, where the manifest has them.
+    /// They are missing, or Xen does not start a domain from them.
     pub fn require_files(&self, directory: &Path) -> Result<(), Refusal> {
-        refuse_if_any(&self.source, validate::files(&self.manifest, &self.board, directory))
+        Refusal::check(&self.source, validate::files(&self.manifest, &self.board, directory))
     }
 
-    /// Refuses the manifest if the driver domain has no room for its kernel, in `directory`, and a ramdisk of `ramdisk`
-    /// bytes.
+    /// Checks the room for the kernels in `directory` and a ramdisk of the driver domain of `ramdisk` bytes.
     ///
     /// # Errors
     ///
-    /// How much memory it takes.
+    /// The domain's memory or the board's room for files is too small.
     pub fn require_room(&self, directory: &Path, ramdisk: u64) -> Result<(), Refusal> {
         let found = validate::driver_domain_room(&self.manifest, &self.board, directory, ramdisk);
-        refuse_if_any(&self.source, found)
+        Refusal::check(&self.source, found)
     }
 
-    /// Reads `dtb`, the board's device tree, and refuses the board file if the two contradict each other.
+    /// Reads `dtb`, the board's device tree, and compares it with the board file.
     ///
     /// # Errors
     ///
-    /// It is no device tree; or what contradicts it, where the board file has it.
-    pub fn host(&self, plan: &Plan<'_>, dtb: &[u8]) -> anyhow::Result<DeviceTree> {
-        let fdt = Fdt::new(dtb).context("the board's device tree cannot be read")?;
-        refuse_if_any(&self.board_source, validate::host(plan, &fdt))?;
+    /// It is not a device tree, or the two contradict each other.
+    pub fn host(&self, plan: &Plan<'_>, dtb: &[u8]) -> Result<DeviceTree, Error> {
+        let fdt = Fdt::new(dtb)?;
+        Refusal::check(&self.board_source, validate::host(plan, &fdt))?;
         Ok(DeviceTree::from_fdt(&fdt))
     }
 }
 
-/// Reads a manifest and its board, and validates the one on the other.
+/// Reads the manifest at `path` and its board file.
 ///
 /// # Errors
 ///
-/// A [`Refusal`] that lists every mistake; or that the file cannot be read.
-pub fn load(path: &Path) -> anyhow::Result<Loaded> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+/// They cannot be read, or are refused.
+pub fn load(path: &Path) -> Result<Loaded, Error> {
+    let text = std::fs::read_to_string(path).map_err(|error| Error::Read(path.to_owned(), error))?;
     let source = Source { path: path.display().to_string(), text };
-    let refuse = |source: &Source, found| Refusal { source: source.clone(), found };
-    let manifest = Manifest::parse(&source.text).map_err(|found| refuse(&source, found))?;
+    let manifest = Manifest::parse(&source.text).map_err(|found| Refusal::new(&source, found))?;
     let directory = path.parent().unwrap_or(Path::new("."));
     let board_source =
-        Board::source(&manifest.board, directory).map_err(|found| refuse(&source, vec![found]))?;
-    let board = Board::parse(&board_source.text).map_err(|found| refuse(&board_source, found))?;
-    refuse_if_any(&board_source, validate::board(&board))?;
-    refuse_if_any(&source, validate::validate(&manifest, &board))?;
+        Board::source(&manifest.board, directory).map_err(|found| Refusal::new(&source, vec![found]))?;
+    let board = Board::parse(&board_source.text).map_err(|found| Refusal::new(&board_source, found))?;
+    Refusal::check(&board_source, validate::board(&board))?;
+    Refusal::check(&source, validate::validate(&manifest, &board))?;
     Ok(Loaded { manifest, board, source, board_source })
-}
-
-fn refuse_if_any(source: &Source, found: Vec<Diagnostic>) -> Result<(), Refusal> {
-    if found.is_empty() { Ok(()) } else { Err(Refusal { source: source.clone(), found }) }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! `images`: checks a manifest, and builds from it all that an appliance image consists of.
+//! `images`: checks a manifest, and builds an appliance image from it.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -21,14 +21,14 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Say whether a manifest holds together, and what each guest gets.
+    /// Check a manifest, and list the devices of each guest.
     Check {
         /// The manifest.
         manifest: PathBuf,
-        /// Look at kernels and ramdisks, too: where the inputs are, as for `build`.
+        /// Check kernels and ramdisks, too: the directory of input files, as for `build`.
         #[arg(long, value_name = "DIR")]
         files: Option<PathBuf>,
-        /// Look at the board's own device tree, too.
+        /// Check the board's own device tree, too.
         #[arg(long, value_name = "FILE")]
         host_dtb: Option<PathBuf>,
     },
@@ -36,28 +36,28 @@ enum Command {
     Build {
         /// The manifest.
         manifest: PathBuf,
-        /// Where the inputs are: xen, Image, busybox, flask/, bin/, and what the manifest names.
+        /// The directory of input files: xen, Image, busybox, flask/, bin/, and the files in the manifest.
         #[arg(long, value_name = "DIR")]
         files: PathBuf,
         /// The directory to make, or to replace if it is an image.
         #[arg(long, value_name = "DIR")]
         output: PathBuf,
-        /// The board's own device tree. Without it QEMU is asked, if it emulates the board.
+        /// The board's own device tree. By default QEMU writes it, if it emulates the board.
         #[arg(long, value_name = "FILE")]
         host_dtb: Option<PathBuf>,
     },
     /// Make a ramdisk with busybox, an init and more files.
     Ramdisk {
-        /// busybox, for the machine that boots the ramdisk.
+        /// busybox, for the architecture that boots the ramdisk.
         #[arg(long, value_name = "FILE")]
         busybox: PathBuf,
-        /// The first program: becomes /init.
+        /// The first program, which becomes /init.
         #[arg(long, value_name = "FILE")]
         init: PathBuf,
-        /// A file to add, with its place in the ramdisk.
+        /// An executable file to add, with its path in the ramdisk.
         #[arg(long = "file", value_name = "DEST=SRC", value_parser = extra_file)]
         files: Vec<(String, PathBuf)>,
-        /// The ramdisk.
+        /// The ramdisk to write.
         #[arg(long, value_name = "FILE")]
         output: PathBuf,
     },
@@ -91,9 +91,9 @@ fn run(command: Command) -> anyhow::Result<()> {
             let loaded = load(&manifest)?;
             loaded.require_files(&files)?;
             let plan = loaded.plan()?;
-            // What goes into qemu.json is used from another directory.
+            // qemu.json is used from another directory.
             let (files, output) = (std::path::absolute(files)?, std::path::absolute(output)?);
-            Job { loaded: &loaded, plan: &plan, files, output, host_dtb }.run()
+            Ok(Job { loaded: &loaded, plan: &plan, files, output, host_dtb }.run()?)
         }
         Command::Ramdisk { busybox, init, files, output } => ramdisk(&busybox, &init, &files, &output),
     }
@@ -106,8 +106,7 @@ fn check(path: &Path, files: Option<&Path>, host_dtb: Option<&Path>) -> anyhow::
     }
     let plan = loaded.plan()?;
     if let Some(path) = host_dtb {
-        let dtb = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-        loaded.host(&plan, &dtb)?;
+        loaded.host(&plan, &read(path)?)?;
     }
     for guest in &plan.guests {
         println!("{} (domain {})", guest.guest.name.value, guest.domid);
@@ -122,8 +121,11 @@ fn check(path: &Path, files: Option<&Path>, host_dtb: Option<&Path>) -> anyhow::
     Ok(())
 }
 
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
 fn ramdisk(busybox: &Path, init: &Path, files: &[(String, PathBuf)], output: &Path) -> anyhow::Result<()> {
-    let read = |path: &Path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
     let mut ramdisk = Ramdisk::new(read(busybox)?);
     ramdisk.program("/init", read(init)?);
     for (destination, source) in files {

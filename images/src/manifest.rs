@@ -2,8 +2,8 @@
 
 //! The manifest: the board, the driver domain and its hardware, the guests and their devices.
 //!
-//! Each value carries its place in the file, for the diagnostics of [`crate::validate`]. The reader finds unknown and
-//! missing keys and values of a wrong type; `validate` finds the rest.
+//! Each value carries its place in the file, for the diagnostics of [`crate::validate`]. The reader finds
+//! unknown and missing keys and values of a wrong type; `validate` finds the rest.
 
 mod line;
 mod parse;
@@ -113,8 +113,8 @@ pub struct I2c {
 pub struct Target {
     /// The 7-bit address.
     pub address: Spanned<i64>,
-    /// The names by which the guest's kernel finds a driver, the most specific first. Without them the guest's programs
-    /// use the bus.
+    /// The names by which the guest's kernel finds a driver, the most specific first. Without them the
+    /// guest's programs use the bus.
     pub compatible: Option<Vec<String>>,
     /// More properties of the target's device tree node.
     pub properties: Vec<(Spanned<String>, Property)>,

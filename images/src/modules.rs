@@ -1,26 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Where the boot loader puts the files that Xen takes domains from.
+//! The places of kernels, ramdisks, device trees and the policy in memory, where the boot loader loads them
+//! for Xen.
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, ensure};
-
 use crate::board::{Board, Region};
+use crate::error::Error;
+use crate::kernel::UNIT;
 
-/// Kernels must be at a multiple of this (Linux, `Documentation/arch/arm64/booting.rst`); nothing else minds.
-const ALIGNMENT: u64 = 2 << 20;
-
-/// A file, and where it will be in memory.
+/// A file and its place in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Module {
     /// The file.
     pub file: PathBuf,
-    /// Its place.
+    /// The place.
     pub region: Region,
 }
 
-/// All files that are loaded for Xen, each once.
+/// All files that the boot loader loads for Xen, each once.
 #[derive(Debug)]
 pub struct Modules {
     room: Region,
@@ -28,44 +26,40 @@ pub struct Modules {
 }
 
 impl Modules {
-    /// No files yet; they go where `board` has room for them.
+    /// No files, in the room that `board` has for them.
     pub fn new(board: &Board) -> Self {
         Self { room: board.machine.modules.value, loaded: Vec::new() }
     }
 
-    /// The place of `file`, which is `size` bytes long.
+    /// Gives `file`, of `size` bytes, a place at a multiple of [`UNIT`]. A file that has one keeps it.
     ///
     /// # Errors
     ///
     /// There is no room left.
-    pub fn place(&mut self, file: &Path, size: u64) -> anyhow::Result<Region> {
+    pub fn place(&mut self, file: &Path, size: u64) -> Result<Region, Error> {
         if let Some(module) = self.loaded.iter().find(|module| module.file == file) {
             return Ok(module.region);
         }
         let free = self.loaded.last().map_or(self.room.base, |last| last.region.end());
-        let region = Region { base: free.next_multiple_of(ALIGNMENT), size };
-        ensure!(
-            region.end() <= self.room.end(),
-            "no room for {}: kernels, ramdisks and device trees are more than the {} MiB that the board has for them",
-            file.display(),
-            self.room.size >> 20
-        );
+        let region = Region { base: free.next_multiple_of(UNIT), size };
+        if region.end() > self.room.end() {
+            return Err(Error::NoRoom { file: file.to_owned(), mib: self.room.size >> 20 });
+        }
         self.loaded.push(Module { file: file.to_owned(), region });
         Ok(region)
     }
 
-    /// The place of `file`, whose size is asked of the file system.
+    /// Gives `file`, which exists, a place.
     ///
     /// # Errors
     ///
-    /// The file cannot be looked at, or there is no room left.
-    pub fn place_file(&mut self, file: &Path) -> anyhow::Result<Region> {
-        let size =
-            std::fs::metadata(file).with_context(|| format!("cannot look at {}", file.display()))?.len();
-        self.place(file, size)
+    /// The file cannot be read, or there is no room left.
+    pub fn place_file(&mut self, file: &Path) -> Result<Region, Error> {
+        let metadata = std::fs::metadata(file).map_err(|error| Error::Read(file.to_owned(), error))?;
+        self.place(file, metadata.len())
     }
 
-    /// All files.
+    /// All files, in the order of their places.
     pub fn all(&self) -> &[Module] {
         &self.loaded
     }
@@ -80,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn each_file_has_a_place_of_its_own_where_a_kernel_could_be() {
+    fn files_are_placed_one_after_the_other_in_whole_units() {
         let mut modules = Modules::new(&board());
         let first = modules.place(Path::new("a"), 1).unwrap();
         let second = modules.place(Path::new("b"), (2 << 20) + 1).unwrap();
@@ -90,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_two_domains_is_loaded_once() {
+    fn file_that_is_placed_twice_keeps_its_place() {
         let mut modules = Modules::new(&board());
         let first = modules.place(Path::new("Image"), 10).unwrap();
         modules.place(Path::new("other"), 10).unwrap();
@@ -99,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn too_much_is_refused() {
+    fn file_larger_than_the_room_is_refused() {
         let mut modules = Modules::new(&board());
         let error = modules.place(Path::new("huge"), 1 << 30).unwrap_err();
         assert!(error.to_string().contains("no room for huge"), "{error}");

@@ -2,8 +2,8 @@
 
 //! The one place that assigns domids, register windows and interrupts.
 //!
-//! All files are made from the plan: a device's address in the guest's device tree is the one that the shim serves, and
-//! the domid in an `iommus` property is the one that Xen assigns.
+//! All files are made from the plan: a device's address in the guest's device tree is the one that the shim
+//! serves, and the domid in an `iommus` property is the one that Xen assigns.
 
 use confinement::User;
 pub use shim_config::WINDOW_SIZE;
@@ -29,8 +29,8 @@ const I2C: u32 = 34;
 /// The virtio device ID of a GPIO controller (virtio 1.3, 5).
 pub const GPIO: u32 = 41;
 
-/// The number that is added to a guest's domid for the user and the group of its worker and backends. A process that is
-/// taken over has no right to files or processes of another guest.
+/// The number that is added to a guest's domid for the user and the group of its worker and backends. A
+/// process that is taken over has no right to files or processes of another guest.
 const FIRST_USER: u32 = 10000;
 
 /// A range of interrupt numbers.

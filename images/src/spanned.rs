@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What the manifest's and the boards' readers need beyond `toml-span`: sizes, device tree properties, choices, and
-//! tables whose keys are the author's own.
+//! Types of values in manifests and board files: amounts of memory, device tree properties, words, and tables
+//! with keys of the author.
 
 mod property;
 
@@ -15,7 +15,7 @@ pub use self::property::Property;
 /// The bytes of one MiB.
 pub(crate) const MIB: u64 = 1 << 20;
 
-/// An error with the author's next step after a line break (see [`crate::diagnostics::from_error`]).
+/// An error with `help` after a line break, where [`crate::diagnostics::from_error`] divides it.
 pub(crate) fn custom(span: Span, title: impl std::fmt::Display, help: impl std::fmt::Display) -> Error {
     Error { kind: ErrorKind::Custom(format!("{title}\n{help}").into()), span, line_info: None }
 }
@@ -55,7 +55,7 @@ impl std::fmt::Display for Memory {
     }
 }
 
-/// A table whose keys are names that the author chose, in the order of the file.
+/// A table whose keys are names of the author, in the order of the file.
 #[derive(Clone, Debug)]
 pub(crate) struct Named<T>(pub(crate) Vec<(Spanned<String>, T)>);
 
@@ -85,10 +85,10 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Named<T> {
     }
 }
 
-/// Ends a table: the value if nothing was missing, wrong or left over.
+/// Ends a table: the value, or the errors if a key is missing, wrong or unknown.
 macro_rules! finish {
     ($table:ident, $value:expr) => {{
-        // The closure stops at the first required value that is not there; `finalize` has the whole list.
+        // The closure stops at the first required value that is missing; `finalize` has them all.
         let value = (|| Ok::<_, toml_span::Error>($value))();
         $table.finalize(None)?;
         value.map_err(Into::into)

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What cannot work, found before anything is built.
+//! Checks of manifests and board files, before an image is built.
 //!
-//! Each check looks at one kind of thing and reports all that it finds; none of them stops another. What passes here
-//! can be planned ([`crate::plan`]).
+//! Each module checks one part and adds all errors to a list; no check depends on another. An accepted
+//! manifest can be planned ([`crate::plan`]). The rules and the programs that require them are listed in
+//! `images/README.md`.
 
 mod board;
 mod devices;
@@ -26,14 +27,14 @@ use crate::kernel;
 use crate::manifest::Manifest;
 use crate::plan::Plan;
 
-/// All that is wrong with `board` by itself.
+/// The errors in `board`.
 pub fn board(board: &Board) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     board::check(board, &mut found);
     found
 }
 
-/// All that is wrong with `manifest` on `board`, with which nothing is wrong.
+/// The errors in `manifest`, on a `board` without errors.
 pub fn validate(manifest: &Manifest, board: &Board) -> Vec<Diagnostic> {
     let mut found = Vec::new();
     names::check(manifest, &mut found);
@@ -54,16 +55,16 @@ pub fn host(plan: &Plan<'_>, host: &Fdt<'_>) -> Vec<Diagnostic> {
     found
 }
 
-/// All that is wrong with the files in `directory` that `manifest` names.
+/// The errors in the files of `manifest` in `directory`.
 pub fn files(manifest: &Manifest, board: &Board, directory: &Path) -> Vec<Diagnostic> {
     let mut found = files::contents(manifest, directory);
-    // The driver domain's ramdisk is not made yet.
+    // The driver domain's ramdisk does not exist yet.
     found.extend(files::modules_room(manifest, board, directory, 1));
     found
 }
 
-/// Whether the driver domain has room for its kernel, in `directory`, and a ramdisk of `ramdisk` bytes, and the board
-/// for all that the boot loader loads.
+/// The errors if the driver domain has no room for its kernel in `directory` and a ramdisk of `ramdisk`
+/// bytes, or the board for all files.
 pub fn driver_domain_room(
     manifest: &Manifest,
     board: &Board,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! An image is complete or absent. (That a complete one boots is for the end-to-end tests: it takes the artefacts.)
+//! An image is complete or absent. The tests on Xen boot complete ones.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
@@ -13,13 +13,13 @@ fn demo() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/demo.toml")
 }
 
-/// What a build of the demo says, and what it leaves in the directory of its output.
+/// The error of a build of the demo, and the files in the directory of its output.
 fn build(directory: &Path, inputs: &[&str]) -> (String, Vec<String>) {
     let files = directory.join("files");
     for input in inputs {
         let path = files.join(input);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, "not what it says").unwrap();
+        std::fs::write(path, "content").unwrap();
     }
     let work = directory.join("work");
     let loaded = load(&demo()).unwrap();
@@ -33,7 +33,7 @@ fn build(directory: &Path, inputs: &[&str]) -> (String, Vec<String>) {
 }
 
 #[test]
-fn all_inputs_that_are_missing_are_named_at_once() {
+fn missing_inputs_are_reported_together() {
     let directory = tempfile::tempdir().unwrap();
     let (error, left) = build(directory.path(), &["xen", "Image", "bin/backend"]);
     for missing in ["busybox", "bin/xen-frontend-shim", "flask/access_vectors"] {
@@ -44,7 +44,7 @@ fn all_inputs_that_are_missing_are_named_at_once() {
 }
 
 #[test]
-fn a_build_that_fails_half_way_leaves_nothing() {
+fn failed_build_leaves_no_file() {
     let directory = tempfile::tempdir().unwrap();
     let flask = ["flask/security_classes", "flask/initial_sids", "flask/access_vectors"];
     let others = ["xen", "Image", "busybox", "bin/xen-frontend-shim", "bin/backend", "bin/agent"];
@@ -53,7 +53,7 @@ fn a_build_that_fails_half_way_leaves_nothing() {
 }
 
 #[test]
-fn a_directory_that_is_no_image_is_left_alone() {
+fn output_directory_that_is_not_an_image_is_not_replaced() {
     let directory = tempfile::tempdir().unwrap();
     let precious = directory.path().join("work/image/precious");
     std::fs::create_dir_all(precious.parent().unwrap()).unwrap();
@@ -61,13 +61,13 @@ fn a_directory_that_is_no_image_is_left_alone() {
     let flask = ["flask/security_classes", "flask/initial_sids", "flask/access_vectors"];
     let others = ["xen", "Image", "busybox", "bin/xen-frontend-shim", "bin/backend"];
     let (error, left) = build(directory.path(), &[flask.as_slice(), &others].concat());
-    assert!(error.contains("is no image"), "{error}");
+    assert!(error.contains("is not an image"), "{error}");
     assert_eq!(left, ["image"]);
     assert!(precious.exists());
 }
 
 #[test]
-fn files_that_the_manifest_names_are_pointed_at_in_it() {
+fn missing_files_are_reported_at_their_place_in_the_manifest() {
     let directory = tempfile::tempdir().unwrap();
     let error = load(&demo()).unwrap().require_files(directory.path()).unwrap_err().to_string();
     assert!(error.contains("^^^^^^^^^ no such file"), "{error}");
@@ -76,9 +76,9 @@ fn files_that_the_manifest_names_are_pointed_at_in_it() {
     assert!(error.contains("3 mistakes, nothing was written"), "{error}");
 }
 
-/// Xen would panic, and no domain would start.
+/// Xen panics with these files, and no domain starts.
 #[test]
-fn kernels_and_ramdisks_that_xen_does_not_start_are_pointed_at() {
+fn kernels_and_ramdisks_that_xen_does_not_start_are_refused() {
     let directory = tempfile::tempdir().unwrap();
     let manifest = directory.path().join("manifest.toml");
     let text = std::fs::read_to_string(demo()).unwrap();
@@ -131,7 +131,7 @@ fn kernels_and_ramdisks_that_xen_does_not_start_are_pointed_at() {
 
 /// The boot loader has only so much room for files.
 #[test]
-fn files_that_are_more_than_the_board_has_room_for_are_refused() {
+fn files_larger_than_the_room_of_the_board_are_refused() {
     let directory = tempfile::tempdir().unwrap();
     let manifest = directory.path().join("manifest.toml");
     let text = std::fs::read_to_string(demo()).unwrap();
@@ -146,7 +146,8 @@ fn files_that_are_more_than_the_board_has_room_for_are_refused() {
     };
     write("bin/agent", 1);
     write("Image", 8 << 20);
-    // 352 MiB: a kernel has 8, and 2 each have three device trees, the policy and the driver domain's ramdisk.
+    // 352 MiB: a kernel has 8, and 2 each have three device trees, the policy and the driver domain's
+    // ramdisk.
     write("guest.cpio.gz", 334 << 20);
     let loaded = load(&manifest).unwrap();
     assert!(loaded.require_files(directory.path()).is_ok());
@@ -159,7 +160,7 @@ fn files_that_are_more_than_the_board_has_room_for_are_refused() {
 }
 
 #[test]
-fn the_driver_domain_has_room_for_the_ramdisk_that_is_made() {
+fn ramdisk_larger_than_the_driver_domain_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let mut image = [0; 64];
     image[0x38..0x3c].copy_from_slice(b"ARM\x64");

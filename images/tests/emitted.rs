@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What is made of a manifest, as texts that a person can review: `tests/emitted/MANIFEST/…`.
+//! The files that are made from a manifest, as texts for review: `tests/emitted/MANIFEST/…`.
 //!
-//! After a change of what is made, `UPDATE_EXPECTED=1 cargo test -p images` writes them anew, for review by `git diff`.
+//! After a change, `UPDATE_EXPECTED=1 cargo test -p images` writes them again, for review by `git diff`.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
 
@@ -21,7 +21,7 @@ fn directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/emitted")
 }
 
-/// A board's device tree that has just the nodes that are given away.
+/// A device tree with the host nodes of the driver domain's hardware only.
 fn host(plan: &Plan<'_>) -> DeviceTree {
     let mut tree = DeviceTree::new();
     for hardware in &plan.hardware {
@@ -33,7 +33,7 @@ fn host(plan: &Plan<'_>) -> DeviceTree {
     tree
 }
 
-/// Each file where it would be if all were of 1 MiB.
+/// The places of files of 1 MiB each.
 fn files(plan: &Plan<'_>) -> Files {
     let mut places = (1u64..).map(|number| Region { base: number << 20, size: 1 << 20 });
     let mut domain = |ramdisk: bool| DomainFiles {
@@ -79,18 +79,18 @@ fn compare(manifest: &Path, name: &str) {
 }
 
 #[test]
-fn of_the_demo() {
+fn files_of_the_demo_are_as_expected() {
     compare(&Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/demo.toml"), "demo");
 }
 
 #[test]
-fn of_a_board_beside_the_manifest_and_a_guest_that_cannot_be_told() {
+fn files_of_a_guest_with_fixed_places_on_a_board_beside_the_manifest_are_as_expected() {
     compare(&directory().join("pi.toml"), "pi");
 }
 
-/// A guest with several adapters has one turn at a bus, and one that has one adapter needs no lock for that.
+/// The backends of several adapters of a guest take turns together, by a lock.
 #[test]
-fn of_a_guest_with_several_adapters() {
+fn guest_with_several_adapters_has_one_turn_at_a_bus() {
     let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/demo.toml");
     let another = "[[guest.i2c]]\nadapter = \"i2c0\"\nname = \"another\"\ntargets = [{ address = 0x20 }]\n\n";
     let text = std::fs::read_to_string(demo).unwrap();
@@ -112,9 +112,8 @@ fn of_a_guest_with_several_adapters() {
     assert_eq!(turns, [vec![turn(), turn(), None], vec![None, None]]);
 }
 
-/// What is flattened can be read again, and nothing was lost on the way.
 #[test]
-fn device_trees_survive_flattening() {
+fn flattened_device_tree_reads_back_equal() {
     let loaded = load(&directory().join("pi.toml")).unwrap();
     let plan = loaded.plan().unwrap();
     let tree = driver_dt(&plan).unwrap();
@@ -122,9 +121,9 @@ fn device_trees_survive_flattening() {
     assert_eq!(DeviceTree::from_fdt(&Fdt::new(&dtb).unwrap()), tree);
 }
 
-/// A board file for another tree is noticed before Xen would stop at it.
+/// Xen stops at such a node.
 #[test]
-fn a_node_that_the_host_lacks_is_pointed_at_in_the_board_file() {
+fn host_node_missing_in_the_device_tree_is_reported_in_the_board_file() {
     let loaded = load(&directory().join("pi.toml")).unwrap();
     let plan = loaded.plan().unwrap();
     let mut tree = host(&plan);

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Each manifest in `tests/refused` has a mistake (or several), and beside it stands what the builder says about it.
+//! Each manifest in `tests/refused` has errors, and beside it stands the builder's message.
 //!
-//! After a change of the texts, `UPDATE_EXPECTED=1 cargo test -p images` writes them anew, for review by `git diff`.
+//! After a change of messages, `UPDATE_EXPECTED=1 cargo test -p images` writes them again, for review by `git
+//! diff`.
 
 use std::path::Path;
 
 use images::load::load;
 
 #[test]
-fn each_mistake_is_explained() {
+fn manifests_with_errors_are_refused_with_the_expected_messages() {
     let root = format!("{}/tests/refused/", env!("CARGO_MANIFEST_DIR"));
     let mut wrong = Vec::new();
     for entry in std::fs::read_dir(&root).unwrap() {
@@ -33,7 +34,7 @@ fn each_mistake_is_explained() {
 }
 
 #[test]
-fn the_demo_is_accepted() {
+fn demo_is_accepted() {
     let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/demo.toml");
     load(&demo).unwrap();
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A manifest of any content, on a board: it is refused in words, or everything can be made of it. After a line of
-//! dashes a board may follow; without one it is that of the demo.
+//! A manifest of any content, on a board: it is refused in words, or everything can be made of it. After a
+//! line of dashes a board may follow; without one it is that of the demo.
 
 #![no_main]
 

@@ -80,7 +80,7 @@ impl<'de> Deserialize<'de> for Hardware {
         let qemu = table.optional("qemu");
         finish!(table, {
             let (host_node, node, compatible) = (host_node?, node?, compatible?);
-            // The key of its table, which the caller knows.
+            // The key of this table, which the caller sets.
             let name = Spanned::new(String::new());
             let (kind, reg, properties) = (kind?, reg?, properties.0);
             Self { name, kind, lines, host_node, node, compatible, reg, interrupts, clocks, properties, qemu }

@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The driver domain's users: root, and one for each guest. The programs go by numbers; the names are for who looks.
+//! The driver domain's users: root, and one for each guest. Programs use the numbers; the names are for
+//! listings.
 
 use std::fmt::Write;
 
 use crate::plan::Plan;
 
-/// Where users are named.
+/// The path of the list of users.
 pub const PASSWD: &str = "/etc/passwd";
 
-/// Where groups are named.
+/// The path of the list of groups.
 pub const GROUP: &str = "/etc/group";
 
-/// `/etc/passwd`. Nobody logs in.
+/// Makes `/etc/passwd`. No user has a password.
 pub fn passwd(plan: &Plan<'_>) -> String {
     let mut text = "root:*:0:0:root:/:/bin/sh\n".to_owned();
     for guest in &plan.guests {
@@ -22,7 +23,7 @@ pub fn passwd(plan: &Plan<'_>) -> String {
     text
 }
 
-/// `/etc/group`.
+/// Makes `/etc/group`.
 pub fn group(plan: &Plan<'_>) -> String {
     let mut text = "root:*:0:\n".to_owned();
     for guest in &plan.guests {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The driver domain's partial device tree: the hardware that it owns.
+//! The driver domain's partial device tree, with the hardware that it owns.
 
 use dtoolkit::error::ModelError;
 use dtoolkit::model::{DeviceTree, DeviceTreeNode};
@@ -9,14 +9,14 @@ use super::fdt::{Build, FIRST_FREE_PHANDLE, FLAG, GIC, partial, reg, spi, wide};
 use crate::board::{Clock, Hardware};
 use crate::plan::Plan;
 
-/// What the names of the clocks' nodes start with.
+/// The prefix of the names of clock nodes.
 pub const CLOCK_PREFIX: &str = "clock-";
 
 /// Makes the tree.
 ///
 /// # Errors
 ///
-/// The board file has a name that no node or property can have.
+/// The board file has an invalid name of a node or a property.
 pub fn driver_dt(plan: &Plan<'_>) -> Result<DeviceTree, ModelError> {
     let mut nodes = Vec::new();
     let mut phandles = FIRST_FREE_PHANDLE..;
@@ -38,7 +38,7 @@ pub fn driver_dt(plan: &Plan<'_>) -> Result<DeviceTree, ModelError> {
 
 fn device(hardware: &Hardware) -> Result<DeviceTreeNode, ModelError> {
     let registers: Vec<_> = hardware.reg.value.iter().flat_map(|region| reg(region.value)).collect();
-    // `xen,reg` has for each range of pages its address, its size and where the domain shall see it.
+    // `xen,reg` has the address, the size and the address in the domain of each range of pages.
     let pages: Vec<_> = hardware.pages().flat_map(|page| wide(&[page.base, page.size, page.base])).collect();
     let interrupts: Vec<_> =
         hardware.interrupts.iter().flat_map(|interrupt| spi(interrupt.spi, interrupt.flags)).collect();
@@ -49,7 +49,8 @@ fn device(hardware: &Hardware) -> Result<DeviceTreeNode, ModelError> {
         .set("interrupts", interrupts)?
         .set("xen,reg", pages)?
         .set("xen,path", hardware.host_node.value.as_str())?
-        // Its memory is mapped one to one, so DMA works without an IOMMU; and nothing but trust stops it.
+        // The domain's memory is mapped one to one, so DMA works without an IOMMU, and reaches all memory of
+        // the board.
         .set("xen,force-assign-without-iommu", FLAG)?;
     for (name, value) in &hardware.properties {
         node = node.set_written(&name.value, value)?;
@@ -57,7 +58,7 @@ fn device(hardware: &Hardware) -> Result<DeviceTreeNode, ModelError> {
     Ok(node)
 }
 
-/// A clock of the host runs at the rate that the firmware has set; for the driver domain it is a constant.
+/// A clock of the host keeps the rate that the firmware has set; in the driver domain it is a fixed clock.
 fn fixed_clock(hardware: &Hardware, clock: &Clock, phandle: u32) -> Result<DeviceTreeNode, ModelError> {
     // A node's name has at most 31 characters (Devicetree Specification 0.4, 2.2.1).
     DeviceTreeNode::new(format!("{CLOCK_PREFIX}{phandle}"))?

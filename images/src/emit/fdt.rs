@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What all device trees have in common: how values are put into properties, and the frame of a partial device tree.
+//! Parts of all device trees: values of properties, and the frame of a partial device tree.
 
 use dtoolkit::ToPropertyValue;
 use dtoolkit::error::ModelError;
@@ -9,16 +9,17 @@ use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
 use crate::board::Region;
 use crate::spanned::Property;
 
-/// The interrupt controller, in every partial device tree: Xen puts the one that it makes under this handle.
+/// The phandle of the interrupt controller in every partial device tree, which Xen gives to the one that it
+/// emulates.
 pub(super) const GIC: u32 = 1;
 
-/// The first handle that is free in a partial device tree.
+/// The first phandle that is free in a partial device tree.
 pub(super) const FIRST_FREE_PHANDLE: u32 = 2;
 
-/// The flag of a node or a property that has no value.
+/// The value of a property without a value.
 pub(super) const FLAG: [u8; 0] = [];
 
-/// Building a node by a chain of calls.
+/// Building a node by chained calls.
 pub(crate) trait Build: Sized {
     /// Sets a property.
     fn set<T: ToPropertyValue>(self, name: &str, value: T) -> Result<Self, ModelError>;
@@ -26,12 +27,12 @@ pub(crate) trait Build: Sized {
     /// Adds a node below this one.
     fn with(self, child: DeviceTreeNode) -> Self;
 
-    /// Sets `#address-cells` and `#size-cells`: how addresses and sizes of the nodes below are written.
+    /// Sets `#address-cells` and `#size-cells`, for the nodes below.
     fn cells(self, address: u32, size: u32) -> Result<Self, ModelError> {
         self.set("#address-cells", address)?.set("#size-cells", size)
     }
 
-    /// Sets a property as a board or a manifest has it.
+    /// Sets a property of a board file or a manifest.
     fn set_written(self, name: &str, value: &Property) -> Result<Self, ModelError> {
         match value {
             Property::Flag => self.set(name, FLAG),
@@ -60,7 +61,7 @@ impl Build for DeviceTreeNode {
     }
 }
 
-/// Numbers of 64 bits as cells, the more significant first.
+/// Numbers of 64 bits as two cells each, the more significant first.
 pub(super) fn wide(numbers: &[u64]) -> Vec<u32> {
     let halves = |number: &u64| [high(*number), low(*number)];
     numbers.iter().flat_map(halves).collect()
@@ -75,18 +76,19 @@ fn low(number: u64) -> u32 {
     u32::from_be_bytes([a, b, c, d])
 }
 
-/// The `reg` of `region` where addresses and sizes have two cells each.
+/// The `reg` of `region`, for addresses and sizes of two cells.
 pub(crate) fn reg(region: Region) -> Vec<u32> {
     wide(&[region.base, region.size])
 }
 
-/// An SPI in the manner of the GIC's binding.
+/// An SPI in the GIC's binding.
 pub(super) fn spi(number: u32, flags: u32) -> [u32; 3] {
     [0, number, flags]
 }
 
-/// A partial device tree: what Xen adds to the tree that it makes for a domain, that is, the aliases and the nodes below
-/// `/passthrough` (Xen, `docs/misc/arm/passthrough.txt`). References to the interrupt controller are to [`GIC`].
+/// Makes a partial device tree. Xen adds its aliases and the nodes below `/passthrough` to the tree that it
+/// makes for the domain (Xen, `docs/misc/arm/passthrough.txt`). The interrupt controller has the phandle
+/// [`GIC`].
 pub(super) fn partial(devices: Vec<DeviceTreeNode>) -> Result<DeviceTree, ModelError> {
     let gic = DeviceTreeNode::new("gic")?
         .set("#interrupt-cells", 3u32)?

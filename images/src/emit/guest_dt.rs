@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A guest's partial device tree: its virtio-mmio devices, and what is on their buses.
+//! A guest's partial device tree, with its virtio-mmio devices and the targets on their buses.
 
 use dtoolkit::error::ModelError;
 use dtoolkit::model::{DeviceTree, DeviceTreeNode};
@@ -10,20 +10,20 @@ use crate::board::Region;
 use crate::manifest::Target;
 use crate::plan::{DRIVER_DOMID, DevicePlan, Function, GuestPlan, WINDOW_SIZE};
 
-/// The IOMMU by which the guest's kernel grants, page by page, what a device may reach.
+/// The phandle of the IOMMU by which the guest's kernel grants pages to a device.
 const GRANT_DMA: u32 = FIRST_FREE_PHANDLE;
 
-/// virtio-mmio interrupts are events, and the shim raises each once (the GIC's binding: a rising edge).
+/// A rising edge in the GIC's binding: the shim raises each interrupt of virtio-mmio once.
 const EDGE_RISING: u32 = 1;
 
-/// The number of the first SPI at the GIC.
+/// The INTID of the first SPI.
 const FIRST_SPI: u32 = 32;
 
 /// Makes the tree.
 ///
 /// # Errors
 ///
-/// The manifest has a name that no node or property can have.
+/// The manifest has an invalid name of a property.
 pub fn guest_dt(guest: &GuestPlan<'_>) -> Result<DeviceTree, ModelError> {
     let grant_dma = DeviceTreeNode::new("grant-dma")?
         .set("compatible", "xen,grant-dma")?
@@ -47,8 +47,8 @@ fn virtio_mmio(device: &DevicePlan<'_>) -> Result<DeviceTreeNode, ModelError> {
     Ok(node.with(function(&device.function)?))
 }
 
-/// The node of the device itself. Linux finds it by `virtio,device` and the device ID in hexadecimal, and takes what
-/// is below it for what is on the bus (`virtio/virtio-device.yaml`).
+/// The node of the device. Linux finds it by `virtio,device` with the device ID in hexadecimal, and the
+/// targets below it (`virtio/virtio-device.yaml`).
 fn function(function: &Function<'_>) -> Result<DeviceTreeNode, ModelError> {
     let compatible = format!("virtio,device{:x}", function.device_id());
     match function {
@@ -71,7 +71,7 @@ fn function(function: &Function<'_>) -> Result<DeviceTreeNode, ModelError> {
 }
 
 fn i2c_target(target: &Target, drivers: &[String]) -> Result<DeviceTreeNode, ModelError> {
-    // Validated: the address has seven bits.
+    // The validation limits the address to seven bits.
     let address = u32::try_from(target.address.value).unwrap_or(u32::MAX);
     let mut node = DeviceTreeNode::new(format!("target@{address:x}"))?
         .set_strings("compatible", drivers)?

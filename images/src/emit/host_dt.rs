@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The host's device tree as Xen reads it: the board's own, plus the domains, minus the hardware that is given away.
+//! The host's device tree for Xen: the board's own, with the domains, and with the driver domain's hardware
+//! marked.
 //!
-//! The nodes and properties are those of Xen's `docs/misc/arm/device-tree/booting.txt`. There is no node for a dom0, so
-//! Xen makes none.
+//! The nodes and properties are those of Xen's `docs/misc/arm/device-tree/booting.txt`. Without a node for a
+//! dom0 Xen creates none.
 
 use dtoolkit::error::ModelError;
 use dtoolkit::model::{DeviceTree, DeviceTreeNode};
@@ -14,7 +15,7 @@ use crate::board::{Board, Region};
 use crate::manifest::Domain;
 use crate::plan::{GuestPlan, INTERRUPTS, Plan};
 
-/// Where the files of one domain are.
+/// The places of a domain's files.
 #[derive(Clone, Copy, Debug)]
 pub struct DomainFiles {
     /// The kernel.
@@ -25,32 +26,32 @@ pub struct DomainFiles {
     pub device_tree: Region,
 }
 
-/// Where all files are.
+/// The places of all files.
 #[derive(Clone, Debug)]
 pub struct Files {
     /// The policy.
     pub policy: Region,
     /// The driver domain's.
     pub driver_domain: DomainFiles,
-    /// The guests', in their order.
+    /// The guests', in the order of the manifest.
     pub guests: Vec<DomainFiles>,
 }
 
-/// What every domain's kernel is told: Xen gives each domain an emulated PL011.
+/// The command line of every domain's kernel. Xen emulates a PL011 for each domain.
 const BOOTARGS: &str = "console=ttyAMA0";
 
-/// The driver domain has no xenstore in which Xen's tools would have written whom it may serve, and without that
-/// entry Linux refuses hypercalls to its programs (XSA-482). What they may do is the policy's to say.
+/// Linux refuses hypercalls of programs in a domain without an entry in xenstore for the domain that it
+/// serves (XSA-482). There is no xenstore here, and the policy limits the hypercalls.
 const DRIVER_BOOTARGS: &str = "xen_privcmd.unrestricted=1";
 
-/// The interrupts that a guest's GIC has: a multiple of 32 that covers what Xen reserves for virtio-mmio.
+/// The number of SPIs of a guest's GIC: a multiple of 32 that covers those of virtio-mmio.
 const GUEST_SPIS: u32 = (INTERRUPTS.last + 1 - 32).next_multiple_of(32);
 
 /// Edits `host`, the board's device tree, with which [`crate::validate::host`] finds nothing wrong.
 ///
 /// # Errors
 ///
-/// The manifest or the board file has a name that no node or property can have.
+/// The manifest or the board file has an invalid name of a node or a property.
 pub fn host_dt(plan: &Plan<'_>, mut host: DeviceTree, files: &Files) -> Result<DeviceTree, ModelError> {
     for hardware in &plan.hardware {
         if let Some(node) = host.find_node_mut(&hardware.host_node.value) {
@@ -81,7 +82,7 @@ fn driver_domain(plan: &Plan<'_>, files: &DomainFiles) -> Result<DeviceTreeNode,
     let memory = static_memory(plan.board, written);
     let node = domain("driver-domain", written, files, driver_bootargs(written))?
         .set("security-id", label(DRIVER_TYPE))?
-        // Memory at fixed addresses, and at the same in the domain as on the bus: devices do DMA into it.
+        // Memory at fixed addresses, the same in the domain as on the bus, for DMA.
         .set("#xen,static-mem-address-cells", 2u32)?
         .set("#xen,static-mem-size-cells", 2u32)?
         .set("xen,static-mem", reg(memory))?
@@ -89,7 +90,7 @@ fn driver_domain(plan: &Plan<'_>, files: &DomainFiles) -> Result<DeviceTreeNode,
     Ok(node)
 }
 
-/// Where the driver domain's memory is.
+/// The place of the driver domain's memory.
 fn static_memory(board: &Board, domain: &Domain) -> Region {
     Region { base: board.machine.static_memory.value.base, size: domain.memory.value.bytes }
 }
@@ -98,7 +99,7 @@ fn guest(guest: &GuestPlan<'_>, files: &DomainFiles) -> Result<DeviceTreeNode, M
     domain(&guest.guest.name.value, &guest.guest.domain, files, guest_bootargs(&guest.guest.domain))?
         .set("security-id", label(&guest.policy_type()))?
         .set("nr_spis", GUEST_SPIS)?
-        // Until its devices answer: an access that nobody handles is an abort. The shim starts it.
+        // The shim unpauses the guest when its devices answer: an access without an ioreq server is an abort.
         .set("start-paused", FLAG)
 }
 
@@ -115,7 +116,7 @@ fn domain(
         .set("memory", wide(&[written.memory.value.bytes >> 10]))?
         .set("cpus", written.vcpus.value)?
         .set("vpl011", FLAG)?
-        // Grants and event channels, but no xenstore: nobody here would serve it.
+        // Grants and event channels without xenstore.
         .set("xen,enhanced", "no-xenstore")?
         .with(kernel);
     if let Some(ramdisk) = files.ramdisk {
@@ -124,7 +125,7 @@ fn domain(
     Ok(node.with(module("multiboot,device-tree", files.device_tree)?))
 }
 
-/// Xen's command line. Of an option that is given twice the last counts, and no board may turn FLASK off.
+/// Xen's command line. The last of an option's values counts, so no board turns FLASK off.
 pub fn xen_bootargs(board: &Board) -> String {
     format!("{} flask=enforcing", board.xen_bootargs.value)
 }

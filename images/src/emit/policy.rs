@@ -2,18 +2,18 @@
 
 //! The FLASK policy: a type for each domain, and the rules between them.
 //!
-//! The rules are macros of `images/xen/policy/appliance.te`; this module only says for which domains they hold. The
-//! classes and their permissions are those of the Xen that will enforce the policy, so they come with the artefacts.
+//! The rules are macros of `images/xen/policy/appliance.te`, which this module applies to the domains of a
+//! plan. The classes and permissions are those of the Xen that enforces the policy, so they come with its
+//! artefacts.
 
 use std::fmt::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, ensure};
-
+use crate::error::Error;
 use crate::plan::Plan;
 
-/// What Xen provides, in the order in which the compiler wants it.
+/// The parts of the policy that come with Xen, in the order that the compiler requires.
 pub const FROM_XEN: [&str; 3] = ["flask/security_classes", "flask/initial_sids", "flask/access_vectors"];
 
 const APPLIANCE: &str = include_str!("../../xen/policy/appliance.te");
@@ -22,8 +22,8 @@ const CONTEXTS: &str = include_str!("../../xen/policy/contexts.te");
 /// The type of the driver domain.
 pub const DRIVER_TYPE: &str = "driver_t";
 
-/// Whether a domain of this type would get the rights of another, or the policy would not compile: the appliance's own
-/// policy has a type of that name already.
+/// Whether the policy declares the type itself, so that a domain of it would share its rights or the policy
+/// would not compile.
 pub fn is_taken(policy_type: &str) -> bool {
     let declared = APPLIANCE.lines().chain(CONTEXTS.lines()).filter_map(|line| line.strip_prefix("type "));
     let mut names = declared.filter_map(|rest| rest.split([',', ';']).next());
@@ -33,7 +33,7 @@ pub fn is_taken(policy_type: &str) -> bool {
 /// The newest format that Xen's security server reads (`POLICYDB_VERSION_MAX`).
 const FORMAT: &str = "30";
 
-/// The lines about this manifest's domains.
+/// The part of the policy about the plan's domains.
 pub fn domains(plan: &Plan<'_>) -> String {
     let types: Vec<_> = plan.guests.iter().map(|guest| guest.policy_type()).collect();
     let mut text = format!("declare_driver_domain({DRIVER_TYPE})\n");
@@ -52,12 +52,12 @@ pub fn domains(plan: &Plan<'_>) -> String {
     text
 }
 
-/// Compiles the policy to `output`, by way of its source `output` plus `.conf`, which a reviewer may want to see.
+/// Compiles the policy to `output`, and leaves its expanded source beside it, in `output` with `.conf`.
 ///
 /// # Errors
 ///
-/// A tool is missing, or it refused the policy.
-pub fn compile(plan: &Plan<'_>, files: &Path, output: &Path) -> anyhow::Result<()> {
+/// m4 or checkpolicy cannot be run, or fails.
+pub fn compile(plan: &Plan<'_>, files: &Path, output: &Path) -> Result<(), Error> {
     let scratch = tempfile::tempdir()?;
     let write = |name: &str, text: &str| {
         let path = scratch.path().join(name);
@@ -79,13 +79,11 @@ pub fn compile(plan: &Plan<'_>, files: &Path, output: &Path) -> anyhow::Result<(
         .stdout(Stdio::null()))
 }
 
-fn run(command: &mut Command) -> anyhow::Result<()> {
+fn run(command: &mut Command) -> Result<(), Error> {
     let program = command.get_program().to_string_lossy().into_owned();
     let child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn();
-    let output = child.and_then(std::process::Child::wait_with_output).with_context(|| {
-        format!("cannot run {program}, which compiles the policy: install it (scripts/setup does)")
-    })?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{program} refused the policy:\n{}", said.trim_end());
-    Ok(())
+    let output = child
+        .and_then(std::process::Child::wait_with_output)
+        .map_err(|error| Error::Start(program.clone(), error))?;
+    Error::check_program(&program, &output)
 }

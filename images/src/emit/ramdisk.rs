@@ -1,39 +1,39 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Ramdisks: cpio archives in the kernel's `newc` format, compressed. The same content gives the same bytes.
+//! Ramdisks: compressed cpio archives in the `newc` format. The same content gives the same bytes.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{self, Write};
 
-use anyhow::Context;
 use cpio::newc::{Builder, ModeFileType, trailer};
 use flate2::{Compression, GzBuilder};
 
 use super::accounts::{GROUP, PASSWD};
+use crate::error::Error;
 
-/// Where busybox is in every ramdisk.
+/// The path of busybox in every ramdisk.
 pub const BUSYBOX: &str = "/bin/busybox";
 
-/// The shell, by the name that scripts give.
+/// The path of the shell that scripts use.
 pub const SHELL: &str = "/bin/sh";
 
-/// Where the shim is in the driver domain.
+/// The path of the shim in the driver domain.
 pub const SHIM: &str = "/usr/bin/xen-frontend-shim";
 
-/// Where its configuration is.
+/// The path of the shim's configuration.
 pub const SHIM_CONFIG: &str = "/etc/xen-frontend-shim.toml";
 
-/// Where the backends are in the driver domain: one program.
+/// The path of the backends, one program, in the driver domain.
 pub const BACKEND: &str = "/usr/bin/backend";
 
-/// What the builder puts into the driver domain's ramdisk by itself, and an author cannot replace. Init's table and
-/// the shim's configuration can be: that is how other programs and other backends are started.
+/// The files of the driver domain's ramdisk that a manifest cannot replace. It can replace `/etc/inittab` and
+/// the shim's configuration, to start other programs and other backends.
 pub const OWN_FILES: [&str; 7] = ["/init", PASSWD, GROUP, BUSYBOX, SHELL, SHIM, BACKEND];
 
-/// A ramdisk that is being put together.
+/// The content of a ramdisk.
 #[derive(Debug, Default)]
 pub struct Ramdisk {
-    /// By path, without the leading slash: sorted, a directory comes before what is in it.
+    /// By path, without the leading slash. In this order a directory comes before its files.
     entries: BTreeMap<String, Entry>,
 }
 
@@ -46,7 +46,8 @@ enum Entry {
 }
 
 impl Ramdisk {
-    /// A ramdisk with busybox in it, and with the one device that the kernel opens before any program can make it.
+    /// A ramdisk with busybox, mount points, and the device node that the kernel opens before it starts a
+    /// program.
     pub fn new(busybox: Vec<u8>) -> Self {
         let mut ramdisk = Self::default();
         ramdisk.add("/dev/console", Entry::Device { major: 5, minor: 1 });
@@ -58,12 +59,12 @@ impl Ramdisk {
         ramdisk
     }
 
-    /// Adds a program.
+    /// Adds an executable file.
     pub fn program(&mut self, path: &str, content: Vec<u8>) {
         self.add(path, Entry::File { content, mode: 0o755 });
     }
 
-    /// Adds a file that is not a program.
+    /// Adds a file that is not executable.
     pub fn file(&mut self, path: &str, content: impl Into<Vec<u8>>) {
         self.add(path, Entry::File { content: content.into(), mode: 0o644 });
     }
@@ -87,18 +88,19 @@ impl Ramdisk {
     /// # Errors
     ///
     /// A file is larger than the format allows.
-    pub fn into_bytes(self) -> anyhow::Result<Vec<u8>> {
-        // Neither a time nor a name goes into the compressed file's header.
+    pub fn into_bytes(self) -> Result<Vec<u8>, Error> {
+        // The header of the compressed file has neither a time nor a name.
         let mut archive = GzBuilder::new().write(Vec::new(), Compression::best());
         for (inode, (path, entry)) in (1..).zip(&self.entries) {
-            archive = entry.write(path, inode, archive).with_context(|| format!("cannot add /{path}"))?;
+            archive =
+                entry.write(path, inode, archive).map_err(|error| Error::Ramdisk(path.clone(), error))?;
         }
         Ok(trailer(archive)?.finish()?)
     }
 }
 
 impl Entry {
-    fn write<W: Write>(&self, path: &str, inode: u32, archive: W) -> anyhow::Result<W> {
+    fn write<W: Write>(&self, path: &str, inode: u32, archive: W) -> io::Result<W> {
         let header = Builder::new(path).ino(inode);
         let (header, content) = match self {
             Self::Directory => {
@@ -116,21 +118,21 @@ impl Entry {
                 (header.rdev_major(*major).rdev_minor(*minor), [].as_slice())
             }
         };
-        let mut writer = header.write(archive, u32::try_from(content.len())?);
+        let size = u32::try_from(content.len()).map_err(|_| io::ErrorKind::FileTooLarge)?;
+        let mut writer = header.write(archive, size);
         writer.write_all(content)?;
-        Ok(writer.finish()?)
+        writer.finish()
     }
 }
 
-/// What the driver domain's first process does. busybox's init keeps what it starts running, and starts a program
-/// without a shell if its line needs none.
+/// The inittab of the driver domain. busybox's init restarts a program of `respawn` when it ends.
 pub fn inittab(console: &[&str]) -> String {
     let mounts = [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("tmpfs", "/run")];
     let mut lines: Vec<_> = mounts
         .iter()
         .map(|(kind, place)| format!("::sysinit:{BUSYBOX} mount -t {kind} {kind} {place}"))
         .collect();
-    // Opened for writing only: what the shim starts inherits it, and must not read what is typed at the console.
+    // Open for writing only: the backends inherit it, and must not read the console's input.
     lines.push(format!("::respawn:{SHIM} run {SHIM_CONFIG} >/dev/console 2>&1"));
     if !console.is_empty() {
         lines.push(format!("ttyAMA0::respawn:{}", console.join(" ")));
@@ -174,13 +176,13 @@ mod tests {
     }
 
     #[test]
-    fn the_same_content_gives_the_same_bytes() {
+    fn same_content_gives_same_bytes() {
         assert_eq!(sample(), sample());
     }
 
-    /// The kernel unpacks in order: a file whose directory comes later is lost.
+    /// The kernel unpacks in order, and loses a file whose directory comes later.
     #[test]
-    fn a_directory_comes_before_what_is_in_it() {
+    fn directory_comes_before_its_files() {
         let names: Vec<_> = entries(&sample()).into_iter().map(|(name, ..)| name).collect();
         for (index, name) in names.iter().enumerate() {
             if let Some((parent, _)) = name.rsplit_once('/') {
@@ -190,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_have_the_kind_and_the_content_that_was_given() {
+    fn entries_have_the_given_type_and_content() {
         let entries = entries(&sample());
         let find = |wanted: &str| entries.iter().find(|(name, ..)| name == wanted).unwrap();
         assert_eq!(find("bin/busybox").1, 0o100_755);
@@ -204,14 +206,14 @@ mod tests {
 
     /// Entries with the same inode number would be hard links of one file.
     #[test]
-    fn each_entry_is_a_file_of_its_own() {
+    fn each_entry_has_its_own_inode_number() {
         let mut inodes: Vec<_> = entries(&sample()).into_iter().map(|(_, _, inode, _)| inode).collect();
         inodes.dedup();
         assert_eq!(inodes.len(), entries(&sample()).len());
     }
 
     #[test]
-    fn the_shim_is_kept_running_and_the_console_is_optional() {
+    fn inittab_respawns_the_shim_and_an_optional_console_program() {
         assert!(inittab(&[]).ends_with(
             "::respawn:/usr/bin/xen-frontend-shim run /etc/xen-frontend-shim.toml >/dev/console 2>&1\n"
         ));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What the shim serves, and the backends that it starts for it.
+//! The configuration of the shim: devices and the commands of their backends.
 
 use shim_config::{Backend, Config, Device, Guest};
 
@@ -9,7 +9,8 @@ use crate::board::Hardware;
 use crate::manifest::{Line, Target};
 use crate::plan::{DRIVER_DOMID, DevicePlan, Function, GuestPlan, Plan};
 
-/// Each guest has a directory in it, which its backends make before they become its user.
+/// The directory of the locks by which backends take turns. They make a directory in it for their guest
+/// before they change to its user.
 const TURNS: &str = "/run/i2c-turns";
 
 /// Makes the shim's configuration.
@@ -30,7 +31,7 @@ fn device(device: &DevicePlan<'_>, guest: &GuestPlan<'_>) -> Device {
         base: device.base,
         irq: device.irq,
         queues: device.function.queues(),
-        // Our backends open their hardware as root and then change by themselves.
+        // Our backends open their hardware as root, and then change their user by themselves.
         user: None,
         backend: Backend::Command(command(device, guest)),
     }
@@ -50,8 +51,8 @@ fn command(device: &DevicePlan<'_>, guest: &GuestPlan<'_>) -> Vec<String> {
     words
 }
 
-/// Where the backends of a guest take turns at an adapter, if more than one of them may be on it: names of
-/// the board may stand for parts of one bus.
+/// The directory of the locks of a guest's I2C backends, if there are several: hardware of several names can
+/// be parts of one bus.
 fn turns(guest: &GuestPlan<'_>) -> Option<String> {
     let adapters = guest.devices.iter().filter(|device| matches!(device.function, Function::I2c { .. }));
     (adapters.count() > 1).then(|| format!("{TURNS}/{}", guest.guest.name.value))
@@ -71,7 +72,7 @@ fn gpio(lines: &[(&Hardware, &Line)]) -> Vec<String> {
     words
 }
 
-/// A line as the backend's command line has it: `CHIP:OFFSET[=NAME][,OPTION]...`.
+/// A line on the backend's command line: `CHIP:OFFSET[=NAME][,OPTION]...`.
 fn line_argument(chip: &Hardware, line: &Line) -> String {
     let mut word = format!("{}:{}", escape(&path(chip)), line.line.value);
     if let Some(name) = &line.name {
@@ -90,12 +91,12 @@ fn line_argument(chip: &Hardware, line: &Line) -> String {
     word
 }
 
-/// A chip or a name as the backend's command line has it: a backslash before what would otherwise end it.
+/// A chip or a name on the backend's command line, with a backslash before characters that would end it.
 fn escape(text: &str) -> String {
     text.replace('\\', r"\\").replace(',', r"\,").replace('=', r"\=")
 }
 
-/// The hardware's path in the driver domain's device tree, by which its backend finds it.
+/// The hardware's path in the driver domain's device tree, by which the backend finds it.
 fn path(hardware: &Hardware) -> String {
     format!("/passthrough/{}", hardware.node.value)
 }

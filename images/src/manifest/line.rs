@@ -31,8 +31,8 @@ pub struct Line {
     pub shared: Option<Spanned<bool>>,
 }
 
-/// What the backend does with a line that no driver uses: before the guest sets it up, and after the guest releases it,
-/// is reset or ends. Without a value the line is released.
+/// What the backend does with a line that no driver uses: before the guest sets it up, and after the guest
+/// releases it, is reset or ends. Without a value the line is released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Safe {
     /// Drives it low.
@@ -146,8 +146,8 @@ impl<'de> Deserialize<'de> for Safe {
             ValueInner::String(word) => format!("`{word}` is no safe value"),
             other => return Err(expected("0, 1 or \"stay\"", other, span).into()),
         };
-        let help = "write 0 or 1 for a line that is to be driven while its guest does not use it, \"stay\" for one \
-                    that is to keep its level, or leave `safe` out to have it released";
+        let help = "write 0 or 1 for a line that is to be driven while its guest does not use it, \
+                    \"stay\" for one that is to keep its level, or leave `safe` out to have it released";
         Err(custom(span, title, help).into())
     }
 }

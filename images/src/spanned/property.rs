@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What goes into a device tree as its author writes it.
+//! Device tree properties in TOML.
 
 use toml_span::de_helpers::expected;
 use toml_span::value::{Table, Value, ValueInner};
@@ -8,26 +8,26 @@ use toml_span::{DeserError, Deserialize, Span};
 
 use super::custom;
 
-/// The value of a device tree property as it is written in TOML.
+/// The value of a device tree property.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Property {
-    /// `true`: the property is there and has no value.
+    /// `true`: a property without a value.
     Flag,
-    /// Integers: cells of 32 bits, negative ones as their two's complement.
+    /// Integers of 32 bits, negative ones as their two's complement.
     Cells(Vec<u32>),
-    /// Integers of another width, as `{ u8 = [0x12, -1] }`: their bytes, the most significant of each first.
+    /// The bytes of integers of another width, in big endian: `{ u8 = [0x12, -1] }`.
     Bytes(Vec<u8>),
     /// Strings.
     Strings(Vec<String>),
 }
 
-/// The widths of integers that are no cells, with their bytes.
+/// The other widths of integers, in bytes.
 const WIDTHS: [(&str, usize); 3] = [("u8", 1), ("u16", 2), ("u64", 8)];
 
-/// The bytes of a cell.
+/// The width of a cell, in bytes.
 const CELL: usize = 4;
 
-/// What to write where a list has nothing in it.
+/// The help for an empty list.
 const NO_VALUE: &str = "write `true` for a property that has no value, or leave the property out";
 
 impl<'de> Deserialize<'de> for Property {
@@ -43,15 +43,14 @@ impl<'de> Deserialize<'de> for Property {
             }
         };
         match items.first() {
-            None => Err(custom(span, "a list with nothing in it", NO_VALUE).into()),
+            None => Err(custom(span, "an empty list", NO_VALUE).into()),
             Some(first) if first.as_str().is_some() => each(items, text).map(Self::Strings),
             Some(_) => each(items, cell).map(Self::Cells),
         }
     }
 }
 
-/// The names of what a device is compatible with, the most specific first; at least one. A string stands for a
-/// list of one.
+/// The value of `compatible`: at least one name, the most specific first. A string is a list of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Compatible(pub(crate) Vec<String>);
 
@@ -65,25 +64,25 @@ impl<'de> Deserialize<'de> for Compatible {
         };
         if items.is_empty() {
             let help = "write a name such as \"national,lm75\", or several, the most specific first";
-            return Err(custom(span, "a device that is compatible with nothing", help).into());
+            return Err(custom(span, "`compatible` without a name", help).into());
         }
-        each(items, binding).map(Self)
+        each(items, compatible_name).map(Self)
     }
 }
 
-/// A name by which drivers are found. The kernel also gives it to programs of user space, one to a line, so it
-/// has neither blanks nor control characters.
-fn binding(value: &mut Value<'_>) -> Result<String, DeserError> {
+/// A name by which a kernel finds drivers. Linux also passes it to programs, one in a line: it has neither
+/// blanks nor control characters.
+fn compatible_name(value: &mut Value<'_>) -> Result<String, DeserError> {
     let span = value.span;
     let name = value.take_string(None)?;
     if name.is_empty() || !name.chars().all(|char| char.is_ascii_graphic()) {
         let help = "write a name such as \"national,lm75\": letters, digits and punctuation, without blanks";
-        return Err(custom(span, format!("{name:?} is nothing to be compatible with"), help).into());
+        return Err(custom(span, format!("{name:?} cannot be a name in `compatible`"), help).into());
     }
     Ok(name.into())
 }
 
-/// A string of a device tree, where a NUL ends it.
+/// A string of a device tree, which a NUL ends.
 fn text(value: &mut Value<'_>) -> Result<String, DeserError> {
     let text = value.take_string(None)?;
     if text.contains('\0') {
@@ -98,7 +97,7 @@ fn cell(value: &mut Value<'_>) -> Result<u32, DeserError> {
     Ok(u32::from_be_bytes([a, b, c, d]))
 }
 
-/// Integers whose width the only key of `table` is.
+/// Integers of the width that is the only key of `table`.
 fn wide(table: Table<'_>, span: Span) -> Result<Vec<u8>, DeserError> {
     let mut entries = table.into_iter();
     let width = |name: &str| WIDTHS.iter().find(|(known, _)| *known == name);
@@ -108,7 +107,7 @@ fn wide(table: Table<'_>, span: Span) -> Result<Vec<u8>, DeserError> {
     let Some((_, bytes)) = width(&key.name) else { return Err(no_width(key.span).into()) };
     let items = match value.take() {
         ValueInner::Array(items) if items.is_empty() => {
-            return Err(custom(value.span, "a list with nothing in it", NO_VALUE).into());
+            return Err(custom(value.span, "an empty list", NO_VALUE).into());
         }
         ValueInner::Array(items) => items,
         one @ ValueInner::Integer(_) => vec![Value::with_span(one, value.span)],
@@ -124,10 +123,10 @@ fn wide(table: Table<'_>, span: Span) -> Result<Vec<u8>, DeserError> {
 fn no_width(span: Span) -> toml_span::Error {
     let help =
         "write one of `{ u8 = […] }`, `{ u16 = […] }` and `{ u64 = […] }`; integers of 32 bits need no table";
-    custom(span, "this is no width of integers", help)
+    custom(span, "not a width of integers", help)
 }
 
-/// An integer that `bytes` bytes have room for, with or without a sign.
+/// An integer of `bytes` bytes, signed or unsigned.
 fn integer(value: &mut Value<'_>, bytes: usize) -> Result<i64, DeserError> {
     let span = value.span;
     let number = match value.take() {
@@ -140,10 +139,10 @@ fn integer(value: &mut Value<'_>, bytes: usize) -> Result<i64, DeserError> {
         return Ok(number);
     }
     let help = format!("write {least} to {most}{}", if bytes == CELL { ", or `{ u64 = […] }`" } else { "" });
-    Err(custom(span, format!("{number} has more than {bits} bits"), help).into())
+    Err(custom(span, format!("{number} does not fit into {bits} bits"), help).into())
 }
 
-/// Reads all of `items`, and says of all that are wrong what is.
+/// Reads all of `items`, or returns all their errors.
 fn each<'de, T>(
     items: Vec<Value<'de>>,
     read: impl Fn(&mut Value<'de>) -> Result<T, DeserError>,
@@ -172,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn integers_have_the_width_that_is_written() {
+    fn integers_have_the_given_width() {
         let cells = |cells: &[u32]| Ok(Property::Cells(cells.to_vec()));
         let bytes = |bytes: &[u8]| Ok(Property::Bytes(bytes.to_vec()));
         assert_eq!(property("-1"), cells(&[u32::MAX]));
@@ -184,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_room_or_no_value_is_refused() {
+    fn value_that_does_not_fit_or_is_empty_is_refused() {
         let refused = [
             "4_294_967_296",
             "-2_147_483_649",

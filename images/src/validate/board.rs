@@ -21,12 +21,12 @@ const XEN_BOOTARGS: usize = 1023;
 /// The characters of one option that Xen reads (`MAX_PARAM_SIZE`).
 const XEN_OPTION: usize = 127;
 
-/// The guest physical addresses of a domain's grant table (`GUEST_GNTTAB_BASE` and `_SIZE` in Xen's public header
-/// `arch-arm.h`). Xen 4.20 uses them for a domain with `direct-map`, too (`prepare_dtb_domU()`).
+/// The guest physical addresses of a domain's grant table (`GUEST_GNTTAB_BASE` and `_SIZE` in Xen's public
+/// header `arch-arm.h`). Xen 4.20 uses them for a domain with `direct-map`, too (`prepare_dtb_domU()`).
 const GRANT_TABLE: Region = Region { base: 0x3800_0000, size: 0x0100_0000 };
 
-/// Where QEMU loads Xen: at 2 MiB from the start of RAM (`hw/arm/boot.c`), in at most the 8 MiB that Xen maps of itself
-/// (`XEN_VIRT_SIZE`). A small program of QEMU's is at the start.
+/// Where QEMU loads Xen: at 2 MiB from the start of RAM (`hw/arm/boot.c`), in at most the 8 MiB that Xen maps
+/// of itself (`XEN_VIRT_SIZE`). A small program of QEMU's is at the start.
 const QEMU_XEN: u64 = 10 << 20;
 
 /// Where QEMU puts the device tree, from the start of RAM: here, or in the middle of a smaller RAM.
@@ -45,7 +45,7 @@ pub(super) fn check(board: &Board, found: &mut Vec<Diagnostic>) {
 fn machine(machine: &Machine, found: &mut Vec<Diagnostic>) {
     if machine.cpus.value == 0 {
         found.push(
-            Diagnostic::new(machine.cpus.span, "a board without CPUs", "nothing runs")
+            Diagnostic::new(machine.cpus.span, "a board without CPUs", "at least one is needed")
                 .help("write 1 or more"),
         );
     }
@@ -99,11 +99,11 @@ fn static_memory(region: &Spanned<Region>, found: &mut Vec<Diagnostic>) {
     }
 }
 
-/// Whether `region` is a range of addresses in units of `unit` bytes.
+/// Whether `region` is a valid range of addresses in units of `unit` bytes.
 fn is_range(region: &Spanned<Region>, unit: u64, found: &mut Vec<Diagnostic>) -> bool {
     let Region { base, size } = region.value;
     let (label, help) = if size == 0 {
-        ("no byte is in it", "write a size".to_owned())
+        ("no bytes", "write a size".to_owned())
     } else if base.checked_add(size).is_none_or(|end| end > ADDRESSES) {
         ("it ends beyond the last address of 48 bits", "write a smaller base or size".to_owned())
     } else if base % unit != 0 || size % unit != 0 {
@@ -111,7 +111,7 @@ fn is_range(region: &Spanned<Region>, unit: u64, found: &mut Vec<Diagnostic>) ->
     } else {
         return true;
     };
-    let title = format!("{size:#x} bytes at {base:#x} are no range of addresses that can be used");
+    let title = format!("{size:#x} bytes at {base:#x} are not a valid range of addresses");
     found.push(Diagnostic::new(region.span, title, label).help(help));
     false
 }
@@ -173,7 +173,7 @@ fn qemu_places(machine: &Machine, found: &mut Vec<Diagnostic>) {
     }
 }
 
-/// Checks the words of QEMU's command line, in which a NUL ends a word.
+/// Checks the words of QEMU's command line.
 fn qemu_words(board: &Board, found: &mut Vec<Diagnostic>) {
     let own = board.qemu.iter().flat_map(|Spanned { value: qemu, span }| {
         let words = qemu.args.iter().chain([&qemu.program, &qemu.machine]);
@@ -185,7 +185,7 @@ fn qemu_words(board: &Board, found: &mut Vec<Diagnostic>) {
     for (word, span) in own.chain(devices).filter(|(word, _)| !is_plain_text(word) || word.is_empty()) {
         let title = format!("{word:?} cannot be a word of QEMU's command line");
         found.push(
-            Diagnostic::new(span, title, "here is a word with other characters than ASCII, or an empty one")
+            Diagnostic::new(span, title, "a word is empty, or has other characters than printable ASCII")
                 .help("use the characters from space to `~`"),
         );
     }

@@ -81,8 +81,8 @@ fn number_of_targets(device: &Device, i2c: &I2c, found: &mut Vec<Diagnostic>) {
     }
 }
 
-/// A driver that waits for interrupts of all lines has a buffer of two descriptors for each in the event queue (virtio
-/// 1.3, 5.18.7), and Linux asks for no more lines than fit.
+/// A driver that waits for interrupts of all lines has a buffer of two descriptors for each in the event
+/// queue (virtio 1.3, 5.18.7), and Linux asks for no more lines than fit.
 fn number_of_lines(device: &Device, lines: &[Line], found: &mut Vec<Diagnostic>) {
     let most = usize::from(DeviceKind::of(GPIO).queue_size_max / 2);
     if lines.is_empty() {

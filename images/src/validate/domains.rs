@@ -13,21 +13,21 @@ use crate::emit::host_dt::{driver_bootargs, guest_bootargs};
 use crate::manifest::{Domain, Manifest, Memory};
 use crate::spanned::MIB;
 
-/// Less than this and a kernel with its ramdisk does not start.
+/// The least memory with which a kernel and a ramdisk start.
 const LEAST: Memory = Memory { bytes: 32 << 20 };
 
-/// What the project's kernel is built for (`CONFIG_NR_CPUS`).
+/// The largest number of CPUs of our kernel (`CONFIG_NR_CPUS`).
 const MOST_VCPUS: u32 = 8;
 
-/// What Xen needs for itself and its heap.
+/// The memory of Xen and its heap.
 const XEN: u64 = 96 << 20;
 
-/// Xen has 56 bytes in its frame table for each page of RAM, less than this part of it.
+/// The part of the RAM for Xen's frame table is below one in this number: 56 bytes for each page.
 const FRAME_TABLE: u64 = 64;
 
 pub(super) fn check(manifest: &Manifest, board: &Board, found: &mut Vec<Diagnostic>) {
     let driver_domain = &manifest.driver_domain.domain;
-    each(driver_domain, found);
+    domain(driver_domain, found);
     bootargs(driver_domain, &driver_bootargs(driver_domain), found);
     modules(manifest, found);
     let memory = &manifest.driver_domain.domain.memory;
@@ -36,7 +36,7 @@ pub(super) fn check(manifest: &Manifest, board: &Board, found: &mut Vec<Diagnost
         found.push(too_much(memory, format!("the board sets {most} aside for the driver domain"), most));
     }
 
-    // The modules stay in memory until each domain has its copy of them.
+    // The modules stay in memory until each domain has its copy.
     let total = board.machine.ram_size();
     let used = [
         XEN,
@@ -47,7 +47,7 @@ pub(super) fn check(manifest: &Manifest, board: &Board, found: &mut Vec<Diagnost
     ];
     let mut free = Memory { bytes: used.iter().fold(total, |free, used| free.saturating_sub(*used)) };
     for guest in &manifest.guests {
-        each(&guest.domain, found);
+        domain(&guest.domain, found);
         bootargs(&guest.domain, &guest_bootargs(&guest.domain), found);
         free.bytes = free.bytes.saturating_sub(page_tables(&guest.domain));
         let memory = &guest.domain.memory;
@@ -60,19 +60,19 @@ pub(super) fn check(manifest: &Manifest, board: &Board, found: &mut Vec<Diagnost
     }
 }
 
-/// Xen takes no more modules from the boot loader (`MAX_MODULES`), and ignores the rest: a domain without its kernel.
+/// The number of modules that Xen takes from the boot loader (`MAX_MODULES`). It ignores the rest.
 const MODULES: usize = 32;
 
-/// Xen cuts the command line of a domain's kernel off here (`BOOTMOD_MAX_CMDLINE`).
+/// The number of characters of a kernel's command line that Xen passes on (`BOOTMOD_MAX_CMDLINE`).
 const BOOTARGS: usize = 1023;
 
-/// The modules that Xen gets: itself, the host's device tree and the policy; of each domain a device tree, and kernels and
-/// ramdisks, of which two domains may share one.
+/// Counts the modules: Xen, the host's device tree, the policy, each domain's device tree, and kernels and
+/// ramdisks, which domains can share.
 fn modules(manifest: &Manifest, found: &mut Vec<Diagnostic>) {
     let driver_domain = &manifest.driver_domain.domain;
     let mut kernels = BTreeSet::from([driver_domain.kernel.value.as_str()]);
     let mut ramdisks = BTreeSet::new();
-    // Three for Xen, and the driver domain's device tree and ramdisk.
+    // The first three, and the driver domain's device tree and ramdisk.
     let mut others = 5;
     for guest in &manifest.guests {
         kernels.insert(&guest.domain.kernel.value);
@@ -80,7 +80,7 @@ fn modules(manifest: &Manifest, found: &mut Vec<Diagnostic>) {
         others += 1;
         if others + kernels.len() + ramdisks.len() > MODULES {
             let title = format!("the kernels, ramdisks and device trees are more than {MODULES}");
-            let label = "with this guest, of which Xen would have no kernel or no device tree";
+            let label = "Xen would ignore the kernel or the device tree of this guest";
             let help = "let guests share kernels and ramdisks, or have fewer guests";
             return found.push(Diagnostic::new(guest.name.span, title, label).help(help));
         }
@@ -114,7 +114,7 @@ fn bootargs(domain: &Domain, line: &str, found: &mut Vec<Diagnostic>) {
     }
 }
 
-fn each(domain: &Domain, found: &mut Vec<Diagnostic>) {
+fn domain(domain: &Domain, found: &mut Vec<Diagnostic>) {
     let memory = &domain.memory;
     if memory.value < LEAST {
         let title = format!("{} of memory are too little", memory.value);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The files that a manifest names.
+//! Files: their paths in the driver domain, and kernels and ramdisks among the input files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -15,15 +15,15 @@ use crate::kernel::{self, KernelError, UNIT};
 use crate::manifest::{Domain, Manifest, Memory};
 use crate::spanned::MIB;
 
-/// Directories of the driver domain over which something is mounted: a file there would not be seen.
+/// Directories of the driver domain for mounts and for files that are made at run time.
 const MOUNTED: [&str; 5] = ["/dev", "/proc", "/run", "/sys", "/tmp"];
 
-/// The longest name of a file, and the longest path that the kernel takes from a ramdisk (`NAME_MAX`, and `PATH_MAX`
-/// without the NUL).
+/// The longest name of a file, and the longest path that the kernel takes from a ramdisk (`NAME_MAX`, and
+/// `PATH_MAX` without the NUL).
 const LONGEST_NAME: usize = 255;
 const LONGEST_PATH: usize = 4095;
 
-/// Checks where extra files go in the driver domain.
+/// Checks the paths of extra files in the driver domain.
 pub(super) fn destinations(manifest: &Manifest, found: &mut Vec<Diagnostic>) {
     let mut seen: BTreeMap<&str, &Spanned<String>> = BTreeMap::new();
     for file in &manifest.driver_domain.files {
@@ -34,12 +34,12 @@ pub(super) fn destinations(manifest: &Manifest, found: &mut Vec<Diagnostic>) {
         let is_name = |part: &str| !["", ".", ".."].contains(&part) && part.len() <= LONGEST_NAME;
         let is_path = path.strip_prefix('/').is_some_and(|rest| rest.split('/').all(is_name));
         if !is_path || path.len() > LONGEST_PATH || !is_plain_text(path) {
-            let title = format!("{path:?} is no place for a file");
+            let title = format!("{path:?} cannot be the path of a file");
             let help = "write a path such as \"/usr/bin/agent\", of names that have at most 255 characters";
             refuse(title, "not a plain absolute path", help);
         } else if MOUNTED.iter().any(|mounted| is_below(path, mounted)) {
-            let title = format!("a file at `{path}` would not be seen");
-            refuse(title, "something is mounted over it", "choose a place in another directory");
+            let title = format!("a file at `{path}` could be hidden by a mount");
+            refuse(title, "a directory for mounts and files of the run time", "choose another directory");
         } else if OWN_FILES.iter().any(|own| is_below(path, own) || is_below(own, path)) {
             let title = format!("`{path}` is taken");
             refuse(title, "the builder puts a file of its own there", "choose another place");
@@ -56,7 +56,8 @@ fn is_below(path: &str, directory: &str) -> bool {
     path.strip_prefix(directory).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Checks that the program on the driver domain's console is one that it has, and that init can start it as written.
+/// Checks that the driver domain has the program of its console, and that busybox's init starts it as
+/// written.
 pub(super) fn console(manifest: &Manifest, found: &mut Vec<Diagnostic>) {
     let driver_domain = &manifest.driver_domain;
     let Some(program) = driver_domain.console.first() else { return };
@@ -80,7 +81,7 @@ pub(super) fn console(manifest: &Manifest, found: &mut Vec<Diagnostic>) {
     }
 }
 
-/// Checks that no file is a kernel and a ramdisk: Xen knows a module by its address, and has one of the two.
+/// Checks that no file is a kernel and a ramdisk: Xen keeps one module for an address.
 pub(super) fn kernels(manifest: &Manifest, found: &mut Vec<Diagnostic>) {
     let is_kernel =
         |file: &&Spanned<String>| manifest.domains().any(|other| other.kernel.value == file.value);
@@ -94,8 +95,7 @@ pub(super) fn kernels(manifest: &Manifest, found: &mut Vec<Diagnostic>) {
     }
 }
 
-/// What is wrong with the files that `manifest` names, in `directory`: they are not there, or Xen does not start a domain
-/// from them.
+/// The errors in the files of `manifest` in `directory`.
 pub(super) fn contents(manifest: &Manifest, directory: &Path) -> Vec<Diagnostic> {
     let driver_domain = &manifest.driver_domain;
     let mut found: Vec<_> =
@@ -116,14 +116,14 @@ pub(super) fn contents(manifest: &Manifest, directory: &Path) -> Vec<Diagnostic>
     found
 }
 
-/// A compressed kernel is one domain's only.
+/// Checks that a compressed kernel is used by one domain only.
 fn packed(manifest: &Manifest, directory: &Path, found: &mut Vec<Diagnostic>) {
     let mut seen = vec![manifest.driver_domain.domain.kernel.value.as_str()];
     for guest in &manifest.guests {
         let kernel = guest.domain.kernel.value.as_str();
         if seen.contains(&kernel) && kernel::is_packed(&directory.join(kernel)) {
             let title = format!("the compressed kernel `{kernel}` is that of two domains");
-            let label = "this one would find none: Xen unpacks a kernel once";
+            let label = "this one would have none: Xen decompresses a kernel once";
             let help = "give it uncompressed, or give each domain a copy under another name";
             found.push(Diagnostic::new(guest.name.span, title, label).help(help));
         }
@@ -140,10 +140,10 @@ fn missing(file: &Spanned<String>, directory: &Path) -> Option<Diagnostic> {
     Some(diagnostic.help("paths are relative to the directory given with `--files`"))
 }
 
-/// How much memory a domain's kernel takes.
+/// The bytes that a domain's kernel takes in its memory.
 fn kernel(domain: &Domain, directory: &Path, found: &mut Vec<Diagnostic>) -> Option<u64> {
     let file = &domain.kernel;
-    // Without `kernel` it is the one that every image needs: it is named when the image is built, if it is missing.
+    // The default is an input of every image, which the build checks.
     let is_written = !file.span.is_empty();
     if let Some(missing) = missing(file, directory) {
         found.extend(is_written.then_some(missing));
@@ -161,7 +161,7 @@ fn kernel(domain: &Domain, directory: &Path, found: &mut Vec<Diagnostic>) -> Opt
     kernel::size(&directory.join(&file.value)).map_err(refuse).ok()
 }
 
-/// How large a ramdisk is.
+/// The size of a ramdisk.
 fn ramdisk(file: &Spanned<String>, directory: &Path, found: &mut Vec<Diagnostic>) -> Option<u64> {
     if let Some(missing) = missing(file, directory) {
         found.push(missing);
@@ -170,15 +170,16 @@ fn ramdisk(file: &Spanned<String>, directory: &Path, found: &mut Vec<Diagnostic>
     let size = std::fs::metadata(directory.join(&file.value)).map_or(0, |metadata| metadata.len());
     if size == 0 {
         let title = format!("the ramdisk `{}` is empty", file.value);
-        found.push(Diagnostic::new(file.span, title, "no kernel unpacks this").help("leave `ramdisk` out"));
+        found
+            .push(Diagnostic::new(file.span, title, "a kernel cannot unpack it").help("leave `ramdisk` out"));
         return None;
     }
     Some(size)
 }
 
-/// Whether a domain has room for its kernel and its ramdisk, of these sizes.
+/// The error if a domain has no room for a kernel and a ramdisk of these sizes.
 pub(super) fn room(domain: &Domain, kernel: u64, ramdisk: u64) -> Option<Diagnostic> {
-    // The device tree has at most one unit: Xen makes none that is larger.
+    // The device tree takes one unit.
     let least = Memory { bytes: kernel::footprint(kernel, ramdisk, 1) };
     let memory = &domain.memory;
     if least < memory.value {
@@ -190,8 +191,7 @@ pub(super) fn room(domain: &Domain, kernel: u64, ramdisk: u64) -> Option<Diagnos
     Some(diagnostic.help("give it more: the kernel also needs room to unpack the ramdisk, and to run"))
 }
 
-/// Whether the board has room for all that the boot loader loads, with a ramdisk of the driver domain of `ramdisk`
-/// bytes.
+/// The error if the board has no room for all files, with a ramdisk of the driver domain of `ramdisk` bytes.
 pub(super) fn modules_room(
     manifest: &Manifest,
     board: &Board,
@@ -203,7 +203,7 @@ pub(super) fn modules_room(
     let files: BTreeSet<_> = kernels.chain(ramdisks).collect();
     let sizes =
         files.into_iter().map(|file| std::fs::metadata(directory.join(file)).map_or(0, |file| file.len()));
-    // A device tree of each domain, and the policy.
+    // The device tree of each domain, and the policy.
     let others = std::iter::repeat_n(1, manifest.guests.len() + 2);
     let sizes = sizes.chain(others).chain([ramdisk]).map(|size| size.next_multiple_of(UNIT));
     let (size, room) = (Memory { bytes: sizes.sum() }, board.machine.modules.value.size);

@@ -38,11 +38,12 @@ fn overlap(part: &Spanned<Region>, name: &str, reserved: Region, owner: &str) ->
     Some(Diagnostic::new(part.span, title, label).help("write a range that has no address in common with it"))
 }
 
-/// The ranges that firmware, the secure world or another processor uses: `/reserved-memory` (Devicetree Specification
-/// 0.4, 3.5) and the reservations in the header of the tree (5.3), each with a name for messages.
+/// The ranges that firmware, the secure world or another processor uses: `/reserved-memory` (Devicetree
+/// Specification 0.4, 3.5) and the reservations in the header of the tree (5.3), each with a name for
+/// messages.
 ///
-/// Xen ignores a module in one of them, and stops before its console works if a domain's memory is there. It does not
-/// look at `status`. A node without `reg` has no place yet, and Xen gives it none.
+/// Xen ignores a module in one of them, and stops before its console works if a domain's memory is there. It
+/// does not look at `status`. A node without `reg` has no place yet, and Xen gives it none.
 fn reserved(host: &Fdt<'_>) -> Vec<(Region, String)> {
     let nodes = host.find_node("/reserved-memory").into_iter().flat_map(|parent| parent.children());
     let nodes = nodes.flat_map(|node| {
@@ -94,8 +95,8 @@ fn console_given_away(hardware: &Hardware, plan: &Plan<'_>) -> Diagnostic {
         .help("name another console with `dtuart`, or do not give this device to the driver domain")
 }
 
-/// Xen maps the interrupts of the host's node, and the driver domain's kernel requests those of the board file.
-/// Interrupts of another controller than the GIC are not compared.
+/// Xen maps the interrupts of the host's node, and the driver domain's kernel requests those of the board
+/// file. Interrupts of another controller than the GIC are not compared.
 fn interrupts(hardware: &Hardware, node: &FdtNode<'_>, found: &mut Vec<Diagnostic>) {
     let cells = node.property("interrupts").and_then(|property| property.value_as::<Vec<u32>>().ok());
     let Some(cells) = cells else { return };

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Names of guests, devices and GPIO lines. They become names of files, types of the policy, words of command lines and
-//! names in device trees.
+//! Names of guests, devices and GPIO lines. They become names of files, types of the policy, words of command
+//! lines and names in device trees.
 
 use shim_config::LOCK_FILE;
 use toml_span::Spanned;
@@ -12,8 +12,8 @@ use crate::emit::policy;
 use crate::manifest::{DeviceType, Manifest};
 use crate::plan::policy_type;
 
-/// Names in use besides the policy's types: output files (`driver-domain.dtb`, `host.dtb`), a user of the driver domain,
-/// a file in the shim's state directory.
+/// Names in use besides the policy's types: output files (`driver-domain.dtb`, `host.dtb`), a user of the
+/// driver domain, a file in the shim's state directory.
 const TAKEN: [&str; 4] = ["driver-domain", "host", "root", LOCK_FILE];
 
 /// The length of the longest name. Linux's character device has room for as many characters of a line's name.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Register windows and interrupts that the manifest fixes: within what Xen reserves for virtio-mmio, and apart.
+//! Register windows and interrupts that the manifest fixes: within what Xen reserves for virtio-mmio, and
+//! apart.
 
 use toml_span::Spanned;
 

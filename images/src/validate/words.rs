@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What can be written in a device tree: names of nodes and properties, strings, and what refers to other nodes.
+//! Syntax: names of nodes and properties, strings, and properties of device trees.
 
 use toml_span::Spanned;
 
 use crate::diagnostics::Diagnostic;
 use crate::spanned::Property;
 
-/// Properties whose integers are handles of other nodes (Devicetree Specification 0.4, and the bindings that dtc checks).
+/// Properties with phandles of other nodes (Devicetree Specification 0.4, and bindings that dtc or Linux
+/// know).
 const REFERENCES: [&str; 35] = [
     "assigned-clock-parents",
     "assigned-clocks",
@@ -52,14 +53,14 @@ const REFERENCE_ENDINGS: [&str; 3] = ["-gpio", "-gpios", "-supply"];
 /// The ending of properties that count GPIO lines, such as `snps,nr-gpios`.
 const COUNT_ENDING: &str = "nr-gpios";
 
-/// Devicetree Specification 0.4, 2.2.4.1.
+/// Whether `name` is valid for a property (Devicetree Specification 0.4, 2.2.4.1).
 pub(super) fn is_property_name(name: &str) -> bool {
     let plain = |char: char| char.is_ascii_alphanumeric() || ",._+?#-".contains(char);
     (1..=31).contains(&name.len()) && name.chars().all(plain)
 }
 
-/// Devicetree Specification 0.4, 2.2.1.1: a name of 1 to 31 characters that starts with a letter, with or without a
-/// unit address.
+/// Whether `name` is valid for a node: 1 to 31 characters from a letter on, with or without a unit address
+/// (Devicetree Specification 0.4, 2.2.1.1).
 pub(super) fn is_node_name(name: &str) -> bool {
     let plain = |char: char| char.is_ascii_alphanumeric() || ",._+-".contains(char);
     let (name, address) = name.split_once('@').map_or((name, None), |(name, address)| (name, Some(address)));
@@ -69,23 +70,24 @@ pub(super) fn is_node_name(name: &str) -> bool {
         && address.is_none_or(|address| !address.is_empty() && address.chars().all(plain))
 }
 
-/// A path from the root of a device tree, which Xen and Linux can look up.
+/// Whether `path` is an absolute path of valid node names.
 pub(super) fn is_node_path(path: &str) -> bool {
     path.strip_prefix('/').is_some_and(|path| path.split('/').all(is_node_name))
 }
 
-/// A string of a device tree that a kernel reads as one word or one line: printable ASCII.
+/// Whether `text` is printable ASCII, which Xen and kernels read as one line.
 pub(super) fn is_plain_text(text: &str) -> bool {
     text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
 }
 
-/// A word that is part of file names, of node names and of arguments.
+/// Whether `text` can be part of file names, properties and arguments.
 pub(super) fn is_word(text: &str) -> bool {
     let plain = |char: char| char.is_ascii_alphanumeric() || "-_".contains(char);
     text.len() <= 31 && text.chars().all(plain) && text.starts_with(|first: char| first.is_ascii_alphabetic())
 }
 
-/// Checks the properties that an author adds to a node in which the builder writes `own`.
+/// Checks the properties that an author adds to a node with the builder's properties `own`; `instead` is the
+/// help for those.
 pub(super) fn properties(
     properties: &[(Spanned<String>, Property)],
     own: &[&str],
@@ -93,40 +95,45 @@ pub(super) fn properties(
     found: &mut Vec<Diagnostic>,
 ) {
     for (name, value) in properties {
-        let text = name.value.as_str();
-        if own.contains(&text) {
-            let title = format!("the property `{text}` cannot be given");
-            found.push(Diagnostic::new(name.span, title, "the builder writes it").help(instead));
-        } else if text.starts_with("xen,") {
-            // `xen,reg` of a guest's node would have Xen map a device into the guest.
-            let title = format!("the property `{text}` cannot be given");
-            found.push(Diagnostic::new(name.span, title, "Xen reads it, and no driver").help("leave it out"));
-        } else if !is_property_name(text) {
-            let title = format!("`{text}` cannot name a property");
-            found.push(
-                Diagnostic::new(name.span, title, "not a name that a device tree can have")
-                    .help("use letters, digits and `,._+?#-`, from 1 to 31 in all"),
-            );
-        } else if let Some(expected) =
-            standard(text).filter(|(holds, _)| !holds(value)).map(|(_, words)| words)
-        {
-            let title = format!("the property `{text}` cannot have this value");
-            found
-                .push(Diagnostic::new(name.span, title, "of another type").help(format!("write {expected}")));
-        } else if refers(text) && *value != Property::Flag {
-            let title = format!("the property `{text}` refers to another node");
-            found.push(
-                Diagnostic::new(name.span, title, "there is no node that its handle could be of")
-                    .help("leave it out: a device tree made from this has no handles of the author's"),
-            );
+        let refused = match name.value.as_str() {
+            text if own.contains(&text) => {
+                Some(("cannot be given", "the builder writes it", instead.to_owned()))
+            }
+            // For `xen,reg` in a guest's node Xen would map a device into the guest.
+            text if text.starts_with("xen,") => {
+                Some(("cannot be given", "for Xen, not for a driver", "leave it out".into()))
+            }
+            text if !is_property_name(text) => {
+                let help = "use letters, digits and `,._+?#-`, from 1 to 31 in all";
+                Some(("has an invalid name", "not a name in a device tree", help.into()))
+            }
+            text => wrong_type(text, value).or_else(|| reference(text, value)),
+        };
+        if let Some((what, label, help)) = refused {
+            let title = format!("the property `{}` {what}", name.value);
+            found.push(Diagnostic::new(name.span, title, label).help(help));
         }
     }
 }
 
-/// Whether a value has the type that a property must have.
+/// A predicate about a property, a label and a help.
+type Refused = (&'static str, &'static str, String);
+
+fn wrong_type(name: &str, value: &Property) -> Option<Refused> {
+    let (_, expected) = standard(name).filter(|(has_type, _)| !has_type(value))?;
+    Some(("cannot have this value", "of another type", format!("write {expected}")))
+}
+
+fn reference(name: &str, value: &Property) -> Option<Refused> {
+    let help = "leave it out: the device tree has no node with a phandle for it";
+    (refers(name) && *value != Property::Flag)
+        .then(|| ("refers to another node", "there is no node that it can refer to", help.to_owned()))
+}
+
+/// A test of a value's type.
 type HasType = fn(&Property) -> bool;
 
-/// What a standard property holds (Devicetree Specification 0.4, 2.3), if it is one, and that in words.
+/// The type of a standard property's value (Devicetree Specification 0.4, 2.3), and its description.
 fn standard(name: &str) -> Option<(HasType, &'static str)> {
     let string: HasType = |value| matches!(value, Property::Strings(strings) if strings.len() == 1);
     let cell: HasType = |value| matches!(value, Property::Cells(cells) if cells.len() == 1);
@@ -142,7 +149,7 @@ fn standard(name: &str) -> Option<(HasType, &'static str)> {
     }
 }
 
-/// Whether integers of a property are handles.
+/// Whether integers of a property are phandles.
 fn refers(name: &str) -> bool {
     let is_reference = REFERENCES.contains(&name)
         || REFERENCE_ENDINGS.iter().any(|ending| name.ends_with(ending))
@@ -155,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_those_of_the_specification() {
+    fn names_follow_the_devicetree_specification() {
         for name in ["gpio", "gpio@9030000", "i2c-mux,x@0,1", "a"] {
             assert!(is_node_name(name), "{name}");
         }
@@ -170,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn what_refers_to_nodes_is_known_by_its_name() {
+    fn references_are_recognised_by_name() {
         for name in ["clocks", "vcc-supply", "reset-gpios", "gpios", "pinctrl-0", "interrupt-parent"] {
             assert!(refers(name), "{name}");
         }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The programs that read an image, given what was built.
+//! The programs that read an image.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -11,12 +11,12 @@ use shim_config::{Backend, Config};
 
 use crate::inputs::Inputs;
 
-/// Warnings of dtc about nodes that are as Linux's bindings want them: clocks and the grants' IOMMU have no
-/// registers, an interrupt controller that no interrupt map refers to needs no address cells, and a board's author may
-/// give a node a name without its address.
-const NOT_MEANT: [&str; 3] = ["no-simple_bus_reg", "no-interrupt_provider", "no-unit_address_vs_reg"];
+/// Warnings of dtc that do not hold for Linux's bindings: clocks and the grants' IOMMU have no registers, an
+/// interrupt controller without an interrupt map needs no address cells, and a board's author may name a node
+/// without its address.
+const BY_BINDING: [&str; 3] = ["no-simple_bus_reg", "no-interrupt_provider", "no-unit_address_vs_reg"];
 
-/// Warnings of dtc that go by a node's name alone, where guests are nodes and are called as authors like.
+/// Warnings of dtc by a node's name alone: guests are nodes with any name.
 const BY_NAME: [&str; 6] = [
     "no-i2c_bus_bridge",
     "no-i2c_bus_reg",
@@ -26,16 +26,16 @@ const BY_NAME: [&str; 6] = [
     "no-alias_paths",
 ];
 
-/// A program that reads something, and what it reads.
+/// A description of a program and its input, and the running program.
 type Reader = (String, Child);
 
-/// Shows the image in `output` to all of them.
+/// Starts all of them on the image in `output`.
 pub(crate) fn accept(plan: &Plan<'_>, output: &Path, inputs: &Inputs) -> Result<(), String> {
     let config = Config::read(&output.join("shim.toml")).map_err(|error| error.to_string())?;
     if config != shim(plan) {
-        return Err(format!("the shim reads something else than was written: {config:?}"));
+        return Err(format!("the shim reads another configuration than was written: {config:?}"));
     }
-    // All at once: most of the time of each goes into starting it.
+    // All at once: each spends most of its time on starting.
     let mut readers = Vec::new();
     for entry in std::fs::read_dir(output).unwrap() {
         let path = entry.unwrap().path();
@@ -56,12 +56,12 @@ fn device_tree_compiler(dtb: &Path) -> Result<Reader, String> {
     let mut command = Command::new("dtc");
     command.args(["-I", "dtb", "-O", "dts", "-o", "/dev/null"]);
     let by_name: &[_] = if dtb.ends_with("host.dtb") { &BY_NAME } else { &[] };
-    command.args(NOT_MEANT.iter().chain(by_name).flat_map(|check| ["-W", check])).arg(dtb);
+    command.args(BY_BINDING.iter().chain(by_name).flat_map(|check| ["-W", check])).arg(dtb);
     start(format!("dtc, of {}", dtb.file_name().unwrap_or_default().display()), &mut command)
 }
 
-/// The backend reads its whole command line, and then opens nothing. It must be of the same sources as the
-/// builder.
+/// With `--print-capabilities` the backend parses its command line and opens nothing. It must be built from
+/// the same sources as the builder.
 fn backend(words: &[String], inputs: &Inputs) -> Result<Reader, String> {
     let arguments = words.get(1..).unwrap_or_default();
     let mut command = Command::new(&inputs.backend);
@@ -75,7 +75,7 @@ fn start(what: String, command: &mut Command) -> Result<Reader, String> {
     Ok((what, child))
 }
 
-/// A program accepts what it has nothing to say about.
+/// A program accepts its input if it succeeds without a word.
 fn verdict((what, child): Reader) -> Result<(), String> {
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);

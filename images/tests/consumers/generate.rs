@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Manifests and boards that hold together, with all their keys.
+//! Valid manifests and boards, with all their keys.
 
 use std::collections::HashSet;
 
@@ -19,10 +19,10 @@ pub(crate) const RAMDISKS: [(&str, u64); 2] = [("guest.cpio.gz", 4), ("small.cpi
 /// Programs among them.
 pub(crate) const PROGRAMS: [&str; 2] = ["bin/agent", "bin/other"];
 
-/// How many pieces of hardware a board has at most.
+/// The largest number of hardware of a board.
 pub(crate) const MOST_HARDWARE: u64 = 6;
 
-/// How many guests there are at most, and how many I2C addresses and GPIO lines each has to itself.
+/// The largest number of guests, and the number of I2C addresses and GPIO lines for each.
 const MOST_GUESTS: i64 = 4;
 const ADDRESSES_EACH: i64 = 24;
 const LINES_EACH: i64 = 150;
@@ -30,12 +30,12 @@ const LINES_EACH: i64 = 150;
 const MIB: i64 = 1 << 20;
 const GIB: i64 = 1 << 30;
 
-/// A manifest, and the board that it names.
+/// A manifest and its board.
 #[derive(Clone)]
 pub(crate) struct Documents {
     pub(crate) manifest: Table,
     pub(crate) board: Table,
-    /// What was changed in them after they held together.
+    /// The mutations.
     pub(crate) changes: Vec<String>,
 }
 
@@ -46,18 +46,18 @@ impl std::fmt::Debug for Documents {
     }
 }
 
-/// Where the registers of a piece of hardware begin.
+/// The address of the registers of the hardware at `place` in the list.
 pub(crate) fn base(place: u64) -> u64 {
     0x0900_0000 + (place << 16)
 }
 
-/// The SPIs that it has.
+/// Its SPIs.
 pub(crate) fn spis(place: u64) -> std::ops::Range<u32> {
     let first = u32::try_from(place).unwrap() * 4;
     first..first + 4
 }
 
-/// The parent and the name of its node in the host's device tree.
+/// The parent and the name of its host node.
 pub(crate) fn host_node(place: u64) -> (&'static str, String) {
     (if place.is_multiple_of(2) { "/" } else { "/soc" }, format!("device@{:x}", base(place)))
 }
@@ -117,7 +117,7 @@ fn qemu() -> impl Strategy<Value = Table> {
     })
 }
 
-/// A piece of hardware, but for where it is.
+/// A piece of hardware without its place.
 #[derive(Clone, Debug)]
 struct Piece {
     table: Table,
@@ -153,7 +153,7 @@ fn hardware() -> impl Strategy<Value = Piece> {
     )
 }
 
-/// The table of all hardware, and the name and kind (whether an I2C adapter) of each.
+/// The table of all hardware, and the name of each and whether it is an I2C adapter.
 fn place_hardware(pieces: Vec<Piece>) -> (Table, Vec<(String, bool)>) {
     let mut all = Table::new();
     let mut kinds = Vec::new();
@@ -182,7 +182,7 @@ fn place_hardware(pieces: Vec<Piece>) -> (Table, Vec<(String, bool)>) {
     (all, kinds)
 }
 
-/// What every domain has.
+/// The keys of every domain.
 fn domain() -> impl Strategy<Value = Table> {
     let kernel = select(KERNELS.map(|(name, _)| name).to_vec());
     (32..=64_i64, option::of(1..=8_i64), option::of(kernel), option::of(words())).prop_map(
@@ -210,7 +210,7 @@ fn driver_domain() -> impl Strategy<Value = Table> {
     })
 }
 
-/// A guest, but for what it has to itself.
+/// A guest without its addresses and lines.
 #[derive(Clone, Debug)]
 struct Guest {
     table: Table,
@@ -344,7 +344,7 @@ fn place_gpio<'a>(
     (!is_empty).then_some(device.into())
 }
 
-/// What a kernel's command line or QEMU's could have.
+/// Words of a kernel's or QEMU's command line.
 fn words() -> impl Strategy<Value = String> {
     "[a-z]{1,8}(=[a-zA-Z0-9/.,:]{1,8})?( [a-z]{1,8}){0,3}"
 }
@@ -354,7 +354,7 @@ fn compatible() -> impl Strategy<Value = Value> {
     prop_oneof![name.prop_map(Value::from), vec(name, 1..=3).prop_map(Value::from)]
 }
 
-/// Properties that mean nothing to a device tree compiler.
+/// Properties without a meaning for dtc.
 fn properties() -> impl Strategy<Value = Table> {
     vec(("[a-z]{1,8},[a-z][a-z0-9-]{0,8}", property()), 0..=3)
         .prop_map(|entries| entries.into_iter().collect())

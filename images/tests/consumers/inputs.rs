@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What an image is built from here: files that look like kernels and ramdisks, a host device tree, and the
-//! programs that read what was built.
+//! The inputs of the builds: files with the headers of kernels and ramdisks, a host device tree, and
+//! programs.
 
 use std::fs::File;
 use std::io::Write;
@@ -18,15 +18,14 @@ use crate::workspace;
 /// Programs of the system.
 const PROGRAMS_NEEDED: [&str; 3] = ["dtc", "m4", "checkpolicy"];
 
-/// Where the magic number of an arm64 kernel is, after the size of its image (Linux,
-/// `Documentation/arch/arm64/booting.rst`).
+/// The offsets of an arm64 kernel's size and magic number (Linux, `Documentation/arch/arm64/booting.rst`).
 const IMAGE_SIZE: u64 = 16;
 const MAGIC: u64 = 56;
 
 /// The handle of the interrupt controller in the host's device tree.
 const GIC: u32 = 1;
 
-/// All that does not depend on the manifest.
+/// The inputs that do not depend on the manifest.
 pub(crate) struct Inputs {
     /// The directory of input files.
     pub(crate) files: PathBuf,
@@ -37,7 +36,7 @@ pub(crate) struct Inputs {
 }
 
 impl Inputs {
-    /// Prepares them; none if something is missing and need not be there.
+    /// Prepares them. Returns none if a program is missing and the test is to be skipped.
     pub(crate) fn new() -> Option<Self> {
         let backend = std::env::var_os("XBA_BACKEND")
             .map_or_else(|| workspace().join("target/debug/backend"), PathBuf::from);
@@ -45,11 +44,11 @@ impl Inputs {
         let missing = missing(&backend, &artefacts);
         if !missing.is_empty() {
             let required = std::env::var_os("XBA_REQUIRE_TOOLS").is_some_and(|value| value == "1");
-            assert!(!required, "what the builder emits was not shown to its readers: {}", missing.join(", "));
-            // Not `eprintln`, which the test harness would keep to itself.
+            assert!(!required, "missing: {}", missing.join(", "));
+            // The test harness captures `eprintln`.
             let _ = writeln!(
                 std::io::stderr(),
-                "SKIPPED: images not shown to their readers: {}",
+                "SKIPPED: accepted manifests and their consumers, without {}",
                 missing.join(", ")
             );
             return None;
@@ -99,7 +98,7 @@ fn fill(files: &Path, artefacts: &Path) {
     }
 }
 
-/// A tree with all the nodes that boards can give away.
+/// A tree with the host nodes of all generated hardware.
 fn host() -> DeviceTree {
     let property = |name, value: &[u32]| DeviceTreeProperty::new(name, value).unwrap();
     let cells = |mut node: DeviceTreeNode| {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What the builder accepts, the programs that read an image accept too.
+//! Programs that read an image accept what the builder accepts.
 //!
 //! ```text
 //!   generate ─▶ manifest, board ─▶ mutate ─▶ TOML ─▶ load, build ─┬▶ refused, with a place
@@ -8,13 +8,13 @@
 //!                                                                           └▶ rules      of Xen and Linux
 //! ```
 //!
-//! The build itself runs m4 and checkpolicy. Where no program can be asked, [`rules`] are asserted.
+//! The build runs m4 and checkpolicy. [`rules`] has what no program on the build machine can check.
 //!
 //! Environment:
 //!
-//! - `PROPTEST_CASES`: how many manifests; 256 if not given.
-//! - `XBA_BACKEND`: the backend's program for this machine. Without it, `target/debug/backend`.
-//! - `XBA_REQUIRE_TOOLS=1`: a program or an artefact that is missing fails the test instead of skipping it.
+//! - `PROPTEST_CASES`: the number of manifests, 256 by default.
+//! - `XBA_BACKEND`: the backend's program for this machine, `target/debug/backend` by default.
+//! - `XBA_REQUIRE_TOOLS=1`: a missing program or artefact fails the test. By default the test is skipped.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
 #![allow(clippy::panic, reason = "in a test a panic is the message")]
@@ -29,20 +29,21 @@ use std::cell::Cell;
 use std::path::Path;
 
 use images::build::Job;
-use images::load::{Refusal, load};
+use images::error::Error;
+use images::load::load;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use self::generate::Documents;
 use self::inputs::Inputs;
 
-/// One case in so many, at least, must be accepted: a test of nothing but refusals shows nothing.
+/// At least one case in this number must be accepted: refusals alone show nothing.
 const ONE_ACCEPTED_IN: u32 = 5;
 
 #[test]
-fn what_is_accepted_works() {
+fn accepted_manifests_are_accepted_by_all_consumers() {
     let Some(inputs) = Inputs::new() else { return };
-    // Not kept: what was found is to become a refusal of its own, in `tests/refused`.
+    // Not kept: a case that is found becomes a refusal in `tests/refused`.
     let config = Config { failure_persistence: None, ..Config::default() };
     let cases = config.cases;
     let accepted = Cell::new(0);
@@ -59,7 +60,7 @@ fn what_is_accepted_works() {
     assert!(accepted * ONE_ACCEPTED_IN >= cases, "only {accepted} of {cases} manifests were accepted");
 }
 
-/// Whether `documents` are accepted; an error if they are and something then refuses what is made of them.
+/// Whether `documents` are accepted. Fails if a consumer refuses the image of accepted ones.
 fn works(documents: &Documents, inputs: &Inputs) -> Result<bool, String> {
     let scratch = tempfile::tempdir().unwrap();
     let output = scratch.path().join("image");
@@ -68,12 +69,12 @@ fn works(documents: &Documents, inputs: &Inputs) -> Result<bool, String> {
     std::fs::write(scratch.path().join("board.toml"), toml::to_string(&documents.board).unwrap()).unwrap();
     let loaded = match load(&manifest) {
         Ok(loaded) => loaded,
-        Err(error) => return explained(&error).map(|()| false),
+        Err(error) => return has_place(&error).map(|()| false),
     };
     if loaded.require_files(&inputs.files).is_err() {
         return Ok(false);
     }
-    let plan = loaded.plan().map_err(|error| format!("{error:#}"))?;
+    let plan = loaded.plan().map_err(|error| error.to_string())?;
     let job = Job {
         loaded: &loaded,
         plan: &plan,
@@ -83,16 +84,16 @@ fn works(documents: &Documents, inputs: &Inputs) -> Result<bool, String> {
     };
     match job.run() {
         Ok(()) => {}
-        Err(error) if error.is::<Refusal>() => return Ok(false),
-        Err(error) => return Err(format!("accepted, and then: {error:#}")),
+        Err(Error::Refused(_)) => return Ok(false),
+        Err(error) => return Err(format!("accepted, and then: {error:?}")),
     }
     consumers::accept(&plan, &output, inputs)?;
     rules::hold(&plan, &output)?;
     Ok(true)
 }
 
-/// A refusal names a place, or what cannot be read.
-fn explained(error: &anyhow::Error) -> Result<(), String> {
+/// Every refusal names a place.
+fn has_place(error: &Error) -> Result<(), String> {
     let text = error.to_string();
     if text.contains("--> ") { Ok(()) } else { Err(format!("refused without a place: {text}")) }
 }

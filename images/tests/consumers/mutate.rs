@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Changes that an author could make by mistake: a value that is out of range, a name that is taken, a list
-//! with nothing in it, the same thing twice.
+//! Mistakes of an author: a value out of range, a name that is taken, an empty list, the same item twice.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +11,7 @@ use toml::{Table, Value};
 
 use crate::generate::Documents;
 
-/// Integers at the ends of what somebody might have room for.
+/// Integers at the limits of some range.
 const INTEGERS: [i64; 26] = [
     0,
     1,
@@ -42,7 +41,7 @@ const INTEGERS: [i64; 26] = [
     i64::MAX,
 ];
 
-/// Characters that mean something to some reader, names that are taken, and places of the ramdisk.
+/// Strings with characters that are special to a consumer, and names that are taken.
 const STRINGS: [&str; 96] = [
     "",
     " ",
@@ -158,7 +157,7 @@ const PATHS: [&str; 12] = [
     "/etc/xen-frontend-shim.toml",
 ];
 
-/// Properties that mean something to a device tree compiler, to Xen or to Linux.
+/// Properties with a meaning for dtc, Xen or Linux.
 const PROPERTIES: [&str; 22] = [
     "phandle",
     "linux,phandle",
@@ -184,10 +183,10 @@ const PROPERTIES: [&str; 22] = [
     "xen,reg",
 ];
 
-/// Lengths at the ends of what somebody might have room for.
+/// Lengths at the limits of some buffer.
 const LENGTHS: [usize; 12] = [31, 32, 63, 64, 255, 256, 1000, 1023, 1024, 2047, 2048, 4096];
 
-/// One change, wherever it is to happen.
+/// A change, and where it is made.
 #[derive(Clone, Debug)]
 pub(crate) struct Mutation {
     kind: Index,
@@ -201,15 +200,15 @@ enum Change {
     Value(Value),
     /// The value of the same key elsewhere.
     Copy(Index),
-    /// Gone.
+    /// No value.
     Remove,
-    /// The item of a list once more.
+    /// An item of a list twice.
     Again,
-    /// Another key, among those of the author's own.
+    /// Another key, in a table with keys of the author.
     Rename(String),
 }
 
-/// What becomes of a case: nothing, or up to three changes.
+/// No change, or up to three.
 pub(crate) fn mutations() -> impl Strategy<Value = Vec<Mutation>> {
     let mutation = (any::<Index>(), any::<Index>(), change());
     let mutation = mutation.prop_map(|(kind, place, change)| Mutation { kind, place, change });
@@ -259,7 +258,7 @@ impl std::fmt::Display for Step {
     }
 }
 
-/// Makes the changes. Each takes place where the value is of the same type, if there is such a place.
+/// Makes the changes, each at a value of the same type if there is one.
 pub(crate) fn apply(documents: Documents, mutations: &[Mutation]) -> Documents {
     let mut whole = Table::new();
     whole.insert("manifest".into(), documents.manifest.clone().into());
@@ -277,7 +276,7 @@ pub(crate) fn apply(documents: Documents, mutations: &[Mutation]) -> Documents {
     }
 }
 
-/// Makes one change, and says which; none if there is no place for it.
+/// Makes one change and describes it. Returns none if no value fits.
 fn change_one(whole: &mut Value, Mutation { kind, place, change }: &Mutation) -> Option<String> {
     let all: Vec<_> = places(whole).into_iter().filter(|path| path.len() > 1).collect();
     let at = |path: &[Step]| value(whole, path).cloned();
@@ -293,7 +292,7 @@ fn change_one(whole: &mut Value, Mutation { kind, place, change }: &Mutation) ->
     if fitting.is_empty() {
         return None;
     }
-    // First the key, so that those that are there once have their share beside a hundred lines.
+    // The key is chosen first, so that a key that occurs once is chosen as often as one of a hundred lines.
     let kinds: BTreeSet<_> = fitting.iter().map(|path| shape(path)).collect();
     let kind = kind.get(&Vec::from_iter(kinds)).clone();
     let of_kind: Vec<_> = fitting.into_iter().filter(|path| shape(path) == kind).collect();
@@ -334,12 +333,12 @@ fn change_one(whole: &mut Value, Mutation { kind, place, change }: &Mutation) ->
 
 type Path = Vec<Step>;
 
-/// Whether the keys of this table are the author's own.
+/// Whether the keys of this table are chosen by the author.
 fn is_authors(step: &Step) -> bool {
     matches!(step, Step::Key(key) if ["hardware", "properties", "files"].contains(&key.as_str()))
 }
 
-/// What a path has in common with those of all values of the same key.
+/// The path with `*` for places in lists and keys of the author.
 fn shape(path: &[Step]) -> String {
     let mut parent = None;
     let mut shape = String::new();
@@ -351,7 +350,7 @@ fn shape(path: &[Step]) -> String {
     shape
 }
 
-/// The key that a value has, or that the list has in which it is.
+/// The key of a value, or of the list that it is in.
 fn key(path: &[Step]) -> Option<&Step> {
     path.iter().rev().find(|step| matches!(step, Step::Key(_)))
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What Xen, Linux and QEMU require and no program can be asked about here.
+//! Requirements of Xen, Linux and QEMU, which cannot run here.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Debug;
@@ -17,22 +17,22 @@ use images::board::Region;
 use images::manifest::Domain;
 use images::plan::{Function, Plan};
 
-/// What Xen has room for of its own command line, with the zero at its end (`saved_cmdline`).
+/// The size of Xen's buffer for its command line, with the NUL (`saved_cmdline`).
 const XEN_BOOTARGS: usize = 1024;
 
-/// What Linux has room for of its own (`COMMAND_LINE_SIZE` of arm64).
+/// The size of Linux's (`COMMAND_LINE_SIZE` of arm64).
 const KERNEL_BOOTARGS: usize = 2048;
 
-/// The granule of memory that is given to a domain.
+/// The unit of memory that is assigned to a domain.
 const PAGE: u64 = 4096;
 
 /// A domain's grant table (`GUEST_GNTTAB_BASE`), also where the domain's memory has the addresses of the bus.
 const GRANT_TABLE: Region = Region { base: 0x3800_0000, size: 0x0100_0000 };
 
-/// How many lines can have their interrupts in one queue.
+/// The number of lines whose interrupts fit into one queue.
 const LINES: usize = 128;
 
-/// Whether all of them hold for the image in `output`.
+/// Checks all of them for the image in `output`.
 pub(crate) fn hold(plan: &Plan<'_>, output: &Path) -> Result<(), String> {
     let dtb = std::fs::read(output.join("host.dtb")).unwrap();
     let host = DeviceTree::from_fdt(&Fdt::new(&dtb).map_err(|error| error.to_string())?);
@@ -58,7 +58,7 @@ fn once<T: Eq + Hash + Debug>(what: &str, values: impl IntoIterator<Item = T>) -
     Ok(())
 }
 
-/// A command line has room, and is one line of text.
+/// A command line fits, and is one line of text.
 fn command_lines(chosen: &DeviceTreeNode) -> Result<(), String> {
     let text = |node: &DeviceTreeNode, name: &str| {
         let property = node.property(name).ok_or_else(|| format!("no {name}"))?;
@@ -81,8 +81,8 @@ fn command_lines(chosen: &DeviceTreeNode) -> Result<(), String> {
     Ok(())
 }
 
-/// Modules and the driver domain's memory are in RAM and apart, by whole pages; the guests have their memory in
-/// what is left.
+/// Modules and the driver domain's memory are in RAM, in whole pages and apart; the guests' memory fits into
+/// the rest.
 fn memory(plan: &Plan<'_>, chosen: &DeviceTreeNode) -> Result<(), String> {
     let machine = &plan.board.machine;
     let driver = Region {
@@ -142,8 +142,7 @@ fn reg(module: &DeviceTreeNode) -> Region {
     Region { base: wide(base), size: wide(size) }
 }
 
-/// Each name stands for one thing wherever it is used: as a file, a user, a directory of the shim's state, a
-/// type.
+/// Each name is unique among the files, the users, the directories of the shim's state, and the types.
 fn names(plan: &Plan<'_>) -> Result<(), String> {
     let guests = || plan.guests.iter().map(|guest| guest.guest.name.value.as_str());
     once("the guest", guests())?;
@@ -192,8 +191,7 @@ fn devices(plan: &Plan<'_>) -> Result<(), String> {
     Ok(())
 }
 
-/// The nodes of the driver domain's hardware are all there, with the registers and the host's nodes that Xen
-/// assigns.
+/// The driver domain's tree has all hardware, with the registers and the host nodes that Xen assigns.
 fn hardware(plan: &Plan<'_>, dtb: &[u8]) -> Result<(), String> {
     let tree = DeviceTree::from_fdt(&Fdt::new(dtb).map_err(|error| error.to_string())?);
     for hardware in &plan.hardware {
@@ -221,7 +219,7 @@ fn hardware(plan: &Plan<'_>, dtb: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// The kernel unpacks an archive entry by entry: a file has its place only in a directory, and there once.
+/// The kernel unpacks entry by entry: each file comes after its directory, once.
 fn ramdisk(path: &Path) -> Result<(), String> {
     let mut archive = Vec::new();
     GzDecoder::new(std::fs::File::open(path).unwrap())

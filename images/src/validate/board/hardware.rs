@@ -76,9 +76,9 @@ fn node(node: &Spanned<String>, found: &mut Vec<Diagnostic>) {
 
 fn host_node(path: &Spanned<String>, found: &mut Vec<Diagnostic>) {
     if !is_node_path(&path.value) {
-        let title = format!("{:?} is no path in a device tree", path.value);
+        let title = format!("{:?} is not a path in a device tree", path.value);
         found.push(
-            Diagnostic::new(path.span, title, "no node can have it")
+            Diagnostic::new(path.span, title, "not a path of valid names")
                 .help("write it from the root, as in \"/soc@0/i2c@30a20000\""),
         );
     }
@@ -112,7 +112,7 @@ fn registers(hardware: &Hardware, machine: &Machine, found: &mut Vec<Diagnostic>
     if hardware.reg.value.is_empty() {
         let title = format!("`{name}` has no registers");
         found.push(
-            Diagnostic::new(hardware.reg.span, title, "there is nothing that Xen could assign")
+            Diagnostic::new(hardware.reg.span, title, "Xen has nothing to assign")
                 .help("list its registers: `reg = [{ base = 0x0903_0000, size = 0x1000 }]`"),
         );
     }
