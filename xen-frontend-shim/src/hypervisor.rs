@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What the shim needs of Xen for one guest, and nothing more.
+//! The interface between the shim and the hypervisor, for one guest.
 //!
-//! This trait is the door between the shim's logic and the hypervisor. Behind it stands [`xen`] in the driver
-//! domain and an adversarial fake in the tests. What comes through it was written by the guest and by Xen on
-//! the guest's behalf: it is plain numbers, and nobody here believes them.
+//! [`xen`] implements it in the driver domain, and a strict fake in tests. The values that it returns come
+//! from the guest, or from Xen on behalf of the guest, and are not trusted.
 
 use std::io;
 
@@ -21,20 +20,20 @@ pub trait Hypervisor {
     /// Guest memory mapped by grant.
     type Mapping: Mapping;
 
-    /// How many vCPUs the guest has, each of which has one slot in the ioreq page.
+    /// The number of vCPUs of the guest. Each has one slot in the ioreq page.
     fn vcpus(&self) -> u32;
 
     /// The request of `vcpu` that waits to be served (state READY), if there is one.
     fn pending(&self, vcpu: u32) -> Option<RawRequest>;
 
-    /// Takes the request of `vcpu` that waits now (READY to INPROCESS), which may be a later one than
-    /// [`Self::pending`] showed. Nothing when none waits any more.
+    /// Claims the request of `vcpu` that waits (READY to INPROCESS). It may be a later one than
+    /// [`Self::pending`] has returned. `None` if none waits any more.
     fn claim(&self, vcpu: u32) -> Option<RawRequest>;
 
-    /// The request of `vcpu` that has been claimed and not answered: by somebody before us, who died.
+    /// The request of `vcpu` that a former worker has claimed and not answered.
     fn left_behind(&self, vcpu: u32) -> Option<RawRequest>;
 
-    /// Answers the claimed request of `vcpu` (INPROCESS to RESPONSE READY) and lets the vCPU go on.
+    /// Answers the claimed request of `vcpu` (INPROCESS to RESPONSE READY) and resumes the vCPU.
     fn respond(&self, vcpu: u32, data: u64);
 
     /// Pulses the guest's edge-triggered interrupt `irq` (an INTID).

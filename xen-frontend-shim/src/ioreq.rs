@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! From a trap of the guest to the window that it meant: the first step of the control path.
+//! From a trapped access of the guest to the window that it accesses: the first step of the control path.
 //!
 //! ```text
-//!   event channel ──▶ slot (claimed, answered exactly once) ──▶ request (parsed) ──▶ bus (which window) ──▶ virtio_mmio
+//!   event channel ──▶ slot (claimed, answered exactly once) ──▶ request (parsed) ──▶ bus (which window) ──▶ window
 //! ```
 //!
-//! A vCPU whose request is not answered hangs for ever, so answering is the job of the type [`Slot`], not of its
+//! A vCPU waits until its request is answered. The type [`Slot`] ensures that each is answered, not its
 //! callers.
 
 pub mod bus;

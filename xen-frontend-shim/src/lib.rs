@@ -3,17 +3,17 @@
 //! A virtio-mmio ioreq server for Xen on Arm that drives vhost-user device daemons.
 //!
 //! ```text
-//!   guest traps ──▶ hypervisor ──▶ ioreq ──▶ virtio_mmio ──▶ device ──▶ vhost_user ──▶ backend daemon
-//!                                                              │            ▲
-//!                                                              └─ memory ───┘  (which grants it may map)
+//!   register access ──▶ hypervisor ──▶ ioreq ──▶ window ──▶ device ──▶ vhost_user ──▶ backend
+//!                                                 │          │            ▲
+//!                                            virtio_mmio     └─ memory ───┘  (the grants that it may map)
 //! ```
 //!
-//! That is the control path. Buffers and their notifications do not come this way: kicks go from Xen through the
-//! kernel to the daemon, interrupts back, and the daemon maps or copies what the guest granted.
+//! This is the control path. Requests and their notifications take another: kicks go from Xen through the
+//! kernel to the backend, interrupts back, and the backend maps or copies what the guest has granted.
 //!
-//! The processes: a `supervisor` that owns the privileged handles, for each guest a `worker` in which all of the
-//! above lives, and its backends, so that what one guest can break is its own. Each of them can be replaced: what has to
-//! survive is in `state`. The supervisor is what stays privileged; crate `confinement` says what each of them may do.
+//! A `supervisor` owns the privileged descriptors. Each guest has a `worker`, in which all of the above runs,
+//! and its backends, so a guest can affect its own processes only. Each process can be replaced: what has to
+//! survive is in `state`. Crate `confinement` defines what each may do; README.md has the glossary.
 
 pub mod assignment;
 pub mod check;

@@ -3,15 +3,15 @@
 //! virtio over MMIO, version 2 (virtio 1.3, 4.2): the registers that a guest's driver sees.
 //!
 //! ```text
-//!   ioreq::bus ──▶ registers (the table: offset → what may be read, what written) ──▶ transport (the state machine)
-//!                     session (what a driver has said) · status (the steps of initialisation, as data) · features
-//!                     queue · config_space · interrupt
-//!                  transport ──▶ [`Device`]: start, stop, kick, write_config: the only way out
-//!                  transport ◀─▶ [`State`]: what it knows, for the next process to go on with
+//!   window ──▶ registers (offset → what may be read and written) ──▶ transport (the state machine) ──▶ effect
+//!                 driver_state (what the driver has written): status · features · queue · interrupt
+//!                 config_space
+//!              transport ◀─▶ [`State`]: all of it as plain data, for the next worker
+//!              window ──▶ [`Device`]: what an effect is applied to
 //! ```
 //!
-//! The transport knows nothing of Xen, of sockets or of threads. What it owes to the specification is listed in
-//! `CONFORMANCE.md`, statement by statement, with the tests in `conformance`.
+//! The transport does not depend on Xen, sockets or threads. `CONFORMANCE.md` lists the statements of the
+//! specification with the tests in `tests/conformance`.
 
 pub mod config_space;
 pub mod device;

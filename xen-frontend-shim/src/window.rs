@@ -6,9 +6,9 @@
 //!   register access ──▶ Transport: decide ──▶ Effect ──▶ store the state ──▶ Device: act
 //! ```
 //!
-//! **What the driver has written is stored before the device acts on it**, and both before the access is answered. A
-//! worker that continues after this one finds a start in the record and resumes, so that no request is carried out
-//! twice. [`Window::perform`] is the only place of this rule.
+//! **What the driver has written is stored before the device acts on it**, and both before the access is
+//! answered. A worker that continues after this one finds a start in the record and resumes, so that no
+//! request is carried out twice. [`Window::perform`] is the only place of this rule.
 
 use log::{debug, error, warn};
 
@@ -62,8 +62,8 @@ impl<D: Device> Window<D> {
         Self { transport: Transport::new(identity, features, config), device, store }
     }
 
-    /// A device that continues from the `state` of another worker; `None` if that cannot be read. If the state is not
-    /// valid for the device, it needs a reset, and the reason is returned.
+    /// A device that continues from the `state` of another worker; `None` if that cannot be read. If the
+    /// state is not valid for the device, it needs a reset, and the reason is returned.
     pub fn restored(
         identity: Identity,
         state: Option<State>,
@@ -153,8 +153,8 @@ impl<D: Device> Window<D> {
         }
     }
 
-    /// Clears the in-flight record of what starts from the beginning. This precedes the store: a stored start may
-    /// have been carried out, and its in-flight record counts.
+    /// Clears the in-flight record of what starts from the beginning. This precedes the store: a stored start
+    /// may have been carried out, and its in-flight record counts.
     fn prepare(&mut self, effect: Effect) -> Result<(), Lost> {
         match effect {
             Effect::Start { .. } => self.device.clear_inflight(None),
@@ -163,8 +163,8 @@ impl<D: Device> Window<D> {
         }
     }
 
-    /// Stores the state if it has changed. A device whose state cannot be stored must not act on it: another worker
-    /// would continue from an older state.
+    /// Stores the state if it has changed. A device whose state cannot be stored must not act on it: another
+    /// worker would continue from an older state.
     fn store(&mut self) -> Result<(), Lost> {
         if !self.transport.take_changed() {
             return Ok(());

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! What a driver writes is stored before its access is answered, so that another worker can continue from it
-//! ([`crate::window`]). A worker serves one guest, so its failure affects no other; it ends when the supervisor ends.
+//! ([`crate::window`]). A worker serves one guest, so its failure affects no other; it ends when the
+//! supervisor ends.
 
 mod device_slot;
 mod event_loop;
@@ -41,7 +42,8 @@ use event_loop::{EventLoop, Source};
 /// The device behind a window.
 type Served = BackedDevice<XenGuest>;
 
-/// How long a guest waits for its backends when it starts. A backend at a socket may start later than the worker.
+/// How long a guest waits for its backends when it starts. A backend at a socket may start later than the
+/// worker.
 const START_LIMIT: Duration = Duration::from_secs(10);
 
 /// The process.
@@ -197,8 +199,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Reports that the guest can run, as soon as every device has a backend, is known to have none, or has been waited
-    /// for.
+    /// Reports that the guest can run, as soon as every device has a backend, is known to have none, or has
+    /// been waited for.
     ///
     /// Before the first report no access is answered: a device without a backend would seem to be absent.
     fn settle(&mut self) -> io::Result<()> {
@@ -219,11 +221,11 @@ impl Worker {
         Ok(self.control.report(Report::Ready)?)
     }
 
-    /// Answers the requests that a former worker has left. It may have ended before it claimed a request, before it
-    /// answered it, or before it notified Xen of the answer.
+    /// Answers the requests that a former worker has left. It may have ended before it claimed a request,
+    /// before it answered it, or before it notified Xen of the answer.
     ///
-    /// After a former supervisor, kicks wait as well: the kernel has not served them since, and cannot now, as the
-    /// channels are masked.
+    /// After a former supervisor, kicks wait as well: the kernel has not served them since, and cannot now,
+    /// as the channels are masked.
     fn take_over(&mut self) -> io::Result<()> {
         for vcpu in 0..self.guest.vcpus() {
             self.bus.serve_left_behind(&*self.guest, vcpu);
@@ -236,14 +238,15 @@ impl Worker {
         self.guest.wake_answered()
     }
 
-    /// Resets all devices, since the guest has ended: nothing of it stays mapped, and its outputs become safe.
+    /// Resets all devices, since the guest has ended: nothing of it stays mapped, and its outputs become
+    /// safe.
     fn guest_gone(&mut self) {
         self.bus.windows_mut().for_each(|(_, window)| window.guest_gone());
         info!("all devices are reset, since the guest has ended");
     }
 
-    /// Serves the vCPUs that have trapped. Their channels stay masked until they are armed again, even those whose
-    /// requests the kernel has answered.
+    /// Serves the vCPUs that have trapped. Their channels stay masked until they are armed again, even those
+    /// whose requests the kernel has answered.
     fn serve_traps(&mut self) -> io::Result<()> {
         let fired = self.guest.fired()?;
         for port in fired.ports() {
@@ -254,7 +257,8 @@ impl Worker {
         self.guest.rearm(&fired)
     }
 
-    /// Receives the connection to a backend that the supervisor has started, or the message that there is none.
+    /// Receives the connection to a backend that the supervisor has started, or the message that there is
+    /// none.
     fn receive_backend(&mut self, delivery: Delivery) -> io::Result<()> {
         let number = delivery.device;
         let Some(slot) = self.slots.get_mut(&number) else { return Ok(()) };
@@ -273,7 +277,8 @@ impl Worker {
         }
     }
 
-    /// Reads a message of a backend: of one that is not connected to its device yet, or of the one that serves it.
+    /// Reads a message of a backend: of one that is not connected to its device yet, or of the one that
+    /// serves it.
     fn poll_backend(&mut self, number: u16) -> io::Result<()> {
         let Some(slot) = self.slots.get_mut(&number) else { return Ok(()) };
         match slot.poll_reply() {
@@ -317,8 +322,8 @@ impl Worker {
         let Some(slot) = self.slots.get_mut(&number) else { return Ok(()) };
         error!("{}: its backend cannot be used: {reason}", slot.name());
         slot.dismiss();
-        // The supervisor starts another. A guest that has not run yet waits for it, since its driver looks for the device
-        // once; a guest that runs does not wait, since it uses other devices.
+        // The supervisor starts another. A guest that has not run yet waits for it, since its driver looks
+        // for the device once; a guest that runs does not wait, since it uses other devices.
         slot.is_settled |= self.is_running;
         Ok(self.control.report(Report::Lost(number))?)
     }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Virtio device types: what a frontend has to know of a type because vhost-user has no message that asks for it.
+//! Virtio device types: what a frontend has to know of a type because vhost-user has no message that asks for
+//! it.
 //!
-//! A backend cannot be asked for the length of its configuration or for the largest size of its queues, and many
-//! backends close the connection when a request exceeds them.
+//! A backend cannot be asked for the length of its configuration or for the largest size of its queues, and
+//! many backends close the connection when a request exceeds them.
 
 use std::ops::Range;
 
@@ -21,17 +22,18 @@ pub struct DeviceKind {
     pub writable: Range<u32>,
     /// The largest queue size that backends of this type accept.
     pub queue_size_max: u16,
-    /// The feature bits of the type, of [`DEVICE_TYPE`]: a backend's other bits there are not offered to the driver.
+    /// The feature bits of the type, of [`DEVICE_TYPE`]: a backend's other bits there are not offered to the
+    /// driver.
     pub features: u64,
     /// The feature bits that a driver has to accept.
     pub required_features: u64,
-    /// Whether the first kick starts the device. Known drivers of such a type use the device before they set DRIVER_OK,
-    /// in violation of virtio 1.3, 3.1.1, and wait for the outcome.
+    /// Whether the first kick starts the device. Known drivers of such a type use the device before they set
+    /// DRIVER_OK, in violation of virtio 1.3, 3.1.1, and wait for the outcome.
     pub starts_by_kick: bool,
 }
 
-/// A type that is not in the table: no configuration, a queue size that every backend accepts, and all features of the
-/// backend.
+/// A type that is not in the table: no configuration, a queue size that every backend accepts, and all
+/// features of the backend.
 const UNKNOWN: DeviceKind = DeviceKind {
     name: "unknown",
     config_size: 0,
@@ -55,9 +57,10 @@ impl DeviceKind {
             19 => Self { name: "socket", config_size: 8, features: 0b111, ..UNKNOWN },
             // 5.17.3: P2A_CHANNELS. Not SHARED_MEMORY (1), since this transport has no shared memory regions.
             32 => Self { name: "SCMI", features: 1, ..UNKNOWN },
-            // 5.16: bit 0 is VIRTIO_I2C_F_ZERO_LENGTH_REQUEST, mandatory by 5.16.3. A transfer takes up to three
-            // descriptors for each of Linux's 42 messages. The probe function of Linux 6.12 (i2c-virtio.c) adds the adapter,
-            // which probes the drivers of targets in the device tree, before it sets DRIVER_OK.
+            // 5.16: bit 0 is VIRTIO_I2C_F_ZERO_LENGTH_REQUEST, mandatory by 5.16.3. A transfer takes up to
+            // three descriptors for each of Linux's 42 messages. The probe function of Linux 6.12
+            // (i2c-virtio.c) adds the adapter, which probes the drivers of targets in the device tree, before
+            // it sets DRIVER_OK.
             34 => Self {
                 name: "I2C adapter",
                 queue_size_max: 256,

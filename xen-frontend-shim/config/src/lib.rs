@@ -2,8 +2,8 @@
 
 //! The configuration of xen-frontend-shim: the guests, and the virtio devices of each.
 //!
-//! The image builder makes the file from the manifest by serialising the types of this crate, and the shim reads it
-//! with the same types. [`DeviceKind`] is what both know of a virtio device type.
+//! The image builder makes the file from the manifest by serialising the types of this crate, and the shim
+//! reads it with the same types. [`DeviceKind`] is what both know of a virtio device type.
 
 pub mod kind;
 
@@ -17,19 +17,20 @@ use thiserror::Error;
 
 pub use kind::DeviceKind;
 
-/// Bytes of guest physical address space that one virtio-mmio device occupies (the registers end at 0x100, the
-/// configuration space follows: virtio 1.3, 4.2.2).
+/// Bytes of guest physical address space that one virtio-mmio device occupies (the registers end at 0x100,
+/// the configuration space follows: virtio 1.3, 4.2.2).
 pub const WINDOW_SIZE: u64 = 0x200;
 
-/// The guest physical addresses that Xen reserves for virtio-mmio (`GUEST_VIRTIO_MMIO_BASE` and `_SIZE` in its public
-/// header `arch-arm.h`).
+/// The guest physical addresses that Xen reserves for virtio-mmio (`GUEST_VIRTIO_MMIO_BASE` and `_SIZE` in
+/// its public header `arch-arm.h`).
 pub const WINDOWS: Range<u64> = 0x0200_0000..0x0210_0000;
 
-/// The interrupts that Xen reserves for virtio-mmio (`GUEST_VIRTIO_MMIO_SPI_FIRST` to `_LAST`), as INTIDs of the GIC.
+/// The interrupts that Xen reserves for virtio-mmio (`GUEST_VIRTIO_MMIO_SPI_FIRST` to `_LAST`), as INTIDs of
+/// the GIC.
 pub const INTERRUPTS: RangeInclusive<u32> = 33..=43;
 
-/// The file in the shim's state directory that holds its lock. Each guest has a directory of its name beside it, so no
-/// guest can have this name.
+/// The file in the shim's state directory that holds its lock. Each guest has a directory of its name beside
+/// it, so no guest can have this name.
 pub const LOCK_FILE: &str = "lock";
 
 /// The guests that the shim serves.
@@ -78,8 +79,8 @@ pub struct Guest {
     pub name: String,
     /// The guest's domid: its position among the domains of the host device tree, from 1.
     pub domid: u16,
-    /// The user of the guest's worker. Without it the worker stays root, without capabilities. A backend that changes
-    /// its user by itself has the user in its command.
+    /// The user of the guest's worker. Without it the worker stays root, without capabilities. A backend that
+    /// changes its user by itself has the user in its command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<User>,
     /// The guest's virtio-mmio devices.
@@ -101,8 +102,8 @@ pub struct Device {
     pub irq: u32,
     /// How many virtqueues the device has.
     pub queues: u16,
-    /// The user to start the backend's program as: for a program that does not change its user by itself and opens
-    /// no file of root's.
+    /// The user to start the backend's program as: for a program that does not change its user by itself and
+    /// opens no file of root's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<User>,
     /// What serves the device.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A hypervisor for tests that keeps count: it panics when a vCPU is answered twice or without having asked, and
-//! tells which grants are mapped.
+//! A hypervisor for tests. It panics when a vCPU is answered twice or without a request, and counts the
+//! mappings of grants.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -14,24 +14,24 @@ use super::{Hypervisor, Mapping};
 use crate::memory::address::GrantReference;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum State {
+enum SlotState {
     #[default]
     None,
     Ready(RawRequest),
     InProcess(RawRequest),
 }
 
-/// What the fake has seen and holds.
+/// The state of the fake.
 #[derive(Debug, Default)]
 struct Inner {
-    slots: Vec<State>,
+    slots: Vec<SlotState>,
     answers: Vec<(u32, u64)>,
     raised: Vec<u32>,
     granted: BTreeMap<u32, Box<[u8]>>,
     mapped: BTreeMap<u32, u32>,
 }
 
-/// The fake.
+/// The hypervisor.
 #[derive(Clone, Debug)]
 pub(crate) struct Fake(Rc<RefCell<Inner>>);
 
@@ -55,36 +55,36 @@ pub(crate) fn write(address: u64, size: u32, data: u64) -> RawRequest {
 
 impl Fake {
     pub(crate) fn new(vcpus: usize) -> Self {
-        Self(Rc::new(RefCell::new(Inner { slots: vec![State::None; vcpus], ..Inner::default() })))
+        Self(Rc::new(RefCell::new(Inner { slots: vec![SlotState::None; vcpus], ..Inner::default() })))
     }
 
-    /// Lets `vcpu` trap.
+    /// Makes `vcpu` trap with `request`.
     pub(crate) fn trap(&self, vcpu: u32, request: RawRequest) {
         let slot = &mut self.0.borrow_mut().slots[vcpu as usize];
-        assert_eq!(*slot, State::None, "vCPU {vcpu} traps while it waits");
-        *slot = State::Ready(request);
+        assert_eq!(*slot, SlotState::None, "vCPU {vcpu} traps while it waits");
+        *slot = SlotState::Ready(request);
     }
 
-    /// The answers so far, and forgets them.
+    /// The answers since the last call.
     pub(crate) fn answers(&self) -> Vec<(u32, u64)> {
         std::mem::take(&mut self.0.borrow_mut().answers)
     }
 
     pub(crate) fn is_waiting(&self, vcpu: u32) -> bool {
-        self.0.borrow().slots[vcpu as usize] != State::None
+        self.0.borrow().slots[vcpu as usize] != SlotState::None
     }
 
-    /// The interrupts raised so far, and forgets them.
+    /// The interrupts since the last call.
     pub(crate) fn raised(&self) -> Vec<u32> {
         std::mem::take(&mut self.0.borrow_mut().raised)
     }
 
-    /// The guest grants a page of zeros under `reference`.
+    /// Grants a page of zeros under `reference`.
     pub(crate) fn grant(&self, reference: u32) {
         self.0.borrow_mut().granted.insert(reference, vec![0; 4096].into());
     }
 
-    /// The guest writes to a page, which shows if it granted it.
+    /// Writes to a page of the guest, if it is granted.
     pub(crate) fn store_u16(&self, reference: u32, offset: usize, value: u16) {
         let mut inner = self.0.borrow_mut();
         if let Some(page) = inner.granted.get_mut(&reference) {
@@ -92,7 +92,7 @@ impl Fake {
         }
     }
 
-    /// How many grants are mapped.
+    /// The number of mapped grants.
     pub(crate) fn mapped(&self) -> usize {
         self.0.borrow().mapped.len()
     }
@@ -107,20 +107,20 @@ impl Hypervisor for Fake {
 
     fn pending(&self, vcpu: u32) -> Option<RawRequest> {
         match self.0.borrow().slots.get(vcpu as usize)? {
-            State::Ready(request) => Some(*request),
+            SlotState::Ready(request) => Some(*request),
             _ => None,
         }
     }
 
     fn claim(&self, vcpu: u32) -> Option<RawRequest> {
         let request = self.pending(vcpu)?;
-        *self.0.borrow_mut().slots.get_mut(vcpu as usize)? = State::InProcess(request);
+        *self.0.borrow_mut().slots.get_mut(vcpu as usize)? = SlotState::InProcess(request);
         Some(request)
     }
 
     fn left_behind(&self, vcpu: u32) -> Option<RawRequest> {
         match self.0.borrow().slots.get(vcpu as usize)? {
-            State::InProcess(request) => Some(*request),
+            SlotState::InProcess(request) => Some(*request),
             _ => None,
         }
     }
@@ -128,8 +128,8 @@ impl Hypervisor for Fake {
     fn respond(&self, vcpu: u32, data: u64) {
         let mut inner = self.0.borrow_mut();
         let slot = &mut inner.slots[vcpu as usize];
-        assert!(matches!(slot, State::InProcess(_)), "vCPU {vcpu} is answered without a claimed request");
-        *slot = State::None;
+        assert!(matches!(slot, SlotState::InProcess(_)), "vCPU {vcpu} is answered without a claimed request");
+        *slot = SlotState::None;
         inner.answers.push((vcpu, data));
     }
 
@@ -152,7 +152,7 @@ impl Hypervisor for Fake {
     }
 }
 
-/// A mapping of the fake, which sees what the guest writes.
+/// A mapping of granted pages.
 #[derive(Debug)]
 pub(crate) struct FakeMapping {
     fake: Fake,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Xen, through crate xen-bindings: what a worker holds of its guest.
+//! Xen, through crate xen-bindings: the descriptors and the ioreq page that a worker has of its guest.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -15,20 +15,20 @@ use xen_bindings::{
 use super::{Hypervisor, Mapping};
 use crate::memory::address::GrantReference;
 
-/// A guest whose ioreq server somebody else made and keeps.
+/// A guest whose ioreq server the supervisor created and owns.
 #[derive(Debug)]
 pub struct XenGuest {
     domain: DomId,
     privcmd: Privcmd,
     evtchn: Evtchn,
     gntdev: Gntdev,
-    /// The channels of the vCPUs, in order. They belong to the supervisor, which bound them.
+    /// The channels of the vCPUs, in order. The supervisor has bound them and owns them.
     ports: Vec<Port>,
     page: Arc<IoreqPage>,
 }
 
 impl XenGuest {
-    /// Takes up the server `id` of `domain`, whose vCPUs' channels are bound to `ports` of `evtchn`.
+    /// Adopts the server `id` of `domain`. The channels of the vCPUs are bound to `ports` of `evtchn`.
     pub fn adopt(
         domain: DomId,
         id: IoreqServerId,
@@ -47,7 +47,7 @@ impl XenGuest {
         Ok(guest)
     }
 
-    /// The channels that have fired, which [`Self::rearm`] has to be told of when their vCPUs are served.
+    /// The channels that have fired, for [`Self::rearm`] after their vCPUs are served.
     pub fn fired(&self) -> io::Result<Fired> {
         self.evtchn.pending().map_err(io::Error::other)
     }
@@ -58,17 +58,17 @@ impl XenGuest {
         u32::try_from(self.ports.iter().position(|&known| known == port)?).ok()
     }
 
-    /// Lets channels fire again that have.
+    /// Unmasks channels that have fired.
     pub fn rearm(&self, fired: &Fired) -> io::Result<()> {
         self.evtchn.unmask(fired).map_err(io::Error::other)
     }
 
-    /// Lets all channels fire again.
+    /// Unmasks all channels.
     pub fn rearm_all(&self) -> io::Result<()> {
         self.evtchn.unmask_all(&self.ports).map_err(io::Error::other)
     }
 
-    /// Tells Xen again of what is answered, in case another worker died before it could.
+    /// Notifies Xen of all answered requests, in case a former worker ended before it did.
     pub fn wake_answered(&self) -> io::Result<()> {
         let answered = self
             .page
@@ -118,7 +118,7 @@ impl Hypervisor for XenGuest {
         if let (Some(slot), Some(&port)) = (self.slot(vcpu), port) {
             slot.respond(data);
             if let Err(error) = self.evtchn.notify(port) {
-                error!("vCPU {vcpu} waits for ever: {error}");
+                error!("vCPU {vcpu} is not resumed after its request: {error}");
             }
         }
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The guest physical addresses of all devices of one guest: from a parsed request to the window that it accesses.
+//! The guest physical addresses of all devices of one guest: from a parsed request to the window that it
+//! accesses.
 
 use std::collections::BTreeMap;
 
@@ -81,15 +82,16 @@ impl<D: Device> Bus<D> {
 
     /// Serves the request of `vcpu` that a former worker has claimed and not answered, if there is one.
     ///
-    /// The former worker may have carried it out, so it must be a request that can be carried out twice. All are:
+    /// The former worker may have carried it out, so it must be a request that can be carried out twice. All
+    /// are:
     ///
     /// - A read has no effect on a device.
-    /// - A write of a register sets the same state again. The transport ignores a status or a queue that is set already,
-    ///   and the state is stored before the device acts on it ([`Window`]). A second reset of a device or queue has no
-    ///   effect.
+    /// - A write of a register sets the same state again. The transport ignores a status or a queue that is
+    ///   set already, and the state is stored before the device acts on it ([`Window`]). A second reset of a
+    ///   device or queue has no effect.
     /// - QueueNotify: a device may look at a queue in vain (virtio 1.3, 2.9).
-    /// - InterruptACK: the driver looks at its rings and the configuration after it, so it does not miss what was added
-    ///   to the status between the two.
+    /// - InterruptACK: the driver looks at its rings and the configuration after it, so it does not miss what
+    ///   was added to the status between the two.
     pub fn serve_left_behind<H: Hypervisor>(&mut self, hypervisor: &H, vcpu: u32) {
         if let Some(slot) = Slot::inherit(hypervisor, vcpu) {
             self.answer(vcpu, slot);
@@ -111,8 +113,8 @@ impl<D: Device> Bus<D> {
         }
     }
 
-    /// Whether the kernel's ioeventfd answers `request`. Its handler runs on the same event as this process, so exactly
-    /// one of the two must claim the slot.
+    /// Whether the kernel's ioeventfd answers `request`. Its handler runs on the same event as this process,
+    /// so exactly one of the two must claim the slot.
     fn is_served_by_kernel(&self, request: &RawRequest) -> bool {
         self.regions.values().flat_map(|region| &region.doorbells).any(|doorbell| doorbell.matches(request))
     }

@@ -1,29 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A vCPU's request, parsed: a read or a write of a checked width, or something that is only acknowledged.
+//! The request of a vCPU, parsed: a read or write of a valid width, or a request that is only acknowledged.
 
 use xen_bindings::{Direction, Kind, Request as RawRequest};
 
 use crate::virtio_mmio::Width;
 
-/// Where a request points to.
+/// The location of an access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Access {
-    /// Guest physical address.
+    /// The guest physical address.
     pub address: u64,
-    /// Bytes at that address.
+    /// The width.
     pub width: Width,
 }
 
-/// What a vCPU asks for.
+/// A parsed request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
     /// Read a register.
     Read(Access),
     /// Write a register.
     Write(Access, u64),
-    /// Anything else: a request to forget cached mappings (a guest's boot sends one, and there is no cache here),
-    /// a type or a form of access that does not exist on Arm. It is answered and has no other effect.
+    /// Any other request: to invalidate cached mappings, of which the shim has none, or of a type or form
+    /// that does not exist on Arm. It is answered and has no other effect.
     Acknowledge,
 }
 
@@ -57,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_else_is_only_acknowledged() {
+    fn other_requests_are_only_acknowledged() {
         for kind in [Kind::Invalidate, Kind::Pio, Kind::PciConfig, Kind::TimeOffset, Kind::Unknown(77)] {
             assert_eq!(Request::from(RawRequest { kind, ..raw() }), Request::Acknowledge, "{kind:?}");
         }

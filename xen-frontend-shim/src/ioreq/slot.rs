@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A claimed request, which is answered exactly once: by [`Slot::answer`], or with 0 when the slot is dropped.
+//! A claimed request, which is answered exactly once: by [`Slot::answer`], or with 0 when the slot is
+//! dropped.
 
 use xen_bindings::Request as RawRequest;
 
 use crate::hypervisor::Hypervisor;
 use crate::ioreq::request::Request;
 
-/// The claimed request of one vCPU, which waits until the slot is gone.
+/// The claimed request of one vCPU. The vCPU waits until the slot is dropped.
 #[derive(Debug)]
 pub struct Slot<'h, H: Hypervisor> {
     hypervisor: &'h H,
@@ -17,26 +18,26 @@ pub struct Slot<'h, H: Hypervisor> {
 }
 
 impl<'h, H: Hypervisor> Slot<'h, H> {
-    /// Claims the request of `vcpu`, if one waits and is not `someone_elses`.
+    /// Claims the request of `vcpu`, if one waits that the kernel does not serve.
     ///
-    /// An event may come without a request: the first event on a channel finds none, and one whose kick the kernel
-    /// took over (privcmd's ioeventfd) finds it answered.
+    /// An event may come without a request: there is none for the first event of a channel, and the kernel
+    /// has answered a kick that it serves (privcmd's ioeventfd).
     pub fn claim(
         hypervisor: &'h H,
         vcpu: u32,
-        someone_elses: impl FnOnce(&RawRequest) -> bool,
+        is_served_by_kernel: impl FnOnce(&RawRequest) -> bool,
     ) -> Option<Self> {
-        if someone_elses(&hypervisor.pending(vcpu)?) {
+        if is_served_by_kernel(&hypervisor.pending(vcpu)?) {
             return None;
         }
-        // Whatever was seen so far may have been answered by the kernel meanwhile. What counts is what was claimed.
+        // The kernel may have answered the pending request since, so the claimed request may be another one.
         let request = Request::from(hypervisor.claim(vcpu)?);
         Some(Self { hypervisor, vcpu, request, data: 0 })
     }
 
-    /// Claims the request of `vcpu` that somebody claimed who died before the answer, to be served once more.
+    /// Claims the request of `vcpu` that a former worker has claimed and not answered.
     ///
-    /// Whether it had taken effect is not known. That is of no consequence: see [`Bus::serve_left_behind`].
+    /// The former worker may have carried it out: see [`Bus::serve_left_behind`].
     ///
     /// [`Bus::serve_left_behind`]: crate::ioreq::Bus::serve_left_behind
     pub fn inherit(hypervisor: &'h H, vcpu: u32) -> Option<Self> {
@@ -44,7 +45,7 @@ impl<'h, H: Hypervisor> Slot<'h, H> {
         Some(Self { hypervisor, vcpu, request, data: 0 })
     }
 
-    /// What the vCPU asks for.
+    /// The request.
     #[must_use]
     pub fn request(&self) -> Request {
         self.request
@@ -68,7 +69,7 @@ mod tests {
     use crate::hypervisor::fake::{Fake, read, write};
 
     #[test]
-    fn a_slot_is_answered_exactly_once() {
+    fn slot_is_answered_exactly_once() {
         let xen = Fake::new(2);
         xen.trap(1, read(0x200_0000, 4));
         Slot::claim(&xen, 1, |_| false).expect("a request waits").answer(7);
@@ -76,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn a_forgotten_slot_is_answered_with_zero() {
+    fn dropped_slot_is_answered_with_zero() {
         let xen = Fake::new(1);
         xen.trap(0, read(0x200_0000, 4));
         drop(Slot::claim(&xen, 0, |_| false));
@@ -84,14 +85,14 @@ mod tests {
     }
 
     #[test]
-    fn an_event_without_a_request_claims_nothing() {
+    fn event_without_a_request_claims_nothing() {
         let xen = Fake::new(1);
         assert!(Slot::claim(&xen, 0, |_| false).is_none());
         assert_eq!(xen.answers(), []);
     }
 
     #[test]
-    fn a_vcpu_beyond_the_page_claims_nothing() {
+    fn vcpu_beyond_the_page_claims_nothing() {
         let xen = Fake::new(1);
         for vcpu in [1, 128, u32::MAX] {
             assert!(Slot::claim(&xen, vcpu, |_| false).is_none());
@@ -99,10 +100,10 @@ mod tests {
     }
 
     #[test]
-    fn the_request_that_was_claimed_is_the_one_that_counts() {
+    fn request_that_replaced_the_pending_one_is_claimed() {
         let xen = Fake::new(1);
         xen.trap(0, write(0x200_0050, 4, 0));
-        // The kernel answers the first one after we have looked at it, and the vCPU traps again.
+        // The kernel answers the first one after the worker has seen it, and the vCPU traps again.
         let overtake = |_: &RawRequest| {
             xen.claim(0).unwrap();
             xen.respond(0, 0);
@@ -116,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_serves_is_left_to_it() {
+    fn request_that_the_kernel_serves_is_not_claimed() {
         let xen = Fake::new(1);
         xen.trap(0, write(0x200_0050, 4, 0));
         assert!(Slot::claim(&xen, 0, |_| true).is_none());

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! For property tests and fuzzing: a bus, and a hypervisor that insists on one answer to each request.
+//! A model of the bus: a hypervisor that panics unless each request is answered once.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -16,10 +16,10 @@ use crate::virtio_mmio::{Device, Identity, Lost};
 use crate::window::Window;
 use shim_config::WINDOW_SIZE;
 
-/// Where the first of two windows is, that of a device; the next is of one that is absent.
+/// The address of the first of two windows. The second is that of an absent device.
 pub const BASE: u64 = 0x200_0000;
 
-/// Queues of the device, all of them with a doorbell in the kernel.
+/// The number of queues of the device. The kernel serves the kicks of all.
 const QUEUES: u16 = 2;
 
 /// A vCPU's slot.
@@ -30,7 +30,7 @@ enum Slot {
     Answered(u64),
 }
 
-/// Xen, for one vCPU.
+/// A hypervisor with one vCPU.
 struct Xen {
     slot: Cell<Slot>,
     next: RefCell<Option<Request>>,
@@ -83,7 +83,7 @@ impl Mapping for Unmapped {
     }
 }
 
-/// A device that is happy with everything.
+/// A device that does nothing.
 struct Nothing;
 
 impl Device for Nothing {
@@ -143,9 +143,9 @@ fn bus() -> Bus<Nothing> {
     bus
 }
 
-/// Whether the kernel's ioeventfd takes it: the queues of the first window, written in full width. It does not
-/// look at what Xen on Arm never sets.
-fn is_kernels(request: &Request) -> bool {
+/// Whether the kernel's ioeventfd serves `request`: a write of 32 bits to QueueNotify of the first window,
+/// for one of its queues. The kernel ignores fields that Xen on Arm never sets.
+fn is_served_by_kernel(request: &Request) -> bool {
     request.kind == Kind::Copy
         && request.direction == Direction::Write
         && request.addr == BASE + QUEUE_NOTIFY
@@ -153,8 +153,8 @@ fn is_kernels(request: &Request) -> bool {
         && request.data & 0xffff < u64::from(QUEUES)
 }
 
-/// Serves `requests`, one after the other. In place of some another one is found when it comes to claiming, since
-/// the kernel was faster.
+/// Serves `requests`, one after the other. Some are replaced by another one before they are claimed, as when
+/// the kernel answers them.
 pub fn serve(requests: impl IntoIterator<Item = (Request, Option<Request>)>) {
     let mut bus = bus();
     for (first, next) in requests {
@@ -167,7 +167,7 @@ pub fn serve(requests: impl IntoIterator<Item = (Request, Option<Request>)>) {
         match slot {
             Slot::Answered(0) | Slot::InProcess => {}
             Slot::Answered(_) => assert_eq!(claimed.direction, Direction::Read, "{claimed:x?}"),
-            Slot::Ready(_) => assert!(is_kernels(&first), "not answered: {first:x?}"),
+            Slot::Ready(_) => assert!(is_served_by_kernel(&first), "not answered: {first:x?}"),
         }
     }
 }
@@ -178,9 +178,9 @@ mod tests {
     use crate::hypervisor::fake::{read, write};
 
     #[test]
-    fn the_model_knows_which_requests_are_the_kernels() {
+    fn model_knows_which_requests_the_kernel_serves() {
         let kick = |queue| write(BASE + QUEUE_NOTIFY, 4, queue);
         serve([(read(BASE, 4), None), (kick(1), None), (kick(2), None), (read(BASE, 4), Some(kick(2)))]);
-        assert!(is_kernels(&kick(1)) && !is_kernels(&kick(2)));
+        assert!(is_served_by_kernel(&kick(1)) && !is_served_by_kernel(&kick(2)));
     }
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! For property tests and fuzzing: a transport that is checked after everything that happens to it.
+//! A model of the transport in its window, whose rules are checked after each action.
 //!
-//! [`Checked::act`] does one thing that a guest, a backend or the supervisor can do, and panics if the transport then
-//! says or has done what it must not. Its device panics when it is asked for what a device must not be asked for.
+//! [`Checked::act`] performs one action of a guest, a backend or the supervisor, and panics if a rule is
+//! broken. Its device panics at a call that the rules do not permit.
 
 // A model that finds a broken rule panics.
 #![allow(clippy::expect_used)]
@@ -46,7 +46,8 @@ pub enum Action {
     Lose,
     /// The backend has another configuration, all of this byte.
     Configure(u8),
-    /// Another backend comes, which has not the features of these bits, and has a configuration all of this byte.
+    /// Another backend comes, which has not the features of these bits, and has a configuration all of this
+    /// byte.
     Backend(u64, u8),
     /// From now on the device refuses to be started, or does not.
     Refuse(bool),
@@ -375,8 +376,9 @@ impl Checked {
     }
 }
 
-/// Takes up a state of anybody's making: if it is one that a driver can have brought about it is taken as it is, and if not, the
-/// driver is told that its device needs a reset (virtio 1.3, 2.1.2). A reset ends it in any case.
+/// Takes up a state of anybody's making: if it is one that a driver can have brought about it is taken as it
+/// is, and if not, the driver is told that its device needs a reset (virtio 1.3, 2.1.2). A reset ends it in
+/// any case.
 pub fn take_up(state: &State) {
     let seen = Seen { offered: state.device_features, ..Seen::default() };
     let device = Strict(Rc::new(RefCell::new(seen)));

@@ -12,19 +12,20 @@ pub struct ConfigSpace {
 }
 
 impl ConfigSpace {
-    /// A first configuration.
+    /// A configuration of generation 0.
     #[must_use]
     pub fn new(bytes: Vec<u8>) -> Self {
         Self { bytes, generation: 0 }
     }
 
-    /// What it was, and the generation that it had then.
+    /// A configuration of another worker, with its generation.
     #[must_use]
     pub fn restored(bytes: Vec<u8>, generation: u32) -> Self {
         Self { bytes, generation }
     }
 
-    /// A new configuration; the generation tells a driver that reads a field in parts (2.5.3). True when it differs.
+    /// Replaces the configuration. If it differs, the generation changes, which a driver that reads a field
+    /// in parts compares (2.5.3). Returns whether it differs.
     pub fn replace(&mut self, bytes: Vec<u8>) -> bool {
         let differs = self.bytes != bytes;
         if differs {
@@ -34,13 +35,13 @@ impl ConfigSpace {
         differs
     }
 
-    /// All of it.
+    /// The bytes.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// All of it, for good.
+    /// The bytes.
     #[must_use]
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
@@ -52,7 +53,7 @@ impl ConfigSpace {
         self.generation
     }
 
-    /// The little-endian number at `offset`; bytes beyond the end read 0.
+    /// The little-endian value at `offset`. Bytes beyond the end are 0.
     #[must_use]
     pub fn read(&self, offset: u64, width: Width) -> u64 {
         let mut value = [0; 8];
@@ -64,7 +65,7 @@ impl ConfigSpace {
         u64::from_le_bytes(value)
     }
 
-    /// Whether all of an access lies within.
+    /// Whether an access lies within the configuration.
     #[must_use]
     pub fn contains(&self, offset: u64, width: Width) -> bool {
         let end = usize::try_from(offset).ok().and_then(|offset| offset.checked_add(width.bytes()));

@@ -3,8 +3,10 @@
 //! What the driver has written since the last reset, and what follows from it.
 
 use crate::virtio_mmio::config_space::ConfigSpace;
+use crate::virtio_mmio::features;
 use crate::virtio_mmio::interrupt::Interrupt;
 use crate::virtio_mmio::queue::Queue;
+use crate::virtio_mmio::registers::Field;
 use crate::virtio_mmio::state::State;
 use crate::virtio_mmio::status::{self, Status};
 
@@ -36,8 +38,8 @@ impl DriverState {
         }
     }
 
-    /// Takes over the state of a former transport. The device has `queues` queues; it had as many before, unless it has
-    /// no driver.
+    /// Takes over the state of a former transport. The device has `queues` queues; it had as many before,
+    /// unless it has no driver.
     pub(super) fn restored(state: &State, queues: u16) -> Self {
         let mut interrupt = Interrupt::default();
         if state.config_change {
@@ -57,8 +59,8 @@ impl DriverState {
         }
     }
 
-    /// Takes over a state that is not valid for the device, or is missing. Only the status remains, so that the driver
-    /// finds the device as it left it, until it resets it.
+    /// Takes over a state that is not valid for the device, or is missing. Only the status remains, so that
+    /// the driver finds the device as it left it, until it resets it.
     pub(super) fn unrestorable(state: Option<&State>, queues: u16) -> Self {
         let status = state.map(|state| state.status).filter(|status| status.is_reachable());
         let status = status.unwrap_or(Status::LIVE);
@@ -109,8 +111,39 @@ impl DriverState {
         Some((index, self.queues.get_mut(usize::from(index))?))
     }
 
+    /// Writes a register that has no effect on the device. Returns whether that changes the state.
+    pub(super) fn set(&mut self, field: Field, value: u32) -> bool {
+        match field {
+            Field::QueueSelect => update(&mut self.queue_select, value),
+            Field::QueueSize => self.update_queue(|queue| queue.set_size(value)),
+            Field::QueueAddress(part, half) => {
+                self.update_queue(|queue| queue.set_address(part, half, value))
+            }
+            Field::DeviceFeaturesSelect => update(&mut self.device_features_select, value),
+            Field::DriverFeaturesSelect => update(&mut self.driver_features_select, value),
+            // What is accepted stays once FEATURES_OK is set (3.1.1).
+            Field::DriverFeatures if self.status.has(status::FEATURES_OK) => false,
+            Field::DriverFeatures => {
+                let (accepted, select) = (self.driver_features, self.driver_features_select);
+                update(&mut self.driver_features, features::with_half(accepted, select, value))
+            }
+        }
+    }
+
+    /// Why the driver cannot continue with a backend that offers `features`, if it cannot. `is_other`: the
+    /// configuration has changed.
+    pub(super) fn conflict(&self, features: u64, is_other: bool) -> Option<String> {
+        let accepted = if self.status.has(status::FEATURES_OK) { self.driver_features } else { 0 };
+        match accepted & !features {
+            _ if self.status.has(status::NEEDS_RESET) => None,
+            0 if is_other && self.is_live() => Some("another configuration".to_owned()),
+            0 => None,
+            missing => Some(format!("not the features {missing:#x}, which the driver has accepted")),
+        }
+    }
+
     /// Changes the selected queue, if it exists. Returns whether that makes a difference.
-    pub(super) fn update_queue(&mut self, change: impl FnOnce(&mut Queue)) -> bool {
+    fn update_queue(&mut self, change: impl FnOnce(&mut Queue)) -> bool {
         let Some((_, queue)) = self.selected_mut() else { return false };
         let before = *queue;
         change(queue);
@@ -126,4 +159,11 @@ impl DriverState {
     pub(super) fn is_live(&self) -> bool {
         self.is_started && !self.status.has(status::NEEDS_RESET)
     }
+}
+
+/// Sets a field. Returns whether that changes it.
+fn update<T: PartialEq>(field: &mut T, value: T) -> bool {
+    let is_changed = *field != value;
+    *field = value;
+    is_changed
 }

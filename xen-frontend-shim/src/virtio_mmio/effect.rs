@@ -4,8 +4,8 @@
 
 use super::width::Width;
 
-/// What the device has to do after the transport has changed. [`Window`](crate::window::Window) stores the new state first
-/// and then applies the effect.
+/// What the device has to do after the transport has changed. [`Window`](crate::window::Window) stores the
+/// new state first and then applies the effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Nothing.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Feature bits (virtio 1.3, 2.2 and 6): what is offered to the guest and what it may take.
+//! Feature bits (virtio 1.3, 2.2 and 6): what is offered to the driver and what it may accept.
 
 use shim_config::kind::DEVICE_TYPE;
 use thiserror::Error;
@@ -19,46 +19,46 @@ pub const ORDER_PLATFORM: u64 = 1 << 36;
 /// VIRTIO_F_RING_RESET: the driver may reset one queue (virtio 1.3, 2.6.1).
 pub const RING_RESET: u64 = 1 << 40;
 
-/// What the transport itself provides, whatever the backend says.
+/// The features of the transport itself, which are offered with every backend.
 const OWN: u64 = VERSION_1 | ACCESS_PLATFORM | RING_RESET;
 
-/// What may pass from the backend to the guest of the bits that concern transport and rings: only those that this shim
-/// and its memory table carry.
+/// The transport and ring features that are offered if the backend has them. Others are not:
 ///
-/// - not INDIRECT_DESC (28): the tables would be mapped on demand, page by page;
-/// - not RING_PACKED (34): the shim reads the used index of split rings;
-/// - not bits 26 and 30, which mean something else between a vhost-user frontend and its backend;
-/// - not NOTIFICATION_DATA (38): the kernel's ioeventfd compares QueueNotify with a queue number.
+/// - INDIRECT_DESC (28): the tables would have to be mapped for each request;
+/// - RING_PACKED (34): the shim reads the used index of split rings;
+/// - 26 and 30: vhost-user gives them another meaning;
+/// - NOTIFICATION_DATA (38): the kernel's ioeventfd compares QueueNotify with a queue number.
 const PASSED: u64 = EVENT_IDX | IN_ORDER | ORDER_PLATFORM;
 
-/// What a guest is offered of a device whose backend has the features `backend`, and whose type has the features
-/// `of_type`: a feature that would not be supported is not offered (virtio 1.3, 2.2.2).
+/// The features to offer for a backend with the features `backend` and a device type with the features
+/// `of_type` (virtio 1.3, 2.2.2).
 #[must_use]
 pub fn offered(backend: u64, of_type: u64) -> u64 {
     backend & (of_type & DEVICE_TYPE | PASSED) | OWN
 }
 
-/// Why FEATURES_OK does not stick.
+/// Why FEATURES_OK is not set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Refusal {
     /// Virtio 1.3, 2.2.1: the driver must not accept what was not offered.
-    #[error("the driver takes features that are not offered: {0:#x}")]
+    #[error("the driver accepts features that are not offered: {0:#x}")]
     NotOffered(u64),
     /// Virtio 1.3, 6.1: a legacy driver.
-    #[error("the driver does not take VIRTIO_F_VERSION_1: a legacy driver cannot use this device")]
+    #[error("the driver does not accept VIRTIO_F_VERSION_1: a legacy driver cannot use this device")]
     Legacy,
-    /// Virtio 1.3, 6.2: without it the driver would use plain addresses, which are of no use here.
+    /// Virtio 1.3, 6.2: without it the driver uses guest physical addresses, which the backend cannot map.
     #[error(
-        "the driver does not take VIRTIO_F_ACCESS_PLATFORM: the guest needs grants for DMA (Linux: CONFIG_XEN_VIRTIO, \
+        "the driver does not accept VIRTIO_F_ACCESS_PLATFORM: the guest needs grants for DMA (Linux: CONFIG_XEN_VIRTIO, \
          and `iommus = <&grant_dma DOMID>` at the device's node)"
     )]
     NoGrants,
-    /// The device type has features that a driver cannot leave out.
-    #[error("the driver does not take features that this type of device demands: {0:#x}")]
+    /// The device type has features that a driver has to accept.
+    #[error("the driver does not accept features that this device type requires: {0:#x}")]
     Demanded(u64),
 }
 
-/// Whether a driver may have `accepted` of what was `offered`, of which it has to take what is `demanded`.
+/// Checks the features that a driver has `accepted` of those that were `offered`. It has to accept those that
+/// are `demanded`.
 pub fn check(offered: u64, demanded: u64, accepted: u64) -> Result<(), Refusal> {
     let surplus = accepted & !offered;
     let missing = demanded & !accepted;
@@ -75,7 +75,7 @@ pub fn check(offered: u64, demanded: u64, accepted: u64) -> Result<(), Refusal> 
     }
 }
 
-/// The 32 bits of `features` that `select` chooses. There are none beyond the second half.
+/// The 32 bits of `features` that `select` chooses. 0 for a `select` above 1.
 #[must_use]
 pub fn half(features: u64, select: u32) -> u32 {
     let bytes = features.to_le_bytes();

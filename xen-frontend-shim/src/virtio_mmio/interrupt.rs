@@ -1,56 +1,57 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! InterruptStatus and InterruptACK (virtio 1.3, 4.2.2), telling the truth although interrupts bypass the shim.
+//! InterruptStatus and InterruptACK (virtio 1.3, 4.2.2) for interrupts that bypass the shim.
 //!
-//! The backend signals the guest through the kernel (irqfd), so the shim does not see when it does. What it does
-//! see, in the guest's memory, is how far each used ring has come. Bit 0 therefore means: a used ring has moved
-//! since the driver last acknowledged what it had been shown.
+//! The backend interrupts the guest through the kernel (irqfd), so the shim does not see the interrupts. It
+//! reads the used indices in guest memory instead: bit 0 is set if a used index has changed since the value
+//! that the driver has last acknowledged.
 
 /// InterruptStatus bit 0: a used buffer notification.
 pub const USED_BUFFER: u32 = 1;
 /// InterruptStatus bit 1: a configuration change notification.
 pub const CONFIG_CHANGE: u32 = 2;
 
-/// How far a used ring was at two points of interest.
+/// The used index of a queue at two events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Seen {
-    /// When the driver last acknowledged.
+    /// The used index that the driver has acknowledged.
     acknowledged: u16,
-    /// When the driver last read InterruptStatus. Acknowledging cannot mean more than that: a buffer used between
-    /// the read and the acknowledgement must show again, or its interrupt would find a status of 0.
+    /// The used index at the last read of InterruptStatus. InterruptACK acknowledges this one: a buffer used
+    /// between the read and the write must set the bit again, or its interrupt would find a status of 0.
     reported: u16,
 }
 
-/// What is pending.
+/// The pending notifications.
 #[derive(Clone, Debug, Default)]
 pub struct Interrupt {
     config_change: bool,
-    /// A notification of used buffers that the driver may not have had, whatever the rings say.
+    /// Whether bit 0 is set regardless of the used indices: the driver may have missed a notification.
     is_owed: bool,
     queues: Vec<Seen>,
 }
 
 impl Interrupt {
-    /// The device starts, with used rings that begin at 0 (virtio 1.3, 2.7.8 and 3.1.1). What is in guest memory now is
-    /// no measure: the backend may have used buffers already, and its interrupt for them may be on its way.
+    /// The device starts, with used indices of 0 (virtio 1.3, 2.7.8 and 3.1.1). The indices in guest memory
+    /// are not read here: the backend may have used buffers already, for which the interrupt is pending.
     pub fn start(&mut self, queues: usize) {
         self.queues = vec![Seen::default(); queues];
     }
 
-    /// The device goes on where it was, and what the driver had been shown by then is not known: it is shown once more.
+    /// The device continues after a worker ended. What the driver had acknowledged is not known, so it is
+    /// notified again.
     pub fn resume(&mut self, queues: usize) {
         self.start(queues);
         self.is_owed = true;
     }
 
-    /// Whether the driver has yet to acknowledge that the configuration has changed.
+    /// Whether a configuration change is not acknowledged yet.
     #[must_use]
     pub fn has_config_changed(&self) -> bool {
         self.config_change
     }
 
-    /// A queue stops, with its used ring at `used`. What the driver has not acknowledged of it still took place
-    /// (4.2.2.1); the queue may begin anew.
+    /// A queue stops with the used index `used`. What the driver has not acknowledged stays pending
+    /// (4.2.2.1); the queue may start again from 0.
     pub fn stop(&mut self, queue: usize, used: Option<u16>) {
         if let Some(seen) = self.queues.get_mut(queue) {
             self.is_owed |= used.is_some_and(|used| used != seen.acknowledged);
@@ -63,7 +64,7 @@ impl Interrupt {
         self.config_change = true;
     }
 
-    /// InterruptStatus is read. A queue for which `used` is `None` is not running.
+    /// A read of InterruptStatus. `used` is the used index of a queue, or `None` if the queue does not run.
     pub fn status(&mut self, used: impl Fn(usize) -> Option<u16>) -> u32 {
         let mut status = if self.config_change { CONFIG_CHANGE } else { 0 };
         if self.is_owed {
@@ -79,7 +80,7 @@ impl Interrupt {
         status
     }
 
-    /// InterruptACK is written.
+    /// A write of InterruptACK.
     pub fn acknowledge(&mut self, bits: u32) {
         if bits & CONFIG_CHANGE != 0 {
             self.config_change = false;

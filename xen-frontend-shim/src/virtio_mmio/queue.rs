@@ -13,8 +13,8 @@ use crate::virtio_mmio::registers::{Half, Part};
 pub struct Queue {
     size: u32,
     ready: bool,
-    /// It was in use and is not any more: what the device knew of its place in the ring is gone. Only a reset of the
-    /// queue or of the device makes it new (2.6.1).
+    /// Whether the queue was stopped without a reset. Its position in the ring is lost, so it cannot start
+    /// again before a reset of the queue or of the device (2.6.1).
     spent: bool,
     descriptors: GuestAddress,
     available: GuestAddress,
@@ -27,7 +27,7 @@ pub enum QueueError {
     /// Virtio 1.3, 2.7: a power of two, and at most QueueSizeMax (4.2.2.2).
     #[error("queue {0}: size {1} is not a power of two up to {2}")]
     Size(u16, u32, u16),
-    /// One of its addresses is no use.
+    /// An address is not valid.
     #[error("queue {0}: {1}")]
     Address(u16, AddressError),
 }
@@ -39,31 +39,31 @@ impl Queue {
         self.ready
     }
 
-    /// Whether it has been taken out of use and not been reset since.
+    /// Whether the queue was stopped and not been reset since.
     #[must_use]
     pub fn is_spent(&self) -> bool {
         self.spent
     }
 
-    /// QueueReady.
+    /// Sets QueueReady.
     pub fn set_ready(&mut self, ready: bool) {
         self.ready = ready;
     }
 
-    /// QueueReady is cleared while the device uses the queue.
+    /// Stops a queue that the device uses: QueueReady is cleared.
     pub fn spend(&mut self) {
         self.ready = false;
         self.spent = true;
     }
 
-    /// QueueSize. Once a queue is ready its description stands (4.2.2.2).
+    /// Sets QueueSize, unless the queue is ready (4.2.2.2).
     pub fn set_size(&mut self, size: u32) {
         if !self.ready {
             self.size = size;
         }
     }
 
-    /// QueueDesc, QueueDriver or QueueDevice.
+    /// Sets half of QueueDesc, QueueDriver or QueueDevice, unless the queue is ready (4.2.2.2).
     pub fn set_address(&mut self, part: Part, half: Half, value: u32) {
         if self.ready {
             return;
@@ -79,7 +79,7 @@ impl Queue {
         };
     }
 
-    /// The ring, checked; `index` is the queue's number and `max` what QueueSizeMax says.
+    /// The ring, if size and addresses are valid. `index` is the number of the queue, `max` is QueueSizeMax.
     pub fn ring(&self, index: u16, max: u16) -> Result<Ring, QueueError> {
         let size = u16::try_from(self.size).ok().filter(|size| size.is_power_of_two() && *size <= max);
         let size = size.ok_or(QueueError::Size(index, self.size, max))?;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The registers and what one may do with them (virtio 1.3, 4.2.2, table 4.1).
+//! The register table of virtio 1.3, 4.2.2 (table 4.1).
 //!
-//! [`TABLE`] is that table. A register that may only be written has no [`Readable`] in its row and the reverse, so an
-//! access against the rules finds nothing: reads give 0, writes have no effect. The same holds for what the table does
-//! not name.
+//! A write-only register has no [`Readable`] in its row of [`TABLE`], and a read-only register no
+//! [`Writable`]. An access that the table does not permit reads 0 or has no effect, as does an access to an
+//! offset without a row.
 
 /// "virt", little-endian.
 pub const MAGIC: u32 = u32::from_le_bytes(*b"virt");
@@ -12,16 +12,16 @@ pub const MAGIC: u32 = u32::from_le_bytes(*b"virt");
 /// The version of the register layout: not legacy.
 pub const VERSION: u32 = 2;
 
-/// Who made the device; any value that identifies the project will do.
+/// VendorID: a value that identifies the project.
 pub const VENDOR: u32 = u32::from_le_bytes(*b"XBA ");
 
-/// Where the registers end and the device's configuration begins.
+/// The offset of the configuration, after the registers.
 pub const CONFIG: u64 = 0x100;
 
 /// The offset of QueueNotify, which the kernel's ioeventfd watches.
 pub const QUEUE_NOTIFY: u64 = 0x50;
 
-/// What one may read.
+/// Registers that can be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readable {
     /// MagicValue.
@@ -50,9 +50,28 @@ pub enum Readable {
     ConfigGeneration,
 }
 
-/// What one may write.
+/// Registers that can be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Writable {
+    /// A register that only sets a value.
+    Field(Field),
+    /// QueueReady of the selected queue.
+    QueueReady,
+    /// QueueNotify.
+    QueueNotify,
+    /// InterruptACK.
+    InterruptAcknowledge,
+    /// Status.
+    Status,
+    /// SHMSel. It has no effect, as there are no shared memory regions.
+    SharedMemorySelect,
+    /// QueueReset of the selected queue.
+    QueueReset,
+}
+
+/// Registers that set a value and have no effect on the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Field {
     /// DeviceFeaturesSel.
     DeviceFeaturesSelect,
     /// DriverFeatures: the 32 bits that DriverFeaturesSel chose.
@@ -63,23 +82,11 @@ pub enum Writable {
     QueueSelect,
     /// QueueSize of the selected queue (QueueNum in older texts).
     QueueSize,
-    /// QueueReady of the selected queue.
-    QueueReady,
-    /// QueueNotify.
-    QueueNotify,
-    /// InterruptACK.
-    InterruptAcknowledge,
-    /// Status.
-    Status,
     /// Half of an address of the selected queue.
     QueueAddress(Part, Half),
-    /// SHMSel, which changes nothing: every shared memory region answers alike.
-    SharedMemorySelect,
-    /// QueueReset of the selected queue.
-    QueueReset,
 }
 
-/// Which part of a queue an address is for.
+/// The part of a queue that an address register describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// The descriptor table (QueueDesc).
@@ -90,7 +97,7 @@ pub enum Part {
     Used,
 }
 
-/// Which half of an address a register holds.
+/// The half of an address that a register holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Half {
     /// Bits 0 to 31.
@@ -102,15 +109,15 @@ pub enum Half {
 /// A row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Register {
-    /// Bytes from the start of the window.
+    /// The offset in the window, in bytes.
     pub offset: u64,
-    /// As the specification calls it.
+    /// The name in the specification.
     pub name: &'static str,
-    /// What reading gives.
+    /// What a read returns.
     pub readable: Option<Readable>,
-    /// What writing does.
+    /// What a write sets.
     pub writable: Option<Writable>,
-    /// Where virtio 1.3 says what the device must do with it.
+    /// The clause of virtio 1.3 with the requirements for the device.
     pub clause: &'static str,
 }
 
@@ -121,23 +128,23 @@ pub const TABLE: [Register; 29] = [
     read_only(0x008, "DeviceID", Readable::DeviceId, "5"),
     read_only(0x00c, "VendorID", Readable::VendorId, "4.2.2"),
     read_only(0x010, "DeviceFeatures", Readable::DeviceFeatures, "2.2.2"),
-    write_only(0x014, "DeviceFeaturesSel", Writable::DeviceFeaturesSelect, "4.2.2"),
-    write_only(0x020, "DriverFeatures", Writable::DriverFeatures, "2.2.2"),
-    write_only(0x024, "DriverFeaturesSel", Writable::DriverFeaturesSelect, "4.2.2"),
-    write_only(0x030, "QueueSel", Writable::QueueSelect, "4.2.2"),
+    write_only(0x014, "DeviceFeaturesSel", Writable::Field(Field::DeviceFeaturesSelect), "4.2.2"),
+    write_only(0x020, "DriverFeatures", Writable::Field(Field::DriverFeatures), "2.2.2"),
+    write_only(0x024, "DriverFeaturesSel", Writable::Field(Field::DriverFeaturesSelect), "4.2.2"),
+    write_only(0x030, "QueueSel", Writable::Field(Field::QueueSelect), "4.2.2"),
     read_only(0x034, "QueueSizeMax", Readable::QueueSizeMax, "4.2.2"),
-    write_only(0x038, "QueueSize", Writable::QueueSize, "4.2.2"),
+    write_only(0x038, "QueueSize", Writable::Field(Field::QueueSize), "4.2.2"),
     both(0x044, "QueueReady", Readable::QueueReady, Writable::QueueReady, "4.2.2.1"),
     write_only(QUEUE_NOTIFY, "QueueNotify", Writable::QueueNotify, "4.2.3.3"),
     read_only(0x060, "InterruptStatus", Readable::InterruptStatus, "4.2.2.1"),
     write_only(0x064, "InterruptACK", Writable::InterruptAcknowledge, "4.2.2.1"),
     both(0x070, "Status", Readable::Status, Writable::Status, "2.1.2"),
-    write_only(0x080, "QueueDescLow", Writable::QueueAddress(Part::Descriptors, Half::Low), "4.2.2"),
-    write_only(0x084, "QueueDescHigh", Writable::QueueAddress(Part::Descriptors, Half::High), "4.2.2"),
-    write_only(0x090, "QueueDriverLow", Writable::QueueAddress(Part::Available, Half::Low), "4.2.2"),
-    write_only(0x094, "QueueDriverHigh", Writable::QueueAddress(Part::Available, Half::High), "4.2.2"),
-    write_only(0x0a0, "QueueDeviceLow", Writable::QueueAddress(Part::Used, Half::Low), "4.2.2"),
-    write_only(0x0a4, "QueueDeviceHigh", Writable::QueueAddress(Part::Used, Half::High), "4.2.2"),
+    write_only(0x080, "QueueDescLow", address(Part::Descriptors, Half::Low), "4.2.2"),
+    write_only(0x084, "QueueDescHigh", address(Part::Descriptors, Half::High), "4.2.2"),
+    write_only(0x090, "QueueDriverLow", address(Part::Available, Half::Low), "4.2.2"),
+    write_only(0x094, "QueueDriverHigh", address(Part::Available, Half::High), "4.2.2"),
+    write_only(0x0a0, "QueueDeviceLow", address(Part::Used, Half::Low), "4.2.2"),
+    write_only(0x0a4, "QueueDeviceHigh", address(Part::Used, Half::High), "4.2.2"),
     write_only(0x0ac, "SHMSel", Writable::SharedMemorySelect, "4.2.2"),
     read_only(0x0b0, "SHMLenLow", Readable::SharedMemory, "4.2.2"),
     read_only(0x0b4, "SHMLenHigh", Readable::SharedMemory, "4.2.2"),
@@ -165,6 +172,10 @@ const fn both(
     Register { offset, name, readable: Some(readable), writable: Some(writable), clause }
 }
 
+const fn address(part: Part, half: Half) -> Writable {
+    Writable::Field(Field::QueueAddress(part, half))
+}
+
 impl Register {
     /// The register at `offset`.
     #[must_use]
@@ -179,13 +190,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_magic_value_is_that_of_the_specification() {
+    fn magic_value_is_that_of_the_specification() {
         // virtio 1.3, 4.2.2.1
         assert_eq!(MAGIC, 0x7472_6976);
     }
 
     #[test]
-    fn the_table_is_in_order_and_its_rows_are_aligned_and_of_use() {
+    fn table_is_sorted_and_each_row_is_aligned_and_accessible() {
         assert!(TABLE.is_sorted_by(|a, b| a.offset < b.offset));
         for register in TABLE {
             assert!(register.offset % 4 == 0 && register.offset < CONFIG, "{register:?}");

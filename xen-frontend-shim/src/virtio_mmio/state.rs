@@ -2,13 +2,13 @@
 
 //! The state of a transport as plain data: all that the driver has written since the last reset.
 //!
-//! Drivers continue when a worker ends. The state is stored when a register write has changed it, and the next worker
-//! restores a transport from it ([`Transport::restored`]). Kicks and acknowledged used buffers are not part of it: they
-//! are as frequent as requests, and a notification may be repeated but not lost.
+//! Drivers continue when a worker ends. The state is stored when a register write has changed it, and the
+//! next worker restores a transport from it ([`Transport::restored`]). Kicks and acknowledged used buffers
+//! are not part of it: they are as frequent as requests, and a notification may be repeated but not lost.
 //!
-//! The state may have been stored for another configuration, and its values came from a guest. It is checked as if the
-//! driver wrote all of it again. If it is not valid, the driver still has the device: the device needs a reset
-//! (virtio 1.3, 2.1.2).
+//! The state may have been stored for another configuration, and its values came from a guest. It is checked
+//! as if the driver wrote all of it again. If it is not valid, the driver still has the device: the device
+//! needs a reset (virtio 1.3, 2.1.2).
 //!
 //! [`Transport::restored`]: crate::virtio_mmio::Transport::restored
 
@@ -74,8 +74,8 @@ pub enum RestoreError {
 }
 
 impl State {
-    /// Whether the device has a driver. A system that only knows that the device is there has set ACKNOWLEDGE: Linux does
-    /// so again when a driver has let go.
+    /// Whether the device has a driver. A system that only knows that the device is there has set
+    /// ACKNOWLEDGE: Linux does so again when a driver has let go.
     #[must_use]
     pub fn has_driver(&self) -> bool {
         self.status.has(status::DRIVER)
@@ -251,7 +251,8 @@ mod tests {
         assert_ne!(driver.read(0x60) & CONFIG_CHANGE, 0);
     }
 
-    /// Whatever is wrong with it, the driver that it was of may wait for an answer. What 2.1.2 says then is shown in `conformance`.
+    /// Whatever is wrong with it, the driver that it was of may wait for an answer. What 2.1.2 says then is
+    /// shown in `conformance`.
     #[test]
     fn a_state_that_cannot_be_taken_up_costs_a_reset_and_no_more() {
         let good = probed().window.state();

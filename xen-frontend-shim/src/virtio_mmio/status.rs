@@ -7,32 +7,32 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The driver has noticed the device.
+/// ACKNOWLEDGE: the driver has found the device.
 pub const ACKNOWLEDGE: Status = Status(1);
-/// The driver knows how to drive it.
+/// DRIVER: the driver knows how to drive the device.
 pub const DRIVER: Status = Status(2);
-/// The driver is ready: the device is live.
+/// DRIVER_OK: the driver is ready.
 pub const DRIVER_OK: Status = Status(4);
-/// The features are agreed.
+/// FEATURES_OK: the features are negotiated.
 pub const FEATURES_OK: Status = Status(8);
-/// The device cannot go on until it is reset. Only the device sets it.
+/// DEVICE_NEEDS_RESET: the device cannot continue until it is reset. Only the device sets it.
 pub const NEEDS_RESET: Status = Status(64);
-/// The driver has given up.
+/// FAILED: the driver cannot use the device.
 pub const FAILED: Status = Status(128);
 
-/// The states of an initialisation, in the order in which a driver must go through them (3.1.1). It may go from each to
-/// any later one in one write, and add FAILED to each; every other write of a value that is not 0 is ignored.
+/// The states of an initialisation, in the order of 3.1.1. One write may go from each to any later one, and
+/// may add FAILED; every other write of a value that is not 0 is ignored.
 ///
-/// | from ╲ to | 0x0   | 0x1 | 0x3 | 0xb             | 0xf   | with FAILED |
-/// |-----------|-------|-----|-----|-----------------|-------|-------------|
-/// | 0x0       | reset | yes | yes | if they are good | the same | yes      |
-/// | 0x1       | reset | –   | yes | if they are good | the same | yes      |
-/// | 0x3       | reset | no  | –   | if they are good | the same | yes      |
-/// | 0xb       | reset | no  | no  | –               | yes   | yes         |
-/// | 0xf       | reset | no  | no  | no              | –     | yes         |
-/// | FAILED    | reset | no  | no  | no              | no    | –           |
+/// | from ╲ to | 0x0   | 0x1 | 0x3 | 0xb      | 0xf      | with FAILED |
+/// |-----------|-------|-----|-----|----------|----------|-------------|
+/// | 0x0       | reset | yes | yes | if valid | if valid | yes         |
+/// | 0x1       | reset | –   | yes | if valid | if valid | yes         |
+/// | 0x3       | reset | no  | –   | if valid | if valid | yes         |
+/// | 0xb       | reset | no  | no  | –        | yes      | yes         |
+/// | 0xf       | reset | no  | no  | no       | –        | yes         |
+/// | FAILED    | reset | no  | no  | no       | no       | –           |
 ///
-/// DEVICE_NEEDS_RESET is the device's: in what a driver writes it is ignored, and it stays set until the reset.
+/// "Valid" refers to the features. DEVICE_NEEDS_RESET is ignored in a write, and stays set until the reset.
 const PATH: [Status; 5] = [Status(0), Status(1), Status(1 | 2), Status(1 | 2 | 8), Status::LIVE];
 
 /// A set of status bits.
@@ -45,16 +45,16 @@ impl fmt::Display for Status {
     }
 }
 
-/// What a write to the Status register asks for.
+/// A value written to the Status register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wish {
-    /// To reset the device (virtio 1.3, 4.2.2.1: writing 0).
+pub enum StatusWrite {
+    /// 0: reset the device (virtio 1.3, 4.2.2.1).
     Reset,
-    /// To set these bits.
+    /// Set these bits.
     Set(Status),
 }
 
-impl From<u32> for Wish {
+impl From<u32> for StatusWrite {
     fn from(written: u32) -> Self {
         match written.to_le_bytes() {
             [0, 0, 0, 0] => Self::Reset,
@@ -64,10 +64,10 @@ impl From<u32> for Wish {
 }
 
 impl Status {
-    /// With a driver that is ready: the end of the path.
+    /// The last state: the driver is ready.
     pub(super) const LIVE: Self = Self(1 | 2 | 8 | 4);
 
-    /// As the register shows it.
+    /// The value of the register.
     #[must_use]
     pub fn bits(self) -> u32 {
         u32::from(self.0)
@@ -79,25 +79,25 @@ impl Status {
         self.0 & bits.0 == bits.0
     }
 
-    /// With `bits` set as well.
+    /// The status with `bits` set as well.
     #[must_use]
     pub fn with(self, bits: Self) -> Self {
         Self(self.0 | bits.0)
     }
 
-    /// How far an initialisation has come in this state; `None` if it never comes here.
+    /// The position in [`PATH`]; `None` if no initialisation reaches this state.
     fn progress(self) -> Option<usize> {
         let bits = Self(self.0 & !(FAILED.0 | NEEDS_RESET.0));
         PATH.iter().position(|&state| state == bits)
     }
 
-    /// Whether a driver can bring a device here.
+    /// Whether an initialisation reaches this state.
     #[must_use]
     pub fn is_reachable(self) -> bool {
         self.progress().is_some()
     }
 
-    /// The next bit to set on the way to `wanted`; `None` when there is none, or when a driver must not go there.
+    /// The next bit to set towards `wanted`; `None` if there is none, or if the write is not permitted.
     #[must_use]
     pub fn next_step(self, wanted: Self) -> Option<Self> {
         let (here, there) = (self.progress()?, wanted.progress()?);
@@ -117,9 +117,9 @@ mod tests {
 
     /// Follows the steps as the transport does when none is refused.
     fn write(mut status: Status, written: u32) -> Status {
-        match Wish::from(written) {
-            Wish::Reset => Status::default(),
-            Wish::Set(wanted) => {
+        match StatusWrite::from(written) {
+            StatusWrite::Reset => Status::default(),
+            StatusWrite::Set(wanted) => {
                 while let Some(step) = status.next_step(wanted) {
                     status = status.with(step);
                 }

@@ -2,8 +2,9 @@
 
 //! The state machine behind one register window (virtio 1.3, 3.1 and 4.2).
 //!
-//! A register access changes the state here and nothing else. What the device has to do is returned as an [`Effect`],
-//! so that the state can be stored first. No value that a guest writes can index, allocate or fail beyond this device.
+//! A register access changes the state here and nothing else. What the device has to do is returned as an
+//! [`Effect`], so that the state can be stored first. No value that a guest writes can index, allocate or
+//! fail beyond this device.
 
 use log::{debug, error, warn};
 
@@ -15,7 +16,7 @@ use super::features;
 use super::queue::{Queue, QueueError};
 use super::registers::{CONFIG, MAGIC, Readable, Register, VENDOR, VERSION, Writable};
 use super::state::{self, RestoreError, State};
-use super::status::{self, Wish};
+use super::status::{self, StatusWrite};
 use super::width::Width;
 use crate::memory::Ring;
 
@@ -39,8 +40,8 @@ impl Transport {
         Self { identity, features, config: ConfigSpace::new(config), driver, is_changed: false }
     }
 
-    /// A device that continues from the `state` of another transport; `None` if that cannot be read. If the state is
-    /// not valid for the device, it needs a reset, and the reason is returned.
+    /// A device that continues from the `state` of another transport; `None` if that cannot be read. If the
+    /// state is not valid for the device, it needs a reset, and the reason is returned.
     pub fn restored(identity: Identity, state: Option<State>) -> (Self, Effect, Result<(), RestoreError>) {
         let checked = state.as_ref().map_or(Err(RestoreError::Unreadable), |state| state.check(&identity));
         let driver = match (&state, checked) {
@@ -67,8 +68,8 @@ impl Transport {
         self.driver.state(self.identity.device_id, self.features, &self.config)
     }
 
-    /// Whether [`Self::state`] may have changed since the last call. Kicks and acknowledgements of used buffers do not
-    /// change it.
+    /// Whether [`Self::state`] may have changed since the last call. Kicks and acknowledgements of used
+    /// buffers do not change it.
     pub fn take_changed(&mut self) -> bool {
         std::mem::take(&mut self.is_changed)
     }
@@ -131,7 +132,8 @@ impl Transport {
         }
     }
 
-    /// The device cannot continue: it needs a reset (2.1.2). What it has used before stays to be acknowledged.
+    /// The device cannot continue: it needs a reset (2.1.2). What it has used before stays to be
+    /// acknowledged.
     pub fn lose(&mut self) -> Effect {
         if self.driver.status.has(status::NEEDS_RESET) {
             return Effect::None;
@@ -151,22 +153,14 @@ impl Transport {
         self.reset()
     }
 
-    /// Another backend offers `features` and has the configuration `config`. A driver that continues without a reset
-    /// must find the features that it has accepted and, if it uses the device, the configuration. A driver that comes
-    /// later finds what there is now.
+    /// Another backend offers `features` and has the configuration `config`. A driver that continues without
+    /// a reset must find the features that it has accepted and, if it uses the device, the configuration. A
+    /// driver that comes later finds what there is now.
     pub fn backend_replaced(&mut self, features: u64, config: Vec<u8>) -> Effect {
         self.is_changed = true;
         self.features = features;
         let is_other = self.config.replace(config);
-        let DriverState { status, driver_features, .. } = &self.driver;
-        let missing = if status.has(status::FEATURES_OK) { driver_features & !features } else { 0 };
-        let reason = match missing {
-            _ if status.has(status::NEEDS_RESET) => None,
-            0 if is_other && self.is_live() => Some("another configuration".to_owned()),
-            0 => None,
-            missing => Some(format!("not the features {missing:#x}, which the driver has accepted")),
-        };
-        if let Some(reason) = reason {
+        if let Some(reason) = self.driver.conflict(features, is_other) {
             error!("{}: the new backend has {reason}; the device needs a reset", self.name());
             self.lose()
         } else if is_other {
@@ -211,7 +205,8 @@ impl Transport {
             Readable::DeviceFeatures => features::half(*features, driver.device_features_select),
             Readable::QueueSizeMax => driver.selected().map_or(0, |_| u32::from(identity.queue_size_max)),
             Readable::QueueReady => driver.selected().map_or(0, |queue| u32::from(queue.is_ready())),
-            // A queue is reset when the write returns, so that no driver can see the reset in progress (2.6.1).
+            // A queue is reset when the write returns, so that no driver can see the reset in progress
+            // (2.6.1).
             Readable::QueueReset => 0,
             Readable::InterruptStatus => {
                 driver.interrupt.status(|queue| u16::try_from(queue).ok().and_then(&used))
@@ -224,36 +219,21 @@ impl Transport {
     }
 
     fn write_register(&mut self, register: Writable, value: u32) -> Effect {
-        let driver = &mut self.driver;
-        let is_changed = match register {
+        match register {
             Writable::QueueNotify => return self.kick(value),
-            Writable::InterruptAcknowledge => return self.acknowledge(value),
+            Writable::InterruptAcknowledge => self.acknowledge(value),
             Writable::Status => return self.set_status(value),
             Writable::QueueReady => return self.set_queue_ready(value),
             Writable::QueueReset => return self.reset_queue(value),
-            Writable::QueueSelect => update(&mut driver.queue_select, value),
-            Writable::QueueSize => driver.update_queue(|queue| queue.set_size(value)),
-            Writable::QueueAddress(part, half) => {
-                driver.update_queue(|queue| queue.set_address(part, half, value))
-            }
-            Writable::DeviceFeaturesSelect => update(&mut driver.device_features_select, value),
-            Writable::DriverFeaturesSelect => update(&mut driver.driver_features_select, value),
-            // What is accepted stays once FEATURES_OK is set (3.1.1).
-            Writable::DriverFeatures if driver.status.has(status::FEATURES_OK) => false,
-            Writable::DriverFeatures => {
-                let (accepted, select) = (driver.driver_features, driver.driver_features_select);
-                update(&mut driver.driver_features, features::with_half(accepted, select, value))
-            }
-            Writable::SharedMemorySelect => false,
-        };
-        self.is_changed |= is_changed;
+            Writable::SharedMemorySelect => {}
+            Writable::Field(field) => self.is_changed |= self.driver.set(field, value),
+        }
         Effect::None
     }
 
-    fn acknowledge(&mut self, bits: u32) -> Effect {
+    fn acknowledge(&mut self, bits: u32) {
         self.is_changed |= self.driver.interrupt.has_config_changed();
         self.driver.interrupt.acknowledge(bits);
-        Effect::None
     }
 
     fn set_queue_ready(&mut self, value: u32) -> Effect {
@@ -324,8 +304,8 @@ impl Transport {
         self.identity.starts_by_kick && status.has(status::FEATURES_OK) && !is_over && !is_started
     }
 
-    /// The driver has kicked `queue` by its eventfd, perhaps before DRIVER_OK. The backend reads the eventfd, so it
-    /// needs no other kick.
+    /// The driver has kicked `queue` by its eventfd, perhaps before DRIVER_OK. The backend reads the eventfd,
+    /// so it needs no other kick.
     pub fn kicked_early(&mut self, queue: u16) -> Effect {
         self.start_by_kick(queue, None)
     }
@@ -340,9 +320,9 @@ impl Transport {
     }
 
     fn set_status(&mut self, value: u32) -> Effect {
-        let wanted = match Wish::from(value) {
-            Wish::Reset => return self.reset(),
-            Wish::Set(wanted) => wanted,
+        let wanted = match StatusWrite::from(value) {
+            StatusWrite::Reset => return self.reset(),
+            StatusWrite::Set(wanted) => wanted,
         };
         let mut effect = Effect::None;
         while let Some(step) = self.driver.status.next_step(wanted) {
@@ -383,7 +363,8 @@ impl Transport {
         Effect::Start { kick }
     }
 
-    /// Virtio 1.3, 2.4. The status reads 0 only when the device has stopped, which is before the write returns.
+    /// Virtio 1.3, 2.4. The status reads 0 only when the device has stopped, which is before the write
+    /// returns.
     fn reset(&mut self) -> Effect {
         self.is_changed = true;
         let former = std::mem::replace(&mut self.driver, DriverState::new(self.identity.queues));
@@ -391,7 +372,8 @@ impl Transport {
     }
 
     fn write_config(&mut self, offset: u64, width: Width, value: u64) -> Effect {
-        // 3.1.1: a driver may read the configuration before the features are negotiated, and must not write it.
+        // 3.1.1: a driver may read the configuration before the features are negotiated, and must not write
+        // it.
         match u32::try_from(offset) {
             Ok(start)
                 if self.driver.status.has(status::FEATURES_OK) && self.config.contains(offset, width) =>
@@ -401,11 +383,4 @@ impl Transport {
             _ => Effect::None,
         }
     }
-}
-
-/// Sets a field. Returns whether that changes it.
-fn update<T: PartialEq>(field: &mut T, value: T) -> bool {
-    let is_changed = *field != value;
-    *field = value;
-    is_changed
 }

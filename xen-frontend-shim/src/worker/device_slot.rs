@@ -110,7 +110,8 @@ impl DeviceSlot {
         Some(self.candidate.as_mut()?.client.poll_reply())
     }
 
-    /// Whether a reply waits to be [polled](Self::poll_reply). Another device may have kept this process busy.
+    /// Whether a reply waits to be [polled](Self::poll_reply). Another device may have kept this process
+    /// busy.
     fn has_answered(&self) -> bool {
         let Some(candidate) = &self.candidate else { return false };
         matches!(
@@ -172,8 +173,8 @@ impl DeviceSlot {
         Ok(())
     }
 
-    /// The window of a device that a former worker has served and its driver has not reset. Its driver finds it before
-    /// there is a backend, as when a backend is replaced.
+    /// The window of a device that a former worker has served and its driver has not reset. Its driver finds
+    /// it before there is a backend, as when a backend is replaced.
     pub(super) fn restore(&mut self, guest: &Rc<XenGuest>) -> Option<Window<Served>> {
         let state = match std::mem::replace(&mut self.found, Found::Nothing) {
             Found::Value(state) if state.status.bits() != 0 => Some(state),

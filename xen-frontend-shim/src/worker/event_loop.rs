@@ -36,8 +36,8 @@ pub(super) enum Source {
     Alarm,
 }
 
-/// The kick eventfd of a queue. The backend reads it; the worker watches it for one event at a time, only while it needs
-/// that event.
+/// The kick eventfd of a queue. The backend reads it; the worker watches it for one event at a time, only
+/// while it needs that event.
 struct Kick {
     device: u16,
     queue: u16,
@@ -54,8 +54,9 @@ pub(super) struct EventLoop {
 
 /// A timer that is set for a deadline and not cleared when the deadline is gone.
 ///
-/// Nearly every deadline is that of a request, and is gone within microseconds. A wait with a time limit would set and
-/// clear the kernel's timer for each of them; this timer expires in vain once every few seconds.
+/// Nearly every deadline is that of a request, and is gone within microseconds. A wait with a time limit
+/// would set and clear the kernel's timer for each of them; this timer expires in vain once every few
+/// seconds.
 struct Alarm {
     timer: TimerFd,
     expires_at: Option<Instant>,
@@ -112,8 +113,8 @@ impl EventLoop {
         }
     }
 
-    /// Watches the eventfds of a device: errors, kicks while they are armed, and the calls of the queues that are
-    /// `polled`.
+    /// Watches the eventfds of a device: errors, kicks while they are armed, and the calls of the queues that
+    /// are `polled`.
     pub(super) fn watch_queues(
         &mut self,
         number: u16,

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The letter of virtio 1.3, one test for each row of the register table and each statement about the device, named
-//! after the clause: `s4_2_2_1_…` shows what section 4.2.2.1 demands. `CONFORMANCE.md` lists them by statement, and a
-//! test here keeps that list true.
+//! The letter of virtio 1.3, one test for each row of the register table and each statement about the device,
+//! named after the clause: `s4_2_2_1_…` shows what section 4.2.2.1 demands. `CONFORMANCE.md` lists them by
+//! statement, and a test here keeps that list true.
 
 mod access;
 mod configuration;
@@ -41,7 +41,8 @@ fn after_of_type(starts_by_kick: bool, steps: usize) -> Driver {
     driver
 }
 
-/// A driver in each state of its initialisation, and in each of these with a broken device and with one given up.
+/// A driver in each state of its initialisation, and in each of these with a broken device and with one given
+/// up.
 fn everywhere() -> impl Iterator<Item = Driver> {
     let ways = (0..=STEPS.len()).flat_map(|steps| (0..4).map(move |more| (steps, more)));
     ways.map(|(steps, more)| {

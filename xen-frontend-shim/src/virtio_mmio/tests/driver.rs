@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The transport as a driver lives with it: Linux's probe step by step, mistakes and what comes after them. What the
-//! specification says of each step is in `conformance`.
+//! The transport as a driver lives with it: Linux's probe step by step, mistakes and what comes after them.
+//! What the specification says of each step is in `conformance`.
 
 use super::test_driver::{Driver, FEATURES};
 use crate::virtio_mmio::features::{ACCESS_PLATFORM, VERSION_1};
@@ -194,7 +194,8 @@ fn an_early_driver_that_gave_up_starts_nothing() {
     assert!(driver.log().started.is_empty());
 }
 
-/// 4.2.2.1: an event is presented until it is acknowledged. The device may have used buffers and then have broken.
+/// 4.2.2.1: an event is presented until it is acknowledged. The device may have used buffers and then have
+/// broken.
 #[test]
 fn what_was_used_before_the_device_was_lost_is_told() {
     let mut driver = Driver::new();

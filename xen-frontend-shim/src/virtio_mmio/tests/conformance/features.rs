@@ -76,8 +76,8 @@ fn s2_2_2_the_same_set_is_accepted_again_after_a_reset() {
 
 #[test]
 fn s2_2_2_no_offered_feature_needs_one_that_is_not() {
-    // Of the bits for ring and transport, those that are passed need nothing (section 6): a bit that would is never
-    // passed, whatever the backend says. (Those of the device type are the backend's to get right.)
+    // Of the bits for ring and transport, those that are passed need nothing (section 6): a bit that would is
+    // never passed, whatever the backend says. (Those of the device type are the backend's to get right.)
     let needs_another = [24, 25, 26, 27, 28, 30, 31, 34, 37, 38, 39, 41, 42, 43, 44, 45, 46, 47, 48, 49];
     for bit in needs_another {
         assert_eq!(offered(1 << bit, u64::MAX) & 1 << bit, 0, "bit {bit}");
@@ -86,7 +86,8 @@ fn s2_2_2_no_offered_feature_needs_one_that_is_not() {
 
 #[test]
 fn s2_2_2_of_the_bits_of_a_type_those_are_offered_that_it_has() {
-    // 5.4.3, 5.8.3, 5.10.3, 5.17.3 (the second bit needs shared memory, of which there is none), 5.16.3, 5.18.3.
+    // 5.4.3, 5.8.3, 5.10.3, 5.17.3 (the second bit needs shared memory, of which there is none), 5.16.3,
+    // 5.18.3.
     for (device_id, has) in [(4, 0), (18, 0), (19, 7), (32, 1), (34, 1), (41, 1)] {
         let of_type = DeviceKind::of(device_id).features;
         assert_eq!(offered(u64::MAX, of_type) & DEVICE_TYPE, has, "type {device_id}");

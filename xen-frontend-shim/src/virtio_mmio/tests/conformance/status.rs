@@ -142,7 +142,8 @@ fn s2_1_2_needs_reset_does_not_notify_a_driver_before_driver_ok_but_then() {
     assert!(driver.log().started.is_empty());
 }
 
-/// Whether the device was lost while a backend served it, with it, or with the process that knew what the driver has said.
+/// Whether the device was lost while a backend served it, with it, or with the process that knew what the
+/// driver has said.
 #[test]
 fn s2_1_2_needs_reset_keeps_the_status_however_the_device_is_lost() {
     type Loss = (&'static str, fn(&mut Driver));
