@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A guest with as many adapters as it can have, all on one slow bus and all at work, beside a guest with
-//! one.
+//! One guest has as many adapters as possible and another has one, all on the same bus, which is slow.
 //!
-//! The other guest has every second turn, since there are two of them; and nobody takes a daemon that waits
-//! for the bus for one that hangs. A transaction takes as long as it may take at all, so that without turns
-//! each would wait for nine seconds.
+//! The bus alternates between the two guests, however many adapters each has, and the shim does not kill a
+//! backend that waits for the bus. Each transaction takes the longest time that the backend allows: without
+//! turns, a read of the second guest would wait for eleven of them, which is eight seconds.
 
 use std::fmt::Write;
 use std::fs;
@@ -18,17 +17,22 @@ use toml::{Table, Value as Toml};
 
 use crate::shared::rebuild;
 
-/// A transaction's time on the bus: what the backend's limit is (backend/src/i2c/time.rs).
+/// How long each transaction takes on the bus: the backend's limit (backend/src/i2c/time.rs).
 const MILLISECONDS: u64 = 750;
-/// Where the first guest has an EEPROM on each of its adapters, as many as a guest can have devices.
+/// Addresses of the first guest's EEPROMs, one on each of its adapters; a guest can have eleven devices.
 const ADDRESSES: std::ops::Range<u16> = 0x10..0x1b;
-/// Where the other guest has its clock.
+/// Address of the second guest's clock.
 const CLOCK: u16 = 0x68;
-/// How often the other guest reads it, one read after the other.
-const READS: usize = 12;
-/// Others that may be between two reads of it: one that was on the bus when it came, and one more, for which
-/// the guest may have been away too long.
-const BETWEEN: usize = 2;
+/// Reads of the clock that `agent time-i2c` makes, one after the other, after its warm-up.
+const MEASURED: usize = 4;
+/// All reads of the clock, with the eight of the warm-up.
+const READS: usize = MEASURED + 8;
+/// Transactions of the first guest that usually pass between two reads of the clock, at most: the one that
+/// has the bus when the read is submitted.
+const USUALLY: usize = 1;
+/// The same in the worst case. On a slow host, the second guest can be late by several transactions; without
+/// turns, it would be all eleven every time.
+const RARELY: usize = 5;
 const LIMIT: Duration = Duration::from_secs(180);
 
 pub(crate) fn has_one_turn() -> Result<()> {
@@ -89,10 +93,10 @@ fn check(machine: &Machine) -> Result<()> {
         )?;
     }
     let crowd = machine.guest_a.start(&["sh", "-c", &format!("{script} wait")])?;
-    let read = format!("r{CLOCK}:1");
-    for _ in 0..READS {
-        machine.guest_b.check(&["agent", "i2c", "0", &read], LIMIT)?;
-    }
+    // One process makes all reads: to start one for each takes longer than a transaction on a slow host.
+    let (clock, count) = (CLOCK.to_string(), MEASURED.to_string());
+    let report = machine.guest_b.check(&["agent", "time-i2c", "0", &clock, "0", "1", &count], LIMIT)?;
+    ensure!(report.contains("errors=0"), "the reads of the clock: {report}");
     machine.guest_a.check(&["touch", "/tmp/over"], LIMIT)?;
     let output = crowd.look_until(LIMIT, |_| false)?;
     let said = output.text();
@@ -111,7 +115,7 @@ fn backends(machine: &Machine) -> Result<String> {
     machine.driver_domain.check(&["sh", "-c", script], LIMIT)
 }
 
-/// Fails if others had the bus too often between two reads of the clock.
+/// Fails if the first guest had the bus too often between two reads of the clock.
 fn check_turns(journal: &[Value]) -> Result<()> {
     let is_clock = |entry: &Value| {
         let address = entry.pointer("/messages/0/address").and_then(Value::as_u64);
@@ -120,10 +124,12 @@ fn check_turns(journal: &[Value]) -> Result<()> {
     let reads: Vec<usize> =
         (0..).zip(journal).filter(|(_, entry)| is_clock(entry)).map(|(at, _)| at).collect();
     ensure!(reads.len() == READS, "the clock was read {} times", reads.len());
-    let between: Vec<usize> =
+    let mut between: Vec<usize> =
         reads.windows(2).map(|pair| pair.iter().fold(0, |from, to| to - from) - 1).collect();
-    eprintln!("transactions of the other guest between two reads: {between:?}");
-    let late = between.iter().filter(|others| **others > BETWEEN).count();
-    ensure!(late == 0, "{late} reads waited for more than {BETWEEN} transactions of the other guest");
+    eprintln!("transactions of the first guest between two reads of the clock: {between:?}");
+    between.sort_unstable();
+    let (median, most) = (between.get(between.len() / 2), between.last());
+    let is_fair = median.is_some_and(|count| *count <= USUALLY) && most.is_some_and(|count| *count <= RARELY);
+    ensure!(is_fair, "between two reads of the clock, the first guest has the bus {between:?} times");
     Ok(())
 }
