@@ -111,14 +111,18 @@ fn check(path: &Path, files: Option<&Path>, host_dtb: Option<&Path>) -> anyhow::
     for guest in &plan.guests {
         println!("{} (domain {})", guest.guest.name.value, guest.domid);
         for device in &guest.devices {
-            let what = match &device.function {
-                Function::I2c { targets, .. } => format!("I2C, {} targets", targets.len()),
-                Function::Gpio { lines } => format!("GPIO, {} lines", lines.len()),
-            };
-            println!("  {:<12} {:#x}  interrupt {}  {what}", device.name, device.base, device.irq);
+            let function = describe(&device.function);
+            println!("  {:<12} {:#x}  interrupt {}  {function}", device.name, device.base, device.irq);
         }
     }
     Ok(())
+}
+
+fn describe(function: &Function<'_>) -> String {
+    match function {
+        Function::I2c { targets, .. } => format!("I2C, {} targets", targets.len()),
+        Function::Gpio { lines } => format!("GPIO, {} lines", lines.len()),
+    }
 }
 
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {

@@ -26,6 +26,19 @@ pub struct QemuCommand {
     pub args: Vec<String>,
 }
 
+/// Xen's console is on standard input and output.
+const CONSOLES: [&str; 9] = [
+    "-display",
+    "none",
+    "-monitor",
+    "none",
+    "-serial",
+    "stdio",
+    "-qmp",
+    "unix:qmp.sock,server=on,wait=off",
+    "-no-reboot",
+];
+
 /// Makes the command, or none if QEMU does not emulate the board.
 pub fn qemu(plan: &Plan<'_>, xen: &Path, host_dtb: &Path, modules: &[Module]) -> Option<QemuCommand> {
     let qemu = &plan.board.qemu.as_ref()?.value;
@@ -33,12 +46,8 @@ pub fn qemu(plan: &Plan<'_>, xen: &Path, host_dtb: &Path, modules: &[Module]) ->
     // Vhost-user daemons map the machine's memory: it must be a file.
     let size = plan.board.machine.ram_size() >> 20;
     args.extend(["-object".into(), format!("memory-backend-memfd,id=memory,size={size}M,share=on")]);
-    args.extend(
-        ["-machine", "memory-backend=memory", "-display", "none", "-monitor", "none"].map(Into::into),
-    );
-    args.extend(
-        ["-serial", "stdio", "-qmp", "unix:qmp.sock,server=on,wait=off", "-no-reboot"].map(Into::into),
-    );
+    args.extend(["-machine", "memory-backend=memory"].map(Into::into));
+    args.extend(CONSOLES.map(Into::into));
     for hardware in &plan.hardware {
         let Some(device) = &hardware.qemu else { continue };
         let name = &hardware.name.value;

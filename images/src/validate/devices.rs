@@ -11,7 +11,7 @@ use super::hardware::owned;
 use super::words;
 use crate::board::{Board, Kind};
 use crate::diagnostics::Diagnostic;
-use crate::manifest::{Device, DeviceType, I2c, Line, Manifest, Target};
+use crate::manifest::{DeviceType, I2c, Line, Manifest, Target};
 use crate::plan::GPIO;
 
 /// The 7-bit addresses that are not reserved (I2C-bus specification, UM10204, table 4).
@@ -29,23 +29,19 @@ const OWN_PROPERTIES: [&str; 5] = ["compatible", "reg", "phandle", "linux,phandl
 pub(super) fn check(manifest: &Manifest, board: &Board, found: &mut Vec<Diagnostic>) {
     let mut owners = Owners::default();
     for guest in &manifest.guests {
-        let guest_name = guest.name.value.as_str();
+        let name = guest.name.value.as_str();
         for device in &guest.devices {
             busy_poll(device.busy_poll.as_ref(), manifest, found);
             match &device.device_type {
                 DeviceType::I2c(i2c) => {
                     owned(&i2c.adapter, Kind::I2c, manifest, board, found);
-                    number_of_targets(device, i2c, found);
-                    for target in &i2c.targets {
-                        check_target(target, found);
-                        target_owner(guest_name, i2c, target, &mut owners, found);
-                    }
+                    targets(name, device.span, i2c, &mut owners, found);
                 }
                 DeviceType::Gpio(lines) => {
-                    number_of_lines(device, lines, found);
+                    number_of_lines(device.span, lines, found);
                     for line in lines {
                         check_line(line, manifest, board, found);
-                        line_owner(guest_name, line, &mut owners, found);
+                        line_owner(name, line, &mut owners, found);
                     }
                 }
             }
@@ -71,30 +67,36 @@ fn busy_poll(microseconds: Option<&Spanned<i64>>, manifest: &Manifest, found: &m
     }
 }
 
-fn number_of_targets(device: &Device, i2c: &I2c, found: &mut Vec<Diagnostic>) {
+fn targets<'a>(
+    guest: &'a str,
+    device: Span,
+    i2c: &'a I2c,
+    owners: &mut Owners<'a>,
+    found: &mut Vec<Diagnostic>,
+) {
     if i2c.targets.is_empty() {
+        let (title, label) = ("an I2C adapter without targets", "the guest reaches nothing by it");
         let help = "list what the guest may reach: `targets = [{ address = 0x48 }]`";
-        found.push(
-            Diagnostic::new(device.span, "an I2C adapter without targets", "the guest reaches nothing by it")
-                .help(help),
-        );
+        found.push(Diagnostic::new(device, title, label).help(help));
+    }
+    for target in &i2c.targets {
+        check_target(target, found);
+        target_owner(guest, i2c, target, owners, found);
     }
 }
 
 /// A driver that waits for interrupts of all lines has a buffer of two descriptors for each in the event
 /// queue (virtio 1.3, 5.18.7), and Linux asks for no more lines than fit.
-fn number_of_lines(device: &Device, lines: &[Line], found: &mut Vec<Diagnostic>) {
+fn number_of_lines(device: Span, lines: &[Line], found: &mut Vec<Diagnostic>) {
     let most = usize::from(DeviceKind::of(GPIO).queue_size_max / 2);
     if lines.is_empty() {
         let help = "list its lines: `lines = [{ chip = \"…\", line = 0, name = \"…\" }]`";
-        found.push(
-            Diagnostic::new(device.span, "a GPIO controller without lines", "the guest can do nothing by it")
-                .help(help),
-        );
+        let (title, label) = ("a GPIO controller without lines", "the guest can do nothing by it");
+        found.push(Diagnostic::new(device, title, label).help(help));
     } else if lines.len() > most {
         let title = format!("a GPIO controller with {} lines", lines.len());
         let label = format!("its event queue has room for {most} lines");
-        found.push(Diagnostic::new(device.span, title, label).help("divide it into two controllers"));
+        found.push(Diagnostic::new(device, title, label).help("divide it into two controllers"));
     }
 }
 

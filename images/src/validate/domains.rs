@@ -27,35 +27,40 @@ const FRAME_TABLE: u64 = 64;
 
 pub(super) fn check(manifest: &Manifest, board: &Board, found: &mut Vec<Diagnostic>) {
     let driver_domain = &manifest.driver_domain.domain;
-    domain(driver_domain, found);
-    bootargs(driver_domain, &driver_bootargs(driver_domain), found);
+    domain(driver_domain, &driver_bootargs(driver_domain), found);
+    for guest in &manifest.guests {
+        domain(&guest.domain, &guest_bootargs(&guest.domain), found);
+    }
     modules(manifest, found);
-    let memory = &manifest.driver_domain.domain.memory;
-    let most = Memory { bytes: board.machine.static_memory.value.size };
-    if memory.value > most {
+    let (memory, most) = (&driver_domain.memory, board.machine.static_memory.value.size);
+    if memory.value.bytes > most {
+        let most = Memory { bytes: most };
         found.push(too_much(memory, format!("the board sets {most} aside for the driver domain"), most));
     }
+    sum_of_memory(manifest, board, found);
+}
 
-    // The modules stay in memory until each domain has its copy.
+fn sum_of_memory(manifest: &Manifest, board: &Board, found: &mut Vec<Diagnostic>) {
+    let driver_domain = &manifest.driver_domain.domain;
     let total = board.machine.ram_size();
     let used = [
         XEN,
         total / FRAME_TABLE,
+        // The modules stay in memory until each domain has its copy.
         board.machine.modules.value.size,
-        memory.value.bytes,
+        driver_domain.memory.value.bytes,
         page_tables(driver_domain),
     ];
-    let mut free = Memory { bytes: used.iter().fold(total, |free, used| free.saturating_sub(*used)) };
+    let mut free = used.iter().fold(total, |free, used| free.saturating_sub(*used));
     for guest in &manifest.guests {
-        domain(&guest.domain, found);
-        bootargs(&guest.domain, &guest_bootargs(&guest.domain), found);
-        free.bytes = free.bytes.saturating_sub(page_tables(&guest.domain));
+        free = free.saturating_sub(page_tables(&guest.domain));
         let memory = &guest.domain.memory;
-        if memory.value > free {
+        if memory.value.bytes > free {
+            let free = Memory { bytes: free };
             let label = format!("{free} are left beside Xen, the domains before it and all page tables");
             found.push(too_much(memory, label, free));
         } else {
-            free.bytes -= memory.value.bytes;
+            free -= memory.value.bytes;
         }
     }
 }
@@ -93,42 +98,41 @@ fn page_tables(domain: &Domain) -> u64 {
     (pages * PAGE).next_multiple_of(MIB)
 }
 
-fn bootargs(domain: &Domain, line: &str, found: &mut Vec<Diagnostic>) {
-    let Some(written) = &domain.bootargs else { return };
-    if !is_plain_text(&written.value) {
-        let title = "a kernel's command line is one line of ASCII";
-        found.push(
-            Diagnostic::new(written.span, title, "other characters")
-                .help("use the characters from space to `~`"),
-        );
-    }
-    if line.len() > BOOTARGS {
-        let title = format!("the kernel's command line would have {} characters", line.len());
-        let label = format!("Xen cuts it off after {BOOTARGS}");
-        found.push(Diagnostic::new(written.span, title, label).help("leave something out"));
-    }
-    if written.value.matches('"').count() % 2 == 1 {
-        let title = "a quotation mark without a second one";
-        let label = "the kernel would read all that follows it as one word";
-        found.push(Diagnostic::new(written.span, title, label).help("close the quotation"));
-    }
-}
-
-fn domain(domain: &Domain, found: &mut Vec<Diagnostic>) {
+/// Checks a domain, whose kernel gets the command line `line`.
+fn domain(domain: &Domain, line: &str, found: &mut Vec<Diagnostic>) {
     let memory = &domain.memory;
     if memory.value < LEAST {
         let title = format!("{} of memory are too little", memory.value);
-        found.push(
-            Diagnostic::new(memory.span, title, "no kernel starts in this")
-                .help(format!("write \"{LEAST}\" or more")),
-        );
+        let help = format!("write \"{LEAST}\" or more");
+        found.push(Diagnostic::new(memory.span, title, "no kernel starts in this").help(help));
     }
     let vcpus = &domain.vcpus;
     if !(1..=MOST_VCPUS).contains(&vcpus.value) {
         let title = format!("a domain cannot have {} virtual CPUs", vcpus.value);
-        found.push(
-            Diagnostic::new(vcpus.span, title, "out of range").help(format!("write 1 to {MOST_VCPUS}")),
-        );
+        let help = format!("write 1 to {MOST_VCPUS}");
+        found.push(Diagnostic::new(vcpus.span, title, "out of range").help(help));
+    }
+    if let Some(bootargs) = &domain.bootargs {
+        command_line(bootargs, line, found);
+    }
+}
+
+fn command_line(written: &Spanned<String>, line: &str, found: &mut Vec<Diagnostic>) {
+    let mut refuse = |title: String, label: &str, help: &str| {
+        found.push(Diagnostic::new(written.span, title, label).help(help));
+    };
+    if !is_plain_text(&written.value) {
+        let title = "a kernel's command line is one line of ASCII";
+        refuse(title.into(), "other characters", "use the characters from space to `~`");
+    }
+    if line.len() > BOOTARGS {
+        let title = format!("the kernel's command line would have {} characters", line.len());
+        refuse(title, &format!("Xen cuts it off after {BOOTARGS}"), "leave something out");
+    }
+    if written.value.matches('"').count() % 2 == 1 {
+        let title = "a quotation mark without a second one";
+        let label = "the kernel would read all that follows it as one word";
+        refuse(title.into(), label, "close the quotation");
     }
 }
 

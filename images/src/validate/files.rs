@@ -25,15 +25,13 @@ const LONGEST_PATH: usize = 4095;
 
 /// Checks the paths of extra files in the driver domain.
 pub(super) fn destinations(manifest: &Manifest, found: &mut Vec<Diagnostic>) {
-    let mut seen: BTreeMap<&str, &Spanned<String>> = BTreeMap::new();
+    let mut seen: Vec<&str> = Vec::new();
     for file in &manifest.driver_domain.files {
         let (path, span) = (file.destination.value.as_str(), file.destination.span);
         let mut refuse = |title: String, label: &str, help: &str| {
             found.push(Diagnostic::new(span, title, label).help(help));
         };
-        let is_name = |part: &str| !["", ".", ".."].contains(&part) && part.len() <= LONGEST_NAME;
-        let is_path = path.strip_prefix('/').is_some_and(|rest| rest.split('/').all(is_name));
-        if !is_path || path.len() > LONGEST_PATH || !is_plain_text(path) {
+        if !is_path(path) {
             let title = format!("{path:?} cannot be the path of a file");
             let help = "write a path such as \"/usr/bin/agent\", of names that have at most 255 characters";
             refuse(title, "not a plain absolute path", help);
@@ -43,12 +41,20 @@ pub(super) fn destinations(manifest: &Manifest, found: &mut Vec<Diagnostic>) {
         } else if OWN_FILES.iter().any(|own| is_below(path, own) || is_below(own, path)) {
             let title = format!("`{path}` is taken");
             refuse(title, "the builder puts a file of its own there", "choose another place");
-        } else if seen.keys().any(|other| is_below(path, other) || is_below(other, path)) {
+        } else if seen.iter().any(|other| is_below(path, other) || is_below(other, path)) {
             let title = format!("`{path}` cannot be beside the other files");
             refuse(title, "another file is there, above it or below it", "choose another place");
         }
-        seen.insert(path, &file.destination);
+        seen.push(path);
     }
+}
+
+/// Whether `path` is absolute and has no `.` and `..`, and the kernel unpacks a file there.
+fn is_path(path: &str) -> bool {
+    let is_name = |part: &str| !["", ".", ".."].contains(&part) && part.len() <= LONGEST_NAME;
+    path.strip_prefix('/').is_some_and(|rest| rest.split('/').all(is_name))
+        && path.len() <= LONGEST_PATH
+        && is_plain_text(path)
 }
 
 /// Whether `path` is `directory` or below it.

@@ -16,23 +16,23 @@ pub(super) fn check(manifest: &Manifest, board: &Board, found: &mut Vec<Diagnost
             continue;
         };
         if let Some((first, _)) = owned.iter().find(|(_, other)| other.name.value == hardware.name.value) {
-            found.push(
-                Diagnostic::new(name.span, format!("`{}` is listed twice", name.value), "again")
-                    .related(first.span, "the first time")
-                    .help("list it once"),
-            );
+            let title = format!("`{}` is listed twice", name.value);
+            let diagnostic = Diagnostic::new(name.span, title, "again");
+            found.push(diagnostic.related(first.span, "the first time").help("list it once"));
             continue;
         }
         if let Some((other, _)) = owned.iter().find(|(_, other)| share_pages(hardware, other)) {
-            let title = format!("`{}` and `{}` have registers in the same page", name.value, other.value);
-            found.push(
-                Diagnostic::new(name.span, title, "Xen assigns whole pages, each for one device")
-                    .related(other.span, "the other one")
-                    .help("use hardware of different pages, or describe both as one in the board file"),
-            );
+            found.push(same_page(name, other));
         }
         owned.push((name, hardware));
     }
+}
+
+fn same_page(name: &Spanned<String>, other: &Spanned<String>) -> Diagnostic {
+    let title = format!("`{}` and `{}` have registers in the same page", name.value, other.value);
+    Diagnostic::new(name.span, title, "Xen assigns whole pages, each for one device")
+        .related(other.span, "the other one")
+        .help("use hardware of different pages, or describe both as one in the board file")
 }
 
 fn share_pages(a: &Hardware, b: &Hardware) -> bool {

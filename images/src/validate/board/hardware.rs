@@ -5,7 +5,7 @@
 use toml_span::Spanned;
 
 use super::{GRANT_TABLE, is_range};
-use crate::board::{Board, Hardware, Kind, Machine};
+use crate::board::{Board, Hardware, Kind, Machine, Region};
 use crate::diagnostics::Diagnostic;
 use crate::emit::driver_dt::CLOCK_PREFIX;
 use crate::validate::once::Once;
@@ -117,24 +117,24 @@ fn registers(hardware: &Hardware, machine: &Machine, found: &mut Vec<Diagnostic>
         );
     }
     for region in &hardware.reg.value {
-        if !is_range(region, 1, found) {
-            continue;
-        }
-        if let Some(bank) = machine.ram.value.iter().find(|bank| bank.value.overlaps(region.value)) {
-            let title = format!("registers of `{name}` are in the board's memory");
-            found.push(
-                Diagnostic::new(region.span, title, "these")
-                    .related(bank.span, "this bank")
-                    .help("write their physical addresses, as the board's device tree has them"),
-            );
-        }
-        if GRANT_TABLE.overlaps(region.value) {
-            let title = format!("registers of `{name}` are where Xen puts the grant table of a domain");
-            let label = "the driver domain has them at the same address";
-            found.push(
-                Diagnostic::new(region.span, title, label)
-                    .help("this hardware cannot be given to a domain: remove it from the board file"),
-            );
+        if is_range(region, 1, found) {
+            found.extend(misplaced(name, region, machine));
         }
     }
+}
+
+/// The error if registers of the hardware called `name` cannot be where `region` is.
+fn misplaced(name: &str, region: &Spanned<Region>, machine: &Machine) -> Option<Diagnostic> {
+    if let Some(bank) = machine.ram.value.iter().find(|bank| bank.value.overlaps(region.value)) {
+        let title = format!("registers of `{name}` are in the board's memory");
+        let help = "write their physical addresses, as the board's device tree has them";
+        let diagnostic = Diagnostic::new(region.span, title, "these");
+        return Some(diagnostic.related(bank.span, "this bank").help(help));
+    }
+    GRANT_TABLE.overlaps(region.value).then(|| {
+        let title = format!("registers of `{name}` are where Xen puts the grant table of a domain");
+        let label = "the driver domain has them at the same address";
+        let help = "this hardware cannot be given to a domain: remove it from the board file";
+        Diagnostic::new(region.span, title, label).help(help)
+    })
 }
