@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A manifest of any content, on a board: it is refused in words, or everything can be made of it. After a
-//! line of dashes a board may follow; without one it is that of the demo.
+//! A manifest of any content is refused with a place and a message, or all files can be made from it. After a line of
+//! dashes the input has a board file; without one it is the demo's.
 
 #![no_main]
 
@@ -18,7 +18,7 @@ use libfuzzer_sys::{Corpus, fuzz_target};
 
 const BOARD: &str = include_str!("../../boards/qemu-virt.toml");
 
-/// Longer than any manifest of a sane author; what takes long does so in proportion.
+/// The longest input. The time of a run is proportional to the length.
 const LONGEST: usize = 16 * 1024;
 
 fuzz_target!(|input: &[u8]| -> Corpus {
@@ -51,7 +51,7 @@ fuzz_target!(|input: &[u8]| -> Corpus {
     Corpus::Keep
 });
 
-/// What was validated can be built.
+/// An accepted manifest can be built.
 fn build(manifest: &Manifest, board: &Board) {
     let plan = Plan::new(manifest, board).expect("a plan");
     for guest in &plan.guests {
