@@ -39,8 +39,8 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let renderer = if std::io::stderr().is_terminal() { Renderer::styled() } else { Renderer::plain() };
         let count = match self.found.len() {
-            1 => "one mistake".to_owned(),
-            count => format!("{count} mistakes"),
+            1 => "one error".to_owned(),
+            count => format!("{count} errors"),
         };
         let found = render(&self.found, &self.source, &renderer);
         write!(f, "{found}\n{}: {count}, nothing was written", self.source.path)

@@ -73,7 +73,7 @@ fn missing_files_are_reported_at_their_place_in_the_manifest() {
     assert!(error.contains("^^^^^^^^^ no such file"), "{error}");
     assert!(error.contains("there is no file `bin/agent`"), "{error}");
     assert!(error.contains("there is no file `guest.cpio.gz`"), "{error}");
-    assert!(error.contains("3 mistakes, nothing was written"), "{error}");
+    assert!(error.contains("3 errors, nothing was written"), "{error}");
 }
 
 /// Xen panics with these files, and no domain starts.
@@ -105,14 +105,14 @@ fn kernels_and_ramdisks_that_xen_does_not_start_are_refused() {
         "{error}"
     );
     assert!(error.contains("it is an EFI program that unpacks a kernel: give the kernel's"), "{error}");
-    assert!(error.contains("one mistake"), "{error}");
+    assert!(error.contains("one error"), "{error}");
     write("other", &image, 8 << 20);
     assert_eq!(complaint(), Ok(()));
     write("guest.cpio.gz", b"", (84 << 20) + 1);
     let error = complaint().unwrap_err();
     assert!(error.contains("96 MiB of memory are too little for kernel and ramdisk"), "{error}");
     assert!(
-        error.contains("these and the device tree take 96 MiB") && error.contains("2 mistakes"),
+        error.contains("these and the device tree take 96 MiB") && error.contains("2 errors"),
         "{error}"
     );
     let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
