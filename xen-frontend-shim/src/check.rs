@@ -26,12 +26,12 @@ use shim_config::Config;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     what: String,
-    status: Status,
+    status: FindingStatus,
 }
 
 /// Whether a requirement is met; if not, the remedy.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Status {
+enum FindingStatus {
     /// It is met.
     Ok,
     /// It is not met; the shim works with a restriction.
@@ -58,15 +58,15 @@ impl Paths {
 
 impl Finding {
     fn ok(what: impl Into<String>) -> Self {
-        Self { what: what.into(), status: Status::Ok }
+        Self { what: what.into(), status: FindingStatus::Ok }
     }
 
     fn weak(what: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { what: what.into(), status: Status::Weak(advice.into()) }
+        Self { what: what.into(), status: FindingStatus::Weak(advice.into()) }
     }
 
     fn missing(what: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { what: what.into(), status: Status::Missing(advice.into()) }
+        Self { what: what.into(), status: FindingStatus::Missing(advice.into()) }
     }
 
     /// Met if there are no complaints.
@@ -77,22 +77,22 @@ impl Finding {
     /// Whether the requirement is met.
     #[must_use]
     pub fn is_ok(&self) -> bool {
-        self.status == Status::Ok
+        self.status == FindingStatus::Ok
     }
 
     /// Whether the shim does not work like this.
     #[must_use]
     pub fn is_missing(&self) -> bool {
-        matches!(self.status, Status::Missing(_))
+        matches!(self.status, FindingStatus::Missing(_))
     }
 }
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.status {
-            Status::Ok => write!(f, "ok       {}", self.what),
-            Status::Weak(advice) => write!(f, "weak     {}: {advice}", self.what),
-            Status::Missing(advice) => write!(f, "missing  {}: {advice}", self.what),
+            FindingStatus::Ok => write!(f, "ok       {}", self.what),
+            FindingStatus::Weak(advice) => write!(f, "weak     {}: {advice}", self.what),
+            FindingStatus::Missing(advice) => write!(f, "missing  {}: {advice}", self.what),
         }
     }
 }

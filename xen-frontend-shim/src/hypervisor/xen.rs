@@ -37,19 +37,20 @@ impl XenGuest {
         gntdev: Gntdev,
         ports: Vec<Port>,
     ) -> io::Result<Self> {
-        let page = IoreqServer::adopt(&privcmd, domain, id).page().map_err(io::Error::other)?;
+        let page = IoreqServer::adopt(&privcmd, domain, id).page()?;
         let guest = Self { domain, privcmd, evtchn, gntdev, ports, page };
         let vcpus = guest.page.slots().len();
         if vcpus != guest.ports.len() {
             let ports = guest.ports.len();
-            return Err(io::Error::other(format!("{vcpus} vCPUs and {ports} event channels: a mismatch")));
+            let mismatch = format!("the guest has {vcpus} vCPUs, and {ports} event channels were passed");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, mismatch));
         }
         Ok(guest)
     }
 
     /// The channels that have fired, for [`Self::rearm`] after their vCPUs are served.
     pub fn fired(&self) -> io::Result<Fired> {
-        self.evtchn.pending().map_err(io::Error::other)
+        Ok(self.evtchn.pending()?)
     }
 
     /// The vCPU behind a channel.
@@ -60,12 +61,12 @@ impl XenGuest {
 
     /// Unmasks channels that have fired.
     pub fn rearm(&self, fired: &Fired) -> io::Result<()> {
-        self.evtchn.unmask(fired).map_err(io::Error::other)
+        Ok(self.evtchn.unmask(fired)?)
     }
 
     /// Unmasks all channels.
     pub fn rearm_all(&self) -> io::Result<()> {
-        self.evtchn.unmask_all(&self.ports).map_err(io::Error::other)
+        Ok(self.evtchn.unmask_all(&self.ports)?)
     }
 
     /// Notifies Xen of all answered requests, in case a former worker ended before it did.
@@ -77,7 +78,7 @@ impl XenGuest {
             .zip(&self.ports)
             .filter(|(slot, _)| slot.state() == SlotState::ResponseReady);
         for (_, &port) in answered {
-            self.evtchn.notify(port).map_err(io::Error::other)?;
+            self.evtchn.notify(port)?;
         }
         Ok(())
     }
@@ -124,13 +125,13 @@ impl Hypervisor for XenGuest {
     }
 
     fn raise(&self, irq: u32) -> io::Result<()> {
-        self.privcmd.set_irq_level(self.domain, Irq::new(irq), true).map_err(io::Error::other)
+        Ok(self.privcmd.set_irq_level(self.domain, Irq::new(irq), true)?)
     }
 
     fn map_grants(&self, first: GrantReference, pages: u32) -> io::Result<GrantMapping> {
         let references = (0..pages).map_while(|page| first.0.checked_add(page)).map(GrantRef::new);
         let grants: Vec<_> = references.collect();
-        self.gntdev.map(self.domain, &grants, Access::ReadWrite).map_err(io::Error::other)
+        Ok(self.gntdev.map(self.domain, &grants, Access::ReadWrite)?)
     }
 }
 

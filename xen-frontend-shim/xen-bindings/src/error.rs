@@ -176,6 +176,13 @@ impl fmt::Display for Error {
     }
 }
 
+impl From<Error> for io::Error {
+    /// Keeps the kind of the error, and its text with call, domain and hint.
+    fn from(error: Error) -> Self {
+        Self::new(error.source.kind(), error)
+    }
+}
+
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         Some(&self.source)
@@ -266,6 +273,13 @@ mod tests {
         let text = text(Call::CreateIoreqServer, Errno::PERM);
         assert!(text.starts_with("create ioreq server, domain 2: Operation not permitted"), "{text}");
         assert!(text.contains("xen_privcmd.unrestricted=1"), "{text}");
+    }
+
+    #[test]
+    fn io_error_keeps_kind_and_text() {
+        let text = text(Call::MapIoRange, Errno::EXIST);
+        let error = io::Error::from(Error::new(Call::MapIoRange, Some(DomId::new(2)), Errno::EXIST));
+        assert_eq!((error.kind(), error.to_string()), (io::ErrorKind::AlreadyExists, text));
     }
 
     #[test]
