@@ -89,8 +89,8 @@ impl Record {
         Ok((Self { file, number }, found))
     }
 
-    /// Damages both copies, so that no reader takes a value that is not valid any more. The next write makes the
-    /// record sound again.
+    /// Damages both copies, so that no reader takes a value that is not valid any more. The next write makes
+    /// the record sound again.
     pub fn invalidate(&mut self) -> io::Result<()> {
         // The newest copy first: the other one is the older value.
         for number in [self.number, self.number.wrapping_add(1)] {

@@ -32,8 +32,8 @@ use shim_config::{Device, Guest};
 /// The time that a backend has to end after its connection has ended.
 const EXIT_LIMIT: Duration = Duration::from_secs(1);
 
-/// The time that a worker has to answer a request to release a device. A worker may wait for backends for up to
-/// 5 s each before it answers.
+/// The time that a worker has to answer a request to release a device. A worker may wait for backends for up
+/// to 5 s each before it answers.
 const RELEASE_LIMIT: Duration = Duration::from_secs(20);
 
 /// The stages of a device.
@@ -41,8 +41,8 @@ const RELEASE_LIMIT: Duration = Duration::from_secs(20);
 enum Stage {
     /// The worker serves it.
     Served,
-    /// The worker has been asked to release it, and is to answer until this time. `None` if the time has passed
-    /// and the worker is being replaced.
+    /// The worker has been asked to release it, and is to answer until this time. `None` if the time has
+    /// passed and the worker is being replaced.
     Releasing(Option<Instant>),
     /// The worker has released it. Its backend may still run.
     Released,

@@ -38,8 +38,8 @@ pub enum SupervisorError {
     Record(#[from] WriteError),
     /// The record of the ioreq server is damaged, and several servers exist.
     #[error(
-        "the record of its ioreq server is damaged, and which of the servers {0:?} is the shim's is not known: \
-         restart the machine"
+        "the record of its ioreq server is damaged, and which of the servers {0:?} is the shim's is not \
+         known: restart the machine"
     )]
     UnknownServer(Vec<u16>),
     /// A backend cannot be started.

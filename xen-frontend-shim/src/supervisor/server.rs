@@ -35,8 +35,8 @@ impl ServerRecord {
 /// The shim's server among those that `exist`. `None` if it is to be created.
 ///
 /// A second server for the same windows would leave accesses to the first one without an answer. So if the
-/// record is damaged, the only server is taken for the shim's: a driver domain runs no other device models. If
-/// one does, its event channels are bound, and the guest is not served.
+/// record is damaged, the only server is taken for the shim's: a driver domain runs no other device models.
+/// If one does, its event channels are bound, and the guest is not served.
 fn own_server(found: &Found<ServerRecord>, exist: &[u16]) -> Result<Option<u16>, SupervisorError> {
     match (found, exist) {
         (Found::Value(record), _) => Ok(record.find(exist)),
