@@ -7,7 +7,7 @@
 
 use std::io;
 
-use xen_bindings::Request as RawRequest;
+use xen_bindings::RawRequest;
 
 use crate::memory::address::GrantReference;
 

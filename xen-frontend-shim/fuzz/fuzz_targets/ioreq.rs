@@ -7,8 +7,8 @@
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use xen_bindings::{Direction, Kind, Request};
 use shim_config::WINDOW_SIZE;
+use xen_bindings::{Direction, Kind, RawRequest};
 use xen_frontend_shim::model::bus::{BASE, serve};
 
 /// How far below the first window and above the last addresses go.
@@ -38,9 +38,9 @@ enum Size {
 }
 
 impl Raw {
-    fn request(&self) -> Request {
+    fn request(&self) -> RawRequest {
         let near = BASE - AROUND + u64::from(self.address) % (2 * WINDOW_SIZE + 2 * AROUND);
-        Request {
+        RawRequest {
             kind: self.kind.map_or(Kind::Copy, Kind::from_wire),
             direction: if self.reads { Direction::Read } else { Direction::Write },
             addr: self.elsewhere.unwrap_or(near),

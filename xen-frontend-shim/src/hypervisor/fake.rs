@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
 
-use xen_bindings::{Direction, Kind, Request as RawRequest};
+use xen_bindings::{Direction, Kind, RawRequest};
 
 use super::{Hypervisor, Mapping};
 use crate::memory::address::GrantReference;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use log::error;
 use xen_bindings::{
     Access, DomId, Evtchn, Fired, Gntdev, GrantMapping, GrantRef, IoreqPage, IoreqServer, IoreqServerId, Irq,
-    Port, Privcmd, Request as RawRequest, Slot, SlotState,
+    Port, Privcmd, RawRequest, Slot, SlotState,
 };
 
 use super::{Hypervisor, Mapping};

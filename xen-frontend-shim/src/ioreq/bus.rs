@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use log::trace;
 use shim_config::WINDOW_SIZE;
-use xen_bindings::{Doorbell, Request as RawRequest};
+use xen_bindings::{Doorbell, RawRequest};
 
 use crate::hypervisor::Hypervisor;
 use crate::ioreq::request::{Access, Request};

@@ -2,7 +2,7 @@
 
 //! The request of a vCPU, parsed: a read or write of a valid width, or a request that is only acknowledged.
 
-use xen_bindings::{Direction, Kind, Request as RawRequest};
+use xen_bindings::{Direction, Kind, RawRequest};
 
 use crate::virtio_mmio::Width;
 

@@ -3,7 +3,7 @@
 //! A claimed request, which is answered exactly once: by [`Slot::answer`], or with 0 when the slot is
 //! dropped.
 
-use xen_bindings::Request as RawRequest;
+use xen_bindings::RawRequest;
 
 use crate::hypervisor::Hypervisor;
 use crate::ioreq::request::Request;

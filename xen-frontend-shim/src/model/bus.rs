@@ -5,7 +5,7 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 
-use xen_bindings::{Direction, Doorbell, Kind, Request};
+use xen_bindings::{Direction, Doorbell, Kind, RawRequest};
 
 use crate::hypervisor::{Hypervisor, Mapping};
 use crate::ioreq::bus::{Bus, Region};
@@ -25,7 +25,7 @@ const QUEUES: u16 = 2;
 /// A vCPU's slot.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Slot {
-    Ready(Request),
+    Ready(RawRequest),
     InProcess,
     Answered(u64),
 }
@@ -33,7 +33,7 @@ enum Slot {
 /// A hypervisor with one vCPU.
 struct Xen {
     slot: Cell<Slot>,
-    next: RefCell<Option<Request>>,
+    next: RefCell<Option<RawRequest>>,
 }
 
 impl Hypervisor for Xen {
@@ -43,7 +43,7 @@ impl Hypervisor for Xen {
         1
     }
 
-    fn pending(&self, vcpu: u32) -> Option<Request> {
+    fn pending(&self, vcpu: u32) -> Option<RawRequest> {
         let Slot::Ready(request) = self.slot.get() else { return None };
         if let Some(next) = self.next.borrow_mut().take() {
             self.slot.set(Slot::Ready(next));
@@ -51,13 +51,13 @@ impl Hypervisor for Xen {
         (vcpu == 0).then_some(request)
     }
 
-    fn claim(&self, _vcpu: u32) -> Option<Request> {
+    fn claim(&self, _vcpu: u32) -> Option<RawRequest> {
         let Slot::Ready(request) = self.slot.get() else { return None };
         self.slot.set(Slot::InProcess);
         Some(request)
     }
 
-    fn left_behind(&self, _vcpu: u32) -> Option<Request> {
+    fn left_behind(&self, _vcpu: u32) -> Option<RawRequest> {
         None
     }
 
@@ -145,7 +145,7 @@ fn bus() -> Bus<Nothing> {
 
 /// Whether the kernel's ioeventfd serves `request`: a write of 32 bits to QueueNotify of the first window,
 /// for one of its queues. The kernel ignores fields that Xen on Arm never sets.
-fn is_served_by_kernel(request: &Request) -> bool {
+fn is_served_by_kernel(request: &RawRequest) -> bool {
     request.kind == Kind::Copy
         && request.direction == Direction::Write
         && request.addr == BASE + QUEUE_NOTIFY
@@ -155,7 +155,7 @@ fn is_served_by_kernel(request: &Request) -> bool {
 
 /// Serves `requests`, one after the other. Some are replaced by another one before they are claimed, as when
 /// the kernel answers them.
-pub fn serve(requests: impl IntoIterator<Item = (Request, Option<Request>)>) {
+pub fn serve(requests: impl IntoIterator<Item = (RawRequest, Option<RawRequest>)>) {
     let mut bus = bus();
     for (first, next) in requests {
         let claimed = next.unwrap_or(first);

@@ -58,7 +58,7 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::abi::dm_op::SetIrqLevel;
 use crate::error::{Call, Error, Result};
 use crate::ids::{DomId, Irq, Port};
-use crate::ioreq::{Direction, IoreqPage, Kind, Request};
+use crate::ioreq::{Direction, IoreqPage, Kind, RawRequest};
 use crate::privcmd::{Privcmd, fail};
 use crate::sys;
 
@@ -83,7 +83,7 @@ pub struct Doorbell {
 impl Doorbell {
     /// Whether the kernel matches this request with the doorbell, and so answers it.
     #[must_use]
-    pub fn matches(&self, request: &Request) -> bool {
+    pub fn matches(&self, request: &RawRequest) -> bool {
         request.kind == Kind::Copy
             && request.direction == Direction::Write
             && self.base.checked_add(QUEUE_NOTIFY) == Some(request.addr)
@@ -206,8 +206,8 @@ mod tests {
 
     const DOORBELL: Doorbell = Doorbell { base: 0x0200_0200, queue: 1 };
 
-    fn kick() -> Request {
-        Request {
+    fn kick() -> RawRequest {
+        RawRequest {
             kind: Kind::Copy,
             direction: Direction::Write,
             addr: 0x0200_0250,
@@ -221,13 +221,13 @@ mod tests {
     #[test]
     fn doorbell_matches_what_the_kernel_matches() {
         assert!(DOORBELL.matches(&kick()));
-        assert!(DOORBELL.matches(&Request { data: 0x0002_0001, ..kick() }), "the kernel compares 16 bits");
+        assert!(DOORBELL.matches(&RawRequest { data: 0x0002_0001, ..kick() }), "the kernel compares 16 bits");
         for other in [
-            Request { kind: Kind::Invalidate, ..kick() },
-            Request { direction: Direction::Read, ..kick() },
-            Request { addr: 0x0200_0050, ..kick() },
-            Request { data: 0, ..kick() },
-            Request { size: 2, ..kick() },
+            RawRequest { kind: Kind::Invalidate, ..kick() },
+            RawRequest { direction: Direction::Read, ..kick() },
+            RawRequest { addr: 0x0200_0050, ..kick() },
+            RawRequest { data: 0, ..kick() },
+            RawRequest { size: 2, ..kick() },
         ] {
             assert!(!DOORBELL.matches(&other), "{other:?}");
         }

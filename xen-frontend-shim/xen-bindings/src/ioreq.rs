@@ -122,7 +122,7 @@ pub enum Direction {
 
 /// An access of a guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Request {
+pub struct RawRequest {
     /// The type.
     pub kind: Kind,
     /// The direction of a request.
@@ -191,7 +191,7 @@ impl Slot {
 
     /// Reads the request in the slot without taking it.
     #[must_use]
-    pub fn peek(&self) -> Option<Request> {
+    pub fn peek(&self) -> Option<RawRequest> {
         let bits = self.bits.load(Ordering::Acquire);
         (SlotState::from_bits(bits) == SlotState::Ready).then(|| self.read(bits))
     }
@@ -199,7 +199,7 @@ impl Slot {
     /// Takes the request in the slot. It must then be answered by [`Slot::respond`]: the vCPU waits without a
     /// limit.
     #[must_use]
-    pub fn take(&self) -> Option<Request> {
+    pub fn take(&self) -> Option<RawRequest> {
         let bits = self.bits.load(Ordering::Acquire);
         if SlotState::from_bits(bits) != SlotState::Ready {
             return None;
@@ -215,7 +215,7 @@ impl Slot {
     /// single process that serves the slot: the slot does not tell whether the process that took the request
     /// still runs.
     #[must_use]
-    pub fn retake(&self) -> Option<Request> {
+    pub fn retake(&self) -> Option<RawRequest> {
         let bits = self.bits.load(Ordering::Acquire);
         (SlotState::from_bits(bits) == SlotState::InProcess).then(|| self.read(bits))
     }
@@ -236,8 +236,8 @@ impl Slot {
         self.bits.store(bits & !abi::STATE_MASK | abi::STATE_IORESP_READY, Ordering::Release);
     }
 
-    fn read(&self, bits: u8) -> Request {
-        Request {
+    fn read(&self, bits: u8) -> RawRequest {
+        RawRequest {
             kind: Kind::from_wire(self.kind.load(Ordering::Relaxed)),
             direction: if bits & abi::DIR == 0 { Direction::Write } else { Direction::Read },
             addr: self.addr.load(Ordering::Relaxed),
@@ -249,7 +249,7 @@ impl Slot {
     }
 
     /// Writes a request to the slot, as Xen does, for tests. Fails if the slot is not free.
-    pub fn post(&self, request: &Request) -> Result<(), SlotState> {
+    pub fn post(&self, request: &RawRequest) -> Result<(), SlotState> {
         match self.state() {
             SlotState::None => {}
             busy => return Err(busy),
@@ -321,8 +321,8 @@ impl IoreqPage {
 mod tests {
     use super::*;
 
-    fn register_read(addr: u64) -> Request {
-        Request {
+    fn register_read(addr: u64) -> RawRequest {
+        RawRequest {
             kind: Kind::Copy,
             direction: Direction::Read,
             addr,
@@ -369,7 +369,7 @@ mod tests {
     #[test]
     fn request_taken_and_not_answered_can_be_taken_again() {
         let slot = Slot::default();
-        let request = Request { direction: Direction::Write, data: 5, ..register_read(0x0200_0070) };
+        let request = RawRequest { direction: Direction::Write, data: 5, ..register_read(0x0200_0070) };
         assert_eq!(slot.retake(), None);
         slot.post(&request).unwrap();
         assert_eq!(slot.retake(), None, "it is not taken yet");
@@ -382,7 +382,7 @@ mod tests {
     #[test]
     fn answer_to_a_write_does_not_change_its_data() {
         let slot = Slot::default();
-        let request = Request { direction: Direction::Write, data: 5, ..register_read(0x0200_0050) };
+        let request = RawRequest { direction: Direction::Write, data: 5, ..register_read(0x0200_0050) };
         slot.post(&request).unwrap();
         assert_eq!(slot.take().map(|r| r.data), Some(5));
         slot.respond(u64::MAX);

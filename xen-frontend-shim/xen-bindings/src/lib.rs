@@ -55,7 +55,7 @@ pub use forbidden::{Forbidden, Resource};
 pub use gntdev::{Access, Gntdev, GrantMapping};
 pub use grant_copy::{CopyBatch, GrantStatus};
 pub use ids::{DomId, Gfn, GrantRef, IoreqServerId, Irq, Port, RemotePort};
-pub use ioreq::{Direction, IoreqPage, Kind, Request, Slot, SlotState};
+pub use ioreq::{Direction, IoreqPage, Kind, RawRequest, Slot, SlotState};
 pub use ioreq_server::IoreqServer;
 pub use privcmd::{ForeignPage, Privcmd};
 
