@@ -68,9 +68,9 @@ pub struct Guest<'a> {
     rings: Vec<Ring>,
     buffers: u64,
     /// Each chain that the device takes must be returned once: the guest has followed the rules of rings.
-    is_owed: bool,
+    expects_all_back: bool,
     /// The memory that the device may write is known: it is named by descriptors in the rings.
-    is_closed: bool,
+    knows_writable: bool,
 }
 
 impl<'a> Guest<'a> {
@@ -97,8 +97,8 @@ impl<'a> Guest<'a> {
             record,
             rings: vec![Ring::default(); usize::from(kind.queues)],
             buffers: 0,
-            is_owed: !matches!(found, Record::Found(_)),
-            is_closed: !input.indirect,
+            expects_all_back: !matches!(found, Record::Found(_)),
+            knows_writable: !input.indirect,
         };
         for queue in 0..kind.queues {
             guest.memory.open(ring(queue) + USED, USED_BYTES);
@@ -149,13 +149,16 @@ impl<'a> Guest<'a> {
         let taken: Vec<_> = (0..self.kind.queues).map(stop).collect();
         self.read_used();
         let taken: Vec<_> = taken.into_iter().map(|taken| u16::try_from(taken).expect("an index")).collect();
-        if self.is_owed {
+        if self.expects_all_back {
             for (queue, (ring, taken)) in self.rings.iter().zip(&taken).enumerate() {
-                let mut owed = ring.offered[..usize::from(*taken)].to_vec();
-                owed.retain(|head| *head < SIZE);
+                let mut taken_heads = ring.offered[..usize::from(*taken)].to_vec();
+                taken_heads.retain(|head| *head < SIZE);
                 let mut returned = ring.returned.clone();
-                (owed.sort_unstable(), returned.sort_unstable());
-                assert_eq!(returned, owed, "queue {queue}: left what was returned, right what was taken");
+                (taken_heads.sort_unstable(), returned.sort_unstable());
+                assert_eq!(
+                    returned, taken_heads,
+                    "queue {queue}: left what was returned, right what was taken"
+                );
             }
             self.check_record();
         }
@@ -179,7 +182,7 @@ impl<'a> Guest<'a> {
         for (queue, state) in (0..).zip(&mut self.rings) {
             let index = self.memory.load(ring(queue) + USED + 2);
             let mut seen = u16::try_from(state.returned.len()).expect("few");
-            if !self.is_owed {
+            if !self.expects_all_back {
                 continue;
             }
             assert!(index.wrapping_sub(seen) <= SIZE, "queue {queue}: the used ring ran ahead");
@@ -243,7 +246,7 @@ impl<'a> Guest<'a> {
                 self.require_valid_heads();
                 // The record has one entry for each head.
                 let repeats = self.rings.iter().any(|ring| ring.repeats);
-                self.is_owed &= self.record.is_some() && !repeats;
+                self.expects_all_back &= self.record.is_some() && !repeats;
                 self.server = self.kind.start();
                 self.connect();
                 self.start_all();
@@ -257,7 +260,7 @@ impl<'a> Guest<'a> {
     /// is not the number of chains that were taken, and a queue that continues from it takes some of them
     /// again.
     fn require_valid_heads(&mut self) {
-        self.is_owed &= self.rings.iter().flat_map(|ring| &ring.offered).all(|head| *head < SIZE);
+        self.expects_all_back &= self.rings.iter().flat_map(|ring| &ring.offered).all(|head| *head < SIZE);
     }
 
     fn reset(&mut self) {
@@ -309,7 +312,7 @@ impl<'a> Guest<'a> {
         let bytes = [&at.to_le_bytes()[..], &length.to_le_bytes(), &flags.to_le_bytes(), &next.to_le_bytes()];
         self.memory.write(ring(queue) + 16 * u64::from(index), &bytes.concat());
         if flags & WRITE != 0 && self.memory.open(at, u64::from(length)) {
-            self.is_owed = false;
+            self.expects_all_back = false;
         }
     }
 
@@ -327,7 +330,7 @@ impl<'a> Guest<'a> {
         let offered = u16::try_from(state.offered.len()).expect("few");
         let more = index.wrapping_sub(offered);
         if more > SIZE {
-            self.is_owed = false;
+            self.expects_all_back = false;
         } else {
             for place in offered..index {
                 let at = ring(queue) + AVAILABLE + 4 + 2 * u64::from(place % SIZE);
@@ -340,14 +343,14 @@ impl<'a> Guest<'a> {
     fn set_index(&mut self, queue: u16, index: u16) {
         let used = self.memory.load(ring(queue) + USED + 2);
         // Beyond the size of the ring, entries that were not taken are overwritten.
-        self.is_owed &= index.wrapping_sub(used) <= SIZE;
+        self.expects_all_back &= index.wrapping_sub(used) <= SIZE;
         self.memory.write(ring(queue) + AVAILABLE + 2, &index.to_le_bytes());
     }
 
     fn poke(&mut self, at: u64, bytes: &[u8]) {
         let end = at.saturating_add(u64::try_from(bytes.len()).expect("small"));
         if at < ring(self.kind.queues) && end > RINGS {
-            (self.is_owed, self.is_closed) = (false, false);
+            (self.expects_all_back, self.knows_writable) = (false, false);
         }
         self.memory.write(at, bytes);
     }
@@ -355,7 +358,7 @@ impl<'a> Guest<'a> {
     /// Stops the device and checks the guest's memory.
     pub fn end(mut self) {
         self.stop_all();
-        if self.is_closed {
+        if self.knows_writable {
             self.memory.check();
         }
     }
