@@ -106,6 +106,7 @@ const SCENARIOS: &[Scenario] = &[
     scenario("a-worker-is-killed", shim_loss::worker_killed),
     scenario("the-supervisor-is-killed", shim_loss::supervisor_killed),
     scenario("the-supervisor-is-terminated", shim_loss::supervisor_terminated),
+    scenario("the-record-of-an-ioreq-server-is-damaged", shim_loss::server_record_damaged),
     scenario("a-driver-hears-that-its-device-is-lost", shim_loss::a_driver_hears_that_its_device_is_lost),
     scenario("a-reload-leaves-lines-in-use-alone", reload::lines_in_use_stay),
     scenario("a-reload-leaves-transfers-alone", reload::transfers_go_on),

@@ -48,6 +48,17 @@ pub(crate) fn supervisor_terminated(machine: &Machine) -> Result<()> {
     supervisor_ends(machine, "TERM")
 }
 
+/// A supervisor that finds the record of the ioreq server damaged continues with that server.
+pub(crate) fn server_record_damaged(machine: &Machine) -> Result<()> {
+    let damage = "echo damaged >/run/xen-frontend-shim/guest-a/server";
+    machine.driver_domain.check(&["sh", "-c", damage], LIMIT)?;
+    let mark = machine.console.mark();
+    supervisor_ends(machine, "KILL")?;
+    let adopted = "guest-a: adopted ioreq server";
+    let seen = machine.console.wait(mark, LIMIT, |line| line.text.contains(adopted).then_some(()))?;
+    seen.with_context(|| format!("the shim does not report `{adopted}`")).map(drop)
+}
+
 fn supervisor_ends(machine: &Machine, signal: &str) -> Result<()> {
     let order = Order::of(machine)?;
     let a = Transfers::begin(machine, &machine.guest_a, "0x50", ROUNDS)?;
