@@ -111,10 +111,7 @@ fn kernels_and_ramdisks_that_xen_does_not_start_are_refused() {
     write("guest.cpio.gz", b"", (84 << 20) + 1);
     let error = complaint().unwrap_err();
     assert!(error.contains("96 MiB of memory are too little for kernel and ramdisk"), "{error}");
-    assert!(
-        error.contains("these and the device tree take 96 MiB") && error.contains("2 errors"),
-        "{error}"
-    );
+    assert!(error.contains("these and the device tree take 96 MiB") && error.contains("2 errors"), "{error}");
     let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     std::io::Write::write_all(&mut packed, &image).unwrap();
     let packed = packed.finish().unwrap();

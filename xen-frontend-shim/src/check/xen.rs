@@ -102,7 +102,7 @@ fn interface_by(answer: Option<Errno>) -> Finding {
         Some(Errno::SRCH) => Finding::ok(WHAT),
         Some(Errno::ACCESS) => Finding::missing(
             WHAT,
-            "its version is not known: this program knows those from Xen 4.20 (0x17) to 0x1f",
+            "its version is not known: this program supports those from Xen 4.20 (0x17) to 0x1f",
         ),
         Some(Errno::PERM) => Finding::missing(WHAT, UNRESTRICTED),
         Some(error) => Finding::missing(WHAT, format!("unexpected answer of Xen: {error}")),

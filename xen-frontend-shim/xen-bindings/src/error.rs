@@ -199,7 +199,7 @@ const OTHER_DOMAIN_OR_POLICY: &str =
     "this descriptor is restricted to another domain, or Xen's security policy forbids it";
 const POLICY: &str = "Xen's security policy does not allow this domain to do it";
 const POLICY_OR_VERSION: &str =
-    "Xen's security policy forbids it, or Xen's domctl interface is newer than this program knows";
+    "Xen's security policy forbids it, or Xen's domctl interface is newer than this program supports";
 const NO_IOREQ: &str = "Xen needs CONFIG_IOREQ_SERVER";
 const NO_EVENTFD: &str = "the kernel lacks CONFIG_XEN_PRIVCMD_EVENTFD";
 const NO_RESTRICTION: &str = "the kernel lacks the patch 0004-xen-gntdev of images/linux/patches, without \

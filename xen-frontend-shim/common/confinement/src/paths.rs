@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use landlock::{ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetError, RulesetStatus, Scope};
 use log::warn;
 
-/// The newest version that this program knows. A kernel enforces the part of it that it supports.
+/// The newest version that this program supports. A kernel enforces what it has of it.
 const NEWEST: ABI = ABI::V10;
 
 /// What a process can access besides its descriptors.

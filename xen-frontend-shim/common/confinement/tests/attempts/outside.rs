@@ -48,7 +48,7 @@ pub(crate) const LEFT: &[Left] = &[
     Left { subject: Subject::Gpio, ..BACKEND },
     Left { subject: Subject::Simulated, file_size: None, ..BACKEND },
     Left { subject: Subject::I2cOnXen, address_space: Some(256 << 20), ..BACKEND },
-    // It starts as an unprivileged user, who must not change the bounding set.
+    // It starts as an unprivileged user, which must not change the bounding set.
     Left {
         subject: Subject::Worker,
         bounding: None,
