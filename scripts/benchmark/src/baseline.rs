@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::figures::Report;
 use crate::statistics::as_f64;
 
-/// By so much a figure may be above that of the baseline: more than two runs differ by, and less than anybody would miss.
+/// By so much a figure may be above that of the baseline: more than two runs differ by, and less than anybody
+/// would miss.
 const SLACK: f64 = 0.03;
 
 /// Eight guests meet each other on the way to the bus in one order or another.
@@ -31,7 +32,8 @@ pub struct Baseline {
 }
 
 impl Baseline {
-    /// What of a report is kept: our own figures, in its unit. The other contenders do not change by what is done here.
+    /// What of a report is kept: our own figures, in its unit. The other contenders do not change by what is
+    /// done here.
     #[must_use]
     pub fn of(report: &Report) -> Self {
         let mut figures = BTreeMap::new();
@@ -67,7 +69,8 @@ impl Baseline {
     /// # Errors
     /// If it cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let head = "# SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause\n\n# Written by `scripts/bench --quick --update`; \
+        let head = "# SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause\n\n\
+                    # Written by `scripts/bench --quick --update`; \
                     `scripts/bench --check` compares with it.\n\n";
         let text = head.to_owned() + &toml::to_string(self)?;
         fs::write(path, text).with_context(|| path.display().to_string())

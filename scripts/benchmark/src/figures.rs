@@ -21,11 +21,12 @@ pub struct Figures {
     pub cost: Distribution,
     /// The median of each round.
     pub rounds: Vec<u64>,
-    /// Instructions for each request, by who executes them, as a mean of the round that is the median.
+    /// Instructions for each request, by what executes them, as a mean of the round that is the median.
     pub places: Places,
     /// What else was counted for each request.
     pub counted: Counted,
-    /// Instructions for each request by function of Xen and the driver domain's kernel, if that was asked for.
+    /// Instructions for each request by function of Xen and the driver domain's kernel, if that was asked
+    /// for.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub profile: BTreeMap<String, f64>,
 }
@@ -33,7 +34,7 @@ pub struct Figures {
 /// An idle second.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Idle {
-    /// Instructions of that second, by who executes them.
+    /// Instructions of that second, by what executes them.
     pub places: Places,
     /// What else was counted.
     pub counted: Counted,
@@ -78,7 +79,7 @@ pub struct Report {
     pub quick: bool,
     /// By workload and contender.
     pub workloads: BTreeMap<String, BTreeMap<String, Figures>>,
-    /// A second in which nobody asks.
+    /// A second without requests.
     pub idle: Option<Idle>,
     /// The start of a driver domain with one guest.
     pub start: Option<Start>,

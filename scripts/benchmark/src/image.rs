@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The images that are measured: manifests as a user writes them, with somebody else's daemons in the shim's configuration
-//! where those are compared with ours.
+//! The images that are measured: manifests as a user writes them, with somebody else's daemons in the shim's
+//! configuration where those are compared with ours.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use images::emit::shim::shim;
 use images::load::load;
 use shim_config::{Backend, Config, Device};
 
-/// Below this path in the driver domain somebody else's daemons make their sockets.
+/// Directory of the upstream daemons' sockets in the driver domain.
 pub const SOCKETS: &str = "/run/upstream-";
 /// The GPIO chip that contenders share: Linux's gpio-sim, by its label. A program makes the edges on it.
 pub const CHIP: &str = "bench";
@@ -72,7 +72,7 @@ impl Image {
 
     fn manifest(self, variant: &Variant) -> String {
         let Variant { board, busy_poll } = variant;
-        // Who polls leaves a processor to the others.
+        // A process that polls leaves a processor to the others.
         let vcpus = if *busy_poll > 0 { 2 } else { 1 };
         let files = [
             (AGENT, "bin/agent"),
@@ -85,8 +85,8 @@ impl Image {
         .map(|(destination, source)| format!("\"{destination}\" = \"{source}\""))
         .join(", ");
         let head = format!(
-            "board = \"{board}\"\n[driver-domain]\nmemory = \"64 MiB\"\nvcpus = {vcpus}\nhardware = [\"i2c0\", \"pl061\"]\n\
-             console = [\"/usr/bin/agent\"]\nfiles = {{ {files} }}\n"
+            "board = \"{board}\"\n[driver-domain]\nmemory = \"64 MiB\"\nvcpus = {vcpus}\n\
+             hardware = [\"i2c0\", \"pl061\"]\nconsole = [\"/usr/bin/agent\"]\nfiles = {{ {files} }}\n"
         );
         let guests = match self {
             Self::Contenders => [("ours", OURS), ("upstream", UPSTREAM), ("load", LOAD)]
@@ -146,7 +146,8 @@ impl Image {
         })
     }
 
-    /// The shim's configuration, with what the manifest cannot say: who else serves a device, and a chip that is no hardware.
+    /// The shim's configuration, with what the manifest cannot say: who else serves a device, and a chip that
+    /// is no hardware.
     fn with_others(self, mut config: Config) -> Config {
         if !matches!(self, Self::Contenders) {
             return config;
@@ -163,7 +164,7 @@ impl Image {
     }
 }
 
-/// Where somebody else's daemon serves this device.
+/// The socket of the upstream daemon that serves this device.
 #[must_use]
 pub fn socket(device: &str) -> PathBuf {
     // Upstream's daemons append the number of the connection.
@@ -183,7 +184,8 @@ fn use_chip(device: &mut Device) {
 
 fn guest(name: &str, line: u32, busy_poll: u32) -> String {
     format!(
-        "[[guest]]\nname = \"{name}\"\nmemory = \"64 MiB\"\nramdisk = \"guest.cpio.gz\"\nbootargs = \"quiet panic=1\"\n\
+        "[[guest]]\nname = \"{name}\"\nmemory = \"64 MiB\"\nramdisk = \"guest.cpio.gz\"\n\
+         bootargs = \"quiet panic=1\"\n\
          [[guest.i2c]]\nname = \"i2c\"\nadapter = \"i2c0\"\n\
          targets = [{{ address = 0x48, shared = true }}, {{ address = 0x50, shared = true }}]\n\
          busy-poll-us = {busy_poll}\n\

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The benchmark: what a request costs a guest of ours, beside the upstream daemons on our shim and beside the plain system
-//! call in the driver domain, and where it goes.
+//! The benchmark: what a request costs a guest of ours, beside the upstream daemons on our shim and beside
+//! the plain system call in the driver domain, and where it goes.
 //!
 //! ```text
-//!  image (manifest + who serves what) ─▶ stack: QEMU with the plugin ─▶ measure: workload × contender × round
-//!                                             │ marks of the agents            │
-//!                                             ▼                                ▼
-//!                                          records ─▶ spent: by party ─▶ figures ─▶ table, plot, baseline
+//!  image (manifest, backends) ─▶ stack: QEMU with the plugin ─▶ measure: workload × contender × round
+//!                                     │ marks of the agents            │
+//!                                     ▼                                ▼
+//!                                  records ─▶ spent: by party ─▶ figures ─▶ table, plot, baseline
 //! ```
 
 pub mod baseline;

@@ -31,7 +31,8 @@ struct Options {
     /// Draw the figures into this file.
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
-    /// Measure quickly, compare with the figures that are kept in the repository, and fail if something got worse.
+    /// Measure quickly, compare with the figures that are kept in the repository, and fail if something got
+    /// worse.
     #[arg(long)]
     check: bool,
     /// Measure quickly, and keep the figures in the repository.
@@ -40,7 +41,8 @@ struct Options {
     /// Also say which functions of Xen and of the driver domain's kernel the instructions are in.
     #[arg(long, conflicts_with = "wall")]
     profile: bool,
-    /// The board: a name of images/boards, or a file like those. With another than qemu-virt the figures are another's.
+    /// The board: a name of images/boards, or a file like those. With another than qemu-virt the figures are
+    /// another's.
     #[arg(long, value_name = "BOARD", default_value = "qemu-virt", conflicts_with_all = ["check", "update"])]
     board: String,
     /// Have our backends look for another request for so long before they sleep.

@@ -43,7 +43,7 @@ fn load() -> (Where, String) {
     (Where::Guest(2), format!("time-gpio-set gpiochip0 0 {WITHOUT_END}"))
 }
 
-/// So many requests as nobody waits for.
+/// More requests than the load ever makes: it is stopped before.
 const WITHOUT_END: u32 = 1_000_000;
 const UNDER_LOAD: &str = "ours_under_load";
 
@@ -139,7 +139,8 @@ fn under_load(
     amount: Amount,
     turns: &mut BTreeMap<(&'static str, &'static str), Turns>,
 ) -> Result<()> {
-    // While a message is on the bus, which is the host's time, the guest of load executes as much as the host lets it.
+    // While a message is on the bus, which is the host's time, the guest of load executes as much as the host
+    // lets it.
     let workloads: &[_] = match clock {
         Clock::Instructions => &[Workload::GpioGet],
         Clock::Wall => &[Workload::I2cRead, Workload::GpioGet],
@@ -210,7 +211,8 @@ pub fn scale(host: &Host, clock: Clock, amount: Amount) -> Result<BTreeMap<Strin
     Ok(scales)
 }
 
-/// The round of which half of the others cost no more for each request: one that something else has met does not count.
+/// The round of which half of the others cost no more for each request: one that something else has met does
+/// not count.
 fn middle(rounds: &[(u64, Spent)]) -> Option<&(u64, Spent)> {
     let mut sorted: Vec<_> = rounds.iter().collect();
     let cost = |(requests, spent): &(u64, Spent)| {

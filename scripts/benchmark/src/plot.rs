@@ -6,17 +6,20 @@ use std::error::Error;
 use std::path::Path;
 
 use plotters::coord::Shift;
+use plotters::coord::cartesian::Cartesian2d;
+use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::{
-    ChartBuilder, Color, DrawingArea, IntoDrawingArea, LineSeries, PathElement, RGBColor, Rectangle,
-    SVGBackend, SeriesLabelPosition, WHITE,
+    ChartBuilder, ChartContext, Color, DrawingArea, IntoDrawingArea, LineSeries, PathElement, RGBColor,
+    Rectangle, SVGBackend, SeriesLabelPosition, WHITE,
 };
 use plotters::style::{BLACK, FontTransform, IntoFont};
 
-use crate::figures::Report;
+use crate::figures::{Figures, Report};
 use crate::measure::Latencies;
 use crate::statistics::{as_f64, rank};
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type Chart<'a> = ChartContext<'a, SVGBackend<'a>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 type Drawn = Result<(), Box<dyn Error>>;
 
 const SIZE: (u32, u32) = (1200, 1000);
@@ -70,7 +73,7 @@ fn distribution(area: &Area<'_>, workload: &str, unit: &str, latencies: &Latenci
         .configure_mesh()
         .x_desc(unit)
         .y_desc("%")
-        .x_label_formatter(&|value| format!("{:.0}k", value / 1000.0))
+        .x_label_formatter(&thousands)
         .light_line_style(WHITE)
         .draw()?;
     for (place, (contender, curve)) in of.into_iter().enumerate() {
@@ -80,13 +83,7 @@ fn distribution(area: &Area<'_>, workload: &str, unit: &str, latencies: &Latenci
             .label(contender)
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
     }
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::LowerRight)
-        .background_style(WHITE)
-        .border_style(BLACK)
-        .draw()?;
-    Ok(())
+    legend(&mut chart)
 }
 
 /// Up to 99.9 %: one request that a timer has met would stretch the rest into a corner.
@@ -100,7 +97,8 @@ fn curve(costs: &[u64]) -> Vec<(f64, f64)> {
     (1..=999).filter_map(point).collect()
 }
 
-/// A bar for each workload and contender.
+/// A bar of the instructions of a request for each workload and contender, in parts by where they are
+/// executed.
 fn places(area: &Area<'_>, report: &Report) -> Drawn {
     let bars: Vec<_> = report
         .workloads
@@ -120,36 +118,49 @@ fn places(area: &Area<'_>, report: &Report) -> Drawn {
         .configure_mesh()
         .disable_y_mesh()
         .x_desc("instructions")
-        .x_label_formatter(&|value| format!("{:.0}k", value / 1000.0))
+        .x_label_formatter(&thousands)
         .light_line_style(WHITE)
         .draw()?;
+    let figures: Vec<&Figures> = bars.iter().map(|(_, _, figures)| *figures).collect();
     for part in 0..COLOURS.len() {
-        let mut name = "";
-        let mut boxes = Vec::new();
-        for ((_, _, figures), top) in bars.iter().zip(0_u32..) {
-            let named = figures.places.named();
-            let before: f64 = named.iter().take(part).map(|(_, value)| value).sum();
-            let Some((label, value)) = named.get(part) else { continue };
-            name = label;
-            let corners = [(before, f64::from(top) + 0.12), (before + value, f64::from(top) + 0.88)];
-            boxes.push(Rectangle::new(corners, colour(part).filled()));
-        }
+        let (name, boxes) = boxes(&figures, part);
         chart
             .draw_series(boxes)?
             .label(name)
             .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 18, y + 5)], colour(part).filled()));
     }
+    legend(&mut chart)?;
+    let titles = bars.iter().map(|(workload, contender, _)| format!("{workload}, {contender}"));
+    names(area, &chart.plotting_area().get_pixel_range().1, titles)
+}
+
+/// The boxes of one part of all bars, and the name of the part.
+fn boxes(bars: &[&Figures], part: usize) -> (&'static str, Vec<Rectangle<(f64, f64)>>) {
+    let mut name = "";
+    let mut boxes = Vec::new();
+    for (figures, top) in bars.iter().zip(0_u32..) {
+        let named = figures.places.named();
+        let before: f64 = named.iter().take(part).map(|(_, value)| value).sum();
+        let Some((label, value)) = named.get(part) else { continue };
+        name = label;
+        let corners = [(before, f64::from(top) + 0.12), (before + value, f64::from(top) + 0.88)];
+        boxes.push(Rectangle::new(corners, colour(part).filled()));
+    }
+    (name, boxes)
+}
+
+fn thousands(value: &f64) -> String {
+    format!("{:.0}k", value / 1000.0)
+}
+
+fn legend(chart: &mut Chart<'_>) -> Drawn {
     chart
         .configure_series_labels()
         .position(SeriesLabelPosition::LowerRight)
         .background_style(WHITE)
         .border_style(BLACK)
         .draw()?;
-    names(
-        area,
-        &chart.plotting_area().get_pixel_range().1,
-        bars.iter().map(|(one, other, _)| format!("{one}, {other}")),
-    )
+    Ok(())
 }
 
 /// Writes a name left of each bar.

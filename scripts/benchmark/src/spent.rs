@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Who has executed what, between two records.
+//! The instructions of each party between two records.
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -245,8 +245,9 @@ fn arguments(host: &Host, output: &Path, clock: Clock) -> Vec<String> {
     ["-plugin".to_owned(), own].into_iter().chain(rest).collect()
 }
 
-/// Lets each message take a while on the bus. Without that it is up to the host, whether the answer is there before the
-/// driver domain has fallen asleep, and that is some thousand instructions. On a real bus it never is.
+/// Lets each message take a while on the bus. Without that it is up to the host, whether the answer is there
+/// before the driver domain has fallen asleep, and that is some thousand instructions. On a real bus it never
+/// is.
 fn slow_down(machine: &Machine) -> Result<()> {
     for target in TARGETS {
         let delay =
@@ -260,8 +261,8 @@ fn words(command: &str) -> Vec<&str> {
     ["/usr/bin/agent"].into_iter().chain(command.split(' ')).collect()
 }
 
-/// Starts a workload, does what is to be done beside it, and waits for its end. It is the plugin's file that is looked at
-/// meanwhile, and not the console: what goes over that would be measured.
+/// Starts a workload, does what is to be done beside it, and waits for its end. It is the plugin's file that
+/// is looked at meanwhile, and not the console: what goes over that would be measured.
 fn watch<'a>(
     machine: &'a Domains,
     records: &mut Records,

@@ -140,8 +140,8 @@ fn start_and_idle(report: &Report) -> String {
         text += &rows("An idle second, three guests", ["", "instructions"], places.into_iter());
         let _ = writeln!(
             text,
-            "\nXen is entered {xen_entries:.0} times; the driver domain switches threads {context_switches:.0} times and \
-             goes to sleep {idle_waits:.0} times."
+            "\nXen is entered {xen_entries:.0} times; the driver domain switches threads \
+             {context_switches:.0} times and goes to sleep {idle_waits:.0} times."
         );
     }
     text

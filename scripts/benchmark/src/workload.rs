@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What is measured, and of whom.
+//! The workloads, and the contenders that run them.
 
 use crate::image::{CHIP, IOCTL, OURS, UPSTREAM};
 use crate::stack::{Lines, Where};
 
-/// Who is compared.
+/// A stack that is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Contender {
     /// A guest, our shim, our daemon.

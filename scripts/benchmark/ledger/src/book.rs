@@ -45,7 +45,8 @@ impl Workload {
     }
 }
 
-/// All accounts. What is counted of them is elsewhere, where it is cheap to count; it is handed in when it is needed.
+/// All accounts. What is counted of them is elsewhere, where it is cheap to count; it is handed in when it is
+/// needed.
 #[derive(Debug, Default)]
 pub struct Ledger {
     parties: Vec<Party>,
@@ -74,7 +75,8 @@ impl Ledger {
         self.parties.len()
     }
 
-    /// Whether it is the domain's first instruction that this party is about to execute; then [`Ledger::began`] is to be told.
+    /// Whether it is the domain's first instruction that this party is about to execute; then
+    /// [`Ledger::began`] is to be told.
     #[must_use]
     pub fn is_first(&self, party: Party) -> bool {
         party.domain().is_some_and(|domain| !self.first.contains_key(&domain))

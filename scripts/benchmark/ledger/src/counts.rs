@@ -2,8 +2,8 @@
 
 //! What is counted.
 
-/// Where an instruction lies, and so at which exception level it runs: Xen, a kernel and programs use parts of the address
-/// space of their own.
+/// Where an instruction lies, and so at which exception level it runs: Xen, a kernel and programs use parts
+/// of the address space of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
     /// Xen, at EL2.
@@ -40,7 +40,8 @@ pub enum Kind {
     Invalidations,
     /// Reads of FAR_EL1, of which Linux does one for each page fault.
     Faults,
-    /// Returns from an exception (ERET): in Xen one for each trap and interrupt, in a kernel also for system calls.
+    /// Returns from an exception (ERET): in Xen one for each trap and interrupt, in a kernel also for system
+    /// calls.
     Returns,
     /// Waits for an interrupt (WFI): nothing to do.
     Waits,

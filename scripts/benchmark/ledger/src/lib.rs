@@ -3,17 +3,18 @@
 //! Whose instruction it was.
 //!
 //! ```text
-//!  QEMU translates an instruction ─▶ Class (by its address) + who runs now ─▶ its account
+//!  QEMU translates an instruction ─▶ Class (by its address) + what runs now ─▶ its account
 //!                                    Special (by its opcode)
 //!  QEMU executes it ───────────────▶ Counts of that account: an addition, no call
 //!  … which is a program's mark ────▶ Ledger: a Record, of all accounts at that moment
 //! ```
 //!
-//! Code belongs to who executes it first: Xen to itself, a kernel and a program to the domain in whose memory they are. So
-//! the account is known when an instruction is translated, and nobody has to follow who runs afterwards. Who runs is in
-//! two registers at that time: the domain in VTTBR_EL2 (its VMID), the thread in CONTEXTIDR_EL1 (if Linux is built with
-//! CONFIG_PID_IN_CONTEXTIDR). [`counts`] has what is counted, [`opcode`] recognises instructions that are more than one
-//! more instruction, [`book`] has the accounts, [`record`] what is written of them, [`mark`] what a program can say.
+//! Code belongs to who executes it first: Xen to itself, a kernel and a program to the domain in whose memory
+//! they are. So the account is known when an instruction is translated, and nobody has to follow who runs
+//! afterwards. Who runs is in two registers at that time: the domain in VTTBR_EL2 (its VMID), the thread in
+//! CONTEXTIDR_EL1 (if Linux is built with CONFIG_PID_IN_CONTEXTIDR). [`counts`] has what is counted,
+//! [`opcode`] recognises instructions that are more than one more instruction, [`book`] has the accounts,
+//! [`record`] what is written of them, [`mark`] what a program can say.
 
 pub mod book;
 pub mod counts;

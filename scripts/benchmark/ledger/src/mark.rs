@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a program says to the plugin, by an instruction that does nothing else: `HINT #119` with a number in register 0.
-//! Processors have no meaning for that hint, and execute it as NOP (Arm ARM, C6.2, HINT).
+//! What a program says to the plugin, by an instruction that does nothing else: `HINT #119` with a number in
+//! register 0. Processors have no meaning for that hint, and execute it as NOP (Arm ARM, C6.2, HINT).
 
 /// Which hint it is.
 pub const HINT: u32 = 119;

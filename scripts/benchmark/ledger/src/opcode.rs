@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Instructions that say something about who runs, or that are counted (Arm ARM, C4.1 and C5).
+//! Instructions that show what runs, or that are counted (Arm ARM, C4.1 and C5).
 
 use crate::counts::Kind;
 use crate::mark::HINT;

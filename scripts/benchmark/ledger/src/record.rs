@@ -11,13 +11,14 @@ use crate::counts::{Class, Counts};
 /// The VMID of the domain that Xen makes first: the driver domain.
 pub const DRIVER_DOMAIN: u16 = 1;
 
-/// Who executes.
+/// What executes an instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Party {
     /// Xen, for whomever.
     Xen,
-    /// The kernel of the domain with this VMID. Xen gives them out from 1, in the order in which it makes domains.
+    /// The kernel of the domain with this VMID. Xen gives them out from 1, in the order in which it makes
+    /// domains.
     Kernel(u16),
     /// A program of the driver domain, by Linux's number of a thread of it.
     Thread(u32),
@@ -26,7 +27,7 @@ pub enum Party {
 }
 
 impl Party {
-    /// Who executes code of this class, when this domain and this thread run.
+    /// The party that executes code of this class when this domain and this thread run.
     #[must_use]
     pub fn new(class: Class, domain: u16, thread: u32) -> Self {
         match class {
@@ -103,7 +104,8 @@ pub struct Record {
     pub first: BTreeMap<u16, u64>,
     /// The accounts.
     pub accounts: Vec<(Party, Account)>,
-    /// Instructions of the workload that ends here, by address, if they were counted (see [`crate::profile`]).
+    /// Instructions of the workload that ends here, by address, if they were counted (see
+    /// [`crate::profile`]).
     #[serde(default)]
     pub profile: Vec<(u64, u64)>,
 }

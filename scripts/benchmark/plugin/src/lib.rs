@@ -10,8 +10,11 @@
 //!                                                 └─▶ some: a call ─▶ Ledger ─▶ a line of JSON in FILE
 //! ```
 //!
-//! [`qemu`] is QEMU's interface, [`counting`] what is done with it. What an instruction means and whose account it goes to
-//! is the crate `ledger`'s to say, where it can be tested.
+//! [`install`]: what QEMU calls; [`counting`]: what is counted; [`qemu`]: safe functions over [`api`], QEMU's
+//! interface. What an instruction means and whose account it goes to is the crate `ledger`'s to say, where it
+//! can be tested.
 
+mod api;
 mod counting;
+mod install;
 mod qemu;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! QEMU's plugin interface, version 4 (QEMU 9.2 and 10.0, include/qemu/qemu-plugin.h): as much of it as is used.
+//! Safe functions over QEMU's plugin interface: counters, registers and calls.
 
-#![allow(unsafe_code)] // Foreign functions, and the two symbols that QEMU looks for.
+#![allow(unsafe_code)] // Foreign functions.
 
-use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::ffi::{CStr, c_int, c_uint, c_void};
 use std::slice;
 use std::sync::OnceLock;
 
@@ -12,92 +12,13 @@ use ledger::Counts;
 use ledger::book::ACCOUNTS;
 use ledger::profile::{self, SLOTS};
 
-use crate::counting;
-
-#[repr(C)]
-struct Tb(c_void);
-
-#[repr(C)]
-struct Insn(c_void);
-
-#[repr(C)]
-struct Scoreboard(c_void);
-
-/// `qemu_plugin_u64`: a counter of each processor.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct Entry {
-    board: *mut Scoreboard,
-    offset: usize,
-}
-
-/// GLib's `GArray`, of which `qemu_plugin_get_registers` returns one, and `GByteArray`.
-#[repr(C)]
-struct Array {
-    data: *mut c_void,
-    length: c_uint,
-}
-
-impl Array {
-    /// Where its elements are, which is somewhere also if there are none, and how many.
-    fn parts(&self) -> (*const c_void, usize) {
-        let length = usize::try_from(self.length).unwrap_or_default();
-        let data = if length == 0 { std::ptr::NonNull::<u64>::dangling().as_ptr().cast() } else { self.data };
-        (data.cast_const(), length)
-    }
-}
-
-/// `qemu_plugin_reg_descriptor`.
-#[repr(C)]
-struct Descriptor {
-    handle: *mut c_void,
-    name: *const c_char,
-    feature: *const c_char,
-}
-
-const ADD: c_int = 0;
-const READS_REGISTERS: c_int = 1;
-
-type Translated = extern "C" fn(u64, *mut Tb);
-type Executed = extern "C" fn(c_uint, *mut c_void);
-type Initialised = extern "C" fn(u64, c_uint);
-
-unsafe extern "C" {
-    fn qemu_plugin_register_vcpu_init_cb(id: u64, call: Initialised);
-    fn qemu_plugin_register_vcpu_tb_trans_cb(id: u64, call: Translated);
-    fn qemu_plugin_tb_n_insns(tb: *const Tb) -> usize;
-    fn qemu_plugin_tb_get_insn(tb: *const Tb, place: usize) -> *mut Insn;
-    fn qemu_plugin_insn_data(insn: *const Insn, to: *mut c_void, size: usize) -> usize;
-    fn qemu_plugin_insn_vaddr(insn: *const Insn) -> u64;
-    fn qemu_plugin_register_vcpu_insn_exec_cb(
-        insn: *mut Insn,
-        call: Executed,
-        flags: c_int,
-        data: *mut c_void,
-    );
-    fn qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(
-        insn: *mut Insn,
-        operation: c_int,
-        entry: Entry,
-        value: u64,
-    );
-    fn qemu_plugin_scoreboard_new(size: usize) -> *mut Scoreboard;
-    fn qemu_plugin_scoreboard_find(board: *mut Scoreboard, processor: c_uint) -> *mut c_void;
-    fn qemu_plugin_num_vcpus() -> c_int;
-    fn qemu_plugin_get_registers() -> *mut Array;
-    fn qemu_plugin_read_register(handle: *mut c_void, to: *mut Array) -> c_int;
-    // Not of the plugin interface, but exported.
-    fn qemu_get_cpu(number: c_int) -> *mut c_void;
-    fn dlsym(library: *mut c_void, name: *const c_char) -> *mut c_void;
-    fn g_byte_array_new() -> *mut Array;
-    fn g_byte_array_unref(array: *mut Array);
-    fn g_array_unref(array: *mut Array);
-}
-
-/// The version that QEMU asks for.
-#[unsafe(no_mangle)]
-#[used]
-static qemu_plugin_version: c_int = 4;
+use crate::api::{
+    ADD, Descriptor, Entry, Executed, Insn, READS_REGISTERS, Scoreboard, dlsym, g_array_unref,
+    g_byte_array_new, g_byte_array_unref, qemu_get_cpu, qemu_plugin_get_registers, qemu_plugin_num_vcpus,
+    qemu_plugin_read_register, qemu_plugin_register_vcpu_insn_exec_cb,
+    qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu, qemu_plugin_scoreboard_find,
+    qemu_plugin_scoreboard_new,
+};
 
 /// The counters of a processor, or of all of them.
 type Element = [Counts; ACCOUNTS];
@@ -108,14 +29,16 @@ enum Board {
     Each(*mut Scoreboard),
     /// All have the same one.
     ///
-    /// Where processors take turns in one thread (`-icount`), QEMU 10.0 has a mistake in inline additions: the number of the
-    /// processor is taken for a constant, of the one that translates, and that constant is multiplied by the size of an
-    /// element again for each addition in a block, also for all others who use it there (accel/tcg/plugin-gen.c,
-    /// `gen_cpu_index` and `gen_plugin_u64_ptr`). So the size must be 1, and the number is known when the address is made.
+    /// Where processors take turns in one thread (`-icount`), QEMU 10.0 has a mistake in inline additions:
+    /// the number of the processor is taken for a constant, of the one that translates, and that constant is
+    /// multiplied by the size of an element again for each addition in a block, also for all others who use
+    /// it there (accel/tcg/plugin-gen.c, `gen_cpu_index` and `gen_plugin_u64_ptr`). So the size must be 1,
+    /// and the number is known when the address is made.
     Same(*mut Scoreboard, *mut Element),
 }
 
-// SAFETY: QEMU allows the calls on a scoreboard from any thread (qemu-plugin.h: "scoreboard"); the element is only read.
+// SAFETY: QEMU allows the calls on a scoreboard from any thread (qemu-plugin.h: "scoreboard"); the element is
+// only read.
 unsafe impl Send for Board {}
 // SAFETY: as above.
 unsafe impl Sync for Board {}
@@ -168,8 +91,8 @@ fn same(board: *mut Scoreboard, address: usize) -> Entry {
 /// A counter for each instruction of Xen and of the driver domain's kernel.
 struct Profile(*mut u64);
 
-// SAFETY: it is counted on by translated code only, and read and cleared in callbacks, which run between its instructions:
-// there is a profile only where processors take turns.
+// SAFETY: it is counted on by translated code only, and read and cleared in callbacks, which run between its
+// instructions: there is a profile only where processors take turns.
 unsafe impl Send for Profile {}
 // SAFETY: as above.
 unsafe impl Sync for Profile {}
@@ -188,7 +111,7 @@ pub(crate) fn begin_profile() {
 /// All counters that are not 0, by address; then all are 0.
 pub(crate) fn take_profile() -> Vec<(u64, u64)> {
     let Some(Profile(counters)) = PROFILE.get() else { return Vec::new() };
-    // SAFETY: there are so many, and nobody counts now (see [`Profile`]).
+    // SAFETY: there are so many, and none of them changes now (see [`Profile`]).
     let counters = unsafe { slice::from_raw_parts_mut(*counters, slots()) };
     let counted = (0_u64..).zip(counters.iter()).filter(|(_, count)| **count > 0);
     let counted = counted.map(|(slot, count)| (profile::address(slot), *count)).collect();
@@ -256,40 +179,17 @@ struct Handles([usize; 34]);
 static BOARD: OnceLock<Board> = OnceLock::new();
 static HANDLES: OnceLock<Handles> = OnceLock::new();
 
-/// QEMU calls this once.
-#[unsafe(no_mangle)]
-extern "C" fn qemu_plugin_install(
-    id: u64,
-    _info: *const c_void,
-    count: c_int,
-    words: *const *const c_char,
-) -> c_int {
-    let count = usize::try_from(count).unwrap_or_default();
-    // SAFETY: QEMU passes so many pointers, which live during this call.
-    let words = unsafe { slice::from_raw_parts(words, count) }.iter().map(|word| {
-        // SAFETY: each is to a string, which lives as long.
-        unsafe { CStr::from_ptr(*word) }.to_string_lossy().into_owned()
-    });
-    let in_turns = match counting::begin(words) {
-        Ok(in_turns) => in_turns,
-        Err(reason) => {
-            eprintln!("plugin: {reason}");
-            return 1;
-        }
-    };
+/// Starts counting; `in_turns` says that processors take turns in one thread.
+pub(crate) fn begin(in_turns: bool) {
     BOARD.get_or_init(|| Board::new(in_turns));
-    // SAFETY: the function has the type that QEMU calls.
-    unsafe { qemu_plugin_register_vcpu_init_cb(id, processor_is_there) };
-    // SAFETY: as above.
-    unsafe { qemu_plugin_register_vcpu_tb_trans_cb(id, translated) };
-    0
 }
 
-extern "C" fn processor_is_there(_id: u64, _processor: c_uint) {
-    HANDLES.get_or_init(|| Handles(find_registers()));
+/// Looks up QEMU's handles, when a vCPU is initialised.
+pub(crate) fn find_registers() {
+    HANDLES.get_or_init(|| Handles(handles()));
 }
 
-fn find_registers() -> [usize; 34] {
+fn handles() -> [usize; 34] {
     // SAFETY: this is a vCPU's initialisation, where QEMU allows the call; the array is ours.
     let array = unsafe { qemu_plugin_get_registers() };
     let mut handles = [0; 34];
@@ -315,9 +215,15 @@ pub(crate) struct Instruction {
     pub(crate) address: u64,
     /// Its four bytes.
     pub(crate) word: u32,
+    executed: Executed,
 }
 
 impl Instruction {
+    /// An instruction whose calls go to `executed`.
+    pub(crate) fn new(insn: *mut Insn, address: u64, word: u32, executed: Executed) -> Self {
+        Self { insn, address, word, executed }
+    }
+
     /// Adds one to a counter, each time it is executed.
     pub(crate) fn count(&self, place: usize) {
         let Some(board) = BOARD.get() else { return };
@@ -326,7 +232,8 @@ impl Instruction {
         unsafe { qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(self.insn, ADD, entry, 1) };
     }
 
-    /// Adds one to the counter with this place in the profile, each time it is executed, if there is a profile.
+    /// Adds one to the counter with this place in the profile, each time it is executed, if there is a
+    /// profile.
     pub(crate) fn profile(&self, slot: u64) {
         let (Some(Board::Same(board, _)), Some(Profile(counters))) = (BOARD.get(), PROFILE.get()) else {
             return;
@@ -337,13 +244,13 @@ impl Instruction {
         unsafe { qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(self.insn, ADD, entry, 1) };
     }
 
-    /// Calls [`counting::executed`] with `what`, each time before it is executed.
+    /// Calls `executed` with `what`, each time before it is executed.
     pub(crate) fn call(&self, what: usize) {
-        // SAFETY: the instruction is being translated; the data is no pointer, and nobody takes it for one.
+        // SAFETY: the instruction is being translated; the data is not a pointer and never dereferenced.
         unsafe {
             qemu_plugin_register_vcpu_insn_exec_cb(
                 self.insn,
-                executed,
+                self.executed,
                 READS_REGISTERS,
                 std::ptr::without_provenance_mut(what),
             );
@@ -351,25 +258,7 @@ impl Instruction {
     }
 }
 
-extern "C" fn translated(_id: u64, tb: *mut Tb) {
-    let running = Running { domain: register(Register::Domain), thread: register(Register::Thread) };
-    // SAFETY: QEMU passes the block that it translates.
-    let count = unsafe { qemu_plugin_tb_n_insns(tb) };
-    for place in 0..count {
-        // SAFETY: there are `count` of them.
-        let insn = unsafe { qemu_plugin_tb_get_insn(tb, place) };
-        let mut bytes = [0; 4];
-        // SAFETY: QEMU writes at most as many bytes as it is told.
-        let size = unsafe { qemu_plugin_insn_data(insn, bytes.as_mut_ptr().cast(), bytes.len()) };
-        // SAFETY: the instruction lives during this call.
-        let address = unsafe { qemu_plugin_insn_vaddr(insn) };
-        if size == bytes.len() {
-            counting::translated(&running, &Instruction { insn, address, word: u32::from_le_bytes(bytes) });
-        }
-    }
-}
-
-/// Who runs while a block is translated, by the registers.
+/// What runs while a block is translated, by the registers.
 #[derive(Clone, Copy)]
 pub(crate) struct Running {
     /// VTTBR_EL2.
@@ -378,19 +267,14 @@ pub(crate) struct Running {
     pub(crate) thread: u64,
 }
 
-extern "C" fn executed(_processor: c_uint, what: *mut c_void) {
-    // Which processor it is: see [`Board`]. Registers are those of the one that executes.
-    counting::executed(what.addr());
-}
-
 /// The counters of so many accounts, of all processors.
 pub(crate) fn counts(accounts: usize) -> Vec<Counts> {
     let mut sums = vec![Counts::default(); accounts.min(ACCOUNTS)];
     for element in BOARD.get().map(Board::elements).unwrap_or_default() {
         for (account, sums) in sums.iter_mut().enumerate() {
             let counts = element.cast::<Counts>().wrapping_add(account);
-            // SAFETY: there are so many in an element. They may be counted on meanwhile by another processor; each counter is
-            // read whole.
+            // SAFETY: there are so many in an element. They may be counted on meanwhile by another processor;
+            // each counter is read whole.
             let counts = unsafe { counts.read_volatile() };
             sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
         }
