@@ -13,8 +13,9 @@
 //!  └──────────────────────────────────────┘        └───────────────────────────────────────────┘
 //! ```
 //!
-//! [`protocol`] is what host and agent say to each other over the one console that all domains share, [`agent`] is the end inside a domain, [`host`] the end outside with all that belongs to it. The scenarios are
-//! the test target `scenarios`, the demo is the program `demo`.
+//! [`protocol`] is what host and agent say to each other over the one console that all domains share,
+//! [`agent`] is the end inside a domain, [`host`] the end outside with all that belongs to it. The scenarios
+//! are the test target `scenarios`, the demo is the program `demo`.
 
 pub mod agent;
 pub mod host;

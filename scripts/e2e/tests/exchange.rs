@@ -17,8 +17,8 @@ use e2e::request::End;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Xen's console with agents in the domains 1 and 2. One in `damage` lines is damaged in each of three ways, and
-/// fewer of the characters that are typed are lost; 0 means none.
+/// Xen's console with agents in the domains 1 and 2. One in `damage` lines is damaged in each of three ways,
+/// and fewer of the characters that are typed are lost; 0 means none.
 struct FakeXen {
     output: Mutex<UnixStream>,
     dice: Mutex<u64>,

@@ -2,8 +2,8 @@
 
 //! The agent's side of the exchange: which frames it answers with which, and when a request is complete.
 //!
-//! It has no input and no output of its own. The last answer is kept, hence a request or an answer that was damaged
-//! on its way can be repeated without doing anything twice.
+//! It has no input and no output of its own. The last answer is kept, hence a request or an answer that was
+//! damaged on its way can be repeated without doing anything twice.
 
 use alloc::vec::Vec;
 use core::mem;
@@ -43,8 +43,8 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// The exchange of an agent that has just started; `number` tells it from any other, also from itself before a
-    /// restart.
+    /// The exchange of an agent that has just started; `number` tells it from any other, also from itself
+    /// before a restart.
     #[must_use]
     pub fn new(number: u16) -> Self {
         Self { number, stage: Stage::Fresh }
@@ -76,7 +76,7 @@ impl Exchange {
             {
                 self.signal(Kind::Accepted, sequence, frame.index + 1)
             }
-            // Programs that somebody waits for are not interrupted by a request that comes too early.
+            // A request that comes too early does not interrupt a running program.
             (_, Stage::Executing(present)) => self.signal(Kind::Busy, *present, 0),
             (Kind::Request, _) => return self.receive_request(frame),
             (Kind::Fetch, Stage::Answered(present, frames)) if *present == sequence => {
@@ -123,7 +123,8 @@ impl Exchange {
 }
 
 fn encode(message: &impl Serialize) -> Vec<u8> {
-    // Plain data always has an encoding; an empty message is one that the host does not understand and reports.
+    // Plain data always has an encoding; an empty message is one that the host does not understand and
+    // reports.
     postcard::to_allocvec(message).unwrap_or_default()
 }
 

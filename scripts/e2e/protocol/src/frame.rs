@@ -7,12 +7,13 @@
 //!              1       1        2        2                   4      bytes, little-endian
 //! ```
 //!
-//! Two limits of Xen's emulated PL011 (xen/arch/arm/vpl011.c) rule the sizes. Towards a domain there is a FIFO of
-//! 32 characters, and what does not fit is dropped: a frame to an agent is shorter than that, and the next one is
-//! sent when the agent has acknowledged it. From a domain that has not the input focus Xen prints whole lines, cut
-//! at 126 characters: a frame from an agent is shorter than that. Whatever else is printed in between (the domain's
-//! kernel, Xen, another domain) either stands on a line of its own or damages the checksum. Xen may lose its mark
-//! of who printed a line, so a frame names the agent that it comes from or goes to.
+//! Two limits of Xen's emulated PL011 (xen/arch/arm/vpl011.c) rule the sizes. Towards a domain there is a
+//! FIFO of 32 characters, and what does not fit is dropped: a frame to an agent is shorter than that, and the
+//! next one is sent when the agent has acknowledged it. From a domain that has not the input focus Xen prints
+//! whole lines, cut at 126 characters: a frame from an agent is shorter than that. Whatever else is printed
+//! in between (the domain's kernel, Xen, another domain) either stands on a line of its own or damages the
+//! checksum. Xen may lose its mark of who printed a line, so a frame names the agent that it comes from or
+//! goes to.
 
 use alloc::{format, string::String, vec, vec::Vec};
 

@@ -8,9 +8,9 @@
 //!  answer  ◀─ frames ◀──────────────────────────────  exchange ◀─ answer
 //! ```
 //!
-//! [`frame`] is one line of the console, [`request`] what is asked and answered, [`exchange`] the agent's side of
-//! asking again until it has arrived. There are two agents, one on Linux and one on nothing at all: this needs an
-//! allocator and no operating system.
+//! [`frame`] is one line of the console, [`request`] what is asked and answered, [`exchange`] the agent's
+//! side of asking again until it has arrived. There are two agents, one on Linux and one on nothing at all:
+//! this needs an allocator and no operating system.
 
 #![no_std]
 

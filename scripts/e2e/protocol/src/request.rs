@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What the host can ask an agent for, and what it answers. Written with postcard: a request has to pass a console
-//! in steps of a few bytes.
+//! What the host can ask an agent for, and what it answers. Written with postcard: a request has to pass a
+//! console in steps of a few bytes.
 //!
-//! There is only one thing to ask for: run a program. Everything that plain Linux tools do not do is a tool of the
-//! agent's binary and is run as a program too.
+//! There is only one thing to ask for: run a program. Everything that plain Linux tools do not do is a tool
+//! of the agent's binary and is run as a program too.
 
 use alloc::{borrow::ToOwned, string::String, vec::Vec};
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Programs that an agent runs for the host: each in a process group of its own, so that it can be ended with all
-//! that it has started.
+//! Programs that an agent runs for the host: each in a process group of its own, so that it can be ended with
+//! all that it has started.
 
 use std::collections::BTreeMap;
 use std::io::Read;

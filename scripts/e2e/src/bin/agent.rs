@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Runs on the console of a domain under test and does what the host asks for; with arguments, one of its tools.
+//! Runs on the console of a domain under test and does what the host asks for; with arguments, one of its
+//! tools.
 
 use std::env;
 use std::fs::File;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The board: what is connected to the hardware of the driver domain. Each piece of hardware is a simulation of
-//! ours (`backend … --sim`) behind a vhost-user device of QEMU, so that a test sees every transaction on the bus
-//! and can do what a person does to a board: warm a sensor, press a button, pull a wire.
+//! The board: what is connected to the hardware of the driver domain. Each piece of hardware is a simulation
+//! of ours (`backend … --sim`) behind a vhost-user device of QEMU, so that a test sees every transaction on
+//! the bus and can do what a person does to a board: warm a sensor, press a button, pull a wire.
 
 use std::fs::read_to_string;
 use std::io::{BufRead, BufReader, Write};

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Who there is in the driver domain and what each holds, before something and after it: nobody has died and been
-//! replaced, and nothing leaks. The processes are counted by the agent (its command `census`), grants and event
-//! channels by Xen.
+//! Who there is in the driver domain and what each holds, before something and after it: nobody has died and
+//! been replaced, and nothing leaks. The processes are counted by the agent (its command `census`), grants
+//! and event channels by Xen.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,8 +15,8 @@ use super::{event_channels, grants};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Resident memory may differ by so many KiB: the stacks and the heap of a process keep the pages that they once
-/// needed. What leaks at every transfer or reset would be far beyond after some thousand of them.
+/// Resident memory may differ by so many KiB: the stacks and the heap of a process keep the pages that they
+/// once needed. What leaks at every transfer or reset would be far beyond after some thousand of them.
 pub const RESIDENT_SLACK: u64 = 256;
 
 /// One process of the shim or of a backend.

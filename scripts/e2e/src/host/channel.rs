@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The host's end of the exchange with an agent: every frame is sent until it is acknowledged, every part of an
-//! answer is asked for until it is there.
+//! The host's end of the exchange with an agent: every frame is sent until it is acknowledged, every part of
+//! an answer is asked for until it is there.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,8 +20,8 @@ const ATTEMPTS: u32 = 20;
 /// What a request has on top of the time of the program that it runs.
 const OVERHEAD: Duration = Duration::from_secs(60);
 
-/// The channel to the agent of one domain. One exchange at a time; channels of different domains do not wait for
-/// each other's answers.
+/// The channel to the agent of one domain. One exchange at a time; channels of different domains do not wait
+/// for each other's answers.
 pub struct Channel {
     console: Arc<Console>,
     domain: u16,
@@ -113,7 +113,8 @@ impl Channel {
         postcard::from_bytes(&answer).context("an answer that is none")
     }
 
-    /// Gives the domain's console to an interactive program until it ends, or until `input` gives none: [`None`].
+    /// Gives the domain's console to an interactive program until it ends, or until `input` gives none:
+    /// [`None`].
     ///
     /// # Errors
     /// If the agent does not take the request, or the input cannot be read.

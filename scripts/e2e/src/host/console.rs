@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The console: one UART on which Xen and all domains print, and one focus that says who gets what is typed.
+//! The console: one UART on which Xen and all domains print, and one input focus.
 //!
-//! A domain without the focus is printed by whole lines, each with `(XEN) DOM1: ` before it. The focus is therefore
-//! with Xen, but for the moment in which something is typed for a domain. Xen says where the focus goes
-//! (xen/drivers/char/console.c), so what is typed never goes astray for long.
+//! A domain without the focus is printed by whole lines, each with `(XEN) DOM1: ` before it. The focus is
+//! therefore with Xen, but for the moment in which something is typed for a domain. Xen says where the focus
+//! goes (xen/drivers/char/console.c), so what is typed never goes astray for long.
 
 use std::fmt::{self, Display, Formatter};
 use std::fs::File;
@@ -26,7 +26,7 @@ const MOST_DOMAINS: usize = 16;
 /// How long Xen has to say where the focus went.
 const FOCUS_LIMIT: Duration = Duration::from_secs(20);
 
-/// Who printed a line, or gets what is typed.
+/// The origin of a line, or the receiver of input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Party {
     /// Xen.
@@ -40,9 +40,9 @@ pub enum Party {
 /// One line of the console.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
-    /// Who printed it.
+    /// The domain that printed it, or Xen.
     pub from: Party,
-    /// Without the mark of who printed it.
+    /// The text without Xen's mark of the domain.
     pub text: String,
 }
 
@@ -184,7 +184,8 @@ impl Console {
         self.lock().lines.iter().filter(|line| line.from == party).map(|line| line.text.clone()).collect()
     }
 
-    /// Waits for the first line from `mark` on that `wanted` makes something of; returns that and the mark after it.
+    /// Waits for the first line from `mark` on that `wanted` makes something of; returns that and the mark
+    /// after it.
     ///
     /// # Errors
     /// If no such line comes in time, or the console ends.
@@ -284,8 +285,8 @@ impl Console {
         Ok(state.focus.filter(|_| state.switches >= count))
     }
 
-    /// Gives the focus to a domain, its characters to `output` and those of `input` to it, until `input` gives none:
-    /// [`None`]. Then Xen has the focus again.
+    /// Gives the focus to a domain, its characters to `output` and those of `input` to it, until `input`
+    /// gives none: [`None`]. Then Xen has the focus again.
     ///
     /// # Errors
     /// If Xen does not move the focus, or the input cannot be read.

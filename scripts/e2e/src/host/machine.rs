@@ -37,9 +37,10 @@ const QUIET: Duration = Duration::from_secs(2);
 /// Debug keys of Xen, and what they are for.
 const XEN_STATE: [(u8, &str); 4] =
     [(b'q', "domains"), (b'r', "run queues"), (b'a', "timers"), (b'd', "processors")];
-/// Who runs, and where it sleeps.
+/// Prints the processes, the kernel function in which each sleeps, and the interrupts.
 const PROCESSES: &str = "for p in /proc/[0-9]*; do \
-    echo ${p#/proc/} $(tr '\\0' ' ' <$p/cmdline) - $(cat $p/wchan) - $(head -c 200 $p/syscall); done; cat /proc/interrupts";
+    echo ${p#/proc/} $(tr '\\0' ' ' <$p/cmdline) - $(cat $p/wchan) - $(head -c 200 $p/syscall); done; \
+    cat /proc/interrupts";
 
 /// Where a machine is made from, and where it leaves its logs.
 #[derive(Clone, Debug)]
@@ -85,8 +86,9 @@ impl Guest {
 }
 
 impl Place {
-    /// The places in a checkout, `run` being the name of the run: of the image with a guest that has no operating system
-    /// (scripts/e2e/hostile.toml). That is the first one of [`Machine`], a well-behaved one is the second.
+    /// The places in a checkout, `run` being the name of the run: of the image with a guest that has no
+    /// operating system (scripts/e2e/hostile.toml). That is the first one of [`Machine`], a well-behaved one
+    /// is the second.
     #[must_use]
     pub fn hostile(run: &str) -> Self {
         let demo = Self::in_checkout(run);
@@ -98,8 +100,8 @@ impl Place {
         }
     }
 
-    /// The places in a checkout, `run` being the name of the run: of the image whose driver domain was taken over
-    /// (scripts/e2e/rogue.toml). Its guests wait until that starts them.
+    /// The places in a checkout, `run` being the name of the run: of the image whose driver domain was taken
+    /// over (scripts/e2e/rogue.toml). Its guests wait until that starts them.
     #[must_use]
     pub fn rogue(run: &str) -> Self {
         let demo = Self::in_checkout(run);
@@ -149,7 +151,7 @@ pub struct Machine {
     pub guests: Vec<Arc<Channel>>,
     /// The first of them.
     pub guest_a: Arc<Channel>,
-    /// The second of them; of a manifest with one guest, nobody is there.
+    /// The second guest; with one guest in the manifest, it does not answer.
     pub guest_b: Arc<Channel>,
     /// The I2C bus of the board.
     pub i2c: Hardware,
@@ -223,7 +225,7 @@ impl Machine {
     }
 
     fn last_words(&self) -> String {
-        // Agents that nobody has spoken to say so once a second.
+        // An agent sends a hello once a second until the host has answered.
         let said = |line: &&Line| Frame::from_line(&line.text).is_none() && line.focus().is_none();
         let lines = self.console.since(0);
         let mut last: Vec<String> = lines.iter().rev().filter(said).take(12).map(Line::to_string).collect();
@@ -231,8 +233,8 @@ impl Machine {
         format!("the console's last lines (all of it: {}):\n{}", self.directory.display(), last.join("\n"))
     }
 
-    /// What a reader wants who cannot look at the machine any more: the console's last lines, what Xen knows of its
-    /// domains and processors, and what runs in the driver domain if it still answers.
+    /// What a reader wants who cannot look at the machine any more: the console's last lines, what Xen knows
+    /// of its domains and processors, and what runs in the driver domain if it still answers.
     #[must_use]
     pub fn post_mortem(&self) -> String {
         let mut report = vec![self.last_words()];
@@ -248,7 +250,8 @@ impl Machine {
         report.join("\n")
     }
 
-    /// What Xen prints for one of its debug keys (xen/common/keyhandler.c). It says when it begins, not when it ends.
+    /// What Xen prints for one of its debug keys (xen/common/keyhandler.c). It says when it begins, not when
+    /// it ends.
     ///
     /// # Errors
     /// The console fails.

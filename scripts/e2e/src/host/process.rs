@@ -22,7 +22,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command` in `directory`, with what it says in `<name>.log` there. `prepare` sets the other streams.
+    /// Starts `command` in `directory`, with what it says in `<name>.log` there. `prepare` sets the other
+    /// streams.
     ///
     /// # Errors
     /// If it cannot be started.

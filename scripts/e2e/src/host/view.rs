@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a person sees of the console who works in one domain: that domain, and nothing of Xen, of the other domains
-//! and of the channel.
+//! What a person sees of the console who works in one domain: that domain, and nothing of Xen, of the other
+//! domains and of the channel.
 
 use std::io::{Result, Write};
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Conformance: what virtio asks of devices, tried on the real shim and daemons by a guest that has no operating system
-//! and does what Linux never does. All on one machine that boots once. `scripts/test e2e [NAME]` runs them.
+//! Conformance: what virtio asks of devices, tried on the real shim and daemons by a guest that has no
+//! operating system and does what Linux never does. All on one machine that boots once. `scripts/test e2e
+//! [NAME]` runs them.
 //!
 //! The tests are the guest's (scripts/e2e/bare/src/conformance), each named by its clause of virtio 1.3.
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The test of what each process may do (xen-frontend-shim/common/confinement/tests/attempts), on the kernel and the processor that it is
-//! about: a list of system calls is another one on each.
+//! The test of what each process may do (xen-frontend-shim/common/confinement/tests/attempts), on the kernel
+//! and the processor that it is about: a list of system calls is another one on each.
 
 use anyhow::{Result, ensure};
 use e2e::host::machine::Machine;

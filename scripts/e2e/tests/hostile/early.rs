@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A guest kicks a queue that is not ready, and waits: neither its worker nor a backend has anything to do meanwhile.
+//! A guest kicks a queue that is not ready, and waits: neither its worker nor a backend has anything to do
+//! meanwhile.
 
 use std::time::Duration;
 

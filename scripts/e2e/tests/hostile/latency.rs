@@ -2,18 +2,20 @@
 
 //! How much longer the well-behaved guest waits for a transfer while the other one attacks, in instructions.
 //!
-//! Guests share the driver domain, and with it its processor: one that only uses its devices as much as it can makes the
-//! others wait, too. Compared is therefore with a guest that does just that, with as many requests in flight as a driver
-//! may have. An attack must not cost the others more than ten per cent above it, in the mean and in the median. (The 99th
-//! percentile is told and not judged: it is that of messages on the UART, and of starts and resets of a device, which
-//! orderly use does not have. Each is one step of the driver domain's, and is soon over.)
+//! Guests share the driver domain, and with it its processor: one that only uses its devices as much as it
+//! can makes the others wait, too. Compared is therefore with a guest that does just that, with as many
+//! requests in flight as a driver may have. An attack must not cost the others more than ten per cent above
+//! it, in the mean and in the median. (The 99th percentile is told and not judged: it is that of messages on
+//! the UART, and of starts and resets of a device, which orderly use does not have. Each is one step of the
+//! driver domain's, and is soon over.)
 //!
-//! Each vCPU has a processor of its own (`sched=null`), lest Xen's scheduler be what is measured. QEMU lets the processors
-//! take turns and has one clock for all of them: what the other guest executes counts, too, if anything of it runs while a
-//! transfer waits. That is why a guest that only computes is no measure: it waits for nobody, and has turns of
-//! milliseconds.
+//! Each vCPU has a processor of its own (`sched=null`), lest Xen's scheduler be what is measured. QEMU lets
+//! the processors take turns and has one clock for all of them: what the other guest executes counts, too, if
+//! anything of it runs while a transfer waits. That is why a guest that only computes is no measure: it waits
+//! for nobody, and has turns of milliseconds.
 //!
-//! The transfers are reads of a line of the PL061, which QEMU emulates by itself: nobody waits for the host.
+//! The transfers are reads of a line of the PL061, which QEMU emulates by itself: no transfer waits for the
+//! host.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -33,8 +35,8 @@ const TRANSFERS: &str = "300";
 /// Odd, for there is a middle one then.
 const ROUNDS: usize = 5;
 
-/// What the other guest does meanwhile, again and again, but not too often: the console over which it is told is on all
-/// processors' clock.
+/// What the other guest does meanwhile, again and again, but not too often: the console over which it is told
+/// is on all processors' clock.
 type Doing = (&'static str, &'static [&'static str]);
 const NOTHING: Doing = ("does nothing", &[]);
 const BUSY: Doing = ("is busy", &["hostile", "busy", "2000"]);
@@ -54,9 +56,10 @@ const FEW_TRANSFERS: &str = "100";
 const FEW_ROUNDS: usize = 3;
 /// The guest that they are compared with, for longer than the transfers take.
 const SOON_DONE: Doing = ("is busy", &["hostile", "busy", "400"]);
-/// What the hostile guest does on all vCPUs, for so many milliseconds, likewise; and how much longer a transfer may take
-/// beside it than beside a busy guest, in tenths of that. The kernel bounds kicks. Reads are a worker's to answer, and only
-/// the scheduler bounds those: a worker has its share of the processor like any other process.
+/// What the hostile guest does on all vCPUs, for so many milliseconds, likewise; and how much longer a
+/// transfer may take beside it than beside a busy guest, in tenths of that. The kernel bounds kicks. Reads
+/// are a worker's to answer, and only the scheduler bounds those: a worker has its share of the processor
+/// like any other process.
 const FLOODS: [(Doing, u64); 2] = [
     (("kicks on eight vCPUs", &["hostile", "kicks", "1000"]), 11),
     (("reads on eight vCPUs", &["hostile", "reads", "1000"]), 30),
@@ -106,7 +109,8 @@ impl Latency {
     }
 }
 
-/// Fails if an attack makes a transfer of the other guest take longer than a tenth above what a busy guest does.
+/// Fails if an attack makes a transfer of the other guest take longer than a tenth above what a busy guest
+/// does.
 pub(crate) fn compare() -> Result<()> {
     let machine = boot("latency", 2)?;
     measure(&machine, NOTHING, (1, TRANSFERS))?;

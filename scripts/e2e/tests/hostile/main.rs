@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A guest that means harm: what it does is in scripts/e2e/bare/src/hostile, each attack a test here, all on one machine
-//! that boots once. `scripts/test e2e [NAME]` runs them.
+//! A guest that means harm: what it does is in scripts/e2e/bare/src/hostile, each attack a test here, all on
+//! one machine that boots once. `scripts/test e2e [NAME]` runs them.
 //!
-//! An attack passes if the guest got an answer to every access, its devices work afterwards, the driver domain has the
-//! processes that it had and holds what it held, nobody complains, and the guest beside it, which was at work all the
-//! while, saw no error.
+//! An attack passes if the guest got an answer to every access, its devices work afterwards, the driver
+//! domain has the processes that it had and holds what it held, nobody complains, and the guest beside it,
+//! which was at work all the while, saw no error.
 //!
-//! `XBA_LONG=1` runs more than a million register accesses and a hundred thousand chains, and compares latencies;
-//! `XBA_SEED=N` makes other attacks.
+//! `XBA_LONG=1` runs more than a million register accesses and a hundred thousand chains, and compares
+//! latencies; `XBA_SEED=N` makes other attacks.
 
 mod attack;
 mod confined;
@@ -38,8 +38,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 type Shared = Mutex<OnceLock<Result<Machine, String>>>;
 
 fn boot() -> Result<Machine> {
-    // With a clock that counts instructions QEMU changes between the processors when something happens, and not
-    // every 100 ms: an attack on both of them takes a tenth of the time, and is the same again.
+    // With a clock that counts instructions QEMU changes between the processors when something happens, and
+    // not every 100 ms: an attack on both of them takes a tenth of the time, and is the same again.
     let arguments = ICOUNT.map(str::to_owned).to_vec();
     let machine = Machine::start(&Place { arguments, ..Place::hostile("hostile") })?;
     machine.wait_for_guests()?;

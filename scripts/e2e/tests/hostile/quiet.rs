@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What must not be said while a guest means harm, and how much may be. That Xen refuses its grants and the shim its
-//! rings may be said; but everybody waits for the UART, so it must not be said as often as the guest likes.
+//! What must not be said while a guest means harm, and how much may be. That Xen refuses its grants and the
+//! shim its rings may be said; but everybody waits for the UART, so it must not be said as often as the guest
+//! likes.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -30,19 +31,20 @@ const COMPLAINTS: &[&str] = &[
     "unbalanced",
 ];
 
-/// A process says the same so often at once, and then once in so many seconds (xen-frontend-shim/common/logging). The driver
-/// domain's clock is never ahead of ours.
+/// A process says the same so often at once, and then once in so many seconds
+/// (xen-frontend-shim/common/logging). The driver domain's clock is never ahead of ours.
 const BURST: u64 = 10;
 const PERIOD: u64 = 10;
 
-/// Whether a line is the beginning of a message of the shim or of a backend. That messages were left out is said for each
-/// place in the source, in the same words.
+/// Whether a line is the beginning of a message of the shim or of a backend. That messages were left out is
+/// said for each place in the source, in the same words.
 fn is_message(line: &Line) -> bool {
     let leads = ["ERROR ", "WARN ", "INFO "].iter().any(|level| line.text.starts_with(level));
     line.from == Party::Domain(DRIVER_DOMAIN) && leads && !line.text.contains("messages like the next one")
 }
 
-/// Fails if the driver domain has said the same again and again in this time, but for what differs in numbers.
+/// Fails if the driver domain has said the same again and again in this time, but for what differs in
+/// numbers.
 fn check_repetitions(console: &[Line], elapsed: Duration) -> Result<()> {
     let mut repeated = BTreeMap::<String, u64>::new();
     for line in console.iter().filter(|line| is_message(line)) {
@@ -56,8 +58,8 @@ fn check_repetitions(console: &[Line], elapsed: Duration) -> Result<()> {
     Ok(())
 }
 
-/// Fails if somebody has complained on the console since `mark`, or in the log of one of the two kernels, or said too much
-/// in this time.
+/// Fails if somebody has complained on the console since `mark`, or in the log of one of the two kernels, or
+/// said too much in this time.
 pub(crate) fn check(machine: &Machine, mark: usize, elapsed: Duration) -> Result<()> {
     let console = machine.console.since(mark);
     check_repetitions(&console, elapsed)?;

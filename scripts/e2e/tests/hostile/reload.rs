@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A device is taken from a guest that does not use it, and given back: it serves the guest's driver then as before. (Linux
-//! 6.12 cannot use a virtio device on grants that has been away; this guest can.)
+//! A device is taken from a guest that does not use it, and given back: it serves the guest's driver then as
+//! before. (Linux 6.12 cannot use a virtio device on grants that has been away; this guest can.)
 
 use anyhow::{Context, Result, ensure};
 use e2e::host::census::processes;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The guests, which watch their own memory (scripts/e2e/bare/src/witness.rs): what they say, and what the rogue is told of
-//! them.
+//! The guests, which watch their own memory (scripts/e2e/bare/src/witness.rs): what they say, and what the
+//! rogue is told of them.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -13,10 +13,11 @@ use e2e::host::machine::{GUEST_A, GUEST_B, Machine};
 
 use crate::{LIMIT, rogue};
 
-/// What a secret is combined with on its way to the rogue (`MASK` of scripts/e2e/bare/src/rogue/ledger.rs): it must not
-/// find what it was told.
+/// What a secret is combined with on its way to the rogue (`MASK` of scripts/e2e/bare/src/rogue/ledger.rs):
+/// it must not find what it was told.
 const MASK: u64 = 0xa5c3_96e7_1b2d_4f78;
-/// A guest that does not look at its memory for so long was held up. The machine is shared, so some time it has to wait.
+/// A guest that does not look at its memory for so long was held up. The machine is shared, so some time it
+/// has to wait.
 const LONGEST_GAP: u64 = 10_000;
 /// How long a guest has to begin.
 const BEGIN: Duration = Duration::from_secs(60);
@@ -28,8 +29,8 @@ pub(crate) struct Guests {
 }
 
 impl Guests {
-    /// Has both guests watch themselves, and tells the rogue all of them but their secrets. The watching does not end:
-    /// the machine ends before.
+    /// Has both guests watch themselves, and tells the rogue all of them but their secrets. The watching does
+    /// not end: the machine ends before.
     pub(crate) fn guard(machine: &Machine, seed: u64) -> Result<Self> {
         for (channel, domid, other) in
             [(&machine.guest_a, GUEST_A, GUEST_B), (&machine.guest_b, GUEST_B, GUEST_A)]

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A driver domain that was taken over: in its place, with its label and its hardware, Xen boots a program that makes every
-//! hypercall at every domain and tries what is known to have worked somewhere (scripts/e2e/bare/src/rogue). All on one
-//! machine that boots once. `scripts/test e2e rogue` runs it.
+//! A driver domain that was taken over: in its place, with its label and its hardware, Xen boots a program
+//! that makes every hypercall at every domain and tries what is known to have worked somewhere
+//! (scripts/e2e/bare/src/rogue). All on one machine that boots once. `scripts/test e2e rogue` runs it.
 //!
-//! A test passes if two guests, which watch their own memory all the while, have found nothing changed and have been held up
-//! by nothing, if the rogue has seen the secret of neither, if Xen answers, and if what succeeded is what `successes.toml`
-//! lists.
+//! A test passes if two guests, which watch their own memory all the while, have found nothing changed and
+//! have been held up by nothing, if the rogue has seen the secret of neither, if Xen answers, and if what
+//! succeeded is what `successes.toml` lists.
 //!
 //! `XBA_LONG=1` makes a hundred thousand calls by chance; `XBA_SEED=N` makes others.
 
@@ -109,7 +109,7 @@ fn does_no_more_by_chance(run: &Run) -> Result<()> {
     Successes::read()?.require_no_other(&report)
 }
 
-/// Xen answers, and both guests are there, run and have not been paused by anybody.
+/// Xen answers, and both guests run and are not paused.
 fn xen_lives(machine: &Machine) -> Result<()> {
     let said = machine.ask_xen(b'q')?;
     let paused: BTreeSet<&str> =

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A backend that dies or hangs costs what it had in hand, and nothing else: no driver is bound again in any of these.
+//! A backend that dies or hangs costs what it had in hand, and nothing else: no driver is bound again in any
+//! of these.
 
 use std::time::Duration;
 
@@ -24,8 +25,8 @@ const PROGRAM: &str = "/usr/bin/backend";
 const AWAY: &str = "/usr/bin/backend.away";
 /// Status of a device that was in use, with DEVICE_NEEDS_RESET.
 pub(crate) const NEEDS_RESET: &str = "0x0000004f";
-/// After so long a guest must know what has become of a transfer: two seconds of standstill, five for an answer, five for
-/// another backend, and time for an emulated machine.
+/// After so long a guest must know what has become of a transfer: two seconds of standstill, five for an
+/// answer, five for another backend, and time for an emulated machine.
 const BOUND: Duration = Duration::from_secs(30);
 /// How often backends are killed one after the other.
 const TIMES: usize = 10;
@@ -42,8 +43,9 @@ fn signal(machine: &Machine, signal: &str, pid: &str) -> Result<()> {
     machine.driver_domain.check(&["sh", "-c", &format!("kill -{signal} {pid}")], LIMIT).map(drop)
 }
 
-/// Waits until another process than `former` serves, which is when it has mapped the rings of its guest. (What processes
-/// print is not looked for: the console moves to the domain that is asked, and Xen may break a line that is on its way.)
+/// Waits until another process than `former` serves, which is when it has mapped the rings of its guest.
+/// (What processes print is not looked for: the console moves to the domain that is asked, and Xen may break
+/// a line that is on its way.)
 fn wait_for_another(machine: &Machine, title: &str, former: &str) -> Result<String> {
     wait_until("another backend goes on", BOUND, || {
         let Some(pid) = find(machine, title)?.filter(|pid| pid != former) else { return Ok(None) };
@@ -71,8 +73,8 @@ fn saw_no_error(work: &Background<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Stops the backend, has guest-a write `byte`, and lets `end` happen to the backend: the write is carried out by the next
-/// one, once, and all that comes later works.
+/// Stops the backend, has guest-a write `byte`, and lets `end` happen to the backend: the write is carried
+/// out by the next one, once, and all that comes later works.
 fn write_to_a_stopped_backend(
     machine: &Machine,
     byte: &str,
@@ -100,8 +102,8 @@ pub(crate) fn killed_with_a_request(machine: &Machine) -> Result<()> {
     write_to_a_stopped_backend(machine, "a1", |machine, pid| signal(machine, "KILL", pid))
 }
 
-/// The write is on the bus, and the adapter has not said so yet, when the backend gets a signal: nobody knows whether it was
-/// carried out. The guest gets an error, and the next backend does not write it again.
+/// The write is on the bus, and the adapter has not said so yet, when the backend gets a signal: nobody knows
+/// whether it was carried out. The guest gets an error, and the next backend does not write it again.
 fn lost_in_the_middle_of_a_transfer(machine: &Machine, bytes: &str, fate: &str) -> Result<()> {
     let others = guest_b_at_work(machine)?;
     let pid = find(machine, I2C_OF_GUEST_A)?.context("guest-a has no I2C backend")?;
@@ -134,7 +136,8 @@ pub(crate) fn hangs_in_the_middle_of_a_transfer(machine: &Machine) -> Result<()>
     lost_in_the_middle_of_a_transfer(machine, "20a4", "STOP")
 }
 
-/// There is no backend any more, and no other can be started. (Of an I2C device Linux's driver would wait for ever.)
+/// There is no backend any more, and no other can be started. (Of an I2C device Linux's driver would wait for
+/// ever.)
 pub(crate) fn none_comes_back(machine: &Machine) -> Result<()> {
     let mut chips = devices(&machine.guest_a)?;
     chips.retain(|(driver, _)| driver.contains("gpio"));
@@ -166,7 +169,7 @@ pub(crate) fn none_comes_back(machine: &Machine) -> Result<()> {
 }
 
 pub(crate) fn hangs(machine: &Machine) -> Result<()> {
-    // Nobody but the shim ends this one.
+    // Only the shim ends this one.
     write_to_a_stopped_backend(machine, "a2", |_, _| Ok(()))
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What the processes of the driver domain have given up, as its kernel sees them. That the same policies kill and refuse is
-//! tested in crate `confinement`.
+//! What the processes of the driver domain have given up, as its kernel sees them. That the same policies
+//! kill and refuse is tested in crate `confinement`.
 
 use std::collections::BTreeMap;
 
@@ -135,7 +135,8 @@ fn is_powerless(process: &Process) -> Result<()> {
     ensure!(process.fact("Uid") == process.fact("Gid"), "its groups are {}", process.fact("Gid"));
     ensure!(process.fact("Groups").is_empty(), "its other groups are {}", process.fact("Groups"));
     ensure!(process.limits.contains("Max data size 33554432 33554432 "), "{}", process.limits);
-    // The access mode is in the last octal digit of the flags: O_WRONLY. What is typed at the console is not its business.
+    // The access mode is in the last octal digit of the flags: O_WRONLY. What is typed at the console is not
+    // its business.
     ensure!(process.fact("output").ends_with('1'), "its standard error has {}", process.fact("output"));
     let (descriptors, privcmds) = if process.is_worker() { (512, 1) } else { (256, 0) };
     let limit = format!("Max open files {descriptors} {descriptors} ");
@@ -151,7 +152,8 @@ fn is_powerless(process: &Process) -> Result<()> {
     Ok(())
 }
 
-/// What is tried with a descriptor of each node, and whether it does for the guest to which the descriptor is restricted.
+/// What is tried with a descriptor of each node, and whether it does for the guest to which the descriptor is
+/// restricted.
 const ATTEMPTS: [(&str, &[(&str, bool)]); 3] = [
     ("/dev/xen/privcmd", &[("call", true)]),
     ("/dev/xen/gntdev", &[("map", true), ("copy-from", true), ("copy-to", true), ("restrict", true)]),
@@ -215,7 +217,7 @@ pub(crate) fn a_guests_user_opens_no_device(machine: &Machine) -> Result<()> {
     let text = machine.driver_domain.check(&attempt, LIMIT)?;
     ensure!(text.lines().count() == nodes.len(), "{text}");
     ensure!(text.lines().all(|line| line.contains(": refused: ")), "{text}");
-    // Not because nobody could.
+    // Another user can, so the refusals above mean something.
     let root = machine.driver_domain.check(&["agent", "open-as", "0", "/dev/xen/gntdev"], LIMIT)?;
     ensure!(root == "/dev/xen/gntdev: done", "{root}");
     Ok(())

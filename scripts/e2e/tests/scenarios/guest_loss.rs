@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Guests end, each in its own manner, and do not come back: nobody makes a domain anew here. Their drivers do not say
-//! goodbye to the devices, so Xen has to.
+//! Guests end, each in its own manner, and do not come back: nobody makes a domain anew here. Their drivers
+//! do not say goodbye to the devices, so Xen has to.
 
 use anyhow::{Context, Result, ensure};
 use e2e::host::channel::Channel;

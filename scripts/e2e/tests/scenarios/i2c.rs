@@ -87,7 +87,7 @@ pub(crate) fn guest_b_reads_clock(machine: &Machine) -> Result<()> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     ensure!(now.abs_diff(seconds) < 120, "the clock says {seconds}, it is {now}");
     let entries = machine.i2c.since(mark)?;
-    ensure!(!entries.is_empty(), "nobody has asked the clock on the board");
+    ensure!(!entries.is_empty(), "no transaction reached the clock on the board");
     ensure!(entries.iter().all(|entry| is_about(entry, CLOCK) && succeeded(entry)), "{}", json!(entries));
     Ok(())
 }

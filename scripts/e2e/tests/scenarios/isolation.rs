@@ -33,7 +33,7 @@ pub(crate) fn targets(machine: &Machine) -> Result<()> {
     refused(machine, guest, &["w0x48:00", "r0x48:2"], SENSOR)?;
     refused(machine, guest, &["r0x48:2"], SENSOR)?;
     refused(machine, guest, &["w0x50:00ff"], EEPROM)?;
-    // An address that nobody has, and one that is guest-b's own: the refusals above mean something.
+    // An address without a target fails, and guest-b's own works: the refusals above mean something.
     refused(machine, guest, &["r0x22:1"], 0x22)?;
     guest.check(&["agent", "i2c", "0", "w0x68:08", "r0x68:1"], LIMIT)?;
     Ok(())
@@ -85,7 +85,8 @@ pub(crate) fn foreign_pages(machine: &Machine) -> Result<()> {
     denied_by_flask(machine).context("Xen has refused, but not by its policy")
 }
 
-/// Xen's policy says no to the right itself: what was refused above does not hang on whether the page was there.
+/// Xen's policy says no to the right itself: what was refused above does not hang on whether the page was
+/// there.
 fn denied_by_flask(machine: &Machine) -> Result<()> {
     let mark = machine.console.mark();
     machine.driver_domain.check(&["agent", "map-foreign", &GUEST_A.to_string(), FIRST_PAGE, "1"], LIMIT)?;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What scenarios about dying processes have in common: whom to kill, and how to tell that everything is as it was.
+//! What scenarios about dying processes have in common: whom to kill, and how to tell that everything is as
+//! it was.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use crate::LIMIT;
 /// How long everything may take to be as it was. A back-off is at most 2 s, and the machine may be busy.
 const RECOVERY: Duration = Duration::from_secs(60);
 
-/// Whom to kill.
+/// A process that is killed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Victim {
     /// The supervisor, of which there is one.
@@ -53,7 +54,7 @@ impl Victim {
         self.find(machine).map(|process| process.pid)
     }
 
-    /// Sends it a signal, and says who it was.
+    /// Sends it a signal. Returns the process.
     pub(crate) fn signal(self, machine: &Machine, signal: &str) -> Result<Process> {
         let process = self.find(machine)?;
         machine.driver_domain.check(&["sh", "-c", &format!("kill -{signal} {}", process.pid)], LIMIT)?;
@@ -108,8 +109,8 @@ impl Order {
             && self.processes.values().zip(later.processes.values()).all(same)
     }
 
-    /// What has to be the same to the last descriptor: all but the processes that serve lines. Such a process may hold less
-    /// later, since whoever was before it may have kept a line.
+    /// What has to be the same to the last descriptor: all but the processes that serve lines. Such a process
+    /// may hold less later, since whoever was before it may have kept a line.
     fn exact(&self) -> impl PartialEq {
         let is_exact = |(command, _): &(&String, &(u64, u64, u64))| !command.contains("backend gpio ");
         let processes: Vec<_> = self.processes.iter().filter(is_exact).map(|(_, held)| *held).collect();

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The scenarios: each a test with a name, nearly all on one machine that boots once. `scripts/test e2e [NAME]` runs them.
+//! The scenarios: each a test with a name, nearly all on one machine that boots once. `scripts/test e2e
+//! [NAME]` runs them.
 //!
 //! `XBA_VCPUS=N` gives each domain so many virtual CPUs in place of one.
 
@@ -152,7 +153,7 @@ impl Shared {
             Self::On(machine) => {
                 perform(machine, scenario).map_err(|error| anyhow!("{error:#}\n{}", machine.post_mortem()))
             }
-            Self::Broken(first) => bail!("not run: {first} failed, and nobody knows how the machine is now"),
+            Self::Broken(first) => bail!("not run: {first} failed, and the machine is in an unknown state"),
             Self::Off => bail!("the machine is off"),
         };
         if done.is_err() {

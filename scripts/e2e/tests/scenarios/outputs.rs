@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Outputs when nobody drives them any more: a driver that goes leaves its lines safe, and a daemon that dies is not a driver
-//! that goes.
+//! Outputs when nobody drives them any more: a driver that goes leaves its lines safe, and a daemon that dies
+//! is not a driver that goes.
 
 use anyhow::{Context, Result, ensure};
 use e2e::host::channel::{Background, Channel};
@@ -37,8 +37,8 @@ pub(crate) fn events(machine: &Machine, line: u32, mark: usize) -> Result<Vec<Va
     Ok(entries)
 }
 
-/// Takes the driver away from the guest's GPIO device, has `check` look, and brings the driver back. Who holds a line ends
-/// before that: else the chip would come back under another number.
+/// Takes the driver away from the guest's GPIO device, has `check` look, and brings the driver back. Who
+/// holds a line ends before that: else the chip would come back under another number.
 fn without_driver(guest: &Channel, held: Background<'_>, check: impl FnOnce() -> Result<()>) -> Result<()> {
     let mut gpio = devices(guest)?;
     gpio.retain(|(driver, _)| driver.contains("gpio"));

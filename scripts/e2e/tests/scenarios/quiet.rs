@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Nobody complains: neither Xen nor a kernel nor a daemon of ours.
+//! No messages of errors: from Xen, the kernels, the shim and the backends.
 
 use anyhow::{Result, ensure};
 use e2e::host::console::Line;
@@ -30,7 +30,8 @@ const COMPLAINTS: &[&str] = &[
     "segfault",
 ];
 
-/// What Xen warns of at every boot: the console is to be complete, and separating domains is FLASK's business here.
+/// What Xen warns of at every boot: the console is to be complete, and separating domains is FLASK's business
+/// here.
 const AT_BOOT: &[&str] = &["WARNING: CONSOLE OUTPUT IS SYNCHRONOUS", "WARNING: SILO mode is not enabled"];
 
 fn complaint<'a>(text: &'a str, expected: &[&str]) -> Option<&'a str> {

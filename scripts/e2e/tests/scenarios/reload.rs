@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The configuration is read again (SIGHUP): a device that no driver uses changes, and the other devices of its guest notice
-//! nothing: neither does an output move nor is an edge lost, and no transfer fails.
+//! The configuration is read again (SIGHUP): a device that no driver uses changes, and the other devices of
+//! its guest notice nothing: neither does an output move nor is an edge lost, and no transfer fails.
 
 use anyhow::{Context, Result, ensure};
 use e2e::host::channel::Channel;

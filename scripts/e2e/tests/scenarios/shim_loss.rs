@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Processes of the shim die, in the middle of transfers: the guest goes on with the drivers that it has, the other guest
-//! notices nothing, and nothing is left over.
+//! Processes of the shim die, in the middle of transfers: the guest goes on with the drivers that it has, the
+//! other guest notices nothing, and nothing is left over.
 
 use std::time::Duration;
 
@@ -17,8 +17,8 @@ use crate::{LIMIT, gpio, shared};
 const ROUNDS: u32 = 150;
 /// How long the transfers may take, with all that happens meanwhile.
 pub(crate) const TRANSFERS: Duration = Duration::from_secs(300);
-/// The request that is in flight when a backend dies with its worker ends with an error; the next one may as well,
-/// if the guest's driver was just about to send it.
+/// The request that is in flight when a backend dies with its worker ends with an error; the next one may as
+/// well, if the guest's driver was just about to send it.
 const ERRORS: u32 = 2;
 
 const PLATFORM_DRIVER: &str = "/sys/bus/platform/drivers/virtio-mmio";
@@ -106,9 +106,9 @@ pub(crate) fn configuration_reloaded(machine: &Machine) -> Result<()> {
 
     edit(machine, &["cp", KEPT, CONFIG])?;
     reload(machine, "has 2 devices from now on")?;
-    // It is a new device, which nobody has acknowledged: the guest has to find it again, not only to bind a driver. Nothing
-    // is transferred then, as Linux 6.12 goes on with what it has freed of the former device (drivers/xen/grant-dma-ops.c:
-    // "Xen grant DMA data is already created").
+    // It is a new device, which nobody has acknowledged: the guest has to find it again, not only to bind a
+    // driver. Nothing is transferred then, as Linux 6.12 goes on with what it has freed of the former device
+    // (drivers/xen/grant-dma-ops.c: "Xen grant DMA data is already created").
     let found =
         format!("cd {PLATFORM_DRIVER} && echo {GPIO_OF_GUEST_B} >unbind && echo {GPIO_OF_GUEST_B} >bind");
     machine.guest_b.check(&["sh", "-c", &found], LIMIT)?;
@@ -120,8 +120,8 @@ pub(crate) fn configuration_reloaded(machine: &Machine) -> Result<()> {
     order.restored(machine)
 }
 
-/// What makes the state of guest-a's GPIO controller one that the next worker cannot go on with, in a shell of the driver
-/// domain, and who ends upon that: with the supervisor the configuration is another one.
+/// What makes the state of guest-a's GPIO controller one that the next worker cannot go on with, in a shell
+/// of the driver domain, and who ends upon that: with the supervisor the configuration is another one.
 const LOSSES: [(&str, &str, Victim); 4] = [
     (
         "its record is damaged",
@@ -146,8 +146,8 @@ const LOSSES: [(&str, &str, Victim); 4] = [
     ),
 ];
 
-/// Virtio 1.3, 2.1.2: the driver sees DRIVER_OK and DEVICE_NEEDS_RESET, and is interrupted. Its device is back when it has reset
-/// it.
+/// Virtio 1.3, 2.1.2: the driver sees DRIVER_OK and DEVICE_NEEDS_RESET, and is interrupted. Its device is
+/// back when it has reset it.
 pub(crate) fn a_driver_hears_that_its_device_is_lost(machine: &Machine) -> Result<()> {
     let shell = |command: &str| {
         machine.driver_domain.check(&["sh", "-c", &format!("CONFIG={CONFIG}; {command}")], LIMIT)
@@ -198,7 +198,8 @@ fn find_again(machine: &Machine, victim: Victim, gpio: &[(String, String)]) -> R
 const LIFE_ROUNDS: u64 = 10;
 const MANY_ROUNDS: u64 = 200;
 
-/// Kills and re-binds in an arbitrary order, which is the same each time. XBA_ROUNDS says how often, or XBA_LONG.
+/// Kills and re-binds in an arbitrary order, which is the same each time. XBA_ROUNDS says how often, or
+/// XBA_LONG.
 pub(crate) fn lifecycle_loop(machine: &Machine) -> Result<()> {
     let usual = if shared::is_long() { MANY_ROUNDS } else { LIFE_ROUNDS };
     let rounds = std::env::var("XBA_ROUNDS").ok().map(|text| text.parse()).transpose()?.unwrap_or(usual);
@@ -227,7 +228,7 @@ fn one_life(machine: &Machine, choice: u64) -> Result<()> {
         2 => Victim::Backend(name, "i2c0").end(machine, "KILL")?,
         _ => {
             let errors = transfers.finish(TRANSFERS)?;
-            ensure!(errors == 0, "{errors} transfers failed, though nobody was killed");
+            ensure!(errors == 0, "{errors} transfers failed although no process was killed");
             let devices = devices(guest)?;
             tell(guest, &devices, "unbind")?;
             tell(guest, &devices, "bind")?;

@@ -41,8 +41,8 @@ pub(crate) fn driver_domain_is_small(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// The size of the driver domain's ramdisk as a product ships it: built of the same manifest and the same programs,
-/// without the agent that only the demo and the tests ask.
+/// The size of the driver domain's ramdisk as a product ships it: built of the same manifest and the same
+/// programs, without the agent that only the demo and the tests ask.
 fn products_ramdisk(place: &Place) -> Result<u64> {
     let manifest = fs::read_to_string(&place.manifest)?;
     let mut manifest: Table = manifest.parse()?;
@@ -72,8 +72,8 @@ fn field(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok())
 }
 
-/// Names and resident memory of the appliance's daemons. The kernel cuts names at 15 characters, and calls a worker of
-/// the shim `exe`, after /proc/self/exe, by which it is started.
+/// Names and resident memory of the appliance's daemons. The kernel cuts names at 15 characters, and calls a
+/// worker of the shim `exe`, after /proc/self/exe, by which it is started.
 fn daemons(statuses: &str) -> Vec<(String, u64)> {
     let processes = statuses.split("Name:").filter_map(|status| {
         let name = status.lines().next()?.trim();

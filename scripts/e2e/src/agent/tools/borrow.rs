@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a process that was taken over could do with its descriptors of `/dev/xen`: each attempt on a line of its own,
-//! `DOMID ATTEMPT: done` or `DOMID ATTEMPT: refused: REASON`.
+//! What a process that was taken over could do with its descriptors of `/dev/xen`: each attempt on a line of
+//! its own, `DOMID ATTEMPT: done` or `DOMID ATTEMPT: refused: REASON`.
 //!
-//! It is tried with the very descriptors, as the user of the process. There is no list of system calls: this is about what
-//! such a list cannot see, and a program of somebody else has none.
+//! It is tried with the very descriptors, as the user of the process. There is no list of system calls: this
+//! is about what such a list cannot see, and a program of somebody else has none.
 //!
 //! All that is tried can be had: as root, by a descriptor that is not restricted, it is found or made before.
 
@@ -18,10 +18,11 @@ use xen_bindings::{
     Access, Channel, CopyBatch, DomId, Evtchn, Gntdev, GrantRef, IoreqServer, Privcmd, RemotePort,
 };
 
-use super::Failure;
+use super::arguments::Failure;
 use super::confined::{become_user, say};
 
-/// Where a guest's rings are: granted when it boots, and so among the first. One page of a grant table has so many.
+/// Where a guest's rings are: granted when it boots, and so among the first. One page of a grant table has so
+/// many.
 const GRANTS: u32 = 512;
 
 /// No grant table reaches that far.

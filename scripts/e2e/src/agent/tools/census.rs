@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Who there is of the shim and the backends, and what each holds: a line per process, `name=value` with spaces
-//! between. Who compares two of them sees what has died and what leaks (see [`crate::host::census`]).
+//! Who there is of the shim and the backends, and what each holds: a line per process, `name=value` with
+//! spaces between. Who compares two of them sees what has died and what leaks (see [`crate::host::census`]).
 
 use std::fs::{read_dir, read_link, read_to_string};
 use std::path::Path;
@@ -9,7 +9,7 @@ use std::path::Path;
 use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 
-use super::Failure;
+use super::arguments::Failure;
 
 /// The programs that count.
 const PROGRAMS: [&str; 2] = ["backend", "xen-frontend-shim"];

@@ -7,7 +7,7 @@ use std::fs::OpenOptions;
 use rustix::process::{Gid, Uid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
-use super::Failure;
+use super::arguments::Failure;
 
 /// Tries to open each path for reading and writing, as the user that a daemon runs as.
 pub(super) fn open_as(user: u32, paths: &[&str]) -> Result<(), Failure> {

@@ -10,7 +10,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 
 use xen_bindings::{DomId, Forbidden, IoreqServer, IoreqServerId, Privcmd, Resource};
 
-use super::Failure;
+use super::arguments::Failure;
 
 /// The driver domain itself.
 const OWN: DomId = DomId::new(1);

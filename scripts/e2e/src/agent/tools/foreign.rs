@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Attempts of the driver domain on memory of a guest: what Xen does not refuse here, it should have. And what the driver
-//! domain has of a guest in Xen.
+//! Attempts of the driver domain on memory of a guest: what Xen does not refuse here, it should have. And
+//! what the driver domain has of a guest in Xen.
 
 use std::fmt::Display;
 
 use xen_bindings::{Access, DomId, Gfn, Gntdev, GrantRef, IoreqServer, Privcmd};
 
-use super::Failure;
+use super::arguments::Failure;
 
 /// Tries each page by itself, by the right that a privileged domain would have.
 pub(super) fn map_foreign(domain: u16, first: u64, count: u64) -> Result<(), Failure> {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use gpiod::{Chip, EdgeDetect, Input, Lines, Options, Output};
 
-use super::Failure;
+use super::arguments::Failure;
 
 const CONSUMER: &str = "agent";
 

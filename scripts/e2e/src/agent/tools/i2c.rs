@@ -9,14 +9,14 @@ use std::time::Instant;
 use i2cdev::core::{I2CMessage, I2CTransfer};
 use i2cdev::linux::{LinuxI2CBus, LinuxI2CMessage};
 
-use super::{Failure, number};
+use super::arguments::{Failure, number};
 
 pub(super) fn open(bus: u32) -> Result<LinuxI2CBus, Failure> {
     Ok(LinuxI2CBus::new(PathBuf::from(format!("/dev/i2c-{bus}")))?)
 }
 
-/// Hands `messages` to the kernel in one request. A virtio adapter that carries out only the first of them gives no
-/// error but their number, which plain tools take lightly; here it is one.
+/// Hands `messages` to the kernel in one request. A virtio adapter that carries out only the first of them
+/// gives no error but their number, which plain tools take lightly; here it is one.
 fn transfer(bus: &mut LinuxI2CBus, messages: &mut [LinuxI2CMessage<'_>]) -> Result<(), Failure> {
     let done = usize::try_from(bus.transfer(messages)?)?;
     if done == messages.len() { Ok(()) } else { Err(format!("done={done} of={}", messages.len()).into()) }
@@ -69,8 +69,8 @@ pub(super) fn request(bus: u32, messages: &[&str]) -> Result<(), Failure> {
 /// So many errors are told one by one.
 const ERRORS_TOLD: u32 = 3;
 
-/// Which bytes of which target are written and read. The target has a register pointer of one byte, as EEPROMs and
-/// clocks with memory have.
+/// Which bytes of which target are written and read. The target has a register pointer of one byte, as
+/// EEPROMs and clocks with memory have.
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) address: u16,
@@ -85,7 +85,8 @@ fn pattern(round: u32, length: u8) -> Vec<u8> {
         .collect()
 }
 
-/// Two transfers a round: one that writes, one that sets the register pointer and reads (with a repeated start).
+/// Two transfers a round: one that writes, one that sets the register pointer and reads (with a repeated
+/// start).
 pub(super) fn stress(bus: u32, place: &Place, rounds: u32) -> Result<(), Failure> {
     let mut bus = open(bus)?;
     let start = Instant::now();

@@ -2,8 +2,8 @@
 
 //! The same transfer again and again, for its cost: how long all of them took by the clock of the domain.
 //!
-//! The board is not looked at and nothing is compared; that is what the stress tools are for. A transfer that fails
-//! is counted, since it costs something else than one that succeeds.
+//! The board is not looked at and nothing is compared; that is what the stress tools are for. A transfer that
+//! fails is counted, since it costs something else than one that succeeds.
 
 use std::fs::write;
 use std::io::{Write, stdout};
@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 use gpiod::{EdgeDetect, Options};
 use ledger::Mark;
 
-use super::{Failure, gpio, i2c};
+use super::arguments::Failure;
+use super::{gpio, i2c};
 use crate::agent::mark::mark;
 
 /// So many transfers go before those that are measured.
@@ -29,7 +30,8 @@ pub(super) fn i2c_read(bus: u32, address: u16, register: u8, length: u8, count: 
     report(count, Box::new(|| i2c::read_register(&mut bus, address, register, &mut bytes).is_ok()))
 }
 
-/// Reads two bytes in each of so many messages of one request, which a virtio driver has in flight all at once.
+/// Reads two bytes in each of so many messages of one request, which a virtio driver has in flight all at
+/// once.
 pub(super) fn i2c_flight(bus: u32, address: u16, messages: usize, count: u32) -> Result<(), Failure> {
     let mut bus = i2c::open(bus)?;
     report(count, Box::new(|| i2c::read_often(&mut bus, address, messages).is_ok()))
@@ -71,7 +73,8 @@ pub(super) fn edges(chip: &str, line: u32, count: u32) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Makes edges on a line of Linux's gpio-sim, whose file `pull` is named; so far apart that each finds everybody asleep.
+/// Makes edges on a line of Linux's gpio-sim, whose file `pull` is named; so far apart that each finds
+/// everybody asleep.
 pub(super) fn make_edges(pull: &str, count: u32, milliseconds: u64) -> Result<(), Failure> {
     let pause = Duration::from_millis(milliseconds);
     for _ in 0..count {
@@ -98,7 +101,7 @@ pub(super) fn idle(milliseconds: u64) {
 fn report(count: u32, mut transfer: Transfer<'_>) -> Result<(), Failure> {
     let mut latencies = Vec::with_capacity(count.try_into()?);
     let mut errors = 0_u32;
-    // The first ones meet pages that nobody has touched. What fails here fails again below.
+    // The first ones cause page faults. One that fails here fails again below.
     for _ in 0..WARM_UP {
         transfer();
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Shows a person what the appliance does: two guests at work on the hardware of a driver domain. `scripts/demo`
-//! builds what it needs and runs it.
+//! Shows a person what the appliance does: two guests at work on the hardware of a driver domain.
+//! `scripts/demo` builds what it needs and runs it.
 
 mod picture;
 mod shell;

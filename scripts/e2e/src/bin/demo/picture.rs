@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Who owns what, as the manifest says.
+//! A picture of the domains and their devices, as in the manifest.
 
 use std::path::Path;
 

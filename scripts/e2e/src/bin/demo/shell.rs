@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A shell in one of the domains, on the terminal of the person who watches.
+//! A shell in one of the domains, on the user's terminal.
 
 use std::io::{BufRead, Write, stdin, stdout};
 
@@ -11,7 +11,7 @@ use e2e::host::view::View;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
-/// How often to see whether the shell has ended while nobody types.
+/// How often to see whether the shell has ended while there is no input.
 const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 /// Ctrl-].
 const LEAVE: u8 = 0x1d;

@@ -125,7 +125,8 @@ fn warmer(machine: &Machine) -> Result<String> {
 fn eeprom(machine: &Machine) -> Result<String> {
     let mark = machine.i2c.mark()?;
     let command = format!(
-        "printf 'hi there' | dd of={EEPROM} bs=8 seek=3 conv=notrunc 2>/dev/null && dd if={EEPROM} bs=8 skip=3 count=1 2>/dev/null"
+        "printf 'hi there' | dd of={EEPROM} bs=8 seek=3 conv=notrunc 2>/dev/null && \
+         dd if={EEPROM} bs=8 skip=3 count=1 2>/dev/null"
     );
     let text = machine.guest_a.check(&["sh", "-c", &command], LIMIT)?;
     ensure!(text == "hi there", "read back {text:?}");

@@ -15,6 +15,6 @@ pub mod view;
 
 use std::time::Duration;
 
-/// How much longer everything takes on a machine that emulates another one and is busy besides. Only failures take
-/// as long as this.
+/// How much longer everything takes on a machine that emulates another one and is busy besides. Only failures
+/// take as long as this.
 pub const PATIENCE: Duration = Duration::from_secs(120);

@@ -2,8 +2,8 @@
 
 //! The agent: runs on the console of a domain and executes what the host asks for.
 //!
-//! One loop owns all state. It waits for characters of the console and for the program that is being run, so it can
-//! say at any time that it is busy. What is said when is [`Exchange`]'s business.
+//! One loop owns all state. It waits for characters of the console and for the program that is being run, so
+//! it can say at any time that it is busy. What is said when is [`Exchange`]'s business.
 
 pub mod job;
 pub mod mark;
@@ -22,9 +22,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use job::Jobs;
 
-/// How often an agent says that it is there, until somebody answers.
+/// Interval of hellos, until the host answers.
 const HELLO_INTERVAL: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
-/// Longer than any frame. A line without an end is not collected beyond it.
+/// Longer than any frame. Further characters of a longer line are dropped.
 const LINE_LIMIT: usize = 256;
 
 /// An agent on a console.
@@ -93,7 +93,7 @@ impl<C: Read + Write + AsFd> Agent<C> {
                 self.send(&reaction.send)?;
                 match reaction.request {
                     Some(Ok(request)) => self.begin(request)?,
-                    Some(Err(error)) => self.answer(&Answer::Failed(format!("no request: {error}")))?,
+                    Some(Err(error)) => self.answer(&Answer::Failed(format!("invalid request: {error}")))?,
                     None => {}
                 }
             } else if self.line.len() < LINE_LIMIT {
