@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Serves the console: does what the host asks for, as the agent on Linux does, with commands instead of programs.
+//! Serves the host's requests on the console as the agent on Linux does, with [`commands`] instead of
+//! programs.
 
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -12,18 +13,18 @@ use protocol::frame::Frame;
 use protocol::request::{Answer, Request};
 
 use crate::clock::Moment;
-use crate::console::{self, Reader};
+use crate::console::Reader;
 use crate::jobs::{Job, Running};
-use crate::machine;
+use crate::{commands, machine, uart};
 
-/// How often the agent says that it is there, until somebody answers.
+/// Interval of hellos, until the host answers.
 const HELLO_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a command has to stop when it is told to.
+/// How long a command may take to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
-/// Serves for ever.
+/// Serves requests, one after the other, for ever.
 pub fn serve() -> ! {
-    // The counter runs on through a restart of the guest: no two agents are alike.
+    // The counter keeps running when the guest restarts, so that the number differs then.
     let [low, high, ..] = machine::counter().to_le_bytes();
     let mut exchange = Exchange::new(u16::from_le_bytes([low, high]));
     let mut reader = Reader::default();
@@ -39,7 +40,7 @@ pub fn serve() -> ! {
         send(&reaction.send);
         let answer = match reaction.request {
             Some(Ok(request)) => jobs.perform(request),
-            Some(Err(error)) => Answer::Failed(format!("no request: {error}")),
+            Some(Err(error)) => Answer::Failed(format!("invalid request: {error}")),
             None => continue,
         };
         send(&exchange.answer(&answer));
@@ -48,11 +49,11 @@ pub fn serve() -> ! {
 
 fn send(frames: &[Frame]) {
     for frame in frames {
-        console::print(format_args!("{}", frame.to_line()));
+        uart::print(format_args!("{}", frame.to_line()));
     }
 }
 
-/// The commands that were started and not yet stopped, by number.
+/// The commands that were started and not stopped, by number.
 #[derive(Default)]
 struct Jobs {
     last: u32,
@@ -62,13 +63,13 @@ struct Jobs {
 impl Jobs {
     fn perform(&mut self, request: Request) -> Answer {
         match request {
-            // A command ends by itself: there is nobody here who could kill it.
+            // The limit is not enforced: a command cannot be interrupted.
             Request::Run(command, _) => {
                 let job = Job::default();
-                job.run(&command);
-                Answer::Output(job.look())
+                job.run(commands::run, &command);
+                Answer::Output(job.output())
             }
-            Request::Start(command) => match Running::start(command) {
+            Request::Start(command) => match Running::start(commands::run, command) {
                 Ok(job) => {
                     self.last += 1;
                     self.running.insert(self.last, job);
@@ -77,7 +78,7 @@ impl Jobs {
                 Err(error) => failed(&error),
             },
             Request::Look(number) => match self.running.get(&number) {
-                Some(job) => Answer::Output(job.look()),
+                Some(job) => Answer::Output(job.output()),
                 None => unknown(number),
             },
             Request::Stop(number) => match self.running.remove(&number).map(|job| job.stop(STOP_LIMIT)) {
@@ -85,7 +86,7 @@ impl Jobs {
                 Some(Err(error)) => failed(&error),
                 None => unknown(number),
             },
-            Request::Interactive(_) => Answer::Failed(String::from("nothing here is interactive")),
+            Request::Interactive(_) => Answer::Failed(String::from("interactive commands are not supported")),
         }
     }
 }

@@ -1,19 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What the host can have this guest do, one function for each command.
+//! The commands that the host can request.
 
 use alloc::string::ToString;
 
 use anyhow::{Result, bail};
 
-use crate::jobs::{self, Job};
+use crate::jobs::Job;
 use crate::machine::{self, Width};
-use crate::{conformance, hostile, platform, rogue, witness, xen};
+use crate::number::number;
+use crate::virtio::window::{DEVICE_ID, Window};
+use crate::{conformance, cpus, hostile, platform, rogue, witness, xen};
 
-/// Runs a command; the first word says which.
+/// Runs the command that the first word names.
 ///
 /// # Errors
-/// It failed, or there is none of that name.
+/// The command is unknown or failed.
 pub fn run(job: &Job, command: &[&str]) -> Result<()> {
     match *command {
         ["machine"] => machine(job),
@@ -25,41 +27,30 @@ pub fn run(job: &Job, command: &[&str]) -> Result<()> {
         ["witness", ref command @ ..] => witness::run(job, command),
         ["power-off"] => xen::power_off(),
         ["crash"] => xen::crash(),
-        _ => bail!("no command: {}", command.join(" ")),
+        _ => bail!("unknown command: {}", command.join(" ")),
     }
 }
 
-/// Says what there is.
+/// Prints the CPUs, the boot arguments and the virtio devices.
 fn machine(job: &Job) -> Result<()> {
-    job.say(format_args!("cpus: {} of {}", jobs::on_all_cpus(|_| ()), platform::cpus()));
-    job.say(format_args!("bootargs: {}", platform::bootargs()?));
-    for window in platform::windows()? {
-        let kind = window.read(crate::virtio::window::DEVICE_ID)?;
-        job.say(format_args!("virtio: {:#x}, interrupt {}, device {kind}", window.base, window.interrupt));
+    job.print(format_args!("cpus: {} of {}", cpus::on_all(|_| ()), platform::cpus()));
+    job.print(format_args!("bootargs: {}", platform::bootargs()?));
+    for window in Window::all()? {
+        let kind = window.read(DEVICE_ID)?;
+        job.print(format_args!("virtio: {:#x}, interrupt {}, device {kind}", window.base, window.interrupt));
     }
     Ok(())
 }
 
-/// Loads from an address, which may fault.
+/// Loads from an address and prints the value or the abort.
 fn load(job: &Job, address: u64, width: &str) -> Result<()> {
     let found = Width::ALL.into_iter().find(|candidate| candidate.bytes().to_string() == width);
     match found.map(|width| machine::load(address, width)) {
-        None => bail!("no width: {width}"),
-        Some(Ok(value)) => job.say(format_args!("{value:#x}")),
+        None => bail!("invalid width: {width}"),
+        Some(Ok(value)) => job.print(format_args!("{value:#x}")),
         Some(Err(abort)) => {
-            job.say(format_args!("abort: status {:#x}, address {:#x}", abort.status(), abort.address))
+            job.print(format_args!("abort: status {:#x}, address {:#x}", abort.status(), abort.address))
         }
     }
     Ok(())
-}
-
-/// A number as it is written in Rust.
-///
-/// # Errors
-/// It is none.
-pub fn number(text: &str) -> Result<u64> {
-    Ok(match text.strip_prefix("0x") {
-        Some(digits) => u64::from_str_radix(digits, 16)?,
-        None => text.parse()?,
-    })
 }

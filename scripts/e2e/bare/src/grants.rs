@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Grants: which pages the driver domain may reach, one reference for each (Xen's public header grant_table.h).
+//! Grants: which pages the driver domain may reach, one reference for each (Xen's public header
+//! grant_table.h).
 
 use alloc::vec::Vec;
 use core::mem;
@@ -112,7 +113,7 @@ impl Granted {
         entry(self.reference).is_some_and(|entry| entry.flags.load(Ordering::Acquire) & IN_USE != 0)
     }
 
-    /// Takes the permission back, whether it is in use or not. Xen lets nobody use it anew.
+    /// Takes the permission back, even if it is in use. Xen refuses new uses of it.
     pub fn revoke(&self) {
         if let Some(entry) = entry(self.reference) {
             entry.flags.fetch_and(!PERMIT, Ordering::AcqRel);
@@ -134,7 +135,8 @@ impl Granted {
     }
 }
 
-/// Ends a grant that is not in use; returns whether it was not. One step, since Xen may take it into use at any time.
+/// Ends a grant that is not in use; returns whether it was not. One step, since Xen may take it into use at
+/// any time.
 fn release(reference: u32) -> bool {
     let unused = |flags: u16| (flags & IN_USE == 0).then_some(0);
     entry(reference)

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Interrupts: each is counted, and whoever waits for one waits for its count to change.
+//! Interrupts. Each is counted, and code that waits for one waits for its count to change.
 //!
-//! The controller is the GICv3 that Xen emulates. Its registers are those of Arm's GIC architecture specification (IHI
-//! 0069), chapter 12.
+//! The controller is the GICv3 that Xen emulates. Its registers are those of Arm's GIC architecture
+//! specification (IHI 0069), chapter 12.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::clock::Moment;
-use crate::console;
 use crate::machine::{self, Width};
 use crate::platform::places;
+use crate::uart;
 
 /// Each CPU has two frames of 64 KiB.
 const REDISTRIBUTOR_SIZE: u64 = 0x2_0000;
@@ -45,7 +45,8 @@ const NONE: u64 = 1020;
 static COUNTS: [AtomicU32; COUNT] = [const { AtomicU32::new(0) }; COUNT];
 
 fn write(address: u64, value: u64) {
-    // The controller is there: Xen makes it for every guest. If it is not, nothing works and the host sees that.
+    // The controller is there: Xen makes it for every guest. If it is not, nothing works and the host sees
+    // that.
     let _ = machine::store(address, Width::Word, value);
 }
 
@@ -90,7 +91,7 @@ pub fn handle() {
         }
         match usize::try_from(number) {
             Ok(TIMER) => machine::set_timer(None),
-            Ok(number) if number == places().console_interrupt => console::mask_interrupt(),
+            Ok(number) if number == places().console_interrupt => uart::mask_interrupt(),
             _ => {}
         }
         if let Some(count) = usize::try_from(number).ok().and_then(|number| COUNTS.get(number)) {
@@ -106,7 +107,8 @@ pub fn count(number: usize) -> u32 {
     COUNTS.get(number).map_or(0, |count| count.load(Ordering::Acquire))
 }
 
-/// Waits until `ready` says so, which is asked again after every interrupt, or until `end`. Returns whether it is.
+/// Waits until `ready` says so, which is asked again after every interrupt, or until `end`. Returns whether
+/// it is.
 ///
 /// With `ready` that nothing interrupts for, ask with an `end` that is near, and again.
 pub fn wait(end: Option<Moment>, mut ready: impl FnMut() -> bool) -> bool {

@@ -1,21 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A guest that Xen boots in place of Linux, and that has no operating system: it does to its virtio devices what no
-//! driver would, and says on its console what happened.
+//! A guest without an operating system, which Xen boots in place of Linux. It accesses its virtio devices in
+//! ways that no driver does, and reports the results on its console.
+//!
+//! Each layer uses only the ones below it:
 //!
 //! ```text
-//!  host: channel ◀─ console ─▶ agent ─▶ jobs (one per CPU) ─▶ commands ─┬─▶ conformance
-//!                                                                      ▼
-//!      virtio: window (registers), ring (in pages that are granted) ─▶ pages, grants
-//!                                                                      ▼
-//!      interrupts, clock, console, device tree ────────────────────▶ machine ─▶ Xen
+//!  entry                  start of a CPU, exceptions, panics (bare metal only)
+//!  agent                  the console protocol, as the host's channel speaks it
+//!  commands               one function for each command
+//!  conformance  hostile  rogue  witness
+//!  virtio                 registers, rings, requests of I2C and GPIO
+//!  random                 values and addresses for hostile, rogue
+//!  jobs                   a command and its output
+//!  cpus                   work for the other CPUs
+//!  console  interrupts    and below them uart, clock
+//!  grants                 pages that are granted to the driver domain: pages, xen
+//!  platform               the device tree
+//!  machine                CPU, memory, hypercalls
 //! ```
 //!
-//! Xen boots the same program, linked for another address, in place of the driver domain, too: then it is [`rogue`], and
-//! the guests, which watch their own memory, are [`witness`]es.
+//! Linked for another address, Xen boots the same program in place of the driver domain, as [`rogue`]. Guests
+//! that check their own memory meanwhile are [`witness`]es.
 //!
-//! All `unsafe` is in [`machine`]. Only there does the guest differ from what is built for the host, where its logic is
-//! checked and tested, and where the tests take their names from [`conformance`].
+//! All `unsafe` is in `machine/bare_metal.rs` and `entry.rs`, which are not built for the host. The rest is
+//! checked and tested there, and the host's tests take their names from [`conformance`].
 
 #![no_std]
 
@@ -26,22 +35,20 @@ pub mod clock;
 pub mod commands;
 pub mod conformance;
 pub mod console;
+pub mod cpus;
+#[cfg(bare_metal)]
+mod entry;
 pub mod grants;
 pub mod hostile;
 pub mod interrupts;
 pub mod jobs;
 pub mod machine;
+pub mod number;
 pub mod pages;
 pub mod platform;
+mod random;
 pub mod rogue;
+pub mod uart;
 pub mod virtio;
 pub mod witness;
 pub mod xen;
-
-/// The first CPU comes here with a stack and a heap, and with interrupts masked.
-pub fn first_cpu() -> ! {
-    interrupts::enable_distributor();
-    interrupts::enable_this_cpu();
-    jobs::start_other_cpus();
-    agent::serve()
-}

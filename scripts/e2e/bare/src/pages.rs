@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Pages that another domain may read and write at any time: all accesses are atomic, in units of 16 bits, the size of a
-//! ring's index.
+//! Pages that another domain may read and write at any time: all accesses are atomic, in units of 16 bits,
+//! the size of a ring's index.
 
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU16, Ordering};
@@ -48,7 +48,7 @@ impl Page {
         if offset.is_multiple_of(2) { low } else { high }
     }
 
-    /// Writes 8 bits; the other 8 of the unit must not be written by anybody else meanwhile.
+    /// Writes 8 bits; the other 8 of the unit must not change meanwhile.
     pub fn write_u8(&self, offset: usize, value: u8) {
         let [low, high] = self.read_u16(offset & !1).to_le_bytes();
         let both = if offset.is_multiple_of(2) { [value, high] } else { [low, value] };

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What there is, by the device tree that Xen made.
+//! The hardware, as described by the device tree from Xen.
 
 use alloc::vec::Vec;
 
@@ -10,12 +10,11 @@ use dtoolkit::{Node, Property, ToCellInt};
 use spin::Once;
 
 use crate::machine;
-use crate::virtio::window::Window;
 
-/// The first interrupt that is not of one CPU.
+/// The first shared peripheral interrupt.
 const FIRST_SHARED: u32 = 32;
 
-/// What the guest needs before it knows anything else.
+/// Addresses and interrupts of the hardware that every domain has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Places {
     /// The console, an emulated PL011.
@@ -28,29 +27,28 @@ pub struct Places {
     pub redistributors: u64,
 }
 
-/// Where Xen puts them in a guest (Xen's public header arch-arm.h: GUEST_PL011_BASE, GUEST_VPL011_SPI,
+/// Their values in a guest (Xen's public header arch-arm.h: GUEST_PL011_BASE, GUEST_VPL011_SPI,
 /// GUEST_GICV3_GICD_BASE, GUEST_GICV3_GICR0_BASE).
-const USUAL: Places = Places {
+const GUEST: Places = Places {
     console: 0x2200_0000,
     console_interrupt: 32,
     distributor: 0x0300_1000,
     redistributors: 0x0302_0000,
 };
 
-/// Where they are. In a domain whose memory is where the machine has it, they are where the machine has them, too.
+/// Their values by the device tree. In a direct-mapped domain they are those of the physical machine.
 pub fn places() -> Places {
     static PLACES: Once<Places> = Once::new();
-    *PLACES.call_once(|| tree().map_or(USUAL, |tree| find_places(&tree)))
+    *PLACES.call_once(|| tree().map_or(GUEST, |tree| find_places(&tree)))
 }
 
 fn find_places(tree: &Fdt<'static>) -> Places {
-    let mut found = USUAL;
+    let mut found = GUEST;
     visit(&tree.root(), &mut |node| {
-        let is = |name: &str| node.compatible().is_some_and(|mut names| names.any(|other| other == name));
-        if is("arm,sbsa-uart") {
+        if is_compatible(node, "arm,sbsa-uart") {
             found.console = address(node, 0).unwrap_or(found.console);
             found.console_interrupt = interrupt(node).unwrap_or(found.console_interrupt);
-        } else if is("arm,gic-v3") {
+        } else if is_compatible(node, "arm,gic-v3") {
             found.distributor = address(node, 0).unwrap_or(found.distributor);
             found.redistributors = address(node, 1).unwrap_or(found.redistributors);
         }
@@ -65,12 +63,16 @@ fn visit(node: &FdtNode<'static>, see: &mut impl FnMut(&FdtNode<'static>)) {
     }
 }
 
-/// The beginning of a node's range of registers.
+fn is_compatible(node: &FdtNode<'static>, name: &str) -> bool {
+    node.compatible().is_some_and(|mut names| names.any(|other| other == name))
+}
+
+/// Start of the register range `index` of a node.
 fn address(node: &FdtNode<'static>, index: usize) -> Option<u64> {
     node.reg().ok()??.nth(index)?.address::<u64>().ok()
 }
 
-/// A node's first interrupt, one that all CPUs share.
+/// The first interrupt of a node, a shared one.
 fn interrupt(node: &FdtNode<'static>) -> Option<usize> {
     let mut interrupts = node.property("interrupts")?.as_prop_encoded_array([1, 1, 1]).ok()?;
     let [_, number, _] = interrupts.next()?;
@@ -82,14 +84,14 @@ fn tree() -> Result<Fdt<'static>> {
     Fdt::new(machine::device_tree()).ok().context("no device tree")
 }
 
-/// How many CPUs the guest has.
+/// The number of CPUs.
 #[must_use]
 pub fn cpus() -> usize {
     let count = tree().ok().and_then(|tree| tree.cpus().ok().map(|cpus| cpus.cpus().count()));
     count.unwrap_or(1)
 }
 
-/// What somebody wrote for this guest in the manifest.
+/// The guest's `bootargs` in the manifest.
 ///
 /// # Errors
 /// There is no device tree.
@@ -98,20 +100,16 @@ pub fn bootargs() -> Result<&'static str> {
     Ok(chosen.property("bootargs").and_then(|property| property.value_as::<&str>().ok()).unwrap_or_default())
 }
 
-/// The virtio devices, in the order of the tree.
+/// Base address and interrupt of each virtio-mmio device, in the order of the tree.
 ///
 /// # Errors
 /// There is no device tree.
-pub fn windows() -> Result<Vec<Window>> {
-    let mut windows = Vec::new();
+pub fn virtio_devices() -> Result<Vec<(u64, usize)>> {
+    let mut devices = Vec::new();
     visit(&tree()?.root(), &mut |node| {
-        if node.compatible().is_some_and(|mut names| names.any(|name| name == "virtio,mmio")) {
-            windows.extend(window(node));
+        if is_compatible(node, "virtio,mmio") {
+            devices.extend(address(node, 0).zip(interrupt(node)));
         }
     });
-    Ok(windows)
-}
-
-fn window(node: &FdtNode<'static>) -> Option<Window> {
-    Some(Window { base: address(node, 0)?, interrupt: interrupt(node)? })
+    Ok(devices)
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A guest that watches itself while somebody attacks it: it keeps a secret in many pages, grants a few others, and looks
-//! again and again whether anything of its memory has changed that should not. The attacker is [`rogue`](crate::rogue).
+//! A guest that watches itself while somebody attacks it: it keeps a secret in many pages, grants a few
+//! others, and looks again and again whether anything of its memory has changed that should not. The attacker
+//! is [`rogue`](crate::rogue).
 
 use alloc::format;
 use alloc::string::String;
@@ -13,11 +14,11 @@ use anyhow::{Context, Result, bail};
 use spin::Mutex;
 
 use crate::clock::Moment;
-use crate::commands::number;
 use crate::grants::{self, Granted, IN_USE, PERMIT, READ_ONLY};
 use crate::interrupts;
 use crate::jobs::Job;
 use crate::machine::{self, GRANT_ENTRIES, Width};
+use crate::number::number;
 use crate::pages::{PAGE, Page};
 
 /// What the attacker finds in the page that is granted to it, and what it shall write there.
@@ -32,7 +33,8 @@ const PAGES: usize = 512;
 const AT_ONCE: usize = 32;
 const REST: Duration = Duration::from_millis(5);
 
-/// How often has been looked, how often something had changed, and the longest time between two looks, in microseconds.
+/// How often has been looked, how often something had changed, and the longest time between two looks, in
+/// microseconds.
 static BEATS: AtomicU64 = AtomicU64::new(0);
 static DAMAGES: AtomicU64 = AtomicU64::new(0);
 static LONGEST_GAP: AtomicU64 = AtomicU64::new(0);
@@ -58,7 +60,7 @@ struct Open {
 pub fn run(job: &Job, command: &[&str]) -> Result<()> {
     match *command {
         ["guard", secret, neighbour] => {
-            let mut guarded = Guarded::new(number(secret)?, u16::try_from(number(neighbour)?)?)?;
+            let mut guarded = Guarded::new(number(secret)?, number(neighbour)?)?;
             guarded.watch(job);
             Ok(())
         }
@@ -72,11 +74,11 @@ fn report(job: &Job) -> Result<()> {
     let gap = Duration::from_micros(LONGEST_GAP.swap(0, Ordering::Relaxed)).as_millis();
     let (beats, damages) = (BEATS.load(Ordering::Relaxed), DAMAGES.load(Ordering::Relaxed));
     let Open { frame, control, read_only, neighbour, is_answered } = open;
-    job.say(format_args!(
+    job.print(format_args!(
         "beats={beats} damages={damages} longest-gap-ms={gap} frame={frame} control={control}"
     ));
     let answered = u8::from(is_answered);
-    job.say(format_args!("read-only={read_only} neighbour={neighbour} answered={answered}"));
+    job.print(format_args!("read-only={read_only} neighbour={neighbour} answered={answered}"));
     if let Some(first) = FIRST_DAMAGE.lock().as_deref() {
         bail!("{first}");
     }

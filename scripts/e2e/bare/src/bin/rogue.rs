@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The same image, linked for where the driver domain has its memory. For the machine that builds it, there is nothing to
-//! run.
+//! The same image, linked for where the driver domain has its memory. For the machine that builds it, there
+//! is nothing to run.
 
 #![cfg_attr(bare_metal, no_std, no_main)]
 

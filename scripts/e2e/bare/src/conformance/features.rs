@@ -4,9 +4,10 @@
 
 use anyhow::{Result, ensure};
 
-use super::{Test, each, test};
+use super::case::{Test, test};
+use super::devices::each;
 use crate::virtio::device::{
-    ACCESS_PLATFORM, ACKNOWLEDGE, DRIVER, DRIVER_OK, Device, FEATURES_OK, Kind, REQUIRED, RING_RESET,
+    ACCESS_PLATFORM, ACKNOWLEDGE, DRIVER, DRIVER_OK, Device, FEATURES_OK, Kind, REQUIRED, RING_RESET, USUAL,
     VERSION_1,
 };
 use crate::virtio::window::{
@@ -60,7 +61,7 @@ fn beyond() -> Result<()> {
 fn offered() -> Result<()> {
     for kind in Kind::ALL {
         let offered = Device::find(kind)?.offered()?;
-        let needed = REQUIRED | kind.feature() | RING_RESET;
+        let needed = USUAL | RING_RESET;
         ensure!(offered & needed == needed, "{kind:?} offers {offered:#x}");
     }
     Ok(())
@@ -114,7 +115,7 @@ fn not_offered() -> Result<()> {
 fn second_attempt() -> Result<()> {
     each(|device| {
         ensure!(!device.agree(0)?, "the device agrees with no features");
-        device.take(REQUIRED | 1)?;
+        device.take(USUAL)?;
         ensure!(device.advance(FEATURES_OK)? & FEATURES_OK != 0, "the device does not agree after a refusal");
         Ok(())
     })
@@ -123,13 +124,13 @@ fn second_attempt() -> Result<()> {
 fn zero_length() -> Result<()> {
     let mut device = Device::find(Kind::I2c)?;
     ensure!(!device.agree(REQUIRED)?, "the device agrees");
-    ensure!(device.agree(REQUIRED | 1)?, "the device does not agree");
+    ensure!(device.agree(USUAL)?, "the device does not agree");
     Ok(())
 }
 
 fn stand() -> Result<()> {
     each(|device| {
-        ensure!(device.agree(REQUIRED | 1)?, "the device does not agree");
+        ensure!(device.agree(USUAL)?, "the device does not agree");
         device.take(0)?;
         let status = device.status()?;
         device.window.write(STATUS, status | FEATURES_OK)?;

@@ -1,17 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The GPIO controller's requests (virtio 1.3, 5.18). It has four lines; the board wires the first to the second.
+//! The GPIO controller's requests (virtio 1.3, 5.18). It has four lines; the board wires the first to the
+//! second.
 
 use alloc::vec;
 use alloc::vec::Vec;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Chain, Test, test};
+use super::case::{Test, test};
 use crate::grants::Granted;
 use crate::machine::Width;
-use crate::virtio::device::{Device, Kind, REQUIRED};
-use crate::virtio::queue::Buffer;
+use crate::virtio::device::{Device, Kind, USUAL};
+use crate::virtio::gpio::{
+    self, DIRECTION_IN, DIRECTION_NONE, DIRECTION_OUT, ERR, GET_DIRECTION, GET_LINE_NAMES, GET_VALUE, OK,
+    SET_DIRECTION, SET_IRQ_TYPE, SET_VALUE,
+};
+use crate::virtio::queue::{Buffer, Chain};
 use crate::virtio::window::CONFIG;
 
 /// See the names.
@@ -45,33 +50,11 @@ const SPARE: u16 = 2;
 /// With a zero after each.
 const NAMES: &[u8] = b"loop-out\0loop-in\0spare\0relay\0";
 
-const GET_LINE_NAMES: u16 = 1;
-const GET_DIRECTION: u16 = 2;
-pub(super) const SET_DIRECTION: u16 = 3;
-pub(super) const GET_VALUE: u16 = 4;
-pub(super) const SET_VALUE: u16 = 5;
-pub(super) const SET_IRQ_TYPE: u16 = 6;
-
-pub(super) const DIRECTION_NONE: u32 = 0;
-pub(super) const DIRECTION_OUT: u32 = 1;
-pub(super) const DIRECTION_IN: u32 = 2;
-
-const OK: u8 = 0;
-const ERR: u8 = 1;
 /// What an answer is before the device has written one.
 const NONE: u8 = 0xaa;
 
 /// Where in its page a request has its answer.
 const ANSWER: usize = 64;
-
-pub(super) fn buffer(page: &Granted, offset: usize, length: usize, is_written: bool) -> Result<Buffer> {
-    Ok(Buffer { address: page.address(u64::try_from(offset)?), length: u32::try_from(length)?, is_written })
-}
-
-fn structure(message: u16, line: u16, value: u32) -> [u8; 8] {
-    let ([a, b], [c, d], [e, f, g, h]) = (message.to_le_bytes(), line.to_le_bytes(), value.to_le_bytes());
-    [a, b, c, d, e, f, g, h]
-}
 
 /// Sends any bytes, with room for an answer of `room`; returns the answer's bytes.
 fn send(device: &mut Device, request: &[u8], room: usize) -> Result<Vec<u8>> {
@@ -80,10 +63,10 @@ fn send(device: &mut Device, request: &[u8], room: usize) -> Result<Vec<u8>> {
     page.page().write(0, request);
     let mut chain = Vec::new();
     if !request.is_empty() {
-        chain.push(buffer(&page, 0, request.len(), false)?);
+        chain.push(Buffer::within(&page, 0, request.len(), false)?);
     }
     if room > 0 {
-        chain.push(buffer(&page, ANSWER, room, true)?);
+        chain.push(Buffer::within(&page, ANSWER, room, true)?);
     }
     let written = device.queue(0)?.transfer(&chain)?;
     ensure!(usize::try_from(written)? <= room, "{written} bytes written, where there is room for {room}");
@@ -94,7 +77,7 @@ fn send(device: &mut Device, request: &[u8], room: usize) -> Result<Vec<u8>> {
 
 /// Sends a request; returns status and value.
 pub(super) fn ask(device: &mut Device, message: u16, line: u16, value: u32) -> Result<[u8; 2]> {
-    let answer = send(device, &structure(message, line, value), 2)?;
+    let answer = send(device, &gpio::request(message, line, value), 2)?;
     <[u8; 2]>::try_from(answer).ok().context("an answer of another size")
 }
 
@@ -120,8 +103,7 @@ fn expect(device: &mut Device, message: u16, line: u16, expected: u8) -> Result<
 
 /// The controller, driven, with all lines unused.
 pub(super) fn controller() -> Result<Device> {
-    let mut device = Device::find(Kind::Gpio)?;
-    device.start(REQUIRED | 1, 64)?;
+    let mut device = Device::started(Kind::Gpio, 64)?;
     for line in 0..LINES {
         request(&mut device, SET_DIRECTION, line, DIRECTION_NONE)?;
     }
@@ -130,14 +112,14 @@ pub(super) fn controller() -> Result<Device> {
 
 /// A chain of one request that changes nothing.
 pub(super) fn harmless(page: Granted) -> Result<Chain> {
-    page.page().write(0, &structure(GET_DIRECTION, 0, 0));
-    let buffers = vec![buffer(&page, 0, 8, false)?, buffer(&page, ANSWER, 2, true)?];
+    page.page().write(0, &gpio::request(GET_DIRECTION, 0, 0));
+    let buffers = vec![Buffer::within(&page, 0, 8, false)?, Buffer::within(&page, ANSWER, 2, true)?];
     Ok(Chain { page, buffers })
 }
 
 /// Drives the controller as a driver does.
 pub(super) fn works(device: &mut Device) -> Result<()> {
-    device.start(REQUIRED | 1, 16)?;
+    device.start(USUAL, 16)?;
     reads_a_line(device)
 }
 
@@ -171,7 +153,7 @@ fn configuration_is_read_only() -> Result<()> {
 
 fn line_names() -> Result<()> {
     let mut device = controller()?;
-    let answer = send(&mut device, &structure(GET_LINE_NAMES, 0, 0), 1 + NAMES.len())?;
+    let answer = send(&mut device, &gpio::request(GET_LINE_NAMES, 0, 0), 1 + NAMES.len())?;
     ensure!(answer.split_first() == Some((&OK, NAMES)), "{answer:?}");
     Ok(())
 }
@@ -179,7 +161,7 @@ fn line_names() -> Result<()> {
 fn line_names_without_room() -> Result<()> {
     let mut device = controller()?;
     for room in [1, 2, NAMES.len()] {
-        let answer = send(&mut device, &structure(GET_LINE_NAMES, 0, 0), room)?;
+        let answer = send(&mut device, &gpio::request(GET_LINE_NAMES, 0, 0), room)?;
         ensure!(answer.first() == Some(&ERR), "with room for {room}: {answer:?}");
     }
     Ok(())
@@ -299,7 +281,8 @@ fn at_once(device: &mut Device, requests: &[[u8; 8]]) -> Result<(Vec<[u8; 2]>, V
         let page = Granted::new()?;
         page.page().fill(NONE);
         page.page().write(0, request);
-        let head = queue.offer(&[buffer(&page, 0, 8, false)?, buffer(&page, ANSWER, 2, true)?])?;
+        let head =
+            queue.offer(&[Buffer::within(&page, 0, 8, false)?, Buffer::within(&page, ANSWER, 2, true)?])?;
         sent.push((u32::from(head), page));
     }
     queue.kick()?;
@@ -318,8 +301,8 @@ fn at_once(device: &mut Device, requests: &[[u8; 8]]) -> Result<(Vec<[u8; 2]>, V
 /// A driver may (5.18.6.8), and the device takes them one after the other, as they come (5.18.6.9).
 fn two_for_a_line() -> Result<()> {
     let mut device = controller()?;
-    let set = |value| structure(SET_DIRECTION, SPARE, value);
-    let get = structure(GET_DIRECTION, SPARE, 0);
+    let set = |value| gpio::request(SET_DIRECTION, SPARE, value);
+    let get = gpio::request(GET_DIRECTION, SPARE, 0);
     let (answers, order) = at_once(&mut device, &[set(DIRECTION_IN), get, set(DIRECTION_OUT), get])?;
     ensure!(answers == [[OK, 0], [OK, 2], [OK, 0], [OK, 1]], "{answers:?}");
     ensure!(order == [0, 1, 2, 3], "the requests came back as {order:?}");
@@ -330,7 +313,7 @@ fn two_for_a_line() -> Result<()> {
 fn all_at_once() -> Result<()> {
     let mut device = controller()?;
     let requests: Vec<[u8; 8]> =
-        (0..LINES).map(|line| structure(SET_DIRECTION, line, DIRECTION_IN)).collect();
+        (0..LINES).map(|line| gpio::request(SET_DIRECTION, line, DIRECTION_IN)).collect();
     let (answers, _) = at_once(&mut device, &requests)?;
     ensure!(answers.iter().all(|answer| *answer == [OK, 0]), "{answers:?}");
     for line in 0..LINES {
@@ -341,7 +324,7 @@ fn all_at_once() -> Result<()> {
 
 fn other_sizes() -> Result<()> {
     let mut device = controller()?;
-    let request = [structure(SET_DIRECTION, SPARE, DIRECTION_IN), [0; 8]].concat();
+    let request = [gpio::request(SET_DIRECTION, SPARE, DIRECTION_IN), [0; 8]].concat();
     for length in [0, 1, 2, 4, 7, 9, 16] {
         let answer = send(&mut device, request.get(..length).unwrap_or_default(), 2)?;
         ensure!(answer == [ERR, 0], "a request of {length} bytes: {answer:?}");
@@ -353,7 +336,7 @@ fn other_sizes() -> Result<()> {
 fn no_answer() -> Result<()> {
     let mut device = controller()?;
     for room in [0, 1] {
-        send(&mut device, &structure(GET_DIRECTION, SPARE, 0), room)?;
+        send(&mut device, &gpio::request(GET_DIRECTION, SPARE, 0), room)?;
         expect(&mut device, GET_DIRECTION, SPARE, 0)?;
     }
     Ok(())
@@ -363,13 +346,13 @@ fn any_framing() -> Result<()> {
     let mut device = controller()?;
     request(&mut device, SET_DIRECTION, SPARE, DIRECTION_IN)?;
     let page = Granted::new()?;
-    page.page().write(0, &structure(GET_DIRECTION, SPARE, 0));
+    page.page().write(0, &gpio::request(GET_DIRECTION, SPARE, 0));
     let chain = [
-        buffer(&page, 0, 1, false)?,
-        buffer(&page, 1, 5, false)?,
-        buffer(&page, 6, 2, false)?,
-        buffer(&page, 100, 1, true)?,
-        buffer(&page, 200, 1, true)?,
+        Buffer::within(&page, 0, 1, false)?,
+        Buffer::within(&page, 1, 5, false)?,
+        Buffer::within(&page, 6, 2, false)?,
+        Buffer::within(&page, 100, 1, true)?,
+        Buffer::within(&page, 200, 1, true)?,
     ];
     device.queue(0)?.transfer(&chain)?;
     let answer = [page.page().read_u8(100), page.page().read_u8(200)];

@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The GPIO controller's interrupts (virtio 1.3, 5.18.6.6 and 5.18.7): enabled by a type, unmasked by a buffer, which
-//! comes back when it happens. The first line drives the second.
+//! The GPIO controller's interrupts (virtio 1.3, 5.18.6.6 and 5.18.7): enabled by a type, unmasked by a
+//! buffer, which comes back when it happens. The first line drives the second.
 
 use alloc::vec::Vec;
 
 use anyhow::{Context, Result, ensure};
 
-use super::gpio::{
-    DIRECTION_IN, DIRECTION_NONE, DIRECTION_OUT, GET_VALUE, IN, LINES, OUT, SET_DIRECTION, SET_IRQ_TYPE,
-    SET_VALUE, buffer, controller, refused, request,
-};
-use super::{Test, test};
+use super::case::{Test, test};
+use super::gpio::{IN, LINES, OUT, controller, refused, request};
 use crate::grants::Granted;
 use crate::virtio::device::Device;
+use crate::virtio::gpio::{
+    DIRECTION_IN, DIRECTION_NONE, DIRECTION_OUT, GET_VALUE, SET_DIRECTION, SET_IRQ_TYPE, SET_VALUE,
+};
+use crate::virtio::queue::Buffer;
 
 /// See the names.
 pub(super) const TESTS: &[Test] = &[
@@ -68,10 +69,10 @@ impl Lent {
         page.page().write_u8(STATUS, NONE);
         let mut chain = Vec::new();
         if !bytes.is_empty() {
-            chain.push(buffer(&page, 0, bytes.len(), false)?);
+            chain.push(Buffer::within(&page, 0, bytes.len(), false)?);
         }
         if room > 0 {
-            chain.push(buffer(&page, STATUS, room, true)?);
+            chain.push(Buffer::within(&page, STATUS, room, true)?);
         }
         let queue = device.queue(EVENTS)?;
         let head = queue.offer(&chain)?;
@@ -96,7 +97,8 @@ impl Lent {
         Ok(())
     }
 
-    /// Unmasks the input and takes the interrupt away: the buffer must come back unused, so nothing was pending.
+    /// Unmasks the input and takes the interrupt away: the buffer must come back unused, so nothing was
+    /// pending.
     fn expect_nothing(&mut self, device: &mut Device) -> Result<()> {
         self.unmask(device, IN)?;
         request(device, SET_IRQ_TYPE, IN, NO_INTERRUPT)?;

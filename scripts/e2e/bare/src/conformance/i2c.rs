@@ -1,24 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The I2C adapter (virtio 1.3, 5.16). On the bus there is an EEPROM at 0x50; at 0x51, which this guest may reach too,
-//! there is nobody; all other addresses it must not reach.
+//! The I2C adapter (virtio 1.3, 5.16). On the bus there is an EEPROM at 0x50; at 0x51, which this guest may
+//! reach too, there is nobody; all other addresses it must not reach.
 
 use alloc::vec;
 use alloc::vec::Vec;
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Chain, Test, test};
+use super::case::{Test, test};
 use crate::grants::{Granted, PERMIT, READ_ONLY};
-use crate::virtio::device::{Device, Kind, REQUIRED};
-use crate::virtio::queue::Buffer;
+use crate::virtio::device::{Device, Kind, USUAL};
+use crate::virtio::i2c::{self, ERR, FAIL_NEXT, OK, READ, seven_bits};
+use crate::virtio::queue::{Buffer, Chain};
 
 /// See the names.
 pub(super) const TESTS: &[Test] = &[
     test("5.16.6.1-write-and-read", write_and_read),
     test("5.16.6.1-used-length", used_length),
     test("5.16.6.1-zero-length", zero_length),
-    test("5.16.6.4-nobody-answers", nobody),
+    test("5.16.6.4-nobody-answers", absent_target),
     test("5.16.6.4-addresses-of-others", addresses_of_others),
     test("5.16.6.1-10-bit-addresses", ten_bits),
     test("5.16.6.1-addresses-of-neither-form", no_address),
@@ -36,15 +37,10 @@ pub(super) const TESTS: &[Test] = &[
 ];
 
 /// The EEPROM, as 5.16.6.1 has a 7-bit address.
-const EEPROM: u16 = 0x50 << 1;
-/// Where nobody is.
-const NOBODY: u16 = 0x51 << 1;
+const EEPROM: u16 = seven_bits(0x50);
+/// An address without a target.
+const ABSENT: u16 = seven_bits(0x51);
 
-const FAIL_NEXT: u32 = 1;
-const READ: u32 = 2;
-
-const OK: u8 = 0;
-const ERR: u8 = 1;
 /// What a status is before the device has written one.
 const NONE: u8 = 0xaa;
 
@@ -70,9 +66,7 @@ fn read(address: u16, flags: u32, length: usize) -> Message {
 
 impl Message {
     fn header(&self) -> [u8; 8] {
-        let [low, high] = self.address.to_le_bytes();
-        let [a, b, c, d] = self.flags.to_le_bytes();
-        [low, high, 0, 0, a, b, c, d]
+        i2c::header(self.address, self.flags)
     }
 
     /// Puts it into a page: header, data if there is any, status (5.16.6.1).
@@ -83,17 +77,13 @@ impl Message {
             page.page().write(DATA, &self.data);
         }
         page.page().write_u8(STATUS, NONE);
-        let mut buffers = vec![buffer(&page, 0, 8, false)?];
+        let mut buffers = vec![Buffer::within(&page, 0, 8, false)?];
         if !self.data.is_empty() {
-            buffers.push(buffer(&page, DATA, self.data.len(), reads)?);
+            buffers.push(Buffer::within(&page, DATA, self.data.len(), reads)?);
         }
-        buffers.push(buffer(&page, STATUS, 1, true)?);
+        buffers.push(Buffer::within(&page, STATUS, 1, true)?);
         Ok(Chain { page, buffers })
     }
-}
-
-fn buffer(page: &Granted, offset: usize, length: usize, is_written: bool) -> Result<Buffer> {
-    Ok(Buffer { address: page.address(u64::try_from(offset)?), length: u32::try_from(length)?, is_written })
 }
 
 /// What came back of a message.
@@ -136,9 +126,7 @@ fn expect(device: &mut Device, messages: &[Message], expected: &[u8]) -> Result<
 }
 
 fn adapter() -> Result<Device> {
-    let mut device = Device::find(Kind::I2c)?;
-    device.start(REQUIRED | 1, 64)?;
-    Ok(device)
+    Device::started(Kind::I2c, 64)
 }
 
 /// Reads the EEPROM from `place` on.
@@ -155,7 +143,7 @@ pub(super) fn harmless(page: Granted) -> Result<Chain> {
 
 /// Drives the adapter as a driver does.
 pub(super) fn works(device: &mut Device) -> Result<()> {
-    device.start(REQUIRED | 1, 16)?;
+    device.start(USUAL, 16)?;
     eeprom(device, 0, 1).map(drop)
 }
 
@@ -184,21 +172,21 @@ fn zero_length() -> Result<()> {
     let mut device = adapter()?;
     expect(&mut device, &[write(EEPROM, 0, &[])], &[OK])?;
     expect(&mut device, &[read(EEPROM, 0, 0)], &[OK])?;
-    expect(&mut device, &[write(NOBODY, 0, &[])], &[ERR])?;
-    expect(&mut device, &[read(NOBODY, 0, 0)], &[ERR])
+    expect(&mut device, &[write(ABSENT, 0, &[])], &[ERR])?;
+    expect(&mut device, &[read(ABSENT, 0, 0)], &[ERR])
 }
 
-fn nobody() -> Result<()> {
+fn absent_target() -> Result<()> {
     let mut device = adapter()?;
-    expect(&mut device, &[write(NOBODY, 0, &[1, 2])], &[ERR])?;
-    let answers = exchange(&mut device, &[read(NOBODY, 0, 4)])?;
+    expect(&mut device, &[write(ABSENT, 0, &[1, 2])], &[ERR])?;
+    let answers = exchange(&mut device, &[read(ABSENT, 0, 4)])?;
     ensure!(answers.iter().all(|answer| answer.status == ERR), "{answers:?}");
     eeprom(&mut device, 0, 4).map(drop)
 }
 
 fn addresses_of_others() -> Result<()> {
     let mut device = adapter()?;
-    for address in (0..0x80).filter(|address| ![EEPROM >> 1, NOBODY >> 1].contains(address)) {
+    for address in (0..0x80).filter(|address| ![EEPROM >> 1, ABSENT >> 1].contains(address)) {
         expect(&mut device, &[write(address << 1, 0, &[0])], &[ERR])?;
         expect(&mut device, &[read(address << 1, 0, 1)], &[ERR])?;
     }
@@ -210,7 +198,7 @@ fn ten_bits() -> Result<()> {
     let mut device = adapter()?;
     for address in [0x000, 0x050, 0x051, 0x148, 0x3ff_u16] {
         let wire = 0xf0 | (address >> 8) << 1 | (address & 0xff) << 8;
-        // The adapter has nobody there, and 0x50 is not the EEPROM.
+        // There is no target with a 10-bit address: 0x50 is not the EEPROM then.
         expect(&mut device, &[write(wire, 0, &[0])], &[ERR])?;
         expect(&mut device, &[read(wire, 0, 1)], &[ERR])?;
     }
@@ -242,9 +230,9 @@ fn wrong_direction() -> Result<()> {
         page.page().write(0, &Message { address: EEPROM, flags, data: Vec::new() }.header());
         page.page().write_u8(STATUS, NONE);
         let chain = [
-            buffer(&page, 0, 8, false)?,
-            buffer(&page, DATA, 4, is_written)?,
-            buffer(&page, STATUS, 1, true)?,
+            Buffer::within(&page, 0, 8, false)?,
+            Buffer::within(&page, DATA, 4, is_written)?,
+            Buffer::within(&page, STATUS, 1, true)?,
         ];
         device.queue(0)?.transfer(&chain)?;
         ensure!(
@@ -264,16 +252,19 @@ fn any_framing() -> Result<()> {
     page.page().write(0, &pointer.header());
     page.page().write_u8(8, 0x40);
     let in_pieces = [
-        buffer(&page, 0, 1, false)?,
-        buffer(&page, 1, 4, false)?,
+        Buffer::within(&page, 0, 1, false)?,
+        Buffer::within(&page, 1, 4, false)?,
         // The end of the header, and the data.
-        buffer(&page, 5, 4, false)?,
-        buffer(&page, STATUS, 1, true)?,
+        Buffer::within(&page, 5, 4, false)?,
+        Buffer::within(&page, STATUS, 1, true)?,
     ];
     let second = Granted::new()?;
     second.page().write(0, &read(EEPROM, 0, 6).header());
-    let answer =
-        [buffer(&second, 0, 8, false)?, buffer(&second, DATA, 2, true)?, buffer(&second, 100, 5, true)?];
+    let answer = [
+        Buffer::within(&second, 0, 8, false)?,
+        Buffer::within(&second, DATA, 2, true)?,
+        Buffer::within(&second, 100, 5, true)?,
+    ];
     let queue = device.queue(0)?;
     queue.offer(&in_pieces)?;
     queue.offer(&answer)?;
@@ -294,7 +285,7 @@ fn fail_next() -> Result<()> {
     expect(&mut device, &[write(EEPROM, 0, &[0x70, 0x12])], &[OK])?;
     let group = [
         write(EEPROM, FAIL_NEXT, &[0x70]),
-        write(NOBODY, FAIL_NEXT, &[0x70]),
+        write(ABSENT, FAIL_NEXT, &[0x70]),
         write(EEPROM, FAIL_NEXT, &[0x70, 0x34]),
         read(EEPROM, 0, 1),
     ];
@@ -307,24 +298,24 @@ fn fail_next() -> Result<()> {
 fn next_group() -> Result<()> {
     let mut device = adapter()?;
     let messages = [
-        write(NOBODY, FAIL_NEXT, &[0]),
-        read(NOBODY, 0, 1),
+        write(ABSENT, FAIL_NEXT, &[0]),
+        read(ABSENT, 0, 1),
         // A group of its own, in the same kick.
         write(EEPROM, FAIL_NEXT, &[0x70]),
         read(EEPROM, 0, 1),
         // Alone, and alone again.
-        read(NOBODY, 0, 1),
+        read(ABSENT, 0, 1),
         write(EEPROM, 0, &[0]),
     ];
     expect(&mut device, &messages, &[ERR, ERR, OK, OK, ERR, OK])
 }
 
-/// One address of somebody else's anywhere in a group, and nothing of the group reaches the bus.
+/// A group with an address that is not allowed does not reach the bus at all.
 fn foreign_in_group() -> Result<()> {
     let mut device = adapter()?;
     expect(&mut device, &[write(EEPROM, 0, &[0x78, 0x56])], &[OK])?;
     let own = |flags| write(EEPROM, flags, &[0x78, 0x99]);
-    let foreign = |flags| write(0x48 << 1, flags, &[0]);
+    let foreign = |flags| write(seven_bits(0x48), flags, &[0]);
     expect(&mut device, &[foreign(FAIL_NEXT), own(0)], &[ERR, ERR])?;
     expect(&mut device, &[own(FAIL_NEXT), foreign(0)], &[ERR, ERR])?;
     expect(&mut device, &[own(FAIL_NEXT), foreign(FAIL_NEXT), own(0)], &[ERR, ERR, ERR])?;
@@ -349,12 +340,12 @@ fn short() -> Result<()> {
     page.page().write(0, &write(EEPROM, 0, &[]).header());
     for length in 1..8 {
         page.page().write_u8(STATUS, NONE);
-        let chain = [buffer(&page, 0, length, false)?, buffer(&page, STATUS, 1, true)?];
+        let chain = [Buffer::within(&page, 0, length, false)?, Buffer::within(&page, STATUS, 1, true)?];
         device.queue(0)?.transfer(&chain)?;
         ensure!(page.page().read_u8(STATUS) == ERR, "a header of {length} bytes was taken");
     }
     page.page().write_u8(STATUS, NONE);
-    device.queue(0)?.transfer(&[buffer(&page, STATUS, 1, true)?])?;
+    device.queue(0)?.transfer(&[Buffer::within(&page, STATUS, 1, true)?])?;
     ensure!(page.page().read_u8(STATUS) == ERR, "no header at all was taken");
     eeprom(&mut device, 0, 1).map(drop)
 }
@@ -365,13 +356,14 @@ fn no_status() -> Result<()> {
     let page = Granted::new()?;
     page.page().write(0, &write(EEPROM, 0, &[]).header());
     page.page().write(8, &[0x60, 0x77]);
-    let written = device.queue(0)?.transfer(&[buffer(&page, 0, 10, false)?])?;
+    let written = device.queue(0)?.transfer(&[Buffer::within(&page, 0, 10, false)?])?;
     ensure!(written == 0, "{written} bytes were written where there is no room");
     ensure!(eeprom(&mut device, 0x60, 1)? == before, "a request without an answer was carried out");
     Ok(())
 }
 
-/// The driver says that the device may write, the grant says that it may not. Nothing is written; the queue goes on.
+/// The driver says that the device may write, the grant says that it may not. Nothing is written; the queue
+/// goes on.
 fn read_only_buffer() -> Result<()> {
     let mut device = adapter()?;
     let page = Granted::with_flags(PERMIT | READ_ONLY)?;

@@ -6,11 +6,12 @@ use alloc::collections::BTreeSet;
 
 use anyhow::{Result, ensure};
 
-use super::{Test, each, offer_many, test, works};
+use super::case::{Test, test};
+use super::devices::{each, offer_many, works};
 use crate::clock::Moment;
 use crate::interrupts;
 use crate::virtio::device::{
-    ACKNOWLEDGE, DEVICE_NEEDS_RESET, DRIVER, DRIVER_OK, Device, FEATURES_OK, Kind, REQUIRED, RING_RESET,
+    ACKNOWLEDGE, DEVICE_NEEDS_RESET, DRIVER, DRIVER_OK, Device, FEATURES_OK, Kind, RING_RESET, USUAL,
 };
 use crate::virtio::queue::{LIMIT, Queue};
 use crate::virtio::ring::Ring;
@@ -45,7 +46,7 @@ fn sizes() -> Result<()> {
         let mut device = Device::find(kind)?;
         ensure!(device.queue_size_max(0)? == 256, "QueueSizeMax");
         for size in [4, 32, 256] {
-            device.start(REQUIRED | 1, size)?;
+            device.start(USUAL, size)?;
             let _pages = offer_many(&mut device, kind, 1)?;
             device.queue(0)?.kick()?;
             device.queue(0)?.wait()?;
@@ -68,8 +69,8 @@ fn expect_needs_reset(device: &mut Device, why: &str) -> Result<()> {
     wait_needs_reset(device, before, why)
 }
 
-/// Fails unless the device says that it needs a reset, by an interrupt after those `before` and by Status (2.1.2). It does
-/// not use any page then.
+/// Fails unless the device says that it needs a reset, by an interrupt after those `before` and by Status
+/// (2.1.2). It does not use any page then.
 fn wait_needs_reset(device: &mut Device, before: u32, why: &str) -> Result<()> {
     let needs_reset = || device.status().is_ok_and(|status| status & DEVICE_NEEDS_RESET != 0);
     // The interrupt of buffers that were used before may come late.
@@ -84,7 +85,7 @@ fn wait_needs_reset(device: &mut Device, before: u32, why: &str) -> Result<()> {
 fn no_size() -> Result<()> {
     each(|device| {
         for size in [0, 3, 6, 255, 257, 512, 0x1_0000, 0x1_0008, u32::MAX] {
-            agreed(device, REQUIRED | 1)?;
+            agreed(device, USUAL)?;
             let ring = Ring::new(8)?;
             describe(device, 0, &ring, size)?;
             device.window.write(QUEUE_READY, 1)?;
@@ -106,11 +107,11 @@ fn describe(device: &Device, queue: u32, ring: &Ring, size: u32) -> Result<()> {
 
 fn no_grant() -> Result<()> {
     each(|device| {
-        // Not a grant; a grant that nobody gave; one beyond any table.
+        // Not a grant; an unused reference; a reference beyond the table.
         let places =
             [(QUEUE_DESC, 0x4000_0000), (QUEUE_DRIVER, 1 << 63 | 1999 << 12), (QUEUE_DEVICE, !0xfff)];
         for (register, address) in places {
-            agreed(device, REQUIRED | 1)?;
+            agreed(device, USUAL)?;
             let ring = Ring::new(8)?;
             describe(device, 0, &ring, 8)?;
             device.window.write_wide(register, address)?;
@@ -125,7 +126,7 @@ fn no_grant() -> Result<()> {
 /// Spoils a ring that is in use, and fails unless that costs a reset.
 fn spoiled(spoil: fn(&Ring)) -> Result<()> {
     each(|device| {
-        device.start(REQUIRED | 1, 16)?;
+        device.start(USUAL, 16)?;
         let _page = offer_one(device)?;
         device.queue(0)?.kick()?;
         device.queue(0)?.wait()?;
@@ -154,7 +155,7 @@ fn no_head() -> Result<()> {
 
 fn stays() -> Result<()> {
     each(|device| {
-        device.start(REQUIRED | 1, 16)?;
+        device.start(USUAL, 16)?;
         device.window.write(QUEUE_SEL, 0)?;
         for register in [QUEUE_SIZE, QUEUE_DESC, QUEUE_DESC + 4, QUEUE_DRIVER, QUEUE_DEVICE, QUEUE_DEVICE + 4]
         {
@@ -178,7 +179,7 @@ fn offer_one(device: &mut Device) -> Result<alloc::vec::Vec<crate::grants::Grant
 fn batch() -> Result<()> {
     for kind in Kind::ALL {
         let mut device = Device::find(kind)?;
-        device.start(REQUIRED | 1, 64)?;
+        device.start(USUAL, 64)?;
         let _pages = offer_many(&mut device, kind, 20)?;
         let queue = device.queue(0)?;
         queue.kick()?;
@@ -194,7 +195,7 @@ fn batch() -> Result<()> {
 
 fn interrupt_status() -> Result<()> {
     each(|device| {
-        device.start(REQUIRED | 1, 16)?;
+        device.start(USUAL, 16)?;
         let window = device.window;
         ensure!(window.read(INTERRUPT_STATUS)? == 0, "InterruptStatus at DRIVER_OK");
         let _page = offer_one(device)?;
@@ -212,10 +213,11 @@ fn interrupt_status() -> Result<()> {
     })
 }
 
-/// With VIRTQ_AVAIL_F_NO_INTERRUPT a device should not. The request after it, without, shows that it has had its chance.
+/// With VIRTQ_AVAIL_F_NO_INTERRUPT a device should not. The request after it, without, shows that it has had
+/// its chance.
 fn no_interrupt() -> Result<()> {
     each(|device| {
-        device.start(REQUIRED | 1, 16)?;
+        device.start(USUAL, 16)?;
         let window = device.window;
         let before = window.interrupts();
         device.queue(0)?.ring.set_no_interrupt(true);
@@ -226,7 +228,7 @@ fn no_interrupt() -> Result<()> {
             ensure!(!end.has_come(), "nothing was used");
             window.read(INTERRUPT_STATUS)?;
         }
-        ensure!(window.interrupts() == before, "an interrupt that nobody wanted");
+        ensure!(window.interrupts() == before, "an interrupt despite VIRTQ_AVAIL_F_NO_INTERRUPT");
         device.queue(0)?.ring.set_no_interrupt(false);
         let _page = offer_one(device)?;
         device.queue(0)?.kick()?;
@@ -237,7 +239,7 @@ fn no_interrupt() -> Result<()> {
 
 fn idle_kicks() -> Result<()> {
     each(|device| {
-        device.start(REQUIRED | 1, 16)?;
+        device.start(USUAL, 16)?;
         for _ in 0..100 {
             device.queue(0)?.kick()?;
         }
@@ -252,7 +254,7 @@ fn idle_kicks() -> Result<()> {
 
 fn kicks_of_no_queue() -> Result<()> {
     each(|device| {
-        device.start(REQUIRED | 1, 16)?;
+        device.start(USUAL, 16)?;
         for value in [2, 3, 255, 0xffff, 0x1_0000, 0x8000_0000, u32::MAX] {
             device.window.write(QUEUE_NOTIFY, value)?;
         }
@@ -263,7 +265,7 @@ fn kicks_of_no_queue() -> Result<()> {
 
 fn no_queue_reset() -> Result<()> {
     each(|device| {
-        device.start(REQUIRED | 1, 16)?;
+        device.start(USUAL, 16)?;
         device.window.write(QUEUE_SEL, 0)?;
         device.window.write(QUEUE_RESET, 1)?;
         ensure!(device.window.read(QUEUE_READY)? == 1, "the queue was reset without RING_RESET");
@@ -289,7 +291,7 @@ fn replace(device: &mut Device, number: u32) -> Result<Queue> {
 
 fn queue_reset() -> Result<()> {
     each(|device| {
-        device.start(REQUIRED | RING_RESET | 1, 16)?;
+        device.start(USUAL | RING_RESET, 16)?;
         for _ in 0..5 {
             let fresh = replace(device, 0)?;
             *device.queue(0)? = fresh;
@@ -306,7 +308,7 @@ fn queue_reset() -> Result<()> {
 /// Requests go on while the queue of events is reset.
 fn other_queue() -> Result<()> {
     let mut device = Device::find(Kind::Gpio)?;
-    device.start(REQUIRED | RING_RESET | 1, 16)?;
+    device.start(USUAL | RING_RESET, 16)?;
     for _ in 0..5 {
         let fresh = replace(&mut device, 1)?;
         *device.queue(1)? = fresh;
@@ -320,7 +322,7 @@ fn other_queue() -> Result<()> {
 fn around() -> Result<()> {
     for kind in Kind::ALL {
         let mut device = Device::find(kind)?;
-        device.start(REQUIRED | 1, 8)?;
+        device.start(USUAL, 8)?;
         for _ in 0..50 {
             let _pages = offer_many(&mut device, kind, 2)?;
             let queue = device.queue(0)?;

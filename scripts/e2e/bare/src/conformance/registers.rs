@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The registers of virtio-mmio (virtio 1.3, 4.2.2), one by one: which there are, who reads, who writes, how wide.
+//! The registers of virtio-mmio (virtio 1.3, 4.2.2), one by one: which there are, who reads, who writes, how
+//! wide.
 
 use anyhow::{Context, Result, ensure};
 
-use super::{Test, each, test};
+use super::case::{Test, test};
+use super::devices::{each, works};
 use crate::machine::Width;
 use crate::virtio::device::{ACKNOWLEDGE, DRIVER, Device, Kind};
 use crate::virtio::window::{
@@ -195,7 +197,7 @@ fn no_queue() -> Result<()> {
             expect(&device, QUEUE_READY, 0)?;
             device.window.write(QUEUE_NOTIFY, queue)?;
         }
-        super::works(&mut device, kind)?;
+        works(&mut device, kind)?;
     }
     Ok(())
 }

@@ -4,10 +4,11 @@
 
 use anyhow::{Result, ensure};
 
-use super::{Test, each, test, works};
+use super::case::{Test, test};
+use super::devices::{each, offer_many, works};
 use crate::grants::Granted;
 use crate::virtio::device::{
-    ACKNOWLEDGE, DEVICE_NEEDS_RESET, DRIVER, DRIVER_OK, Device, FAILED, FEATURES_OK, Kind, REQUIRED,
+    ACKNOWLEDGE, DEVICE_NEEDS_RESET, DRIVER, DRIVER_OK, Device, FAILED, FEATURES_OK, Kind, USUAL,
 };
 use crate::virtio::queue::Queue;
 use crate::virtio::window::{INTERRUPT_STATUS, QUEUE_NOTIFY, QUEUE_READY, QUEUE_SEL, STATUS};
@@ -43,7 +44,7 @@ fn leads_to(device: &Device, written: u32, expected: u32) -> Result<()> {
 
 /// The features without which no device agrees.
 fn take_required(device: &Device) -> Result<()> {
-    device.take(REQUIRED | 1)
+    device.take(USUAL)
 }
 
 fn steps() -> Result<()> {
@@ -70,7 +71,7 @@ fn left_out() -> Result<()> {
 
 fn cleared() -> Result<()> {
     each(|device| {
-        device.start(REQUIRED | 1, 8)?;
+        device.start(USUAL, 8)?;
         for written in [1, 2, 3, 4, 8, 11, 7] {
             leads_to(device, written, ALL)?;
         }
@@ -80,7 +81,7 @@ fn cleared() -> Result<()> {
 
 fn failed() -> Result<()> {
     each(|device| {
-        device.start(REQUIRED | 1, 8)?;
+        device.start(USUAL, 8)?;
         leads_to(device, ALL | FAILED, ALL | FAILED)?;
         leads_to(device, ALL, ALL | FAILED)?;
         device.reset()?;
@@ -92,7 +93,7 @@ fn failed() -> Result<()> {
 fn needs_reset() -> Result<()> {
     each(|device| {
         leads_to(device, DEVICE_NEEDS_RESET, 0)?;
-        device.start(REQUIRED | 1, 8)?;
+        device.start(USUAL, 8)?;
         leads_to(device, ALL | DEVICE_NEEDS_RESET, ALL)
     })
 }
@@ -106,7 +107,7 @@ fn reserved() -> Result<()> {
 
 fn no_reset() -> Result<()> {
     each(|device| {
-        device.start(REQUIRED | 1, 8)?;
+        device.start(USUAL, 8)?;
         for written in [0x100, 0x8000_0000, 0xffff_ff00, DEVICE_NEEDS_RESET] {
             leads_to(device, written, ALL)?;
         }
@@ -143,7 +144,7 @@ fn attach_all(device: &mut Device) -> Result<()> {
 
 fn reset_forgets() -> Result<()> {
     each(|device| {
-        device.start(REQUIRED | 1, 8)?;
+        device.start(USUAL, 8)?;
         device.window.write(QUEUE_SEL, 0)?;
         ensure!(device.window.read(QUEUE_READY)? == 1, "the queue is not ready");
         device.reset()?;
@@ -161,7 +162,7 @@ fn reset_forgets() -> Result<()> {
 
 fn reset_lets_go() -> Result<()> {
     each(|device| {
-        device.start(REQUIRED | 1, 8)?;
+        device.start(USUAL, 8)?;
         let is_mapped = |device: &Device| device.queues.iter().any(|queue| queue.ring.is_in_use());
         ensure!(is_mapped(device), "the rings were never in use");
         device.window.write(STATUS, 0)?;
@@ -176,8 +177,8 @@ fn reset_in_the_middle() -> Result<()> {
     for kind in Kind::ALL {
         let mut device = Device::find(kind)?;
         for round in 0..6 {
-            device.start(REQUIRED | 1, 64)?;
-            let pages = super::offer_many(&mut device, kind, 20)?;
+            device.start(USUAL, 64)?;
+            let pages = offer_many(&mut device, kind, 20)?;
             device.window.write(QUEUE_NOTIFY, 0)?;
             if round % 2 == 0 {
                 device.queue(0)?.wait()?;
@@ -194,12 +195,13 @@ fn reset_in_the_middle() -> Result<()> {
     Ok(())
 }
 
-/// An I2C adapter of ours starts at the first kick, for Linux's driver, which is early. A GPIO controller does not.
+/// An I2C adapter of ours starts at the first kick, for Linux's driver, which is early. A GPIO controller
+/// does not.
 fn before_driver_ok() -> Result<()> {
     let mut device = Device::find(Kind::Gpio)?;
-    ensure!(device.agree(REQUIRED | 1)?, "the device does not agree");
+    ensure!(device.agree(USUAL)?, "the device does not agree");
     attach_all(&mut device)?;
-    let _pages = super::offer_many(&mut device, Kind::Gpio, 1)?;
+    let _pages = offer_many(&mut device, Kind::Gpio, 1)?;
     let queue = device.queue(0)?;
     queue.kick()?;
     ensure!(!queue.ring.is_in_use(), "the ring is in use before DRIVER_OK");

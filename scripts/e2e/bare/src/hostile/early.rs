@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A kick before the queue is ready, and then nothing: whoever has to do with it must not be kept busy.
+//! A kick before the queue is ready, and no other access: it must not keep any process busy.
 
 use core::time::Duration;
 
@@ -9,17 +9,17 @@ use anyhow::{Result, ensure};
 use crate::clock::Moment;
 use crate::interrupts;
 use crate::jobs::Job;
-use crate::virtio::device::{Device, Kind, REQUIRED};
+use crate::virtio::device::{Device, Kind, USUAL};
 use crate::virtio::window::QUEUE_NOTIFY;
 
 pub(super) fn run(job: &Job, pause: Duration) -> Result<()> {
     for kind in Kind::ALL {
         let mut device = Device::find(kind)?;
-        ensure!(device.agree(REQUIRED | kind.feature())?, "the device does not agree");
+        ensure!(device.agree(USUAL)?, "the device does not agree");
         device.window.write(QUEUE_NOTIFY, 0)?;
         interrupts::wait(Some(Moment::after(pause)), || false);
         device.reset()?;
     }
-    job.say(format_args!("kicks={}", Kind::ALL.len()));
+    job.print(format_args!("kicks={}", Kind::ALL.len()));
     Ok(())
 }

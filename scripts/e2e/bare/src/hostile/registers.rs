@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Registers, by all CPUs at once: any offset, width and value; and again and again a piece of what a driver does, so
-//! that the state that an access meets is not always that after a reset.
+//! Registers, by all CPUs at once: any offset, width and value; and again and again a piece of what a driver
+//! does, so that the state that an access meets is not always that after a reset.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -9,10 +9,10 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Result, ensure};
 
-use super::dice::{Dice, Pool};
-use crate::jobs::{self, Job};
+use crate::cpus;
+use crate::jobs::Job;
 use crate::machine::Width;
-use crate::platform;
+use crate::random::{Pool, Random};
 use crate::virtio::device::{Device, Kind, REQUIRED};
 use crate::virtio::window::{
     CONFIG, CONFIG_GENERATION, DEVICE_FEATURES, DEVICE_FEATURES_SEL, DRIVER_FEATURES, DRIVER_FEATURES_SEL,
@@ -55,7 +55,7 @@ const STATUSES: [u32; 9] = [0, 1, 3, 0x0b, 0x0f, 0x4f, 0x80, 4, 8];
 
 /// What one CPU does to all devices.
 struct Attack {
-    dice: Dice,
+    random: Random,
     windows: Vec<Window>,
     pool: Arc<Pool>,
     left: u64,
@@ -65,14 +65,14 @@ struct Attack {
 }
 
 pub(super) fn run(job: &Job, seed: u64, count: u64) -> Result<()> {
-    let (windows, pool) = (platform::windows()?, Arc::new(Pool::new()?));
+    let (windows, pool) = (Window::all()?, Arc::new(Pool::new()?));
     ensure!(!windows.is_empty(), "no devices");
     let totals = Arc::new((AtomicU64::new(0), AtomicU64::new(0)));
     let shared = (Arc::clone(&pool), Arc::clone(&totals));
-    let cpus = jobs::on_all_cpus(move |cpu| {
-        let (dice, pool) = (Dice::new(seed, cpu), Arc::clone(&shared.0));
+    let cpus = cpus::on_all(move |cpu| {
+        let (random, pool) = (Random::new(seed, cpu), Arc::clone(&shared.0));
         let mut attack =
-            Attack { dice, windows: windows.clone(), pool, left: count / 2, aborts: 0, started: 0 };
+            Attack { random, windows: windows.clone(), pool, left: count / 2, aborts: 0, started: 0 };
         attack.run();
         shared.1.0.fetch_add(attack.aborts, Ordering::AcqRel);
         shared.1.1.fetch_add(attack.started, Ordering::AcqRel);
@@ -83,16 +83,16 @@ pub(super) fn run(job: &Job, seed: u64, count: u64) -> Result<()> {
         drop(Device::find(kind)?);
     }
     let [aborts, started] = [&totals.0, &totals.1].map(|total| total.load(Ordering::Acquire));
-    job.say(format_args!("accesses={count} aborts={aborts} started={started}"));
+    job.print(format_args!("accesses={count} aborts={aborts} started={started}"));
     Ok(())
 }
 
 impl Attack {
     fn run(&mut self) {
         while self.left > 0 {
-            let place = self.dice.below(self.windows.len());
+            let place = self.random.below(self.windows.len());
             let Some(window) = self.windows.get(place).copied() else { return };
-            match self.dice.below(8) {
+            match self.random.below(8) {
                 0 => self.drive(window),
                 1..4 => self.anything(window),
                 _ => self.known(window),
@@ -116,37 +116,37 @@ impl Attack {
 
     /// An access of any width to any place of the window, also across registers.
     fn anything(&mut self, window: Window) {
-        let width = Width::ALL.get(self.dice.below(4)).copied().unwrap_or(Width::Word);
+        let width = Width::ALL.get(self.random.below(4)).copied().unwrap_or(Width::Word);
         let room = usize::try_from(SIZE - width.bytes()).unwrap_or(0);
-        let mut offset = u64::try_from(self.dice.below(room + 1)).unwrap_or(0);
-        if !self.dice.one_in(4) {
+        let mut offset = u64::try_from(self.random.below(room + 1)).unwrap_or(0);
+        if !self.random.one_in(4) {
             offset -= offset % width.bytes();
         }
-        if self.dice.one_in(2) {
+        if self.random.one_in(2) {
             self.load(window, offset, width);
         } else {
-            let value = u64::from(self.dice.number()) << 32 | u64::from(self.dice.number());
+            let value = u64::from(self.random.number()) << 32 | u64::from(self.random.number());
             self.store(window, offset, width, value);
         }
     }
 
     /// A register that there is, and now and then the configuration.
     fn known(&mut self, window: Window) {
-        let register = if self.dice.one_in(8) { CONFIG } else { self.dice.pick(&KNOWN) };
-        if self.dice.one_in(2) {
+        let register = if self.random.one_in(8) { CONFIG } else { self.random.pick(&KNOWN) };
+        if self.random.one_in(2) {
             return self.load(window, register, Width::Word);
         }
         let value = match register {
-            STATUS if !self.dice.one_in(4) => self.dice.pick(&STATUSES),
-            QUEUE_SEL | QUEUE_NOTIFY | QUEUE_READY if !self.dice.one_in(4) => self.dice.pick(&[0, 1, 2]),
-            _ => self.dice.number(),
+            STATUS if !self.random.one_in(4) => self.random.pick(&STATUSES),
+            QUEUE_SEL | QUEUE_NOTIFY | QUEUE_READY if !self.random.one_in(4) => self.random.pick(&[0, 1, 2]),
+            _ => self.random.number(),
         };
         self.write(window, register, value);
     }
 
     /// What a driver does from a reset on, up to some step, with mistakes.
     fn drive(&mut self, window: Window) {
-        let features = REQUIRED | u64::from(self.dice.pick(&[0_u32, 1, 1]));
+        let features = REQUIRED | u64::from(self.random.pick(&[0_u32, 1, 1]));
         let [a, b, c, d, e, f, g, h] = features.to_le_bytes();
         let mut steps = alloc::vec![
             (STATUS, 0),
@@ -159,11 +159,11 @@ impl Attack {
             (STATUS, 0x0b),
         ];
         for queue in 0..2 {
-            steps.extend([(QUEUE_SEL, queue), (QUEUE_SIZE, self.dice.pick(&[2, 4, 16, 64]))]);
+            steps.extend([(QUEUE_SEL, queue), (QUEUE_SIZE, self.random.pick(&[2, 4, 16, 64]))]);
             for register in [QUEUE_DESC, QUEUE_DRIVER, QUEUE_DEVICE] {
-                let address = match self.dice.one_in(8) {
-                    true => self.pool.any(&mut self.dice),
-                    false => self.pool.good(&mut self.dice),
+                let address = match self.random.one_in(8) {
+                    true => self.pool.any(&mut self.random),
+                    false => self.pool.good(&mut self.random),
                 };
                 let [a, b, c, d, e, f, g, h] = address.to_le_bytes();
                 steps.push((register, u32::from_le_bytes([a, b, c, d])));
@@ -172,9 +172,9 @@ impl Attack {
             steps.push((QUEUE_READY, 1));
         }
         steps.extend([(STATUS, RUNNING), (QUEUE_NOTIFY, 0), (QUEUE_NOTIFY, 1), (INTERRUPT_ACK, 3)]);
-        let end = 1 + self.dice.below(steps.len());
+        let end = 1 + self.random.below(steps.len());
         for (register, value) in steps.into_iter().take(end) {
-            let value = if self.dice.one_in(32) { self.dice.number() } else { value };
+            let value = if self.random.one_in(32) { self.random.number() } else { value };
             self.write(window, register, value);
             if (register, value) == (STATUS, RUNNING) {
                 self.left = self.left.saturating_sub(1);

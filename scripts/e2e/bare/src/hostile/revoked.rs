@@ -1,61 +1,85 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Grants that are revoked while a transfer uses them. The host delays the bus meanwhile, so that there is time.
+//! Grants that are revoked while a request uses them. The host slows the bus down meanwhile, so that there is
+//! time.
 
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use super::chains::i2c_header;
-use super::dice::Dice;
-use super::works::EEPROM;
+use super::works::{EEPROM, QUEUE_SIZE};
 use crate::clock::Moment;
 use crate::grants::Granted;
 use crate::interrupts;
 use crate::jobs::Job;
-use crate::virtio::device::{Device, Kind, REQUIRED};
-use crate::virtio::queue::Buffer;
+use crate::random::Random;
+use crate::virtio::device::{Device, Kind};
+use crate::virtio::i2c;
+use crate::virtio::queue::{Buffer, Queue};
 
-/// So long the device has before the grants go: now it has not seen the chain yet, now it is on the bus with it.
-const MOST: usize = 60;
-/// How many of the pages are buffers of the request; the others are its ring.
+/// Milliseconds before grants are revoked, at most: the device has not read the chain yet, or it is on the
+/// bus.
+const MAX_DELAY: usize = 60;
+/// How many of the pages are buffers. The others are the ring.
 const BUFFERS: usize = 3;
 
+/// What the device was doing when grants were revoked.
+#[derive(Default)]
+struct Found {
+    in_flight: u64,
+    rings_in_use: u64,
+}
+
 pub(super) fn run(job: &Job, seed: u64, count: u64) -> Result<()> {
-    let mut dice = Dice::new(seed, 0);
-    let (mut in_flight, mut rings) = (0, 0);
+    let mut random = Random::new(seed, 0);
+    let mut found = Found::default();
     for round in 0..count {
-        let mut device = Device::find(Kind::I2c)?;
-        device.start(REQUIRED | Kind::I2c.feature(), 16)?;
-        let (header, bytes, status) = (Granted::new()?, Granted::new()?, Granted::new()?);
-        let is_read = dice.one_in(2);
-        header.page().write(0, &i2c_header(EEPROM, is_read));
-        let part =
-            |page: &Granted, length, is_written| Buffer { address: page.address(0), length, is_written };
+        let mut device = Device::started(Kind::I2c, QUEUE_SIZE)?;
+        let buffers = [Granted::new()?, Granted::new()?, Granted::new()?];
         let queue = device.queue(0)?;
-        queue.offer(&[part(&header, 8, false), part(&bytes, 2, is_read), part(&status, 1, true)])?;
+        offer(queue, &buffers, random.one_in(2))?;
         queue.kick()?;
-        let pause = Duration::from_millis(u64::try_from(dice.below(MOST))?);
-        interrupts::wait(Some(Moment::after(pause)), || false);
-        // Each page in turn, and at last all of them.
-        let ring = &queue.ring;
-        let pages = [&header, &bytes, &status, &ring.descriptors, &ring.available, &ring.used];
-        let turn = usize::try_from(round)? % (pages.len() + 1);
-        for (number, page) in pages.iter().enumerate() {
-            if turn == number || turn == pages.len() {
-                // Buffers are copied: what shows is that the device has the chain, or is about to.
-                match number < BUFFERS {
-                    true => in_flight += u64::from(!ring.has_used()),
-                    false => rings += u64::from(page.is_in_use()),
-                }
-                page.revoke();
-            }
-        }
+        let delay = Duration::from_millis(u64::try_from(random.below(MAX_DELAY))?);
+        interrupts::wait(Some(Moment::after(delay)), || false);
+        revoke(queue, &buffers, usize::try_from(round)?, &mut found);
         device.reset()?;
-        for page in [header, bytes, status] {
-            ensure!(!page.is_in_use(), "round {round}: a buffer is in use after a reset");
+        ensure!(!buffers.iter().any(Granted::is_in_use), "round {round}: a buffer is in use after a reset");
+    }
+    let Found { in_flight, rings_in_use } = found;
+    job.print(format_args!("revoked={count} in-flight={in_flight} rings-in-use={rings_in_use}"));
+    Ok(())
+}
+
+/// Offers a message with header, data and status in a page each.
+fn offer(queue: &mut Queue, buffers: &[Granted; BUFFERS], is_read: bool) -> Result<()> {
+    let [header, data, status] = buffers;
+    header.page().write(0, &i2c::header(EEPROM, if is_read { i2c::READ } else { 0 }));
+    let chain = [
+        Buffer::within(header, 0, 8, false)?,
+        Buffer::within(data, 0, 2, is_read)?,
+        Buffer::within(status, 0, 1, true)?,
+    ];
+    queue.offer(&chain).map(drop)
+}
+
+/// Revokes the grant of one page of the request or the ring, a different one each round, and every seventh
+/// time all.
+fn revoke(queue: &Queue, buffers: &[Granted; BUFFERS], round: usize, found: &mut Found) {
+    let ring = &queue.ring;
+    let pages: Vec<&Granted> =
+        buffers.iter().chain([&ring.descriptors, &ring.available, &ring.used]).collect();
+    let chosen = round % (pages.len() + 1);
+    for (number, page) in pages.iter().enumerate() {
+        if chosen == number || chosen == pages.len() {
+            if number < BUFFERS {
+                // The device copies buffers and never maps them: only an incomplete chain shows that it may
+                // use them.
+                found.in_flight += u64::from(!ring.has_used());
+            } else {
+                found.rings_in_use += u64::from(page.is_in_use());
+            }
+            page.revoke();
         }
     }
-    job.say(format_args!("revoked={count} in-flight={in_flight} rings-in-use={rings}"));
-    Ok(())
 }

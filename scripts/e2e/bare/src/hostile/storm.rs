@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Kicks without buffers, by all CPUs at once: of queues that there are and of others, with resets between them; or one
-//! after the other, without end. Accesses to a register without end, likewise.
+//! Kicks without buffers, by all CPUs at once: of queues that there are and of others, with resets between
+//! them; or one after the other, without end. Accesses to a register without end, likewise.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -10,11 +10,12 @@ use core::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use super::dice::Dice;
 use crate::clock::Moment;
+use crate::cpus;
 use crate::jobs::{self, Job};
 use crate::platform;
-use crate::virtio::device::{Device, Kind, REQUIRED};
+use crate::random::Random;
+use crate::virtio::device::{Device, Kind};
 use crate::virtio::window::{INTERRUPT_STATUS, QUEUE_NOTIFY, STATUS, Window};
 
 /// So many kicks, then the devices are reset and started again.
@@ -25,17 +26,17 @@ pub(super) fn run(job: &Job, seed: u64, count: u64) -> Result<()> {
     for round in 0..count.div_ceil(ROUND) {
         let devices = started()?;
         let windows: Vec<_> = devices.iter().map(|device| device.window).collect();
-        let cpus = jobs::on_all_cpus(move |cpu| {
-            let mut dice = Dice::new(seed.wrapping_add(round), cpu);
+        let cpus = cpus::on_all(move |cpu| {
+            let mut random = Random::new(seed.wrapping_add(round), cpu);
             for _ in 0..ROUND / 2 {
-                let Some(window) = windows.get(dice.below(windows.len())) else { return };
-                let queue = if dice.one_in(16) { dice.number() } else { dice.pick(&[0, 1]) };
+                let Some(window) = windows.get(random.below(windows.len())) else { return };
+                let queue = if random.one_in(16) { random.number() } else { random.pick(&[0, 1]) };
                 // The device is there: it was started. Whether it says so, `works` finds out.
                 let _ = window.write(QUEUE_NOTIFY, queue);
             }
             // Resets come in the middle of the other CPU's kicks.
-            if cpu > 0 && dice.one_in(2) {
-                let _ = windows.get(dice.below(windows.len())).map(|window| window.write(STATUS, 0));
+            if cpu > 0 && random.one_in(2) {
+                let _ = windows.get(random.below(windows.len())).map(|window| window.write(STATUS, 0));
             }
         });
         require_all(cpus)?;
@@ -44,7 +45,7 @@ pub(super) fn run(job: &Job, seed: u64, count: u64) -> Result<()> {
     }
     let used = used.load(Ordering::Acquire);
     ensure!(used == 0, "{used} buffers were used, none was offered");
-    job.say(format_args!("kicks={count}"));
+    job.print(format_args!("kicks={count}"));
     Ok(())
 }
 
@@ -67,9 +68,9 @@ pub(super) fn flood(job: &Job, flood: Flood, time: Duration) -> Result<()> {
     let queues = queues.concat();
     let count = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&count);
-    super::begin();
+    jobs::announce_begin();
     let end = Moment::after(time);
-    let cpus = jobs::on_all_cpus(move |cpu| {
+    let cpus = cpus::on_all(move |cpu| {
         for &(window, queue) in queues.iter().cycle().skip(cpu) {
             if end.has_come() {
                 break;
@@ -83,18 +84,13 @@ pub(super) fn flood(job: &Job, flood: Flood, time: Duration) -> Result<()> {
         }
     });
     require_all(cpus)?;
-    job.say(format_args!("accesses={}", count.load(Ordering::Acquire)));
+    job.print(format_args!("accesses={}", count.load(Ordering::Acquire)));
     Ok(())
 }
 
 /// Both devices, started.
 fn started() -> Result<Vec<Device>> {
-    let start = |kind: Kind| {
-        let mut device = Device::find(kind)?;
-        device.start(REQUIRED | kind.feature(), 4)?;
-        Ok(device)
-    };
-    Kind::ALL.into_iter().map(start).collect()
+    Kind::ALL.into_iter().map(|kind| Device::started(kind, 4)).collect()
 }
 
 fn require_all(cpus: usize) -> Result<()> {

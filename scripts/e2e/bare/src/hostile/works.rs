@@ -1,32 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Whether all is well after an attack: all CPUs answer, both devices come up after a reset, and a transfer does what it
-//! is to do.
+//! The check after an attack: all CPUs answer, both devices start after a reset, and their requests have the
+//! right effect.
 
 use anyhow::{Result, ensure};
 
-use super::chains::{gpio_request, i2c_header};
 use crate::grants::Granted;
-use crate::jobs;
-use crate::platform;
-use crate::virtio::device::{Device, Kind, REQUIRED};
+use crate::virtio::device::{Device, Kind};
+use crate::virtio::gpio::{self, DIRECTION_IN, DIRECTION_OUT, GET_VALUE, SET_DIRECTION, SET_VALUE};
+use crate::virtio::i2c;
 use crate::virtio::queue::Buffer;
+use crate::{cpus, platform};
 
-/// The EEPROM that this guest has, and a place in it.
-pub(super) const EEPROM: u16 = 0x50;
-const PLACE: u8 = 0x10;
-/// Two lines that the board wires to each other.
+/// The address field of this guest's EEPROM.
+pub(super) const EEPROM: u16 = i2c::seven_bits(0x50);
+/// The byte of the EEPROM that is written.
+const BYTE: u8 = 0x10;
+/// Two lines that the board connects.
 const OUT: u16 = 0;
 const IN: u16 = 1;
-/// VIRTIO_GPIO_MSG_SET_DIRECTION, GET_VALUE, SET_VALUE (virtio 1.3, 5.18.6), and directions.
-pub(super) const SET_DIRECTION: u16 = 3;
-pub(super) const GET_VALUE: u16 = 4;
-const SET_VALUE: u16 = 5;
-const OUTPUT: u32 = 1;
-pub(super) const INPUT: u32 = 2;
+/// Offsets of data and status in a request's page.
+const DATA: usize = 32;
+const STATUS: usize = 16;
+/// Entries of each queue.
+pub(super) const QUEUE_SIZE: u16 = 16;
 
 pub(super) fn run() -> Result<()> {
-    let (cpus, expected) = (jobs::on_all_cpus(|_| ()), platform::cpus());
+    let (cpus, expected) = (cpus::on_all(|_| ()), platform::cpus());
     ensure!(cpus == expected, "only {cpus} CPUs of {expected} answer");
     i2c()?;
     gpio()
@@ -35,57 +35,54 @@ pub(super) fn run() -> Result<()> {
 /// Writes to the EEPROM and reads it back.
 fn i2c() -> Result<()> {
     let page = Granted::new()?;
-    let mut device = started(Kind::I2c)?;
+    let mut device = Device::started(Kind::I2c, QUEUE_SIZE)?;
     for value in [0x5a, 0xa5] {
-        page.page().write(32, &[PLACE, value]);
-        message(&mut device, &page, false, 2)?;
-        message(&mut device, &page, false, 1)?;
-        page.page().write(32, &[0]);
-        message(&mut device, &page, true, 1)?;
-        let read = page.page().read_u8(32);
+        page.page().write(DATA, &[BYTE, value]);
+        message(&mut device, &page, 0, 2)?;
+        message(&mut device, &page, 0, 1)?;
+        page.page().write(DATA, &[0]);
+        message(&mut device, &page, i2c::READ, 1)?;
+        let read = page.page().read_u8(DATA);
         ensure!(read == value, "the EEPROM has {read:#x}, {value:#x} was written");
     }
     Ok(())
 }
 
-/// One message, whose bytes are at 32 in the page.
-fn message(device: &mut Device, page: &Granted, is_read: bool, length: u32) -> Result<()> {
-    page.page().write(0, &i2c_header(EEPROM, is_read));
-    page.page().write_u8(16, 0xff);
-    let part = |offset, length, is_written| Buffer { address: page.address(offset), length, is_written };
-    device.queue(0)?.transfer(&[part(0, 8, false), part(32, length, is_read), part(16, 1, true)])?;
-    let status = page.page().read_u8(16);
-    ensure!(status == 0, "the I2C message ended with {status}");
+/// Sends one message with the data in the page.
+fn message(device: &mut Device, page: &Granted, flags: u32, length: usize) -> Result<()> {
+    page.page().write(0, &i2c::header(EEPROM, flags));
+    page.page().write_u8(STATUS, 0xff);
+    let buffers = [
+        Buffer::within(page, 0, 8, false)?,
+        Buffer::within(page, DATA, length, flags == i2c::READ)?,
+        Buffer::within(page, STATUS, 1, true)?,
+    ];
+    device.queue(0)?.transfer(&buffers)?;
+    let status = page.page().read_u8(STATUS);
+    ensure!(status == i2c::OK, "the I2C message ended with status {status}");
     Ok(())
 }
 
-/// Drives a line and sees it at the other end of the wire.
+/// Drives a line and reads it at the other end of the wire.
 fn gpio() -> Result<()> {
     let page = Granted::new()?;
-    let mut device = started(Kind::Gpio)?;
-    let mut ask = |kind, line, value| {
-        page.page().write(0, &gpio_request(kind, line, value));
-        page.page().write(16, &[0xff, 0xff]);
-        let part = |offset, length, is_written| Buffer { address: page.address(offset), length, is_written };
-        device.queue(0)?.transfer(&[part(0, 8, false), part(16, 2, true)])?;
-        let status = page.page().read_u8(16);
-        ensure!(status == 0, "GPIO request {kind} of line {line} ended with {status}");
-        Ok(page.page().read_u8(17))
+    let mut device = Device::started(Kind::Gpio, QUEUE_SIZE)?;
+    let mut send = |message, line, value| {
+        page.page().write(0, &gpio::request(message, line, value));
+        page.page().write(STATUS, &[0xff, 0xff]);
+        let buffers = [Buffer::within(&page, 0, 8, false)?, Buffer::within(&page, STATUS, 2, true)?];
+        device.queue(0)?.transfer(&buffers)?;
+        let status = page.page().read_u8(STATUS);
+        ensure!(status == gpio::OK, "GPIO message {message} for line {line} ended with status {status}");
+        Ok(page.page().read_u8(STATUS + 1))
     };
-    for (kind, line, value) in [(SET_VALUE, OUT, 0), (SET_DIRECTION, OUT, OUTPUT), (SET_DIRECTION, IN, INPUT)]
-    {
-        ask(kind, line, value)?;
-    }
+    send(SET_VALUE, OUT, 0)?;
+    send(SET_DIRECTION, OUT, DIRECTION_OUT)?;
+    send(SET_DIRECTION, IN, DIRECTION_IN)?;
     for value in [1, 0, 1] {
-        ask(SET_VALUE, OUT, value)?;
-        let seen = ask(GET_VALUE, IN, 0)?;
+        send(SET_VALUE, OUT, value)?;
+        let seen = send(GET_VALUE, IN, 0)?;
         ensure!(u32::from(seen) == value, "the line is {seen}, {value} was set");
     }
     Ok(())
-}
-
-pub(super) fn started(kind: Kind) -> Result<Device> {
-    let mut device = Device::find(kind)?;
-    device.start(REQUIRED | kind.feature(), 16)?;
-    Ok(device)
 }

@@ -1,23 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What there is when the guest runs. All `unsafe` of the guest is in this file: the rest says what it wants by the
-//! functions below, none of which can break what Rust assumes, but for a store to memory that Rust uses. Those are
-//! refused.
+//! The functions of [`machine`](super) in the guest.
+//!
+//! None of them can break an assumption of Rust, except for a store to memory that Rust uses, which [`store`]
+//! refuses.
 
 #![allow(unsafe_code)]
 
 use alloc::alloc::{Layout, alloc};
 use core::arch::{asm, global_asm};
 use core::ops::Range;
-use core::panic::PanicInfo;
 use core::slice;
 
 use dtoolkit::fdt::Fdt;
 use linked_list_allocator::LockedHeap;
 use spin::Mutex;
 
-use super::{Abort, GRANT_ENTRIES, GrantEntry, Width};
-use crate::interrupts;
+use super::types::{Abort, GRANT_ENTRIES, GrantEntry, Width};
 
 global_asm!(include_str!("start.s"));
 
@@ -45,26 +44,22 @@ unsafe extern "C" {
     fn another_cpu() -> !;
 }
 
-/// The first CPU comes here from start.s.
-#[unsafe(no_mangle)]
-extern "C" fn first_main(device_tree: u64) -> ! {
-    // SAFETY: the boot protocol has the address of a device tree in x0, mapped by start.s and written by nobody now.
+/// Makes the device tree and the heap available.
+///
+/// # Safety
+/// `device_tree` is the address of a device tree that nothing writes to. This is called once, before any
+/// allocation.
+pub(crate) unsafe fn initialise(device_tree: u64) {
+    // SAFETY: the caller's promise. The second word of the header is the size of the tree.
     let size = unsafe { (device_tree as *const [u8; 8]).read_unaligned() };
     let [.., a, b, c, d] = size;
     let size = u64::from(u32::from_be_bytes([a, b, c, d]));
-    // SAFETY: as above; the size is the second word of its header, and the heap is kept away from it.
+    // SAFETY: as above. The heap does not overlap it.
     let bytes = unsafe { slice::from_raw_parts(device_tree as *const u8, size as usize) };
     *DEVICE_TREE.lock() = bytes;
     let room = free_memory(device_tree..device_tree + size);
-    // SAFETY: RAM that nothing else is in: it begins behind the image and leaves the device tree out.
+    // SAFETY: unused RAM: it begins behind the image and leaves the device tree out.
     unsafe { HEAP.lock().init(room.start as *mut u8, (room.end - room.start) as usize) };
-    crate::first_cpu()
-}
-
-/// Further CPUs come here from start.s.
-#[unsafe(no_mangle)]
-extern "C" fn another_main() -> ! {
-    crate::jobs::another_cpu()
 }
 
 /// The larger part of the RAM, below or above the device tree.
@@ -98,9 +93,9 @@ pub fn device_tree() -> &'static [u8] {
 
 // ---- Exceptions ----
 
-/// The registers as start.s has saved them.
+/// The registers as start.s saves them at an exception.
 #[repr(C)]
-struct Saved {
+pub(crate) struct Registers {
     x: [u64; 31],
     elr: u64,
     spsr: u64,
@@ -108,36 +103,30 @@ struct Saved {
     q: [u128; 32],
 }
 
-/// Synchronous, from the present exception level on its own stack: the fifth entry of the table.
+/// Index in the vector table of a synchronous exception from the current exception level, with its own stack
+/// pointer.
 const SYNCHRONOUS: u64 = 4;
-/// An interrupt, likewise.
-const INTERRUPT: u64 = 5;
+/// Index of an interrupt, likewise.
+pub(crate) const INTERRUPT: u64 = 5;
 
-/// Every exception comes here from start.s.
-#[unsafe(no_mangle)]
-extern "C" fn trapped(kind: u64, saved: &mut Saved) {
-    if kind == INTERRUPT {
-        return interrupts::handle();
-    }
+/// Makes an access of [`load`] or [`store`] that faulted return with the reason.
+///
+/// # Panics
+/// At any other exception.
+pub(crate) fn handle_abort(index: u64, registers: &mut Registers) {
     let (syndrome, address): (u64, u64);
     // SAFETY: reads two registers that exist at this exception level.
     unsafe {
-        asm!("mrs {}, esr_el1", "mrs {}, far_el1", out(reg) syndrome, out(reg) address, options(nomem, nostack));
+        asm!("mrs {}, esr_el1", "mrs {}, far_el1", out(reg) syndrome, out(reg) address,
+            options(nomem, nostack));
     }
     let attempts = (&raw const attempt_start) as u64..(&raw const attempt_end) as u64;
-    if kind == SYNCHRONOUS && attempts.contains(&saved.elr) {
-        saved.elr = (&raw const attempt_failed) as u64;
-        [saved.x[1], saved.x[2]] = [syndrome, address];
+    if index == SYNCHRONOUS && attempts.contains(&registers.elr) {
+        registers.elr = (&raw const attempt_failed) as u64;
+        [registers.x[1], registers.x[2]] = [syndrome, address];
         return;
     }
-    panic!("exception {kind} at {:#x}: syndrome {syndrome:#x}, address {address:#x}", saved.elr);
-}
-
-/// Says why, and crashes: Xen takes the domain off the machine, and whoever waits for it sees that.
-#[panic_handler]
-fn panic(info: &PanicInfo<'_>) -> ! {
-    crate::console::print(format_args!("bare {info}\n"));
-    crate::xen::crash()
+    panic!("exception {index} at {:#x}: syndrome {syndrome:#x}, address {address:#x}", registers.elr);
 }
 
 // ---- Memory and devices ----
@@ -148,7 +137,7 @@ fn panic(info: &PanicInfo<'_>) -> ! {
 /// The access faulted.
 pub fn load(address: u64, width: Width) -> Result<u64, Abort> {
     let (value, syndrome, fault);
-    // SAFETY: one load, which has no effect on what Rust knows; if it faults, `trapped` makes it return.
+    // SAFETY: one load, which has no effect on what Rust knows; if it faults, `handle_abort` makes it return.
     unsafe {
         asm!("bl attempt_load",
             inlateout("x0") address => value, inlateout("x1") width.bytes() => syndrome, lateout("x2") fault,
@@ -167,11 +156,11 @@ pub fn load(address: u64, width: Width) -> Result<u64, Abort> {
 pub fn store(address: u64, width: Width, value: u64) -> Result<(), Abort> {
     assert!(!MEMORY.contains(&address), "{address:#x} is memory");
     let (syndrome, fault);
-    // SAFETY: one store, not to memory that Rust uses; if it faults, `trapped` makes it return.
+    // SAFETY: one store, not to memory that Rust uses; if it faults, `handle_abort` makes it return.
     unsafe {
         asm!("bl attempt_store",
-            inlateout("x0") address => _, inlateout("x1") width.bytes() => syndrome, inlateout("x2") value => fault,
-            out("x30") _, options(nostack));
+            inlateout("x0") address => _, inlateout("x1") width.bytes() => syndrome,
+            inlateout("x2") value => fault, out("x30") _, options(nostack));
     }
     if syndrome == 0 { Ok(()) } else { Err(Abort { syndrome, address: fault }) }
 }
@@ -297,8 +286,8 @@ pub fn hypercall(number: u64, arguments: [u64; 4]) -> i64 {
     // SAFETY: Xen changes x0 to x4, x16, and what the arguments point to: callers pass addresses of atomics.
     unsafe {
         asm!("hvc #0xea1",
-            inlateout("x0") a => result, inlateout("x1") b => _, inlateout("x2") c => _, inlateout("x3") d => _,
-            out("x4") _, inlateout("x16") number => _, options(nostack));
+            inlateout("x0") a => result, inlateout("x1") b => _, inlateout("x2") c => _,
+            inlateout("x3") d => _, out("x4") _, inlateout("x16") number => _, options(nostack));
     }
     result
 }
@@ -313,8 +302,8 @@ pub fn start_cpu(cpu: usize) -> i64 {
     }
     let end = stack as u64 + STACK as u64;
     let result;
-    // SAFETY: Xen, which plays the firmware, starts the CPU at start.s, with a stack of its own. The calling convention
-    // (SMCCC) lets it change x0 to x17.
+    // SAFETY: Xen, which plays the firmware, starts the CPU at start.s, with a stack of its own. The calling
+    // convention (SMCCC) lets it change x0 to x17.
     unsafe {
         asm!("hvc #0",
             inlateout("x0") CPU_ON => result, inlateout("x1") cpu as u64 => _,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-// From the first instruction to Rust: what no Rust code can do for itself.
+// Start-up, page tables, exception vectors, accesses that may fault, and memory functions of the C library.
 
 // ---- The header by which a boot loader knows an image (Linux, Documentation/arch/arm64/booting.rst) ----
 
@@ -18,7 +18,7 @@ image_header:
 
 // ---- Both kinds of start-up: at EL1, MMU off, interrupts masked ----
 
-// x0 is the device tree. Nothing is written before the caches are on, so that nobody sees old lines later.
+// x0 is the device tree. Nothing is written before the caches are on: a cache could hold older lines.
 first_cpu:
     mov     x20, x0
     bl      enable_mmu
@@ -50,7 +50,8 @@ enable_mmu:
     msr     mair_el1, x0
     adrp    x0, tables
     msr     ttbr0_el1, x0
-    // 39 bits of addresses in TTBR0 alone, tables write-back and inner shareable, 40 bits of physical addresses.
+    // 39 bits of addresses in TTBR0 alone, tables write-back and inner shareable, 40 bits of physical
+    // addresses.
     ldr     x0, =(25 | 1 << 8 | 1 << 10 | 3 << 12 | 1 << 23 | 2 << 32)
     msr     tcr_el1, x0
     mov     x0, #(3 << 20)          // floating point: the compiler uses its registers
@@ -105,7 +106,7 @@ low:
     .skip   0x20000
 first_stack_end:
 
-// ---- Exceptions: all registers to the stack, then to trap.rs, which may change them ----
+// ---- Exceptions: all registers to the stack, then to entry.rs, which may change them ----
 
     .macro  vector kind
     .balign 0x80
@@ -148,7 +149,7 @@ trap:
     str     q\n, [sp, #(272 + 16 * \n)]
     .endr
     mov     x1, sp
-    bl      trapped
+    bl      exception
     .irp    n, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
     ldr     q\n, [sp, #(272 + 16 * \n)]
     .endr
@@ -214,7 +215,7 @@ attempt_done:
     mov     x1, xzr
     mov     x2, xzr
 attempt_end:
-// trap.rs comes back here, with ESR and FAR in x1 and x2.
+// handle_abort comes back here, with ESR and FAR in x1 and x2.
 attempt_failed:
     ret
 
@@ -267,7 +268,7 @@ strlen:
     add     x0, x0, #1
     b       7b
 
-// The compiler's libraries are built as if a panic could be caught. Nobody does.
+// The compiler's libraries refer to these, but no panic is caught.
     .global _Unwind_Resume, rust_eh_personality
 _Unwind_Resume:
 rust_eh_personality:

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What is known to have worked somewhere, step by step. A step that must not succeed has the name of its attack.
+//! What is known to have worked somewhere, step by step. A step that must not succeed has the name of its
+//! attack.
 
 use core::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, ensure};
 
-use super::Known;
 use super::attempt::Attempt;
+use super::hypercall::{DEVICE_MODEL_OP, EVENT_CHANNEL_OP, GRANT_TABLE_OP, HOST_MAP, MEMORY_OP};
+use super::known::Known;
 use super::ledger::Ledger;
 use super::memory;
-use super::tables::{DEVICE_MODEL_OP, EVENT_CHANNEL_OP, GRANT_TABLE_OP, HOST_MAP, MEMORY_OP};
 use super::words::Target;
 use crate::grants::{self, Granted, PERMIT};
 use crate::witness::{ANSWER, CONTROL};
@@ -131,7 +132,8 @@ fn map_foreign_pages(ledger: &mut Ledger, guest: &Known) -> Result<()> {
     Ok(())
 }
 
-/// Maps and copies by references that were granted to another domain or to none, and by all that the guest may have.
+/// Maps and copies by references that were granted to another domain or to none, and by all that the guest
+/// may have.
 fn forge_references(ledger: &mut Ledger, guest: &Known) -> Result<()> {
     let own = [guest.control, guest.read_only];
     let forged =
@@ -155,8 +157,9 @@ fn copy(guest: &Known, source: u64, destination: u64, flags: u64) -> Result<Atte
     Ok(attempt.with(2, destination).with(3, to).with(4, 4096 | flags | 0x5555 << 32))
 }
 
-/// Writes to a page that it may read: by mapping it for writing, by copying. It maps the page for reading, too, but does not
-/// write there: Xen 4.20 does not inject the fault that this is, so the rogue would take it again and again, for ever.
+/// Writes to a page that it may read: by mapping it for writing, by copying. It maps the page for reading,
+/// too, but does not write there: Xen 4.20 does not inject the fault that this is, so the rogue would take it
+/// again and again, for ever.
 fn write_where_reading_is_granted(ledger: &mut Ledger, guest: &Known) -> Result<()> {
     let writable = map(guest.domid, guest.read_only, HOST_MAP)?;
     if ledger.make(&writable.attack("map-for-writing"), false) {
@@ -202,8 +205,8 @@ fn take_other_resources(ledger: &mut Ledger, guest: &Known) -> Result<()> {
 
 /// Puts the pages of devices that it does not own, and RAM as if it were a device.
 fn put_pages_of_devices(ledger: &mut Ledger, guest: &Known) -> Result<()> {
-    // QEMU's virt machine: the interrupt controller, the UART that Xen has, a virtio slot that nobody has been given, and
-    // RAM from which Xen takes guests.
+    // QEMU's virt machine: the interrupt controller, the UART that Xen has, a virtio slot that nobody has
+    // been given, and RAM from which Xen takes guests.
     for frame in [0x8000, 0x80a0, 0x9000, 0xa000, 0x4_0000, 0x7_0000, 0xb_0000, 0xb_f000] {
         let attempt = call(MEMORY_OP, "add_to_physmap:dev_mmio", &guest.target())?;
         for domid in [0x7ff0, u64::from(guest.domid)] {
@@ -224,7 +227,7 @@ fn take_event_channels(ledger: &mut Ledger, guest: &Known) -> Result<()> {
         // Those of an ioreq server are meant for it.
         ledger.make(&bind.with(0, domid | port << 32), false);
     }
-    // A channel from one guest to the other, and one whose other end is anybody's.
+    // A channel from one guest to the other, and one whose other end any domain may bind.
     for remote in [other, 0, 0x7ff1, 0x7ff2] {
         let alloc = call(EVENT_CHANNEL_OP, "alloc_unbound", &guest.target())?;
         ledger.make(&alloc.with(0, domid | remote << 16).attack("connect-a-guest-to-another"), false);
@@ -235,8 +238,8 @@ fn take_event_channels(ledger: &mut Ledger, guest: &Known) -> Result<()> {
     Ok(())
 }
 
-/// Has an ioreq server answer for addresses where the guest has RAM, its interrupt controller and its console. Xen looks
-/// there first; that the guest goes on shows it.
+/// Has an ioreq server answer for addresses where the guest has RAM, its interrupt controller and its
+/// console. Xen looks there first; that the guest goes on shows it.
 fn cover_what_xen_emulates(ledger: &mut Ledger, guest: &Known) -> Result<()> {
     let target = guest.target();
     let create = call(DEVICE_MODEL_OP, "create_ioreq_server", &target)?;

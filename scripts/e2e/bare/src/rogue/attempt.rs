@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! One hypercall that the rogue makes: what it hands over, whether that succeeded, and under which name it is recorded.
+//! One hypercall that the rogue makes: what it hands over, whether that succeeded, and under which name it is
+//! recorded.
 
 use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::string::{String, ToString};
 
-use super::memory::{self, ARGUMENT_LENGTH, LIST_LENGTH};
-use super::tables::{
-    DOMCTL, EVENT_CHANNEL_OP, Form, GRANT_TABLE_OP, HYPERCALLS, Hypercall, MEMORY_OP, Operation, RESOURCES,
-    SCHED_OP, SCHED_OP_COMPAT, SPACES,
+use super::hypercall::{
+    DOMCTL, EVENT_CHANNEL_OP, Form, GRANT_TABLE_OP, Hypercall, MEMORY_OP, Operation, RESOURCES, SCHED_OP,
+    SCHED_OP_COMPAT, SPACES,
 };
+use super::memory::{self, ARGUMENT_LENGTH, LIST_LENGTH};
+use super::tables::HYPERCALLS;
 use super::words::{self, NO_RESULT, RESULTS, Target, Word};
 use crate::machine;
 
@@ -60,7 +62,7 @@ impl Attempt {
             domid: None,
             attack: None,
         };
-        let first = attempt.head(hypercall.form, number, target);
+        let first = attempt.set_head(hypercall.form, number, target);
         for (index, word) in (first..).zip(shape) {
             attempt.set(hypercall.form, index, *word, target);
         }
@@ -97,50 +99,35 @@ impl Attempt {
         self
     }
 
-    /// Fills in what says which sub-operation it is; returns where the other words begin.
-    fn head(&mut self, form: Form, number: u64, target: &Target) -> usize {
+    /// Sets the registers and the words that say which sub-operation it is. Returns the index of the next
+    /// word.
+    fn set_head(&mut self, form: Form, number: u64, target: &Target) -> usize {
         let argument = memory::argument();
-        match form {
-            Form::Register => {
-                self.registers = [number, argument, 1, 0];
-                0
-            }
-            Form::Vcpu => {
-                self.registers = [number, 0, argument, 0];
-                0
-            }
-            Form::Length => {
-                self.registers = [number, 4, argument, 0];
-                0
-            }
-            Form::Versioned(version) => {
-                self.registers = [argument, 0, 0, 0];
-                self.argument[0] = number | u64::from(version) << 32;
-                if hypercall_has_domid(self.number) {
-                    self.argument[1] = u64::from(target.domid);
-                    self.domid = Some(Place::Argument(1, 0));
-                    return 2;
-                }
-                1
-            }
-            Form::Structure => {
-                self.registers = [argument, 0, 0, 0];
-                self.argument[0] = number;
-                1
-            }
+        let (registers, next) = match form {
+            Form::Register => ([number, argument, 1, 0], 0),
+            Form::Vcpu => ([number, 0, argument, 0], 0),
+            Form::Length => ([number, 4, argument, 0], 0),
+            Form::Versioned(_) | Form::Structure => ([argument, 0, 0, 0], 1),
             Form::Device => {
-                let buffers = Word::List(words::BUFFERS).value(target);
-                self.registers = [u64::from(target.domid), 1, buffers, 0];
-                self.argument[0] = number;
                 self.domid = Some(Place::Register(0));
-                1
+                ([u64::from(target.domid), 1, Word::List(words::BUFFERS).value(target), 0], 1)
             }
-            Form::Registers => {
-                self.registers = [number, 0, 0, 0];
-                1
-            }
-            Form::None => 0,
+            Form::Registers => ([number, 0, 0, 0], 1),
+            Form::None => ([0; 4], 0),
+        };
+        self.registers = registers;
+        match form {
+            Form::Versioned(version) => self.argument[0] = number | u64::from(version) << 32,
+            Form::Structure | Form::Device => self.argument[0] = number,
+            _ => {}
         }
+        if self.number != DOMCTL {
+            return next;
+        }
+        // struct xen_domctl: the domid follows the version.
+        self.argument[1] = u64::from(target.domid);
+        self.domid = Some(Place::Argument(1, 0));
+        2
     }
 
     fn set(&mut self, form: Form, index: usize, word: Word, target: &Target) {
@@ -249,7 +236,7 @@ impl Attempt {
         result >= 0 || memory::list_word(RESULTS) != NO_RESULT
     }
 
-    /// The name under which a success is recorded: hypercall, sub-operation, and at whom.
+    /// The name under which a success is recorded: hypercall, sub-operation and kind of target.
     pub(super) fn name(&self) -> String {
         let target = self.target();
         if let Some(attack) = self.attack {
@@ -265,7 +252,7 @@ impl Attempt {
         format!("{} {name}{} {target}", hypercall.name, self.detail().unwrap_or_default())
     }
 
-    /// What it hands over, for a reader who wants to know what has succeeded.
+    /// The registers and the first words of the structure, for the report.
     pub(super) fn text(&self) -> String {
         let [a, b, c, d, e, f, ..] = self.argument;
         format!("{:x?} {:x?}", self.registers, [a, b, c, d, e, f])
@@ -308,7 +295,8 @@ impl Attempt {
         }
     }
 
-    /// Why the call must not be made, if it must not: it would be the rogue that is stopped, and nothing else.
+    /// Why the call must not be made, if it must not: it would be the rogue that is stopped, and nothing
+    /// else.
     pub(super) fn harms_only_itself(&self) -> Option<&'static str> {
         match (self.number, self.operation()) {
             (SCHED_OP | SCHED_OP_COMPAT, 1) => Some("it waits for an event that does not come"),
@@ -320,11 +308,6 @@ impl Attempt {
     }
 }
 
-/// Whether the third word of a structure with a version is a domid.
-fn hypercall_has_domid(number: u64) -> bool {
-    number == DOMCTL
-}
-
 /// The name of a sub-operation without what distinguishes its entries in the table.
 fn base(name: &str) -> &str {
     name.split_once(':').map_or(name, |(base, _)| base)
@@ -332,7 +315,7 @@ fn base(name: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tables::DEVICE_MODEL_OP;
+    use super::super::hypercall::DEVICE_MODEL_OP;
     use super::*;
 
     const GUEST: Target = Target { domid: 2, frame: 0x4_0000, grant: 9 };

@@ -1,20 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Hypercalls by chance: one of the tables', at any target, with some of its words changed. The same seed makes the same
-//! calls.
+//! Hypercalls by chance: one of the tables', at any target, with some of its words changed. The same seed
+//! makes the same calls.
 
 use anyhow::Result;
 
-use super::Known;
 use super::attempt::Attempt;
 use super::every;
+use super::hypercall::{Form, GRANT_TABLE_OP, Hypercall, MEMORY_OP, VCPU_OP};
+use super::known::Known;
 use super::ledger::Ledger;
 use super::memory;
-use super::tables::{FREQUENT, Form, GRANT_TABLE_OP, HYPERCALLS, Hypercall, MEMORY_OP, VCPU_OP};
+use super::tables::{FREQUENT, HYPERCALLS};
 use super::words::{BUFFERS, Target};
-use crate::hostile::dice::Dice;
+use crate::random::Random;
 
-/// Numbers at which programs go wrong besides those of [`Dice`]: domids, frames of guests, addresses of nothing.
+/// Numbers at which programs go wrong besides those of [`Random`]: domids, frames of guests, addresses of
+/// nothing.
 const NUMBERS: [u64; 16] = [
     0x7ff0,
     0x7ff1,
@@ -42,14 +44,14 @@ const CLEARED_AFTER: u64 = 100;
 
 pub(super) fn run(ledger: &mut Ledger, known: &[Known; 2], seed: u64, count: u64) -> Result<()> {
     let targets = every::targets(known);
-    let mut dice = Dice::new(seed, 0);
+    let mut random = Random::new(seed, 0);
     let mut made = 0;
     while made < count {
-        let mut attempt = pick(&mut dice, &targets);
+        let mut attempt = pick(&mut random, &targets);
         let operation = attempt.operation();
-        let changes = dice.below(5);
+        let changes = random.below(5);
         for _ in 0..changes {
-            change(&mut dice, &mut attempt);
+            change(&mut random, &mut attempt);
         }
         if attempt.operation() != operation {
             attempt.find_domid();
@@ -58,7 +60,7 @@ pub(super) fn run(ledger: &mut Ledger, known: &[Known; 2], seed: u64, count: u64
         if attempt.harms_only_itself().is_some() {
             continue;
         }
-        ledger.make(&attempt, dice.one_in(6));
+        ledger.make(&attempt, random.one_in(6));
         made += 1;
         if made % CLEARED_AFTER == 0 {
             memory::clear();
@@ -68,50 +70,50 @@ pub(super) fn run(ledger: &mut Ledger, known: &[Known; 2], seed: u64, count: u64
 }
 
 /// A call as the tables have it, now and then one that they do not have.
-fn pick(dice: &mut Dice, targets: &[Target]) -> Attempt {
-    let target = targets.get(dice.below(targets.len())).copied().unwrap_or_default();
+fn pick(random: &mut Random, targets: &[Target]) -> Attempt {
+    let target = targets.get(random.below(targets.len())).copied().unwrap_or_default();
     let unknown = Hypercall {
-        number: u64::from(dice.word() % 64),
+        number: u64::from(random.word() % 64),
         name: "",
         form: Form::Register,
         end: 1,
         words: &[],
         operations: &[],
     };
-    let is_unknown = dice.one_in(40) && every::is_unknown(unknown.number);
-    let among = if dice.one_in(5) { HYPERCALLS.len() } else { FREQUENT };
-    let known = HYPERCALLS.get(dice.below(among));
+    let is_unknown = random.one_in(40) && every::is_unknown(unknown.number);
+    let among = if random.one_in(5) { HYPERCALLS.len() } else { FREQUENT };
+    let known = HYPERCALLS.get(random.below(among));
     let hypercall = known.filter(|_| !is_unknown).unwrap_or(&unknown);
-    let number = u64::from(dice.word()) % hypercall.end;
+    let number = u64::from(random.word()) % hypercall.end;
     let operations = hypercall.operations;
     let named = operations.iter().find(|operation| operation.number == number);
-    let chosen = if dice.one_in(10) { None } else { operations.get(dice.below(operations.len().max(1))) };
+    let chosen = if random.one_in(10) { None } else { operations.get(random.below(operations.len().max(1))) };
     Attempt::new(hypercall, chosen.or(named).ok_or(number), &target)
 }
 
 /// Changes one word: to a number that hurts, by a bit, by a little, or to anything.
-fn change(dice: &mut Dice, attempt: &mut Attempt) {
-    let is_list = dice.one_in(4);
-    let place = match dice.below(8) {
+fn change(random: &mut Random, attempt: &mut Attempt) {
+    let is_list = random.one_in(4);
+    let place = match random.below(8) {
         // The first register has the number of the operation, or the address of the structure.
-        0 => attempt.registers.get_mut(1 + dice.below(3)),
-        _ if is_list => attempt.list.get_mut(dice.below(32)),
-        _ => attempt.argument.get_mut(dice.below(6)),
+        0 => attempt.registers.get_mut(1 + random.below(3)),
+        _ if is_list => attempt.list.get_mut(random.below(32)),
+        _ => attempt.argument.get_mut(random.below(6)),
     };
     let Some(place) = place else { return };
-    *place = match dice.below(7) {
-        0 => dice.pick(&NUMBERS),
-        1 => u64::from(dice.number()),
-        2 => *place ^ 1 << (dice.word() % 64),
-        3 => place.wrapping_add(u64::from(dice.small())),
-        4 => *place & 0xffff_ffff | u64::from(dice.number()) << 32,
-        5 => *place & !0xffff | dice.pick(&NUMBERS) & 0xffff,
-        _ => u64::from(dice.word()) << 32 | u64::from(dice.word()),
+    *place = match random.below(7) {
+        0 => random.pick(&NUMBERS),
+        1 => u64::from(random.number()),
+        2 => *place ^ 1 << (random.word() % 64),
+        3 => place.wrapping_add(u64::from(random.small())),
+        4 => *place & 0xffff_ffff | u64::from(random.number()) << 32,
+        5 => *place & !0xffff | random.pick(&NUMBERS) & 0xffff,
+        _ => u64::from(random.word()) << 32 | u64::from(random.word()),
     };
 }
 
-/// Keeps the call away from the rogue's own RAM, in which it would only hurt itself: addresses there become that of a page
-/// that it can spare, and frames become frames of the landing zone.
+/// Keeps the call away from the rogue's own RAM, in which it would only hurt itself: addresses there become
+/// that of a page that it can spare, and frames become frames of the landing zone.
 fn spare_own_memory(attempt: &mut Attempt) {
     let (number, operation) = (attempt.number, attempt.operation());
     let gives_pages_away = number == MEMORY_OP || number == GRANT_TABLE_OP;
@@ -165,10 +167,10 @@ mod tests {
     fn the_same_seed_makes_the_same_calls() {
         let guest = Target { domid: 2, frame: 0x4_1000, grant: 9 };
         let calls = |seed| {
-            let mut dice = Dice::new(seed, 0);
+            let mut random = Random::new(seed, 0);
             [(); 50].map(|()| {
-                let mut attempt = pick(&mut dice, &[guest]);
-                change(&mut dice, &mut attempt);
+                let mut attempt = pick(&mut random, &[guest]);
+                change(&mut random, &mut attempt);
                 (attempt.number, attempt.registers, attempt.argument)
             })
         };

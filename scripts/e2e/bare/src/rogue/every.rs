@@ -1,20 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Every hypercall with every sub-operation at every target, with values that make sense: plainly, and as the entry of a
-//! multicall.
+//! Every hypercall with every sub-operation at every target, with values that make sense: plainly, and as the
+//! entry of a multicall.
 
 use alloc::vec::Vec;
 
 use anyhow::Result;
 
-use super::Known;
 use super::attempt::Attempt;
+use super::hypercall::{Form, Hypercall};
+use super::known::Known;
 use super::ledger::Ledger;
-use super::tables::{Form, HYPERCALLS, Hypercall};
+use super::tables::HYPERCALLS;
 use super::words::Target;
 
-/// The domids at which calls are made, with the guests' before them: the rogue by its number and as DOMID_SELF, DOMID_IO,
-/// DOMID_XEN, DOMID_COW, DOMID_INVALID, DOMID_IDLE, and what does not exist.
+/// The domids at which calls are made, with the guests' before them: the rogue by its number and as
+/// DOMID_SELF, DOMID_IO, DOMID_XEN, DOMID_COW, DOMID_INVALID, DOMID_IDLE, and what does not exist.
 const OTHERS: [u16; 11] = [1, 0x7ff0, 0x7ff1, 0x7ff2, 0x7ff3, 0x7ff4, 0x7fff, 0, 4, 0x7fef, 0xffff];
 /// Hypercalls have numbers below this.
 const END: u64 = 64;
@@ -54,7 +55,8 @@ fn make(ledger: &mut Ledger, attempt: &Attempt, is_wrapped: bool) {
     }
 }
 
-/// The sub-operations that have a name and the numbers that have none, each at all targets if it is about a domain.
+/// The sub-operations that have a name and the numbers that have none, each at all targets if it is about a
+/// domain.
 fn all_of(hypercall: &Hypercall, targets: &[Target], mut perform: impl FnMut(&Attempt)) {
     let named = hypercall.operations.iter().map(Ok);
     let has_name = |number: &u64| hypercall.operations.iter().any(|operation| operation.number == *number);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What the rogue has found out: which calls succeed, how the others were refused, and whether it has seen a secret.
+//! What the rogue has found out: which calls succeed, how the others were refused, and whether it has seen a
+//! secret.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
@@ -60,14 +61,14 @@ impl Ledger {
     /// Says what there is, a line for each.
     pub(super) fn report(&self, job: &Job) {
         for (name, (times, first)) in &self.succeeded {
-            job.say(format_args!("succeeded {times} {name} {first}"));
+            job.print(format_args!("succeeded {times} {name} {first}"));
         }
         for name in &self.seen {
-            job.say(format_args!("seen {name}"));
+            job.print(format_args!("seen {name}"));
         }
         for (result, times) in &self.refused {
-            job.say(format_args!("refused {times} {result}"));
+            job.print(format_args!("refused {times} {result}"));
         }
-        job.say(format_args!("calls {}", self.calls));
+        job.print(format_args!("calls {}", self.calls));
     }
 }

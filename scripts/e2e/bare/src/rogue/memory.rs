@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The memory that the rogue uses: pages in which it hands structures to Xen, and a zone without memory of its own, in
-//! which it has pages of others put. Whatever it finds in either, it compares with the secrets of the guests.
+//! The memory that the rogue uses: pages in which it hands structures to Xen, and a zone without memory of
+//! its own, in which it has pages of others put. Whatever it finds in either, it compares with the secrets of
+//! the guests.
 
 use alloc::vec::Vec;
 use core::mem;
@@ -13,7 +14,8 @@ use crate::machine::{self, Width};
 use crate::pages::{PAGE, Page};
 use crate::xen;
 
-/// Where pages of others are put: beside the grant table, mapped as memory by start.s, and not the RAM of a domain.
+/// Where pages of others are put: beside the grant table, mapped as memory by start.s, and not the RAM of a
+/// domain.
 pub(super) const LANDING: u64 = 0x3880_0000;
 /// So many pages.
 pub(super) const LANDING_PAGES: u64 = 16;
@@ -73,8 +75,8 @@ pub(super) fn own_frame() -> u64 {
 /// So much may Xen write at an address that it is given.
 const MOST_WRITTEN: u64 = 2048;
 
-/// Whether an address is in RAM of the rogue's that is none of these pages, or so near the end of one that Xen may write
-/// beyond it.
+/// Whether an address is in RAM of the rogue's that is none of these pages, or so near the end of one that
+/// Xen may write beyond it.
 pub(super) fn is_private(value: u64) -> bool {
     let pages = [argument(), list(), calls(), own()];
     let is_shared = pages.iter().any(|page| (*page..page + 4096 - MOST_WRITTEN).contains(&value));

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a structure of a hypercall consists of, before it is known which domain the call is about: words of 64 bits.
+//! What a structure of a hypercall consists of, before it is known which domain the call is about: words of
+//! 64 bits.
 
-use crate::rogue::memory::{self, LIST_LENGTH};
+use super::memory::{self, LIST_LENGTH};
 
 /// One word of a structure.
 #[derive(Clone, Copy, Debug)]

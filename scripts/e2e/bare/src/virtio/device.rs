@@ -13,17 +13,16 @@ use super::window::{
     QUEUE_SEL, QUEUE_SIZE_MAX, STATUS, Window,
 };
 use crate::clock::Moment;
-use crate::platform;
 
 /// The driver has seen the device (virtio 1.3, 2.1).
 pub const ACKNOWLEDGE: u32 = 1;
-/// It knows how to drive it.
+/// The driver supports the device.
 pub const DRIVER: u32 = 2;
-/// It drives it.
+/// The driver is ready.
 pub const DRIVER_OK: u32 = 4;
 /// The features are agreed on.
 pub const FEATURES_OK: u32 = 8;
-/// The device cannot go on.
+/// The device has failed and needs a reset.
 pub const DEVICE_NEEDS_RESET: u32 = 64;
 /// The driver has given up.
 pub const FAILED: u32 = 128;
@@ -34,13 +33,17 @@ pub const VERSION_1: u64 = 1 << 32;
 pub const ACCESS_PLATFORM: u64 = 1 << 33;
 /// VIRTIO_F_RING_RESET.
 pub const RING_RESET: u64 = 1 << 40;
-/// What no device of ours can be driven without.
+/// Features without which no device of ours starts.
 pub const REQUIRED: u64 = VERSION_1 | ACCESS_PLATFORM;
+/// VIRTIO_I2C_F_ZERO_LENGTH_REQUEST (5.16.3) or VIRTIO_GPIO_F_IRQ (5.18.3).
+pub const DEVICE_FEATURE: u64 = 1;
+/// Features that a driver accepts.
+pub const USUAL: u64 = REQUIRED | DEVICE_FEATURE;
 
 /// A reset takes no longer.
 const RESET_LIMIT: Duration = Duration::from_secs(10);
 
-/// What a device is (virtio 1.3, 5).
+/// The kind of a device (virtio 1.3, 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// An I2C adapter.
@@ -70,12 +73,6 @@ impl Kind {
             Self::Gpio => 2,
         }
     }
-
-    /// The feature of its own that a driver is to take: zero-length requests (5.16.3), interrupts (5.18.3).
-    #[must_use]
-    pub const fn feature(self) -> u64 {
-        1
-    }
 }
 
 /// A device. Whatever state it was in when this goes, it is reset, and then its rings go.
@@ -93,7 +90,7 @@ impl Device {
     /// # Errors
     /// There is none, or it does not answer.
     pub fn find(kind: Kind) -> Result<Self> {
-        for window in platform::windows()? {
+        for window in Window::all()? {
             if window.read(DEVICE_ID)? == kind.id() {
                 let mut device = Self { window, queues: Vec::new() };
                 device.reset()?;
@@ -103,7 +100,17 @@ impl Device {
         None.with_context(|| alloc::format!("no device {kind:?}"))
     }
 
-    /// Resets it, and waits until it says so (virtio 1.3, 4.2.3.1).
+    /// The device of a kind, started with the usual features and queues of `size` entries.
+    ///
+    /// # Errors
+    /// There is none, or it does not start.
+    pub fn started(kind: Kind, size: u16) -> Result<Self> {
+        let mut device = Self::find(kind)?;
+        device.start(USUAL, size)?;
+        Ok(device)
+    }
+
+    /// Resets it, and waits until Status reads 0 (virtio 1.3, 4.2.3.1).
     ///
     /// # Errors
     /// It does not in time.
@@ -146,7 +153,7 @@ impl Device {
         Ok(word(0)? | word(1)? << 32)
     }
 
-    /// Says what the driver takes.
+    /// Writes the features that the driver accepts.
     ///
     /// # Errors
     /// An access faulted.

@@ -2,6 +2,7 @@
 
 //! A queue of a device: a ring that the device knows, chains, kicks, and waiting for what was used.
 
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -12,6 +13,7 @@ use super::window::{
     QUEUE_SEL, QUEUE_SIZE, QUEUE_SIZE_MAX, Window,
 };
 use crate::clock::Moment;
+use crate::grants::Granted;
 use crate::interrupts;
 
 /// What a device has to do takes no longer, however busy the machine is.
@@ -26,6 +28,26 @@ pub struct Buffer {
     pub length: u32,
     /// Whether the device writes it.
     pub is_written: bool,
+}
+
+impl Buffer {
+    /// Bytes of a granted page.
+    ///
+    /// # Errors
+    /// The length does not fit.
+    pub fn within(page: &Granted, offset: usize, length: usize, is_written: bool) -> Result<Self> {
+        let address = page.address(u64::try_from(offset)?);
+        Ok(Self { address, length: u32::try_from(length)?, is_written })
+    }
+}
+
+/// A chain whose buffers are in one page.
+#[derive(Debug)]
+pub struct Chain {
+    /// The page.
+    pub page: Granted,
+    /// The buffers.
+    pub buffers: Vec<Buffer>,
 }
 
 /// A queue.
@@ -72,8 +94,8 @@ impl Queue {
         Ok(())
     }
 
-    /// Writes a chain and makes it available, without a kick; returns its head. Descriptors are taken in turn: those of
-    /// chains that are not used yet must not come round again.
+    /// Writes a chain and makes it available, without a kick; returns its head. Descriptors are taken in
+    /// turn: those of chains that are not used yet must not come round again.
     ///
     /// # Errors
     /// The chain is longer than the ring.
@@ -93,7 +115,7 @@ impl Queue {
         Ok(head)
     }
 
-    /// Tells the device that there are chains.
+    /// Notifies the device of available chains.
     ///
     /// # Errors
     /// The access faulted.

@@ -84,7 +84,7 @@ impl Ring {
         self.available.page().read_u16(2)
     }
 
-    /// Says that so many have been made available.
+    /// Sets the index of the available ring.
     pub fn set_available_index(&self, index: u16) {
         machine::barrier();
         self.available.page().write_u16(2, index);
@@ -103,7 +103,7 @@ impl Ring {
         self.set_available_index(index.wrapping_add(1));
     }
 
-    /// Asks the device for no interrupts, or for interrupts (2.7.7).
+    /// Sets or clears VIRTQ_AVAIL_F_NO_INTERRUPT (2.7.7).
     pub fn set_no_interrupt(&self, no_interrupt: bool) {
         self.available.page().write_u16(0, u16::from(no_interrupt));
     }

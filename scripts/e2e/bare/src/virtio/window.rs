@@ -2,13 +2,14 @@
 
 //! The register window of a virtio-mmio device (virtio 1.3, 4.2.2).
 
+use alloc::vec::Vec;
 use core::time::Duration;
 
 use anyhow::{Context, Result};
 
 use crate::clock::Moment;
-use crate::interrupts;
 use crate::machine::{self, Abort, Width};
+use crate::{interrupts, platform};
 
 /// Magic value, read only.
 pub const MAGIC_VALUE: u64 = 0x000;
@@ -63,8 +64,8 @@ pub const CONFIG: u64 = 0x100;
 /// The window's size.
 pub const SIZE: u64 = 0x200;
 
-/// The guest's lowest GiB a second time, mapped as memory: there the CPU lets accesses through that are not aligned
-/// (machine/start.s).
+/// The guest's lowest GiB a second time, mapped as memory: there the CPU lets accesses through that are not
+/// aligned (machine/start.s).
 const SECOND_VIEW: u64 = 4 << 30;
 
 /// The window of one device.
@@ -77,6 +78,15 @@ pub struct Window {
 }
 
 impl Window {
+    /// The windows of all devices, in the order of the device tree.
+    ///
+    /// # Errors
+    /// There is no device tree.
+    pub fn all() -> Result<Vec<Self>> {
+        let devices = platform::virtio_devices()?;
+        Ok(devices.into_iter().map(|(base, interrupt)| Self { base, interrupt }).collect())
+    }
+
     /// Reads a register.
     ///
     /// # Errors

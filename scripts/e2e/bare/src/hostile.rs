@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A guest that means harm. All that it does is random, and the same again for the same seed; all of it ends after a
-//! number of attempts that is given.
+//! A guest that means harm. All that it does is random, and the same again for the same seed; all of it ends
+//! after a number of attempts that is given.
 //!
-//! The other half is the host's (scripts/e2e/tests/hostile): it counts what the driver domain holds before and after,
-//! and watches a well-behaved guest beside this one. Here an attack passes if this guest got an answer to every access,
-//! and [`works`] says afterwards that its devices serve it as if nothing had been.
+//! The other half is the host's (scripts/e2e/tests/hostile): it counts what the driver domain holds before
+//! and after, and watches a well-behaved guest beside this one. Here an attack passes if this guest got an
+//! answer to every access, and [`works`] says afterwards that its devices serve it as if nothing had been.
 
 mod busy;
 mod chains;
-pub(crate) mod dice;
 mod early;
 mod registers;
 mod revoked;
@@ -22,9 +21,8 @@ use core::time::Duration;
 use anyhow::{Result, bail};
 use storm::Flood;
 
-use crate::commands::number;
-use crate::console;
 use crate::jobs::Job;
+use crate::number::number;
 use crate::virtio::device::Kind;
 
 /// Runs an attack, or what is between two.
@@ -45,11 +43,6 @@ pub fn run(job: &Job, command: &[&str]) -> Result<()> {
         ["works"] => works::run(),
         _ => bail!("no attack: {}", command.join(" ")),
     }
-}
-
-/// Says that something has begun: for whoever measures what is beside it.
-fn begin() {
-    console::print(format_args!("bare: begins\n"));
 }
 
 fn kind(name: &str) -> Result<Kind> {

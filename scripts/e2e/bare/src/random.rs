@@ -37,9 +37,9 @@ const NUMBERS: [u32; 22] = [
 
 /// A source of chance.
 #[derive(Debug)]
-pub(crate) struct Dice(Rng);
+pub(crate) struct Random(Rng);
 
-impl Dice {
+impl Random {
     /// The one of a CPU.
     pub(crate) fn new(seed: u64, cpu: usize) -> Self {
         let cpu = u64::try_from(cpu).unwrap_or(0);
@@ -133,25 +133,25 @@ impl Pool {
     }
 
     /// A page that is granted as it should be.
-    pub(crate) fn page(&self, dice: &mut Dice) -> Option<&Granted> {
-        self.good.get(dice.below(self.good.len().max(1)))
+    pub(crate) fn page(&self, random: &mut Random) -> Option<&Granted> {
+        self.good.get(random.below(self.good.len().max(1)))
     }
 
     /// An address that serves as a buffer's.
-    pub(crate) fn good(&self, dice: &mut Dice) -> u64 {
-        self.page(dice).map_or(0, |page| page.address(0))
+    pub(crate) fn good(&self, random: &mut Random) -> u64 {
+        self.page(random).map_or(0, |page| page.address(0))
     }
 
-    /// Any address: a good one, one that is not aligned, one near the end of its page, one of a page that is granted
-    /// badly, one that is nowhere.
-    pub(crate) fn any(&self, dice: &mut Dice) -> u64 {
-        let good = self.good(dice);
-        match dice.below(8) {
+    /// Any address: a good one, one that is not aligned, one near the end of its page, one of a page that is
+    /// granted badly, one that is nowhere.
+    pub(crate) fn any(&self, random: &mut Random) -> u64 {
+        let good = self.good(random);
+        match random.below(8) {
             0 | 1 => good,
-            2 => good + u64::from(dice.small() % 4096),
-            3 => good + 4096 - u64::from(dice.pick(&[1_u16, 2, 4, 8, 16])),
-            4 | 5 => self.bad.get(dice.below(self.bad.len().max(1))).map_or(0, |page| page.address(0)),
-            _ => dice.wild(),
+            2 => good + u64::from(random.small() % 4096),
+            3 => good + 4096 - u64::from(random.pick(&[1_u16, 2, 4, 8, 16])),
+            4 | 5 => self.bad.get(random.below(self.bad.len().max(1))).map_or(0, |page| page.address(0)),
+            _ => random.wild(),
         }
     }
 }
@@ -163,8 +163,8 @@ mod tests {
     #[test]
     fn the_same_seed_gives_the_same_attack_and_each_cpu_another() {
         let throw = |seed, cpu| {
-            let mut dice = Dice::new(seed, cpu);
-            [dice.word(), dice.number(), u32::from(dice.small()), dice.word()]
+            let mut random = Random::new(seed, cpu);
+            [random.word(), random.number(), u32::from(random.small()), random.word()]
         };
         assert_eq!(throw(1, 0), throw(1, 0));
         assert_ne!(throw(1, 0), throw(1, 1));
@@ -173,6 +173,6 @@ mod tests {
 
     #[test]
     fn nothing_to_pick_from_is_no_panic() {
-        assert_eq!(Dice::new(0, 0).pick::<u8>(&[]), 0);
+        assert_eq!(Random::new(0, 0).pick::<u8>(&[]), 0);
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A driver domain that was taken over: it makes every hypercall at every domain, and tries what is known to have worked
-//! somewhere.
+//! A driver domain that was taken over: it makes every hypercall at every domain, and tries what is known to
+//! have worked somewhere.
 //!
 //! ```text
 //!  commands ─▶ every (the tables, call by call) ─┐
@@ -10,14 +10,16 @@
 //!                                                      └─▶ memory: is a secret in it?
 //! ```
 //!
-//! Each guest (crate [`witness`](crate::witness)) watches its own memory, and tells the host what there is to attack: where
-//! its secret is, and which pages it has granted. The host (scripts/e2e/tests/rogue) compares the calls that succeed with
-//! a list.
+//! Each guest (crate [`witness`](crate::witness)) watches its own memory, and tells the host what there is to
+//! attack: where its secret is, and which pages it has granted. The host (scripts/e2e/tests/rogue) compares
+//! the calls that succeed with a list.
 
 mod attacks;
 mod attempt;
 mod chance;
 mod every;
+mod hypercall;
+mod known;
 mod ledger;
 mod memory;
 mod tables;
@@ -28,34 +30,12 @@ use alloc::vec::Vec;
 use anyhow::{Context, Result, bail, ensure};
 use spin::Mutex;
 
-use crate::commands::number;
 use crate::jobs::Job;
+use crate::number::number;
 use attempt::Attempt;
+use known::Known;
 use ledger::Ledger;
 use words::Target;
-
-/// What the rogue knows of a guest: all that could help it but the secret itself.
-#[derive(Clone, Copy, Debug)]
-struct Known {
-    /// Its domid.
-    domid: u16,
-    /// The first of some frames that are full of its secret.
-    frame: u64,
-    /// The reference of a page that it has granted to the rogue.
-    control: u32,
-    /// Likewise, to be read only.
-    read_only: u32,
-    /// The reference of a page with its secret that it has granted to the other guest.
-    neighbour: u32,
-    /// Its secret, combined with [`ledger::MASK`].
-    secret: u64,
-}
-
-impl Known {
-    fn target(&self) -> Target {
-        Target { domid: self.domid, frame: self.frame, grant: self.control }
-    }
-}
 
 static KNOWN: Mutex<Vec<Known>> = Mutex::new(Vec::new());
 
@@ -82,8 +62,8 @@ pub fn run(job: &Job, command: &[&str]) -> Result<()> {
 
 /// Starts a guest, as a driver domain does when its devices answer.
 fn unpause(job: &Job, domid: &str) -> Result<()> {
-    let target = Target { domid: u16::try_from(number(domid)?)?, ..Target::default() };
-    let attempt = Attempt::named(tables::DOMCTL, "unpausedomain", &target).context("no such call")?;
+    let target = Target { domid: number(domid)?, ..Target::default() };
+    let attempt = Attempt::named(hypercall::DOMCTL, "unpausedomain", &target).context("no such call")?;
     let mut ledger = Ledger::default();
     ensure!(ledger.make(&attempt, false), "domain {domid} cannot be unpaused");
     ledger.report(job);
@@ -91,14 +71,13 @@ fn unpause(job: &Job, domid: &str) -> Result<()> {
 }
 
 fn know(domid: &str, frame: &str, references: [&str; 3], secret: &str) -> Result<()> {
-    let reference = |text: &str| -> Result<u32> { Ok(u32::try_from(number(text)?)?) };
     let [control, read_only, neighbour] = references;
     KNOWN.lock().push(Known {
-        domid: u16::try_from(number(domid)?)?,
+        domid: number(domid)?,
         frame: number(frame)?,
-        control: reference(control)?,
-        read_only: reference(read_only)?,
-        neighbour: reference(neighbour)?,
+        control: number(control)?,
+        read_only: number(read_only)?,
+        neighbour: number(neighbour)?,
         secret: number(secret)?,
     });
     Ok(())
