@@ -99,6 +99,10 @@ const SCENARIOS: &[Scenario] = &[
     scenario("a-gpio-backend-killed-costs-nothing", backend_loss::gpio_backend_killed),
     scenario("backends-killed-again-and-again", backend_loss::killed_again_and_again),
     scenario("rebinding-leaves-no-grant-mapped", rebind::rebinding_leaves_no_grant_mapped),
+    scenario(
+        "a-request-comes-back-while-the-driver-goes",
+        rebind::a_request_comes_back_while_the_driver_goes,
+    ),
     scenario("every-process-has-given-up-its-rights", confined::every_process_has_given_up_its_rights),
     scenario("a-process-reaches-its-own-guest-only", confined::a_process_reaches_its_own_guest_only),
     scenario("a-guests-user-opens-no-device", confined::a_guests_user_opens_no_device),

@@ -3,6 +3,7 @@
 //! No messages of errors: from Xen, the kernels, the shim and the backends.
 
 use anyhow::{Result, ensure};
+use e2e::host::channel::Channel;
 use e2e::host::console::Line;
 use e2e::host::machine::Machine;
 
@@ -46,14 +47,19 @@ pub(crate) fn check(lines: &[Line], expected: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// The kernels' own logs, since lines of the console can be damaged.
+/// Fails if the log of a domain's kernel has a complaint. (Lines of the console can be damaged.)
+pub(crate) fn kernel_did_not_complain(channel: &Channel) -> Result<()> {
+    let log = channel.check(&["sh", "-c", "dmesg"], LIMIT)?;
+    ensure!(log.lines().count() > 10, "there is no kernel log");
+    let complaints: Vec<&str> = log.lines().filter_map(|line| complaint(line, &[])).collect();
+    ensure!(complaints.is_empty(), "complaints in a kernel's log: {}", complaints.join("\n"));
+    Ok(())
+}
+
 pub(crate) fn kernels_did_not_complain(machine: &Machine) -> Result<()> {
-    for channel in [&machine.driver_domain, &machine.guest_a, &machine.guest_b] {
-        let log = channel.check(&["sh", "-c", "dmesg"], LIMIT)?;
-        ensure!(log.lines().count() > 10, "there is no kernel log");
-        let complaints: Vec<&str> = log.lines().filter_map(|line| complaint(line, &[])).collect();
-        ensure!(complaints.is_empty(), "complaints in a kernel's log: {}", complaints.join("\n"));
-    }
+    [&machine.driver_domain, &machine.guest_a, &machine.guest_b]
+        .into_iter()
+        .try_for_each(kernel_did_not_complain)?;
     let unpaused = |line: &&Line| !line.text.contains("unpaused");
     let boot: Vec<Line> = machine.console.since(0).iter().take_while(unpaused).cloned().collect();
     check(&boot, AT_BOOT)

@@ -2,15 +2,25 @@
 
 //! Drivers come and go in the guests: each time the devices work, and no grant stays mapped.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use e2e::host::channel::Channel;
 use e2e::host::console::Console;
 use e2e::host::grants;
 use e2e::host::machine::{GUEST_A, GUEST_B, Machine};
+use e2e::host::process::wait_until;
+use serde_json::json;
 
 use crate::LIMIT;
+use crate::i2c::is_about;
+use crate::quiet::kernel_did_not_complain;
 
 const TIMES: usize = 10;
+const EEPROM: u16 = 0x50;
+const SENSOR: u16 = 0x48;
+/// How often the driver is unbound while a request is with the device.
+const ROUNDS: u64 = 10;
+/// How much longer the device keeps the request in each round than in the one before.
+const STEP_MILLISECONDS: u64 = 100;
 const DRIVERS: &str = "/sys/bus/virtio/drivers";
 
 /// The guests' virtio devices, with the drivers that have them: `i2c_virtio/virtio0`.
@@ -52,6 +62,37 @@ fn rebind(machine: &Machine, guest: &Channel, domain: u16, transfer: &[&str]) ->
         ensure!(bound == before, "round {round}: {bound} grants are mapped, at first there were {before}");
         guest.check(&[&["agent", "i2c", "0"], transfer].concat(), LIMIT)?;
         guest.check(&["agent", "gpio-get", "gpiochip0", "1"], LIMIT)?;
+    }
+    Ok(())
+}
+
+/// Kills a process during its transfer and unbinds the driver: before the device returns the request,
+/// after it, and at about the same time. The interrupt comes to the first CPU, and the driver is unbound on
+/// the last, so the two can overlap with XBA_VCPUS=2 only.
+pub(crate) fn a_request_comes_back_while_the_driver_goes(machine: &Machine) -> Result<()> {
+    let guest = &machine.guest_a;
+    let mut adapters = devices(guest)?;
+    adapters.retain(|(driver, _)| driver == "i2c_virtio");
+    let [(driver, device)] = adapters.as_slice() else { bail!("guest-a has the I2C devices {adapters:?}") };
+    let unbind = format!("echo {device} >{DRIVERS}/{driver}/unbind");
+    // lm75 writes to its sensor when it is unbound, and so would wait for the request.
+    let without_lm75 = format!("echo 0-{SENSOR:04x} >/sys/bus/i2c/drivers/lm75/unbind");
+    let kill_and_unbind =
+        format!("killall -9 i2ctransfer; taskset $(printf %x $((1 << $(nproc) - 1))) sh -c '{unbind}'");
+    for round in 1..=ROUNDS {
+        guest.check(&["sh", "-c", &without_lm75], LIMIT)?;
+        let mark = machine.i2c.mark()?;
+        let late = json!({ "late-ms": STEP_MILLISECONDS * (round + 1) });
+        machine.i2c.control(&json!({ "inject": { "address": EEPROM, "fault": late, "count": 1 } }))?;
+        let write = guest.start(&["i2ctransfer", "-y", "-f", "0", "w2@0x50", "0x20", "0x11"])?;
+        wait_until("the write is on the bus", LIMIT, || {
+            Ok(machine.i2c.since(mark)?.iter().any(|entry| is_about(entry, EEPROM)).then_some(()))
+        })?;
+        guest.check(&["sh", "-c", &kill_and_unbind], LIMIT).context("unbind")?;
+        drop(write);
+        tell(guest, &adapters, "bind").context("bind")?;
+        guest.check(&["agent", "i2c", "0", "w0x50:20", "r0x50:1"], LIMIT)?;
+        kernel_did_not_complain(guest).with_context(|| format!("round {round}"))?;
     }
     Ok(())
 }
