@@ -3,7 +3,7 @@
 //! From a trapped access of the guest to the window that it accesses: the first step of the control path.
 //!
 //! ```text
-//!   event channel ──▶ slot (claimed, answered exactly once) ──▶ request (parsed) ──▶ bus (which window) ──▶ window
+//!   event channel ──▶ slot (claimed, answered once) ──▶ request (parsed) ──▶ bus (which window) ──▶ window
 //! ```
 //!
 //! A vCPU waits until its request is answered. The type [`Slot`] ensures that each is answered, not its

@@ -3,4 +3,5 @@
 //! Models for property tests and fuzzing: each performs an action and panics if a rule is broken.
 
 pub mod bus;
+pub mod state;
 pub mod transport;

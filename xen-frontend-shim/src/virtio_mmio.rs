@@ -3,7 +3,7 @@
 //! virtio over MMIO, version 2 (virtio 1.3, 4.2): the registers that a guest's driver sees.
 //!
 //! ```text
-//!   window ──▶ registers (offset → what may be read and written) ──▶ transport (the state machine) ──▶ effect
+//!   window ──▶ registers (offset → what is read and written) ──▶ transport (the state machine) ──▶ effect
 //!                 driver_state (what the driver has written): status · features · queue · interrupt
 //!                 config_space
 //!              transport ◀─▶ [`State`]: all of it as plain data, for the next worker

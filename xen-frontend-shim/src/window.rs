@@ -28,8 +28,8 @@ impl StateStore {
         Self(record)
     }
 
-    /// Writes `state`. If this fails the record is invalid: a worker that continued from the former state would use
-    /// queues that the driver has given other memory, or carry out requests twice.
+    /// Writes `state`. If this fails the record is invalid: a worker that continued from the former state
+    /// would use queues that the driver has given other memory, or carry out requests twice.
     fn store(&mut self, state: &State) -> Result<(), WriteError> {
         let written = self.0.write(state);
         if written.is_err()

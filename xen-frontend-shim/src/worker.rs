@@ -3,7 +3,7 @@
 //! The process that serves one guest: its traps, its windows and the connections to its backends.
 //!
 //! ```text
-//!   handoff ──▶ event loop: control socket ──▶ devices, each with a window ──▶ a backend for each ──▶ "ready"
+//!   handoff ──▶ event loop: control socket ──▶ devices, each with a window ──▶ their backends ──▶ Ready
 //!                           event channels │ backends │ (calls) │ (kicks)
 //! ```
 //!

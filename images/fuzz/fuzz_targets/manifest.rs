@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A manifest of any content is refused with a place and a message, or all files can be made from it. After a line of
-//! dashes the input has a board file; without one it is the demo's.
+//! A manifest of any content is refused with a place and a message, or all files can be made from it. After a
+//! line of dashes the input has a board file; without one it is the demo's.
 
 #![no_main]
 

@@ -48,9 +48,7 @@ pub struct Config {
 #[derive(Debug, Error)]
 pub enum ConfigError {
     /// The file does not exist.
-    #[error(
-        "there is no {0}: `images build` makes it from a manifest; or give the path of another one as argument"
-    )]
+    #[error("there is no {0}: `images build` makes it from a manifest; or give the path of another one")]
     Missing(PathBuf),
     /// The file cannot be read.
     #[error("{0}: {1}")]

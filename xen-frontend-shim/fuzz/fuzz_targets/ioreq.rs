@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Requests as Xen could write them into its page: each is answered exactly once, except the kicks that are the
-//! kernel's, and a write is answered with nothing.
+//! Requests as Xen could write them into its page: each is answered exactly once, except the kicks that are
+//! the kernel's, and a write is answered with nothing.
 
 #![no_main]
 

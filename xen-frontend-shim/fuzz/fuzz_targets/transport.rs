@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The registers as a state machine: whatever a guest, a backend and the supervisor do, in whatever order, the rules of
-//! `model::transport` hold after each step.
+//! The registers as a state machine: whatever a guest, a backend and the supervisor do, in whatever order,
+//! the rules of `model::transport` hold after each step.
 
 #![no_main]
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use xen_frontend_shim::virtio_mmio::Width;
 use xen_frontend_shim::model::transport::{Action, Checked};
+use xen_frontend_shim::virtio_mmio::Width;
 use xen_frontend_shim::virtio_mmio::registers::TABLE;
 
 #[derive(Arbitrary, Debug)]

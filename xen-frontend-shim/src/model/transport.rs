@@ -26,7 +26,7 @@ const QUEUES: u16 = 2;
 const QUEUE_SIZE_MAX: u16 = 256;
 const CONFIG_LENGTH: usize = 8;
 const INTERRUPT_STATUS: u64 = 0x060;
-const STATUS: u64 = 0x070;
+pub(super) const STATUS: u64 = 0x070;
 const DEMANDED: u64 = 1;
 
 /// What can happen to a transport.
@@ -57,14 +57,14 @@ pub enum Action {
 
 /// What the device is at, and what it was asked.
 #[derive(Debug, Default)]
-struct Seen {
-    is_running: bool,
+pub(super) struct Seen {
+    pub(super) is_running: bool,
     queues: Vec<u16>,
     used: [u16; QUEUES as usize],
     /// What drivers may choose from.
     offered: u64,
     refuses: bool,
-    interrupts: usize,
+    pub(super) interrupts: usize,
     starts: usize,
 }
 
@@ -109,7 +109,14 @@ impl Seen {
 
 /// A device that insists on being used as [`Device`] says.
 #[derive(Clone, Debug, Default)]
-struct Strict(Rc<RefCell<Seen>>);
+pub(super) struct Strict(pub(super) Rc<RefCell<Seen>>);
+
+impl Strict {
+    /// A stopped device that offers `features`.
+    pub(super) fn offering(features: u64) -> Self {
+        Self(Rc::new(RefCell::new(Seen { offered: features, ..Seen::default() })))
+    }
+}
 
 impl Device for Strict {
     fn start(&mut self, features: u64, rings: &[Ring]) -> Result<(), Lost> {
@@ -188,7 +195,7 @@ fn all_features() -> u64 {
     features::offered(1 | features::EVENT_IDX, 1)
 }
 
-fn identity(starts_by_kick: bool) -> Identity {
+pub(super) fn identity(starts_by_kick: bool) -> Identity {
     Identity {
         name: "model".into(),
         device_id: 34,
@@ -223,8 +230,7 @@ impl Checked {
     /// One in reset, of a type whose drivers kick early or not.
     #[must_use]
     pub fn new(starts_by_kick: bool) -> Self {
-        let seen = Seen { offered: all_features(), ..Seen::default() };
-        let device = Strict(Rc::new(RefCell::new(seen)));
+        let device = Strict::offering(all_features());
         let (record, store) = record();
         let config = vec![0; CONFIG_LENGTH];
         let window =
@@ -374,29 +380,4 @@ impl Checked {
         assert!(refuses && state.is_live() || self.window.state() == state, "{state:?}");
         self.check();
     }
-}
-
-/// Takes up a state of anybody's making: if it is one that a driver can have brought about it is taken as it
-/// is, and if not, the driver is told that its device needs a reset (virtio 1.3, 2.1.2). A reset ends it in
-/// any case.
-pub fn take_up(state: &State) {
-    let seen = Seen { offered: state.device_features, ..Seen::default() };
-    let device = Strict(Rc::new(RefCell::new(seen)));
-    let is_sound = state.check(&identity(false)).is_ok();
-    let (mut window, restored) = Window::restored(identity(false), Some(state.clone()), device.clone(), None);
-    assert_eq!(restored.is_ok(), is_sound, "{state:?}");
-    let taken = window.state();
-    if is_sound {
-        let queues = if state.has_driver() { &state.queues } else { &taken.queues }.clone();
-        assert_eq!(taken, State { queues, ..state.clone() });
-    } else {
-        assert!(taken.status.has(status::NEEDS_RESET), "{state:?}");
-        assert!(taken.status.has(state.status) || !state.status.is_reachable(), "{state:?}");
-        assert_eq!(taken.check(&identity(false)), Ok(()), "{state:?}");
-        let is_told = device.0.borrow().interrupts == 1 && taken.config_change;
-        assert_eq!(is_told, taken.status.has(status::DRIVER_OK), "{state:?}");
-    }
-    assert_eq!(device.0.borrow().is_running, is_sound && state.is_live(), "{state:?}");
-    window.write(STATUS, Width::Four, 0);
-    assert!(!device.0.borrow().is_running && !window.state().is_started, "{state:?}");
 }

@@ -48,8 +48,8 @@ pub enum Refusal {
     Legacy,
     /// Virtio 1.3, 6.2: without it the driver uses guest physical addresses, which the backend cannot map.
     #[error(
-        "the driver does not accept VIRTIO_F_ACCESS_PLATFORM: the guest needs grants for DMA (Linux: CONFIG_XEN_VIRTIO, \
-         and `iommus = <&grant_dma DOMID>` at the device's node)"
+        "the driver does not accept VIRTIO_F_ACCESS_PLATFORM: the guest needs grants for DMA \
+         (Linux: CONFIG_XEN_VIRTIO, and `iommus = <&grant_dma DOMID>` at the device's node)"
     )]
     NoGrants,
     /// The device type has features that a driver has to accept.

@@ -92,7 +92,7 @@ impl State {
         if self.device_id != identity.device_id {
             return Err(RestoreError::Type(self.device_id, identity.device_id));
         }
-        // Without a driver, nobody has looked at the queues.
+        // Without a driver, no queue is set up.
         if self.has_driver() && self.queues.len() != usize::from(identity.queues) {
             return Err(RestoreError::Queues(self.queues.len(), identity.queues));
         }

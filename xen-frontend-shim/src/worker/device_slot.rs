@@ -154,8 +154,8 @@ impl DeviceSlot {
         let (session, config) = Session::open(client, kind, self.queues, grants)?;
         if !session.tracks_inflight() {
             warn!(
-                "{}: its backend lacks the protocol feature INFLIGHT_SHMFD: should it end while it has requests, the \
-                 device will need a reset",
+                "{}: its backend lacks the protocol feature INFLIGHT_SHMFD: should it end \
+                 while it has requests, the device will need a reset",
                 self.device.name
             );
         }

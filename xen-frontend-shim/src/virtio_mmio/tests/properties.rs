@@ -41,7 +41,7 @@ fn values() -> impl Strategy<Value = u64> {
 
 fn actions() -> impl Strategy<Value = Action> {
     prop_oneof![
-        24 => (offsets(), widths(), values()).prop_map(|(offset, width, value)| Action::Write(offset, width, value)),
+        24 => (offsets(), widths(), values()).prop_map(|(at, width, value)| Action::Write(at, width, value)),
         8 => (offsets(), widths()).prop_map(|(offset, width)| Action::Read(offset, width)),
         3 => Just(Action::Initialise),
         2 => (0..4_u16).prop_map(Action::KickEarly),
