@@ -143,12 +143,11 @@ impl<D: Device> Window<D> {
 
     /// Stores what has been decided, then has the device act on it. A device that cannot do so is lost.
     fn perform(&mut self, effect: Effect) {
-        let performed = self
-            .prepare(effect)
-            .and_then(|()| self.store())
-            .and_then(|()| self.apply(effect))
-            .and_then(|()| self.store());
-        if performed == Err(Lost) {
+        let stored = self.prepare(effect).and_then(|()| self.store());
+        // The guest takes its memory back after a stop, so a stop does not depend on the store.
+        let is_stop = matches!(effect, Effect::Stop | Effect::StopQueue(_));
+        let applied = if stored.is_ok() || is_stop { self.apply(effect) } else { Ok(()) };
+        if stored.and(applied).and_then(|()| self.store()) == Err(Lost) {
             self.device_lost();
         }
     }
@@ -252,7 +251,7 @@ mod tests {
 
     use super::*;
     use crate::state::Found;
-    use crate::virtio_mmio::tests::test_driver::{FEATURES, Recorder, identity};
+    use crate::virtio_mmio::tests::test_driver::{Driver, FEATURES, Recorder, identity};
 
     const STATUS: u64 = 0x70;
 
@@ -278,6 +277,20 @@ mod tests {
         // The record cannot even be invalidated. It has the state before that access.
         let stored = Record::peek::<State>(&file).unwrap().value();
         assert_eq!(stored.map(|state| state.status.bits()), Some(0xb));
+    }
+
+    /// The guest takes its memory back after a reset.
+    #[test]
+    fn device_whose_reset_cannot_be_stored_is_stopped() {
+        let file = File::from(memfd_create("state", MemfdFlags::ALLOW_SEALING).unwrap());
+        let (record, _) = Record::open::<State>(file.try_clone().unwrap()).unwrap();
+        let mut driver = Driver::new();
+        driver.window.store = Some(StateStore::new(record));
+        driver.probe();
+        fcntl_add_seals(&file, SealFlags::WRITE).unwrap();
+        driver.write(0x70, 0);
+        assert_eq!(driver.log().stops, 1);
+        assert_eq!(driver.read(0x70), 0x40, "DEVICE_NEEDS_RESET");
     }
 
     #[test]
