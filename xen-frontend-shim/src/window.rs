@@ -246,6 +246,7 @@ impl<D: Device> Window<D> {
 #[cfg(test)]
 mod tests {
     use std::fs::File;
+    use std::os::unix::fs::FileExt;
 
     use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
@@ -291,6 +292,26 @@ mod tests {
         driver.write(0x70, 0);
         assert_eq!(driver.log().stops, 1);
         assert_eq!(driver.read(0x70), 0x40, "DEVICE_NEEDS_RESET");
+    }
+
+    #[test]
+    fn acknowledgement_of_used_buffers_stores_nothing() {
+        let file = tempfile::tempfile().unwrap();
+        let (record, _) = Record::open::<State>(file.try_clone().unwrap()).unwrap();
+        let mut driver = Driver::new();
+        driver.window.store = Some(StateStore::new(record));
+        driver.probe();
+        driver.window.config_changed(vec![0; 8]);
+        let content = || {
+            let mut bytes = vec![0; usize::try_from(file.metadata().unwrap().len()).unwrap()];
+            file.read_exact_at(&mut bytes, 0).unwrap();
+            bytes
+        };
+        let before = content();
+        driver.write(0x64, 1);
+        assert!(content() == before, "a configuration change is still pending");
+        driver.write(0x64, 2);
+        assert!(content() != before);
     }
 
     #[test]

@@ -232,8 +232,10 @@ impl Transport {
     }
 
     fn acknowledge(&mut self, bits: u32) {
-        self.is_changed |= self.driver.interrupt.has_config_changed();
-        self.driver.interrupt.acknowledge(bits);
+        let interrupt = &mut self.driver.interrupt;
+        let was_pending = interrupt.has_config_changed();
+        interrupt.acknowledge(bits);
+        self.is_changed |= was_pending != interrupt.has_config_changed();
     }
 
     fn set_queue_ready(&mut self, value: u32) -> Effect {
