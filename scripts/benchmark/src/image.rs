@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The images that are measured: manifests as a user writes them, with somebody else's daemons in the shim's
-//! configuration where those are compared with ours.
+//! The images that are measured: manifests as a user writes them, with upstream's daemons in the shim's
+//! configuration where they are compared with ours.
 
 use std::fs;
 use std::path::{Path, PathBuf};

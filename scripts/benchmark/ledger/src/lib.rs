@@ -10,11 +10,11 @@
 //! ```
 //!
 //! Code belongs to who executes it first: Xen to itself, a kernel and a program to the domain in whose memory
-//! they are. So the account is known when an instruction is translated, and nobody has to follow who runs
-//! afterwards. Who runs is in two registers at that time: the domain in VTTBR_EL2 (its VMID), the thread in
-//! CONTEXTIDR_EL1 (if Linux is built with CONFIG_PID_IN_CONTEXTIDR). [`counts`] has what is counted,
-//! [`opcode`] recognises instructions that are more than one more instruction, [`book`] has the accounts,
-//! [`record`] what is written of them, [`mark`] what a program can say.
+//! they are. So the account is known when an instruction is translated, and later switches need not be
+//! followed. Two registers name what runs at that time: VTTBR_EL2 the domain (by its VMID), CONTEXTIDR_EL1
+//! the thread (if Linux is built with CONFIG_PID_IN_CONTEXTIDR). [`counts`] has what is counted, [`opcode`]
+//! recognises instructions that are more than one more instruction, [`book`] has the accounts, [`record`]
+//! what is written of them, [`mark`] what a program can say.
 
 pub mod book;
 pub mod counts;

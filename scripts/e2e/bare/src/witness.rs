@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A guest that watches itself while somebody attacks it: it keeps a secret in many pages, grants a few
-//! others, and looks again and again whether anything of its memory has changed that should not. The attacker
-//! is [`rogue`](crate::rogue).
+//! A guest that watches its memory during an attack: it keeps a secret in many pages, grants a few others,
+//! and checks repeatedly that no other page has changed. The attacker is [`rogue`](crate::rogue).
 
 use alloc::format;
 use alloc::string::String;

@@ -50,7 +50,7 @@ impl Exchange {
         Self { number, stage: Stage::Fresh }
     }
 
-    /// Whether nobody has asked for anything yet: then the agent says [`Exchange::hello`] every now and then.
+    /// Whether there was no request yet. Until then the agent repeats [`Exchange::hello`].
     #[must_use]
     pub fn is_fresh(&self) -> bool {
         matches!(self.stage, Stage::Fresh)

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Who there is in the driver domain and what each holds, before something and after it: nobody has died and
-//! been replaced, and nothing leaks. The processes are counted by the agent (its command `census`), grants
-//! and event channels by Xen.
+//! The processes of the driver domain with their resources, before and after an action: no process was
+//! replaced, and nothing leaks. The agent counts the processes (its command `census`), Xen the grants and
+//! event channels.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -11,8 +11,8 @@
 //!
 //! Each vCPU has a processor of its own (`sched=null`), lest Xen's scheduler be what is measured. QEMU lets
 //! the processors take turns and has one clock for all of them: what the other guest executes counts, too, if
-//! anything of it runs while a transfer waits. That is why a guest that only computes is no measure: it waits
-//! for nobody, and has turns of milliseconds.
+//! anything of it runs while a transfer waits. That is why a guest that only computes is no measure: it never
+//! waits, and has turns of milliseconds.
 //!
 //! The transfers are reads of a line of the PL061, which QEMU emulates by itself: no transfer waits for the
 //! host.

@@ -4,8 +4,8 @@
 //! one machine that boots once. `scripts/test e2e [NAME]` runs them.
 //!
 //! An attack passes if the guest got an answer to every access, its devices work afterwards, the driver
-//! domain has the processes that it had and holds what it held, nobody complains, and the guest beside it,
-//! which was at work all the while, saw no error.
+//! domain has the processes and resources that it had, no kernel and no program reports a fault, and the
+//! guest beside it, which worked all the time, saw no error.
 //!
 //! `XBA_LONG=1` runs more than a million register accesses and a hundred thousand chains, and compares
 //! latencies; `XBA_SEED=N` makes other attacks.

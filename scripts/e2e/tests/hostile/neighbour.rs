@@ -10,8 +10,8 @@ use e2e::host::channel::Channel;
 /// How long a round may take beside an attack.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Again and again some transfers of both kinds; what went wrong, and how many rounds there were. It needs
-/// nobody who asks for them, and seldom a new process: both take the processors' time.
+/// Repeats some transfers of both kinds, and prints errors and the number of rounds. It needs no request for
+/// each and seldom a new process: both take the processors' time.
 const WORK: &str = "\
     n=0; rm -f /tmp/over; while [ ! -e /tmp/over ]; do \
     agent i2c-stress 0 0x68 0x10 8 50 | grep -v ' errors=0 differences=0 '; \

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What must not be said while a guest means harm, and how much may be. That Xen refuses its grants and the
-//! shim its rings may be said; but everybody waits for the UART, so it must not be said as often as the guest
-//! likes.
+//! The messages that an attack of a guest may cause, and how many. Xen may report that it refuses grants and
+//! the shim that it refuses rings, but at a limited rate: all domains wait for the UART.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -58,8 +57,8 @@ fn check_repetitions(console: &[Line], elapsed: Duration) -> Result<()> {
     Ok(())
 }
 
-/// Fails if somebody has complained on the console since `mark`, or in the log of one of the two kernels, or
-/// said too much in this time.
+/// Fails if the console since `mark`, or the log of one of the two kernels, has a fault or too many messages
+/// for the time.
 pub(crate) fn check(machine: &Machine, mark: usize, elapsed: Duration) -> Result<()> {
     let console = machine.console.since(mark);
     check_repetitions(&console, elapsed)?;

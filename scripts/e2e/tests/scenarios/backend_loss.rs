@@ -102,8 +102,8 @@ pub(crate) fn killed_with_a_request(machine: &Machine) -> Result<()> {
     write_to_a_stopped_backend(machine, "a1", |machine, pid| signal(machine, "KILL", pid))
 }
 
-/// The write is on the bus, and the adapter has not said so yet, when the backend gets a signal: nobody knows
-/// whether it was carried out. The guest gets an error, and the next backend does not write it again.
+/// The write is on the bus, and the adapter has not completed it, when the backend gets a signal: it is
+/// unknown whether it was carried out. The guest gets an error, and the next backend does not write it again.
 fn lost_in_the_middle_of_a_transfer(machine: &Machine, bytes: &str, fate: &str) -> Result<()> {
     let others = guest_b_at_work(machine)?;
     let pid = find(machine, I2C_OF_GUEST_A)?.context("guest-a has no I2C backend")?;
@@ -131,7 +131,7 @@ pub(crate) fn killed_in_the_middle_of_a_transfer(machine: &Machine) -> Result<()
     lost_in_the_middle_of_a_transfer(machine, "20a3", "KILL")
 }
 
-/// Nobody but the shim ends it, and the transfer is over by then; the backend has not said so.
+/// Only the shim ends the backend, and the transfer is over by then; the backend has not answered it.
 pub(crate) fn hangs_in_the_middle_of_a_transfer(machine: &Machine) -> Result<()> {
     lost_in_the_middle_of_a_transfer(machine, "20a4", "STOP")
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Guests end, each in its own manner, and do not come back: nobody makes a domain anew here. Their drivers
-//! do not say goodbye to the devices, so Xen has to.
+//! Guests end in several ways and do not come back: no dom0less domain is created again. Their drivers do not
+//! reset the devices, so the supervisor does, when Xen reports the end.
 
 use anyhow::{Context, Result, ensure};
 use e2e::host::channel::Channel;
@@ -38,7 +38,7 @@ fn drives(machine: &Machine, guest: &Channel, line: u32) -> Result<()> {
     expect(machine, line, 1, "while a guest drives 1")
 }
 
-/// Has a guest end, by a command in it. What it had mapped is unmapped, and nobody else is concerned.
+/// Has a guest end, by a command in it. What was mapped of it is unmapped, and no other domain is affected.
 fn ends(machine: &Machine, guest: &Channel, domain: u16, name: &str, command: &str, how: &str) -> Result<()> {
     let before = Order::of(machine)?;
     ensure!(mapped(&machine.console, domain)? > 0, "no ring of {name} is mapped");

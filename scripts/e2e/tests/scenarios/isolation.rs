@@ -102,8 +102,8 @@ const UNKNOWN: &str = "Operation not permitted (os error 1)";
 const NO_SUCH: &str = "No such file or directory (os error 2)";
 const INVALID: &str = "Invalid argument (os error 22)";
 
-/// What Xen keeps for a guest: the page of the guest's own ioreq server is mapped, and nothing else. Whoever
-/// maps the grant table can grant itself all of the guest's memory.
+/// What Xen keeps for a guest: the page of the guest's own ioreq server is mapped, and nothing else. A
+/// domain that maps the grant table can grant itself all of the guest's memory.
 pub(crate) fn resources(machine: &Machine) -> Result<()> {
     for guest in [GUEST_A, GUEST_B] {
         let domain = guest.to_string();

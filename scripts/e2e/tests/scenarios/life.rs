@@ -110,7 +110,7 @@ impl Order {
     }
 
     /// What has to be the same to the last descriptor: all but the processes that serve lines. Such a process
-    /// may hold less later, since whoever was before it may have kept a line.
+    /// may hold less later, since its predecessor may have kept a line.
     fn exact(&self) -> impl PartialEq {
         let is_exact = |(command, _): &(&String, &(u64, u64, u64))| !command.contains("backend gpio ");
         let processes: Vec<_> = self.processes.iter().filter(is_exact).map(|(_, held)| *held).collect();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Outputs when nobody drives them any more: a driver that goes leaves its lines safe, and a daemon that dies
-//! is not a driver that goes.
+//! Outputs without a driver or a backend: they become safe when their driver goes, and keep their level when
+//! their backend ends.
 
 use anyhow::{Context, Result, ensure};
 use e2e::host::channel::{Background, Channel};

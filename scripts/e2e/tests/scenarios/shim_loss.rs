@@ -106,9 +106,9 @@ pub(crate) fn configuration_reloaded(machine: &Machine) -> Result<()> {
 
     edit(machine, &["cp", KEPT, CONFIG])?;
     reload(machine, "has 2 devices from now on")?;
-    // It is a new device, which nobody has acknowledged: the guest has to find it again, not only to bind a
-    // driver. Nothing is transferred then, as Linux 6.12 goes on with what it has freed of the former device
-    // (drivers/xen/grant-dma-ops.c: "Xen grant DMA data is already created").
+    // It is a new device, which no driver has acknowledged: the guest has to find it again, not only to bind
+    // a driver. Nothing is transferred then, as Linux 6.12 goes on with what it has freed of the former
+    // device (drivers/xen/grant-dma-ops.c: "Xen grant DMA data is already created").
     let found =
         format!("cd {PLATFORM_DRIVER} && echo {GPIO_OF_GUEST_B} >unbind && echo {GPIO_OF_GUEST_B} >bind");
     machine.guest_b.check(&["sh", "-c", &found], LIMIT)?;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
 //! The I2C adapter (virtio 1.3, 5.16). On the bus there is an EEPROM at 0x50; at 0x51, which this guest may
-//! reach too, there is nobody; all other addresses it must not reach.
+//! reach too, there is no target; it must not reach any other address.
 
 use alloc::vec;
 use alloc::vec::Vec;

@@ -205,8 +205,8 @@ fn take_other_resources(ledger: &mut Ledger, guest: &Known) -> Result<()> {
 
 /// Puts the pages of devices that it does not own, and RAM as if it were a device.
 fn put_pages_of_devices(ledger: &mut Ledger, guest: &Known) -> Result<()> {
-    // QEMU's virt machine: the interrupt controller, the UART that Xen has, a virtio slot that nobody has
-    // been given, and RAM from which Xen takes guests.
+    // QEMU's virt machine: the interrupt controller, the UART that Xen has, a virtio slot of no
+    // domain, and RAM from which Xen takes guests.
     for frame in [0x8000, 0x80a0, 0x9000, 0xa000, 0x4_0000, 0x7_0000, 0xb_0000, 0xb_f000] {
         let attempt = call(MEMORY_OP, "add_to_physmap:dev_mmio", &guest.target())?;
         for domid in [0x7ff0, u64::from(guest.domid)] {

@@ -4,7 +4,7 @@
 //! its own, `DOMID ATTEMPT: done` or `DOMID ATTEMPT: refused: REASON`.
 //!
 //! It is tried with the very descriptors, as the user of the process. There is no list of system calls: this
-//! is about what such a list cannot see, and a program of somebody else has none.
+//! is about what such a list cannot see, and third-party programs have none.
 //!
 //! All that is tried can be had: as root, by a descriptor that is not restricted, it is found or made before.
 

@@ -73,8 +73,8 @@ pub(super) fn edges(chip: &str, line: u32, count: u32) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Makes edges on a line of Linux's gpio-sim, whose file `pull` is named; so far apart that each finds
-/// everybody asleep.
+/// Makes edges on a line of Linux's gpio-sim, whose file `pull` is named. They are so far apart that all
+/// processes sleep at each.
 pub(super) fn make_edges(pull: &str, count: u32, milliseconds: u64) -> Result<(), Failure> {
     let pause = Duration::from_millis(milliseconds);
     for _ in 0..count {

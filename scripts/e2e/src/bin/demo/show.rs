@@ -61,7 +61,7 @@ pub(crate) fn run(machine: &Machine) -> Result<bool> {
 
 fn say(machine: &Machine, text: &str) {
     println!("  [{:5.1} s] {text}", machine.uptime().as_secs_f64());
-    // Somebody watches.
+    // The output is shown as it comes.
     let _ = stdout().flush();
 }
 
