@@ -181,7 +181,7 @@ impl<D: Device> Window<D> {
             Effect::None => {}
             Effect::Start { kick } => self.start(kick)?,
             Effect::Resume => {
-                let rings = self.sound(Transport::rings)?;
+                let rings = self.valid_rings(Transport::rings)?;
                 self.device.resume(self.transport.driver_features(), &rings)?;
                 debug!("{}: resumed", self.transport.name());
                 self.device.interrupt();
@@ -191,7 +191,7 @@ impl<D: Device> Window<D> {
                 debug!("{}: stopped", self.transport.name());
             }
             Effect::StartQueue(queue) => {
-                let ring = self.sound(|transport| transport.ring(queue))?;
+                let ring = self.valid_rings(|transport| transport.ring(queue))?;
                 self.device.start_queue(&ring)?;
             }
             Effect::StopQueue(queue) => {
@@ -207,7 +207,7 @@ impl<D: Device> Window<D> {
     }
 
     fn start(&mut self, kick: Option<u16>) -> Result<(), Lost> {
-        let rings: Vec<Ring> = self.sound(Transport::rings)?;
+        let rings: Vec<Ring> = self.valid_rings(Transport::rings)?;
         let features = self.transport.driver_features();
         self.device.start(features, &rings)?;
         debug!("{}: started with features {features:#x}", self.transport.name());
@@ -234,8 +234,8 @@ impl<D: Device> Window<D> {
         }
     }
 
-    /// What the transport says of its rings, unless the driver has described them wrongly.
-    fn sound<T>(&self, rings: impl FnOnce(&Transport) -> Result<T, QueueError>) -> Result<T, Lost> {
+    /// The rings of the transport. Fails if the driver has described them wrongly.
+    fn valid_rings<T>(&self, rings: impl FnOnce(&Transport) -> Result<T, QueueError>) -> Result<T, Lost> {
         rings(&self.transport).map_err(|error| {
             warn!("{}: {error}", self.transport.name());
             Lost

@@ -157,7 +157,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Gives up a device, unless a driver uses it. Its backend ends with the connection.
+    /// Removes a device, unless a driver uses it. Its backend ends with the connection.
     fn release(&mut self, number: u16) -> io::Result<()> {
         let Some(region) = self.bus.region_mut(number) else { return Ok(()) };
         if let Some(window) = &region.window {

@@ -25,9 +25,8 @@ pub trait Device {
     /// its reset. This comes before the start is persistent: a start that is found may have been carried out.
     fn clear_inflight(&mut self, queue: Option<u16>) -> Result<(), Lost>;
 
-    /// The device is lost to its driver, for whichever reason, and is not served any more. It lets go of the
-    /// guest's memory as far as that can be done at once; [`Self::stop`] sees to the rest. Returns how far
-    /// each queue has come that was served.
+    /// Stops to serve a driver that has to reset the device. Guest memory is unmapped as far as that takes no
+    /// time; [`Self::stop`] completes it. Returns the used index of each queue that ran.
     fn abandon(&mut self) -> Vec<Option<u16>>;
 
     /// Starts one queue beside those that are running, at the beginning of its ring.

@@ -50,32 +50,32 @@ pub struct State {
     pub config: Vec<u8>,
 }
 
-/// Why a state cannot be taken up.
+/// Why a state is not valid for a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum RestoreError {
-    /// It is damaged, or of another version of this program.
+    /// The record is damaged, or of another version of this program.
     #[error("its state cannot be read")]
     Unreadable,
-    /// The device is configured otherwise now.
-    #[error("its driver knows a device of type {0}, and it is one of type {1} now")]
+    /// The device has another type now.
+    #[error("its driver has set up a device of type {0}, and the type is {1} now")]
     Type(u32, u32),
-    /// The device is configured otherwise now.
-    #[error("its driver knows {0} queues, and the device has {1} now")]
+    /// The device has another number of queues now.
+    #[error("its driver has set up a device with {0} queues, and there are {1} now")]
     Queues(usize, u16),
-    /// No driver can have brought the device there.
-    #[error("status {0}, started {1}: no driver can have come there")]
+    /// No sequence of writes leads to this status.
+    #[error("status {0}, started {1}: no driver can have set it")]
     Status(Status, bool),
-    /// No driver can have agreed on these features.
+    /// No driver can have negotiated these features.
     #[error(transparent)]
     Features(#[from] Refusal),
-    /// A queue that is in use cannot be.
+    /// The description of a ready queue is not valid.
     #[error(transparent)]
     Queue(#[from] QueueError),
 }
 
 impl State {
-    /// Whether the device has a driver. A system that only knows that the device is there has set
-    /// ACKNOWLEDGE: Linux does so again when a driver has let go.
+    /// Whether the device has a driver. Linux sets ACKNOWLEDGE for a device without a driver, also after a driver
+    /// was unbound.
     #[must_use]
     pub fn has_driver(&self) -> bool {
         self.status.has(status::DRIVER)
@@ -251,10 +251,9 @@ mod tests {
         assert_ne!(driver.read(0x60) & CONFIG_CHANGE, 0);
     }
 
-    /// Whatever is wrong with it, the driver that it was of may wait for an answer. What 2.1.2 says then is
-    /// shown in `conformance`.
+    /// The driver may wait for a request, so it is notified (2.1.2; see `conformance`).
     #[test]
-    fn a_state_that_cannot_be_taken_up_costs_a_reset_and_no_more() {
+    fn state_that_is_not_valid_costs_one_reset() {
         let good = probed().window.state();
         let fewer = State { queues: good.queues[..1].to_vec(), ..good.clone() };
         let mut unsized_queue = good.clone();

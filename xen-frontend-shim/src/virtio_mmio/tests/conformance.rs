@@ -63,7 +63,7 @@ fn live() -> Driver {
     after(STEPS.len())
 }
 
-/// All that the transport knows, and all that its device was asked.
+/// The state of the transport, and the calls to its device.
 fn everything(driver: &Driver) -> (State, String) {
     (driver.window.state(), format!("{:?}", driver.log()))
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The transport as a driver lives with it: Linux's probe step by step, mistakes and what comes after them.
-//! What the specification says of each step is in `conformance`.
+//! Sequences of a driver: Linux's probe step by step, errors of drivers and what follows them. `conformance`
+//! tests what the specification demands of each step.
 
 use super::test_driver::{Driver, FEATURES};
 use crate::virtio_mmio::features::{ACCESS_PLATFORM, VERSION_1};
