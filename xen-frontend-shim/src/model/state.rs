@@ -28,3 +28,15 @@ pub fn restore(state: &State) {
     window.write(STATUS, Width::Four, 0);
     assert!(!device.0.borrow().is_running && !window.state().is_started, "{state:?}");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Found by fuzzing: the device already needed a reset, and the driver was not notified again.
+    #[test]
+    fn driver_of_a_device_that_needed_a_reset_is_notified_again() {
+        let bytes = [55, 0, 0, 0, 0, 6, 0x4f, 1, 0, 0, 0, 0];
+        restore(&postcard::from_bytes(&bytes).unwrap());
+    }
+}

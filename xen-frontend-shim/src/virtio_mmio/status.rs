@@ -79,6 +79,12 @@ impl Status {
         self.0 & bits.0 == bits.0
     }
 
+    /// The status with `bits` cleared.
+    #[must_use]
+    pub(super) fn without(self, bits: Self) -> Self {
+        Self(self.0 & !bits.0)
+    }
+
     /// The status with `bits` set as well.
     #[must_use]
     pub fn with(self, bits: Self) -> Self {
