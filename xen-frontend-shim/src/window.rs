@@ -145,7 +145,7 @@ impl<D: Device> Window<D> {
     fn perform(&mut self, effect: Effect) {
         let stored = self.prepare(effect).and_then(|()| self.store());
         // The guest takes its memory back after a stop, so a stop does not depend on the store.
-        let is_stop = matches!(effect, Effect::Stop | Effect::StopQueue(_));
+        let is_stop = matches!(effect, Effect::Stop | Effect::StopQueue(_) | Effect::Abandon { .. });
         let applied = if stored.is_ok() || is_stop { self.apply(effect) } else { Ok(()) };
         if stored.and(applied).and_then(|()| self.store()) == Err(Lost) {
             self.device_lost();
@@ -292,6 +292,19 @@ mod tests {
         driver.write(0x70, 0);
         assert_eq!(driver.log().stops, 1);
         assert_eq!(driver.read(0x70), 0x40, "DEVICE_NEEDS_RESET");
+    }
+
+    #[test]
+    fn device_lost_without_a_stored_state_is_abandoned() {
+        let file = File::from(memfd_create("state", MemfdFlags::ALLOW_SEALING).unwrap());
+        let (record, _) = Record::open::<State>(file.try_clone().unwrap()).unwrap();
+        let mut driver = Driver::new();
+        driver.window.store = Some(StateStore::new(record));
+        driver.probe();
+        fcntl_add_seals(&file, SealFlags::WRITE).unwrap();
+        driver.window.backend_replaced(0, vec![0; 8]);
+        let log = driver.log();
+        assert_eq!((log.abandoned, log.interrupts), (1, 1));
     }
 
     #[test]

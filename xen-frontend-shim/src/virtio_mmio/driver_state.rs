@@ -60,8 +60,8 @@ impl DriverState {
     }
 
     /// Takes over a state that is not valid for the device, or is missing. Only the status remains, so that
-    /// the driver finds the device as it left it, until it resets it. DEVICE_NEEDS_RESET is cleared: it is set
-    /// again with a notification, as the one of the former worker is lost.
+    /// the driver finds the device as it left it, until it resets it. DEVICE_NEEDS_RESET is cleared: it is
+    /// set again with a notification, as the one of the former worker is lost.
     pub(super) fn unrestorable(state: Option<&State>, queues: u16) -> Self {
         let status = state.map(|state| state.status).filter(|status| status.is_reachable());
         let status = status.unwrap_or(Status::LIVE).without(status::NEEDS_RESET);

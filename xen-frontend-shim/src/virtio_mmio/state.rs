@@ -74,8 +74,8 @@ pub enum RestoreError {
 }
 
 impl State {
-    /// Whether the device has a driver. Linux sets ACKNOWLEDGE for a device without a driver, also after a driver
-    /// was unbound.
+    /// Whether the device has a driver. Linux sets ACKNOWLEDGE for a device without a driver, also after a
+    /// driver was unbound.
     #[must_use]
     pub fn has_driver(&self) -> bool {
         self.status.has(status::DRIVER)
