@@ -8,6 +8,8 @@
 //!          ── Ready ────────────────────────────────▶             all devices answer: the guest may run
 //!          ◀── Deliver(device) + connection ────────              after each start of a backend
 //!          ── Lost(device) ─────────────────────────▶             the worker has closed the connection
+//!          ── Refused(device) ──────────────────────▶             the same: the backend cannot be used
+//!          ── Kill(device) ─────────────────────────▶             the backend is to end
 //!          ◀── Release(device) ─────────────────────              the device is removed or changed
 //!          ── Released(device) or Kept(device) ─────▶             done, or refused: a driver uses it
 //!          ◀── GuestGone ───────────────────────────              the guest has ended
@@ -86,6 +88,10 @@ pub enum Report {
     Released(u16),
     /// The worker keeps the device, because a driver uses it.
     Kept(u16),
+    /// The worker has closed the connection to the device's backend, which cannot be used.
+    Refused(u16),
+    /// The process of the device's backend has to be killed: it hangs, or has not ended with its connection.
+    Kill(u16),
 }
 
 /// A connection to a backend that has been started.
@@ -373,7 +379,7 @@ mod tests {
 
     #[test]
     fn any_report_fits_the_limit() {
-        for report in [Report::Ready, Report::Lost(u16::MAX), Report::Released(0), Report::Kept(u16::MAX)] {
+        for report in [Report::Ready, Report::Lost(u16::MAX), Report::Released(0), Report::Kill(u16::MAX)] {
             assert!(postcard::to_allocvec(&report).unwrap().len() <= REPORT_SIZE);
         }
     }
@@ -383,14 +389,14 @@ mod tests {
         let (supervisor, worker) = Control::pair().unwrap();
         // An unknown tag, a missing number, an unfinished number, bytes after the message, a message that is
         // too long.
-        for bytes in [b"\x04".as_slice(), b"\x01", b"\x01\xff", b"\0\0", b"\x01\xff\xff\x03\0\0\0"] {
+        for bytes in [b"\x06".as_slice(), b"\x01", b"\x01\xff", b"\0\0", b"\x01\xff\xff\x03\0\0\0"] {
             send(&worker, bytes, SendFlags::empty()).unwrap();
             let received = supervisor.receive_report();
             assert!(received.is_err(), "{bytes:?}: {received:?}");
         }
         let (theirs, mut ours) = UnixStream::pair().unwrap();
         let connection = Connection { socket: theirs, gntdev: null(), pidfd: None };
-        worker.order(&OrderMessage::NoBackend(0), &connection.fds()).unwrap();
+        worker.order(&OrderMessage::GuestGone, &connection.fds()).unwrap();
         drop(connection);
         assert!(supervisor.receive_report().is_err());
         assert_eq!(ours.read(&mut [0]).unwrap(), 0);

@@ -50,7 +50,7 @@ const START_LIMIT: Duration = Duration::from_secs(10);
 struct Worker {
     guest: Rc<XenGuest>,
     domid: u16,
-    control: Control,
+    control: Rc<Control>,
     /// By the numbers of the devices.
     slots: BTreeMap<u16, DeviceSlot>,
     bus: Bus<Served>,
@@ -86,7 +86,7 @@ pub fn run(inherited: &InheritedFds, handoff: &Handoff, seccomp: Enforcement) ->
     let mut worker = Worker {
         event_loop: EventLoop::new(&control)?,
         guest,
-        control,
+        control: Rc::new(control),
         slots: BTreeMap::new(),
         bus: Bus::default(),
         settled_by: None,
@@ -144,7 +144,7 @@ impl Worker {
 
     /// Takes over a device, which a former worker may have served.
     fn assign(&mut self, number: u16, assignment: Assignment) -> io::Result<()> {
-        let mut slot = DeviceSlot::new(self.domid, assignment)?;
+        let mut slot = DeviceSlot::new(self.domid, assignment, self.killer(number))?;
         let window = slot.restore(&self.guest);
         if let Some(window) = &window {
             self.event_loop.watch_queues(number, window, &slot.polled_calls)?;
@@ -155,6 +155,16 @@ impl Worker {
             self.settled_by = Some(Instant::now() + START_LIMIT);
         }
         Ok(())
+    }
+
+    /// Requests of the supervisor that it kills the backend of a device.
+    fn killer(&self, number: u16) -> Rc<dyn Fn()> {
+        let control = Rc::clone(&self.control);
+        Rc::new(move || {
+            if let Err(error) = control.report(Report::Kill(number)) {
+                warn!("cannot request that a backend is killed: {error}");
+            }
+        })
     }
 
     /// Removes a device, unless a driver uses it. Its backend ends with the connection.
@@ -186,9 +196,8 @@ impl Worker {
 
     /// Does what is due at `now`.
     fn run_timers(&mut self, now: Instant) -> io::Result<()> {
-        let overdue =
-            self.slots.iter_mut().filter_map(|(number, slot)| slot.kill_overdue(now).then_some(*number));
-        for number in overdue.collect::<Vec<_>>() {
+        let overdue = self.slots.iter().filter(|(_, slot)| slot.is_overdue(now));
+        for number in overdue.map(|(number, _)| *number).collect::<Vec<_>>() {
             self.dismiss(number, &"its backend does not answer")?;
         }
         for (_, window) in self.bus.windows_mut() {
@@ -320,12 +329,11 @@ impl Worker {
     /// Closes the connection to a backend that cannot be used.
     fn dismiss(&mut self, number: u16, reason: &dyn Display) -> io::Result<()> {
         let Some(slot) = self.slots.get_mut(&number) else { return Ok(()) };
-        error!("{}: its backend cannot be used: {reason}", slot.name());
-        slot.dismiss();
+        slot.dismiss(reason);
         // The supervisor starts another. A guest that has not run yet waits for it, since its driver looks
         // for the device once; a guest that runs does not wait, since it uses other devices.
         slot.is_settled |= self.is_running;
-        Ok(self.control.report(Report::Lost(number))?)
+        Ok(self.control.report(Report::Refused(number))?)
     }
 
     fn handle_kick(&mut self, number: u16, queue: u16) {

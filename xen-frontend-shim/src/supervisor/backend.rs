@@ -16,6 +16,7 @@ use std::time::Instant;
 
 use command_fds::{CommandFdExt, FdMapping, FdMappingCollision};
 use confinement::User;
+use log::warn;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, getsockname, socket_with,
 };
@@ -71,12 +72,31 @@ pub(super) struct ManagedBackend {
     /// The user of the program.
     user: Option<User>,
     state: BackendState,
+    /// Whether the worker has ended the connection to a program that has served it.
+    is_disconnected: bool,
     pub(super) back_off: BackOff,
+}
+
+/// How a program has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// After its connection: many programs serve one connection only, and others are killed then.
+    WithConnection,
+    /// By itself, or it could not be used.
+    Failed(ExitStatus),
 }
 
 impl ManagedBackend {
     pub(super) fn new(name: String, config: shim_config::Backend, user: Option<User>) -> Self {
-        Self { name, config, kept: None, user, state: BackendState::Absent, back_off: BackOff::default() }
+        Self {
+            name,
+            config,
+            kept: None,
+            user,
+            state: BackendState::Absent,
+            is_disconnected: false,
+            back_off: BackOff::default(),
+        }
     }
 
     /// Whether there is neither a process nor a connection, so that the backend can be started.
@@ -108,6 +128,7 @@ impl ManagedBackend {
 
     /// Starts the backend, or connects to it. `gntdev` is for this process only.
     pub(super) fn start(&mut self, gntdev: OwnedFd) -> Result<Connection, StartError> {
+        self.is_disconnected = false;
         let (socket, pidfd) = match &self.config {
             shim_config::Backend::Command(command) => {
                 let (process, socket) = start(&self.name, command, self.user, &mut self.kept)?;
@@ -126,9 +147,14 @@ impl ManagedBackend {
     }
 
     /// Reaps the process, which has ended. `None` if there is none.
-    pub(super) fn reap(&mut self) -> io::Result<Option<ExitStatus>> {
+    pub(super) fn reap(&mut self) -> io::Result<Option<End>> {
         match std::mem::take(&mut self.state) {
-            BackendState::Running(process) => process.reap().map(Some),
+            BackendState::Running(process) => {
+                let was_killed = process.was_killed();
+                let status = process.reap()?;
+                let is_end = self.is_disconnected && (status.success() || was_killed);
+                Ok(Some(if is_end { End::WithConnection } else { End::Failed(status) }))
+            }
             other => {
                 self.state = other;
                 Ok(None)
@@ -136,14 +162,23 @@ impl ManagedBackend {
         }
     }
 
-    /// Records that the worker has closed the connection. Returns whether the backend is absent by that: a
-    /// process is still to end.
-    pub(super) fn connection_closed(&mut self) -> bool {
+    /// Records that the worker has closed the connection, and whether it `has_served` the device. Returns
+    /// whether the backend is absent by that: a process is still to end.
+    pub(super) fn connection_closed(&mut self, has_served: bool) -> bool {
+        self.is_disconnected |= has_served;
         let was_connected = matches!(self.state, BackendState::Connected);
         if was_connected {
             self.state = BackendState::Absent;
         }
         was_connected
+    }
+
+    /// Records a failure of the backend, and logs it unless it is one of many.
+    pub(super) fn failed(&mut self, what: &str, now: Instant) {
+        let retry = self.back_off.failed(now);
+        if retry.is_logged() {
+            warn!("{}: {what}; {retry}", self.name);
+        }
     }
 }
 
@@ -223,17 +258,47 @@ mod tests {
         poll(&mut [PollFd::new(fd, PollFlags::IN)], None).unwrap();
     }
 
+    /// The exit status of a program that has ended by itself.
+    fn code(backend: &mut ManagedBackend) -> Option<i32> {
+        match backend.reap().unwrap() {
+            Some(End::Failed(status)) => status.code(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn program_that_ends_with_its_connection_has_not_failed() {
+        // It exits at the end of file with status 0, with another status, or not by itself.
+        for (then, is_killed, is_failure) in
+            [("", false, false), ("; exit 7", false, true), ("; sleep 1000", true, false)]
+        {
+            let mut backend = command(&["sh", "-c", &format!("exec 4<&-; cat <&3 >&2{then}")]);
+            let connection = backend.start(null()).unwrap();
+            backend.connection_closed(true);
+            let pidfd = connection.pidfd.unwrap();
+            drop(connection.socket);
+            if is_killed {
+                let now = Instant::now();
+                let process = backend.process().unwrap();
+                process.expect_end(now);
+                process.kill_if_overdue(now);
+            }
+            wait(&pidfd);
+            assert_eq!(matches!(backend.reap().unwrap(), Some(End::Failed(_))), is_failure, "{then}");
+        }
+    }
+
     #[test]
     fn program_has_its_socket_and_its_end_is_noticed() {
         // The appended `--fd=3` becomes $0.
         let mut backend = command(&["sh", "-c", "echo $0 >&3; exit 7"]);
         let mut connection = backend.start(null()).unwrap();
-        assert!(!backend.is_absent() && !backend.connection_closed());
+        assert!(!backend.is_absent() && !backend.connection_closed(true));
         let mut text = String::new();
         connection.socket.read_to_string(&mut text).unwrap();
         assert_eq!(text, "--fd=3\n");
         wait(connection.pidfd.as_ref().unwrap());
-        assert_eq!(backend.reap().unwrap().and_then(|status| status.code()), Some(7));
+        assert_eq!(code(&mut backend), Some(7));
         assert!(backend.is_absent());
     }
 
@@ -246,7 +311,7 @@ mod tests {
         assert!(text.starts_with("guest-a/i2c:/sh -c "), "{text}");
         assert_eq!(title("guest-a/i2c", "/usr/bin/backend"), "guest-a/i2c:/usr/bin/backend");
         wait(connection.pidfd.as_ref().unwrap());
-        assert!(backend.reap().unwrap().is_some_and(|status| status.success()));
+        assert_eq!(code(&mut backend), Some(0));
     }
 
     #[test]
@@ -258,7 +323,7 @@ mod tests {
             let mut text = String::new();
             connection.socket.read_to_string(&mut text).unwrap();
             wait(connection.pidfd.as_ref().unwrap());
-            assert!(backend.reap().unwrap().is_some_and(|status| status.success()));
+            assert_eq!(code(&mut backend), Some(0));
             let kept = backend.kept.as_ref().unwrap();
             assert_eq!(rustix::io::write(kept, text.as_bytes()).unwrap(), text.len());
             text
@@ -286,7 +351,7 @@ mod tests {
         connection.socket.read_to_string(&mut text).unwrap();
         assert_eq!(text, "10002\n10003\n10003\n");
         wait(connection.pidfd.as_ref().unwrap());
-        assert!(backend.reap().unwrap().is_some_and(|status| status.success()));
+        assert_eq!(code(&mut backend), Some(0));
     }
 
     #[test]
@@ -311,7 +376,7 @@ mod tests {
             let connection = backend.start(null()).unwrap();
             assert!(connection.pidfd.is_none() && !backend.is_absent());
             assert!(backend.reap().unwrap().is_none() && !backend.is_absent());
-            assert!(backend.connection_closed() && backend.is_absent());
+            assert!(backend.connection_closed(true) && backend.is_absent());
         }
     }
 }

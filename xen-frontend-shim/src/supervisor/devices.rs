@@ -21,8 +21,7 @@ use log::{error, info, warn};
 use xen_bindings::{DomId, Gntdev};
 
 use super::SupervisorError;
-use super::back_off::BackOff;
-use super::backend::ManagedBackend;
+use super::backend::{End, ManagedBackend};
 use super::claim::{Claim, ClaimedDevice};
 use super::reload::{is_same_to_guest, merge};
 use super::watch::{Subject, Watch};
@@ -278,12 +277,30 @@ impl Devices {
         self.devices.get_mut(&number).filter(|device| matches!(device.stage, Stage::Releasing(_)))
     }
 
-    /// Handles the report that the worker has closed the connection to a backend.
+    /// Handles the report that the worker has closed the connection to a backend that has served the device.
     pub(super) fn connection_closed(&mut self, number: u16, now: Instant) {
-        let Some(ManagedDevice { backend, .. }) = self.devices.get_mut(&number) else { return };
-        if backend.connection_closed() {
-            let delay = backend.back_off.ended(now);
-            warn!("{}: connection to the backend closed; connecting again in {delay:?}", backend.name);
+        if let Some(ManagedDevice { backend, .. }) = self.devices.get_mut(&number)
+            && backend.connection_closed(true)
+        {
+            backend.failed("connection to the backend closed", now);
+        }
+    }
+
+    /// Handles the report that the worker cannot use a backend, and has closed the connection to it.
+    pub(super) fn refused(&mut self, number: u16, now: Instant) {
+        if let Some(ManagedDevice { backend, .. }) = self.devices.get_mut(&number)
+            && backend.connection_closed(false)
+        {
+            backend.failed("the backend cannot be used", now);
+        }
+    }
+
+    /// Kills the process of a backend. The worker requests this while the process runs.
+    pub(super) fn kill(&mut self, number: u16, now: Instant) {
+        let device = self.devices.get_mut(&number);
+        if let Some(process) = device.and_then(|device| device.backend.process()) {
+            process.expect_end(now);
+            process.kill_if_overdue(now);
         }
     }
 
@@ -294,9 +311,12 @@ impl Devices {
             watch.remove(&process.as_fd());
         }
         match backend.reap()? {
-            Some(status) if *stage == Stage::Served => {
-                let delay = backend.back_off.ended(now);
-                warn!("{}: backend ended ({status}); starting it again in {delay:?}", backend.name);
+            Some(End::WithConnection) if *stage == Stage::Served => {
+                info!("{}: backend ended with its connection; starting it again", backend.name);
+                backend.back_off.ended(now);
+            }
+            Some(End::Failed(status)) if *stage == Stage::Served => {
+                backend.failed(&format!("backend ended ({status})"), now);
             }
             Some(_) => info!("{}: device removed, its backend has ended", backend.name),
             None => {}
@@ -330,10 +350,7 @@ impl Devices {
             let delivered = match start(backend, self.domain, watch, subject) {
                 Ok(connection) => worker.deliver(*number, Some(&connection)),
                 Err(error) => {
-                    let delay = backend.back_off.ended(now);
-                    if delay == BackOff::FIRST {
-                        error!("{}: {error}; trying again from time to time", backend.name);
-                    }
+                    backend.failed(&error.to_string(), now);
                     // A socket may appear later, and the worker waits for it. A program that cannot be
                     // started will not.
                     if backend.is_external() { Ok(()) } else { worker.deliver(*number, None) }
@@ -355,7 +372,7 @@ impl ManagedDevice {
 
     /// Records the end of the connection to the backend. The backend has to end as well.
     fn disconnected(&mut self, now: Instant) {
-        self.backend.connection_closed();
+        self.backend.connection_closed(true);
         if let Some(process) = self.backend.process() {
             process.expect_end(now + EXIT_LIMIT);
         }

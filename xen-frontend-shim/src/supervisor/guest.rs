@@ -137,8 +137,8 @@ impl ManagedGuest {
                 self.worker = Some(worker);
             }
             Err(error) => {
-                let delay = self.worker_back_off.ended(now);
-                error!("{}: cannot start the worker: {error}; trying again in {delay:?}", self.guest.name);
+                let retry = self.worker_back_off.failed(now);
+                error!("{}: cannot start the worker: {error}; {retry}", self.guest.name);
             }
         }
     }
@@ -149,6 +149,8 @@ impl ManagedGuest {
         match worker.control.receive_report() {
             Ok(Some(Report::Ready)) => self.ready(privcmd),
             Ok(Some(Report::Lost(device))) => self.devices.connection_closed(device, now),
+            Ok(Some(Report::Refused(device))) => self.devices.refused(device, now),
+            Ok(Some(Report::Kill(device))) => self.devices.kill(device, now),
             Ok(Some(Report::Released(device))) => self.devices.released(device, now),
             Ok(Some(Report::Kept(device))) => self.devices.kept(device),
             Err(ControlError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -163,8 +165,8 @@ impl ManagedGuest {
         watch.remove(&process.as_fd());
         watch.remove(&control.as_fd());
         let status = process.reap()?;
-        let delay = self.worker_back_off.ended(now);
-        error!("{}: worker ended ({status}); starting another in {delay:?}", self.guest.name);
+        let retry = self.worker_back_off.failed(now);
+        error!("{}: worker ended ({status}); {retry}", self.guest.name);
         self.devices.worker_ended(&self.claim, now);
         Ok(())
     }

@@ -17,6 +17,7 @@ pub(super) struct ChildProcess {
     child: Child,
     pidfd: OwnedFd,
     kill_at: Option<Instant>,
+    was_killed: bool,
 }
 
 /// Makes `command` run as `user`, without supplementary groups. Without a user it runs as root.
@@ -31,7 +32,7 @@ impl ChildProcess {
     pub(super) fn start(mut command: Command) -> io::Result<Self> {
         let mut child = command.stdin(Stdio::null()).spawn()?;
         match pidfd_open(Pid::from_child(&child), PidfdFlags::empty()) {
-            Ok(pidfd) => Ok(Self { child, pidfd, kill_at: None }),
+            Ok(pidfd) => Ok(Self { child, pidfd, kill_at: None, was_killed: false }),
             Err(error) => {
                 child.kill()?;
                 child.wait()?;
@@ -47,7 +48,12 @@ impl ChildProcess {
 
     /// Gives the process until `deadline` to end. An earlier deadline stays.
     pub(super) fn expect_end(&mut self, deadline: Instant) {
-        self.kill_at.get_or_insert(deadline);
+        self.kill_at = Some(self.kill_at.map_or(deadline, |earlier| earlier.min(deadline)));
+    }
+
+    /// Whether it has been killed.
+    pub(super) fn was_killed(&self) -> bool {
+        self.was_killed
     }
 
     /// The time at which the process is to be killed.
@@ -59,6 +65,7 @@ impl ChildProcess {
     pub(super) fn kill_if_overdue(&mut self, now: Instant) {
         if self.kill_at.is_some_and(|deadline| deadline <= now) {
             self.kill_at = None;
+            self.was_killed = true;
             // This fails only if the process has ended.
             let _ = self.child.kill();
         }

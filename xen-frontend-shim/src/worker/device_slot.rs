@@ -2,8 +2,10 @@
 
 //! A device as its worker has it: before and after there is a backend for it.
 
+use std::fmt::Display;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -40,6 +42,10 @@ pub(super) struct DeviceSlot {
     /// The state that a former worker stored.
     found: Found<State>,
     candidate: Option<Candidate>,
+    /// Has the process of the backend killed.
+    kill: Rc<dyn Fn()>,
+    /// The reason why the last backend was not used, which is said once.
+    refusal: Option<String>,
 }
 
 /// What a window is made of besides the backend.
@@ -53,12 +59,12 @@ struct Parts {
 struct Candidate {
     client: Client,
     gntdev: OwnedFd,
-    pidfd: Option<OwnedFd>,
+    process: Option<Process>,
 }
 
 impl DeviceSlot {
-    /// A slot for the device that the supervisor has assigned.
-    pub(super) fn new(domid: u16, assignment: Assignment) -> io::Result<Self> {
+    /// A slot for the device that the supervisor has assigned. `kill` has the process of its backend killed.
+    pub(super) fn new(domid: u16, assignment: Assignment, kill: Rc<dyn Fn()>) -> io::Result<Self> {
         let Assignment { description: device, state, inflight, queues } = assignment;
         let (record, found) = Record::open(state.into())?;
         let queue_size = DeviceKind::of(device.device_id).queue_size_max;
@@ -77,6 +83,8 @@ impl DeviceSlot {
             domid,
             is_settled: false,
             candidate: None,
+            kill,
+            refusal: None,
             found,
         })
     }
@@ -99,9 +107,9 @@ impl DeviceSlot {
     /// Pings a backend that has been started. It is admitted when it has replied.
     pub(super) fn receive(&mut self, connection: Connection) -> Result<(), ClientError> {
         let Connection { socket, gntdev, pidfd } = connection;
-        let mut client = Client::new(socket)?;
-        client.ping(Instant::now() + CONNECT_LIMIT)?;
-        self.candidate = Some(Candidate { client, gntdev, pidfd });
+        let process = pidfd.map(|pidfd| Process::new(pidfd, Rc::clone(&self.kill)));
+        let client = pinged(socket).inspect_err(|_| process.iter().for_each(Process::kill))?;
+        self.candidate = Some(Candidate { client, gntdev, process });
         Ok(())
     }
 
@@ -125,20 +133,22 @@ impl DeviceSlot {
         self.candidate.as_ref()?.client.ping_due()
     }
 
-    /// Closes the connection to the candidate.
-    pub(super) fn dismiss(&mut self) {
-        self.candidate = None;
+    /// Closes the connection to a candidate that cannot be used, for a reason that is logged when it changes.
+    /// Its process ends at once: it has not served anything.
+    pub(super) fn dismiss(&mut self, reason: &dyn Display) {
+        if let Some(Candidate { process: Some(process), .. }) = self.candidate.take() {
+            process.kill();
+        }
+        let reason = reason.to_string();
+        if self.refusal.as_ref() != Some(&reason) {
+            error!("{}: its backend cannot be used: {reason}", self.device.name);
+            self.refusal = Some(reason);
+        }
     }
 
-    /// Kills a candidate that has not replied before its deadline. Returns whether it did.
-    pub(super) fn kill_overdue(&mut self, now: Instant) -> bool {
-        if self.deadline().is_none_or(|deadline| deadline > now) || self.has_answered() {
-            return false;
-        }
-        if let Some(pidfd) = self.candidate.take().and_then(|candidate| candidate.pidfd) {
-            Process::new(pidfd).kill();
-        }
-        true
+    /// Whether the candidate has not replied before its deadline.
+    pub(super) fn is_overdue(&self, now: Instant) -> bool {
+        self.deadline().is_some_and(|deadline| deadline <= now) && !self.has_answered()
     }
 
     /// Connects the candidate to the device in `window`, which is made if it is absent.
@@ -147,11 +157,12 @@ impl DeviceSlot {
         window: &mut Option<Window<Served>>,
         guest: &Rc<XenGuest>,
     ) -> Result<(), NegotiateError> {
-        let Some(Candidate { client, gntdev, pidfd }) = self.candidate.take() else { return Ok(()) };
+        let Some(Candidate { client, gntdev, process }) = self.candidate.take() else { return Ok(()) };
         let kind = DeviceKind::of(self.device.device_id);
         let grants = Box::new(Grants { gntdev, domid: self.domid });
-        let process = pidfd.map(Process::new);
-        let (session, config) = Session::open(client, kind, self.queues, grants)?;
+        let opened = Session::open(client, kind, self.queues, grants);
+        let (session, config) = opened.inspect_err(|_| process.iter().for_each(Process::kill))?;
+        self.refusal = None;
         if !session.tracks_inflight() {
             warn!(
                 "{}: its backend lacks the protocol feature INFLIGHT_SHMFD: should it end \
@@ -214,6 +225,13 @@ impl DeviceSlot {
             queue_size_max: kind.queue_size_max,
         }
     }
+}
+
+/// A client that has pinged its backend.
+fn pinged(socket: UnixStream) -> Result<Client, ClientError> {
+    let mut client = Client::new(socket)?;
+    client.ping(Instant::now() + CONNECT_LIMIT)?;
+    Ok(client)
 }
 
 fn notifier(QueueEvents { kick, call }: QueueEvents) -> io::Result<Notifier> {

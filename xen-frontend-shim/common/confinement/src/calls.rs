@@ -7,15 +7,17 @@ use std::fmt;
 use std::str::FromStr;
 
 use libc::c_long;
+use rustix::io::Errno;
 use rustix::ioctl::Opcode;
 use rustix::process::getpid;
 use seccompiler::{
     BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, TargetArch, apply_filter_all_threads,
+    SeccompRule, TargetArch, apply_filter_all_threads, compile_from_json,
 };
+use serde_json::json;
 
 use crate::confinement::Error;
-use crate::ioctl::FIONBIO;
+use crate::ioctl::{FIONBIO, TERMINAL};
 
 /// What happens on a system call that is not on the list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,7 +68,7 @@ impl Enforcement {
 
 /// The system calls that a process may make, with conditions on their arguments.
 #[derive(Clone, Debug)]
-pub struct Calls(BTreeMap<c_long, Vec<SeccompRule>>);
+pub struct Calls(Rules);
 
 /// The calls of every program of ours after it has opened its files: memory, time, events, open descriptors,
 /// and the end of the process. Calls with conditions on their arguments are in [`Calls::basic`].
@@ -220,23 +222,94 @@ impl Calls {
         install(self.0, otherwise, SeccompAction::Allow)
     }
 
+    /// Compiles the list of the calls with these names, with any arguments. `None` without seccomp.
+    pub(crate) fn named<'a>(
+        names: impl Iterator<Item = &'a str>,
+        enforcement: Enforcement,
+    ) -> Result<Option<BpfProgram>, Error> {
+        let otherwise = match enforcement {
+            Enforcement::On => "kill_process",
+            Enforcement::Log => "log",
+            Enforcement::Off => return Ok(None),
+        };
+        let calls: Vec<_> = names.map(|name| json!({ "syscall": name })).collect();
+        let filter = json!({ "mismatch_action": otherwise, "match_action": "allow", "filter": calls });
+        let text = json!({ "list": filter }).to_string();
+        let architecture = TargetArch::try_from(std::env::consts::ARCH)?;
+        let compiled = compile_from_json(text.as_bytes(), architecture);
+        let mut programs = compiled.map_err(|error| Error::Name(Box::new(error)))?;
+        Ok(programs.remove("list"))
+    }
+
     /// Forbids `calls` to all threads of the process and all programs that it starts from now on.
     pub(crate) fn forbid(calls: &[c_long], enforcement: Enforcement) -> Result<(), Error> {
         let Some(action) = enforcement.action() else { return Ok(()) };
-        let forbidden = calls.iter().map(|call| (*call, Vec::new()));
-        install(forbidden.collect(), SeccompAction::Allow, action)
+        install(any(calls), SeccompAction::Allow, action)
     }
 }
 
-fn install(
-    rules: BTreeMap<c_long, Vec<SeccompRule>>,
-    otherwise: SeccompAction,
-    listed: SeccompAction,
-) -> Result<(), Error> {
+/// Lists of calls, with conditions on their arguments.
+type Rules = BTreeMap<c_long, Vec<SeccompRule>>;
+
+/// Calls with any arguments.
+pub(crate) fn any<'a>(calls: impl IntoIterator<Item = &'a c_long>) -> Rules {
+    calls.into_iter().map(|call| (*call, Vec::new())).collect()
+}
+
+/// Calls that reach beyond the process by some of their arguments: new namespaces, other networks than those
+/// of Unix sockets, input of a terminal.
+pub(crate) fn dangerous_arguments() -> Result<Rules, BackendError> {
+    let namespaces = [
+        libc::CLONE_NEWCGROUP,
+        libc::CLONE_NEWIPC,
+        libc::CLONE_NEWNET,
+        libc::CLONE_NEWNS,
+        libc::CLONE_NEWPID,
+        libc::CLONE_NEWUSER,
+        libc::CLONE_NEWUTS,
+    ];
+    let namespace = |flag: i32| {
+        let set = SeccompCmpOp::MaskedEq(u64::from(flag.cast_unsigned()));
+        SeccompRule::new(vec![argument(0, set, flag)?])
+    };
+    let socket = SeccompRule::new(vec![argument(0, SeccompCmpOp::Ne, libc::AF_UNIX)?])?;
+    let terminal = |request: &Opcode| SeccompRule::new(vec![argument(1, SeccompCmpOp::Eq, *request)?]);
+    Ok(Rules::from([
+        (libc::SYS_clone, namespaces.into_iter().map(namespace).collect::<Result<_, _>>()?),
+        (libc::SYS_socket, vec![socket]),
+        (libc::SYS_ioctl, TERMINAL.iter().map(terminal).collect::<Result<_, _>>()?),
+    ]))
+}
+
+/// All requests of `ioctl` of these types but those that are listed with the type.
+pub(crate) fn requests_beyond(listed: &[(u8, &[Opcode])]) -> Result<Rules, BackendError> {
+    let rule = |(kind, requests): &(u8, &[Opcode])| {
+        let is_of_kind = argument(1, SeccompCmpOp::MaskedEq(0xff00), i64::from(*kind) << 8);
+        let is_other = requests.iter().map(|request| argument(1, SeccompCmpOp::Ne, *request));
+        SeccompRule::new(std::iter::once(is_of_kind).chain(is_other).collect::<Result<_, _>>()?)
+    };
+    Ok(Rules::from([(libc::SYS_ioctl, listed.iter().map(rule).collect::<Result<_, _>>()?)]))
+}
+
+/// Makes calls fail with `error`.
+pub(crate) fn refuse(rules: Rules, error: Errno, enforcement: Enforcement) -> Result<(), Error> {
+    let action = match enforcement {
+        Enforcement::On => SeccompAction::Errno(error.raw_os_error().cast_unsigned()),
+        Enforcement::Log => SeccompAction::Log,
+        Enforcement::Off => return Ok(()),
+    };
+    install(rules, SeccompAction::Allow, action)
+}
+
+/// Enforces a compiled list.
+pub(crate) fn install_program(program: &BpfProgram) -> Result<(), Error> {
+    Ok(apply_filter_all_threads(program)?)
+}
+
+fn install(rules: Rules, otherwise: SeccompAction, listed: SeccompAction) -> Result<(), Error> {
     let architecture = TargetArch::try_from(std::env::consts::ARCH)?;
     let filter = SeccompFilter::new(rules, otherwise, listed, architecture)?;
-    let program = BpfProgram::try_from(filter)?;
-    Ok(apply_filter_all_threads(&program)?)
+    install_program(&BpfProgram::try_from(filter)?)
 }
 
 #[cfg(test)]

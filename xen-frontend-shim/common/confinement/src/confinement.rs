@@ -4,7 +4,7 @@
 
 use std::io;
 
-use landlock::RulesetError;
+use landlock::{PathFdError, RulesetError};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::thread::{CapabilitySet, set_no_new_privs};
 use thiserror::Error;
@@ -14,7 +14,7 @@ use crate::paths::{self, Reach};
 use crate::user::{self, User};
 
 /// The rights that a process keeps.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Confinement {
     /// The user that it becomes. `None`: the user stays.
     pub user: Option<User>,
@@ -38,12 +38,18 @@ pub enum Error {
     /// The kernel has Landlock, and refuses.
     #[error("cannot restrict file access by Landlock: {0}")]
     Landlock(#[from] RulesetError),
+    /// A path that the process is to access cannot be opened.
+    #[error("cannot allow access to a path: {0}")]
+    Path(#[from] PathFdError),
     /// User and Landlock domain belong to a thread.
     #[error("the process has {0} threads, of which only one would be confined")]
     Threads(usize),
     /// The list of system calls is invalid.
     #[error("invalid list of system calls: {0}")]
     List(#[from] seccompiler::BackendError),
+    /// The list has names that are no system calls.
+    #[error("unknown system call in the list: {0}")]
+    Name(#[source] Box<seccompiler::Error>),
     /// The kernel refuses the list of system calls.
     #[error(
         "cannot restrict system calls: {0} (the kernel needs CONFIG_SECCOMP_FILTER; without it, use \
@@ -63,6 +69,8 @@ impl Confinement {
             0 | 1 => {}
             several => return Err(Error::Threads(several)),
         }
+        // The paths are opened as the user that the process starts as.
+        let domain = paths::prepare(&self.reach)?;
         step("limit resources", self.limits.apply())?;
         step("bound capabilities", user::bound_capabilities(self.capabilities))?;
         if let Some(user) = self.user {
@@ -72,7 +80,7 @@ impl Confinement {
         step("set no_new_privs", set_no_new_privs(true))?;
         // After the change of the user, which resets this.
         step("make memory undumpable", set_dumpable_behavior(DumpableBehavior::NotDumpable))?;
-        Ok(paths::close(self.reach)?)
+        Ok(paths::enter(domain)?)
     }
 }
 

@@ -3,8 +3,8 @@
 //! The rights of each process of the driver domain, and the means by which it gives up all others.
 //!
 //! ```text
-//!   role (backend, worker, supervisor) ─┬▶ Confinement::enter   limits, user, capabilities, Landlock
-//!                                       └▶ Calls::enforce       seccomp: other system calls kill it
+//!   role (backend, worker, program, ─┬▶ Confinement::enter   limits, user, capabilities, Landlock
+//!         supervisor)                └▶ Calls::enforce       seccomp: other system calls kill it
 //! ```
 //!
 //! A process opens its files, enters its confinement, starts its threads and enforces its list of system
@@ -39,5 +39,5 @@ mod user;
 pub use calls::{Calls, Enforcement, NoEnforcement};
 pub use confinement::{Confinement, Error};
 pub use limits::ResourceLimits;
-pub use paths::{Reach, has_landlock};
-pub use user::{NotAUser, User};
+pub use paths::{Paths, Reach, has_landlock};
+pub use user::{NotAUser, User, with_effective};

@@ -3,5 +3,6 @@
 //! The kinds of processes of the driver domain, and the rights of each.
 
 pub mod backend;
+pub mod program;
 pub mod supervisor;
 pub mod worker;

@@ -105,6 +105,42 @@ impl fmt::Display for User {
     }
 }
 
+/// Calls `action` with the effective user `uid` and group `gid` of the calling thread, which decide what it
+/// may access. Its capabilities are not effective meanwhile if `uid` is not root.
+///
+/// # Errors
+/// If the process is neither root nor that user.
+pub fn with_effective<T>(uid: u32, gid: u32, action: impl FnOnce() -> T) -> std::io::Result<T> {
+    let _ids = EffectiveIds::assume(Uid::from_raw(uid), Gid::from_raw(gid))?;
+    Ok(action())
+}
+
+/// Other effective IDs of the calling thread, until it is dropped.
+struct EffectiveIds {
+    uid: Uid,
+    gid: Gid,
+}
+
+impl EffectiveIds {
+    fn assume(uid: Uid, gid: Gid) -> Result<Self> {
+        let former = Self { uid: geteuid(), gid: getegid() };
+        set_thread_res_gid(None, gid, None)?;
+        set_thread_res_uid(None, uid, None)?;
+        Ok(former)
+    }
+}
+
+impl Drop for EffectiveIds {
+    fn drop(&mut self) {
+        let (uid, gid) = (self.uid, self.gid);
+        if set_thread_res_uid(None, uid, None).and_then(|()| set_thread_res_gid(None, gid, None)).is_err() {
+            // The process must not go on as another user. Its real IDs are the former ones, so this does not
+            // happen.
+            std::process::abort();
+        }
+    }
+}
+
 /// Removes all capabilities but `kept` from the bounding set of the calling thread: programs that it executes
 /// cannot gain them. A process without the right to do so has no capabilities to pass on.
 pub(crate) fn bound_capabilities(kept: CapabilitySet) -> Result<()> {
@@ -135,6 +171,15 @@ pub(crate) fn keep_capabilities(kept: CapabilitySet) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn effective_ids_last_for_one_action() {
+        let own = (geteuid(), getegid());
+        let (uid, gid) = if own.0.is_root() { (10002, 10003) } else { (own.0.as_raw(), own.1.as_raw()) };
+        let ids = || (geteuid().as_raw(), getegid().as_raw());
+        assert_eq!(with_effective(uid, gid, ids).unwrap(), (uid, gid));
+        assert_eq!((geteuid(), getegid()), own);
+    }
 
     #[test]
     fn user_is_two_numbers_other_than_root_and_none() {

@@ -3,8 +3,9 @@
 //! Backends that make no progress: those that reply are left alone, those that hang are killed.
 
 use std::process::Command;
+use std::rc::Rc;
 
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use vhost::vhost_user::message::FrontendReq;
 
 use super::*;
@@ -38,11 +39,13 @@ impl Guest {
 fn a_backend_that_hangs_is_pinged_and_then_killed() {
     let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
     let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).unwrap();
+    let other = pidfd.try_clone().unwrap();
+    let kill = Rc::new(move || pidfd_send_signal(&other, Signal::KILL).unwrap());
     let (mut guest, _) = Guest::in_use(Script::default());
     guest.disconnect_backend();
     let hangs_after = Some(FrontendReq::SET_VRING_ENABLE);
     let (socket, _) = scripted::start(Script { hangs_after, ..Script::default() });
-    guest.connect(socket, Some(Process::new(pidfd)));
+    guest.connect(socket, Some(Process::new(pidfd, kill)));
     guest.stall();
     guest.pass_deadline();
     assert!(!child.wait().unwrap().success());

@@ -45,7 +45,7 @@ const DESCRIPTORS: u64 = 4096;
 
 /// The calls that neither it nor the programs that it starts need: inspection of other processes, changes of
 /// the kernel, the file systems, the clock or the machine.
-const FORBIDDEN: &[c_long] = &[
+pub(super) const FORBIDDEN: &[c_long] = &[
     libc::SYS_acct,
     libc::SYS_add_key,
     libc::SYS_bpf,

@@ -3,9 +3,10 @@
 //! A worker of the shim, which serves the register accesses of one guest.
 //!
 //! The supervisor starts it as the guest's user and passes its descriptors: privcmd, evtchn and gntdev, each
-//! restricted to the guest; eventfds; sockets of its backends; and pidfds, to kill a backend that hangs.
+//! restricted to the guest; eventfds; sockets of its backends; and pidfds, to wait for the end of a backend.
 //! `README.md` of this crate lists what they allow. The worker reads nothing of the guest before its list of
-//! system calls is enforced. It starts no program and opens no file.
+//! system calls is enforced. It starts no program, opens no file and sends no signal: the supervisor kills a
+//! backend that hangs.
 //!
 //! ```text
 //!   start ─▶ WorkerRole::enter ─▶ ioreq page ─▶ WorkerRole::enforce ─▶ devices, backends, "Ready"
@@ -54,8 +55,8 @@ impl WorkerRole {
             data: Some(DATA),
             file_size: (!self.logs_to_file).then_some(FILE_SIZE),
         };
-        // It was started as its guest's user, as were its backends, which it may have to kill.
-        let (user, reach) = (None, Reach::Signals);
+        // It was started as its guest's user.
+        let (user, reach) = (None, Reach::Nothing);
         Confinement { user, limits, reach, capabilities: CapabilitySet::empty() }.enter()
     }
 
@@ -70,8 +71,6 @@ impl WorkerRole {
         }
         // For the channel of a backend's own requests (vhost-user: back-end channel).
         calls.allow_socket_pairs()?;
-        // To kill a backend that hangs. The kernel requires the pidfd and the same user.
-        calls.allow(&[libc::SYS_pidfd_send_signal]);
         // The timer for the deadlines of backends.
         calls.allow(&[libc::SYS_timerfd_settime]);
         // The state records, in open files.

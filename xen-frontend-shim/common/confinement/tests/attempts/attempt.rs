@@ -3,11 +3,12 @@
 //! The attempts, each of which ends with the number of its error.
 #![allow(unsafe_code, clippy::expect_used, clippy::panic)]
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -37,10 +38,15 @@ struct Prepared {
 impl Prepared {
     fn new(directory: &Path) -> io::Result<Self> {
         let path = directory.join("socket");
+        let own = directory.join("own");
+        std::fs::create_dir(&own)?;
+        let file = File::create(directory.join("file"))?;
+        std::fs::set_permissions(&own, Permissions::from_mode(0o777))?;
+        file.set_permissions(Permissions::from_mode(0o666))?;
         let abstract_name = SocketAddr::from_abstract_name(format!("attempts-{}", std::process::id()))?;
         Ok(Self {
             null: File::options().read(true).write(true).open("/dev/null")?,
-            file: File::create(directory.join("file"))?,
+            file,
             listener: UnixListener::bind(&path)?,
             _abstract_listener: UnixListener::bind_addr(&abstract_name)?,
             abstract_name,
@@ -74,7 +80,7 @@ pub(crate) fn run(subject: &str, attempt: &str, directory: &Path) -> ExitCode {
     let Some(subject) = Subject::named(subject) else { return ExitCode::from(255) };
     let prepared = Prepared::new(directory).expect("files to open");
     let attempt = attempt.to_owned();
-    match subject.confined(move || make(&attempt, &prepared)) {
+    match subject.confined(directory, move || make(&attempt, &prepared)) {
         Err(error) => {
             eprintln!("not confined: {error}");
             ExitCode::from(255)
@@ -98,6 +104,14 @@ fn make(attempt: &str, prepared: &Prepared) -> io::Result<()> {
         "open-a-file" => File::open("/proc/self/status").map(drop),
         "list-a-directory" => std::fs::read_dir("/").map(drop),
         "make-a-file" => File::create(prepared.path.with_file_name("made")).map(drop),
+        "read-a-named-file" => File::open(prepared.directory().join("file")).map(drop),
+        "write-a-file-that-is-named-to-read" => {
+            File::options().write(true).open(prepared.directory().join("file")).map(drop)
+        }
+        "make-a-file-in-its-directory" => File::create(prepared.directory().join("own/file")).map(drop),
+        "make-a-socket-in-its-directory" => {
+            UnixListener::bind(prepared.directory().join("own/socket")).map(drop)
+        }
         "execute" => Err(Command::new("/proc/self/exe").arg("--list").exec()),
         "start-a-program" => Command::new("true").status().map(drop),
         "start-a-thread" => std::thread::Builder::new().spawn(|| ()).map(drop),
@@ -108,6 +122,11 @@ fn make(attempt: &str, prepared: &Prepared) -> io::Result<()> {
             // SAFETY: no memory is involved.
             checked(unsafe { libc::ptrace(libc::PTRACE_SEIZE, parent, 0, 0) })
         }
+        "make-a-namespace" => {
+            // SAFETY: no memory is involved.
+            checked(unsafe { libc::unshare(libc::CLONE_NEWUSER) }.into())
+        }
+        "start-a-process-in-a-namespace" => start_in_a_namespace(),
         "mount" => mount(prepared.directory()),
         "kill-its-parent" => Ok(rustix::process::test_kill_process(parent())?),
         // If this succeeds, the parent ignores SIGURG.
@@ -133,6 +152,10 @@ fn connect_or_use(attempt: &str, prepared: &Prepared) -> io::Result<()> {
             result => result.map(drop),
         },
         "connect-to-an-abstract-socket" => UnixStream::connect_addr(&prepared.abstract_name).map(drop),
+        "make-a-socket-of-the-kernel" => {
+            use rustix::net::{AddressFamily, SocketType, socket};
+            Ok(socket(AddressFamily::NETLINK, SocketType::RAW, None).map(drop)?)
+        }
         "make-a-pair-of-sockets" => UnixStream::pair().map(drop),
         "make-code-of-data" => {
             memory(libc::PROT_READ | libc::PROT_WRITE, Some(libc::PROT_READ | libc::PROT_EXEC))
@@ -235,6 +258,18 @@ fn supervise(attempt: &str, prepared: &Prepared) -> io::Result<()> {
 fn mount(directory: &Path) -> io::Result<()> {
     let flags = rustix::mount::MountFlags::empty();
     Ok(rustix::mount::mount("tmpfs", directory, "tmpfs", flags, None)?)
+}
+
+/// Forks a child with a user namespace of its own.
+fn start_in_a_namespace() -> io::Result<()> {
+    let flags = libc::CLONE_NEWUSER | libc::SIGCHLD;
+    // SAFETY: without an address for its stack the child has a copy of this one, as after a fork.
+    let child = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+    if child == 0 {
+        // SAFETY: the child does nothing else.
+        unsafe { libc::_exit(0) };
+    }
+    checked(child)
 }
 
 /// Maps a page and changes its protection.

@@ -42,7 +42,8 @@ const KILLED: End = Killed(SIGSYS);
 type Promise = (&'static str, &'static [Subject], End);
 
 use Subject::{
-    Gpio, I2c, I2cOnXen, Loose, LooseSupervisor, LooseWorker, Simulated, Supervisor, Threaded, Worker,
+    Gpio, I2c, I2cOnXen, Listed, Loose, LooseProgram, LooseSupervisor, LooseWorker, Program, Simulated,
+    Supervisor, Threaded, Worker,
 };
 
 const BACKENDS: &[Subject] = &[Simulated, I2c, Gpio, I2cOnXen];
@@ -50,6 +51,8 @@ const WORKERS: &[Subject] = &[Worker, Threaded];
 const ALL: &[Subject] = &[Simulated, I2c, Gpio, I2cOnXen, Worker, Threaded];
 /// Subjects whose list of system calls is not enforced, which leaves the other layers.
 const UNLISTED: &[Subject] = &[Loose, LooseWorker];
+/// Programs of other projects that may make most system calls.
+const PROGRAMS: &[Subject] = &[Program, LooseProgram];
 
 const PROMISES: &[Promise] = &[
     // Files, programs, tracing, mounts.
@@ -70,8 +73,8 @@ const PROMISES: &[Promise] = &[
     // Other processes.
     ("kill-its-parent", ALL, KILLED),
     ("kill-its-parent", UNLISTED, Refused(Errno::PERM)),
-    ("kill-its-parent-by-pidfd", BACKENDS, KILLED),
-    ("kill-its-parent-by-pidfd", WORKERS, Refused(Errno::PERM)),
+    ("kill-its-parent-by-pidfd", ALL, KILLED),
+    ("kill-its-parent-by-pidfd", UNLISTED, Refused(Errno::PERM)),
     // Regaining rights.
     ("become-root", ALL, KILLED),
     ("become-root", UNLISTED, Refused(Errno::PERM)),
@@ -119,6 +122,52 @@ const PROMISES: &[Promise] = &[
     ("take-many-descriptors", ALL, Refused(Errno::MFILE)),
     ("take-much-memory", ALL, Refused(Errno::NOMEM)),
     ("grow-a-file", &[I2c, Gpio, Worker], Killed(SIGXFSZ)),
+    // Programs of other projects: their paths.
+    ("read-a-named-file", PROGRAMS, Done),
+    ("write-a-file-that-is-named-to-read", PROGRAMS, Refused(Errno::ACCESS)),
+    ("make-a-file-in-its-directory", PROGRAMS, Done),
+    ("make-a-socket-in-its-directory", PROGRAMS, Done),
+    ("open-a-file", PROGRAMS, Refused(Errno::ACCESS)),
+    ("list-a-directory", PROGRAMS, Refused(Errno::ACCESS)),
+    ("make-a-file", PROGRAMS, Refused(Errno::ACCESS)),
+    ("execute", PROGRAMS, Refused(Errno::ACCESS)),
+    ("start-a-program", PROGRAMS, Refused(Errno::ACCESS)),
+    // Their rights.
+    ("start-a-thread", PROGRAMS, Done),
+    ("trace", &[Program], Refused(Errno::PERM)),
+    ("trace-its-parent", PROGRAMS, Refused(Errno::PERM)),
+    ("mount", PROGRAMS, Refused(Errno::PERM)),
+    ("make-a-namespace", &[Program], Refused(Errno::PERM)),
+    ("start-a-process-in-a-namespace", &[Program], Refused(Errno::PERM)),
+    ("kill-its-parent", PROGRAMS, Refused(Errno::PERM)),
+    ("kill-its-parent-by-pidfd", PROGRAMS, Refused(Errno::PERM)),
+    ("become-root", PROGRAMS, Refused(Errno::PERM)),
+    ("regain-capabilities", PROGRAMS, Refused(Errno::PERM)),
+    ("raise-a-limit", PROGRAMS, Refused(Errno::PERM)),
+    ("make-a-socket", PROGRAMS, Done),
+    ("make-a-socket-of-the-kernel", &[Program], Refused(Errno::PERM)),
+    ("connect-to-the-network", &[Program], Refused(Errno::PERM)),
+    ("connect-to-the-network", &[LooseProgram], Refused(Errno::ACCESS)),
+    ("connect-to-an-abstract-socket", PROGRAMS, Refused(Errno::PERM)),
+    ("take-many-descriptors", PROGRAMS, Refused(Errno::MFILE)),
+    ("take-much-memory", PROGRAMS, Refused(Errno::NOMEM)),
+    ("grow-a-file", PROGRAMS, Killed(SIGXFSZ)),
+    // Their descriptors of Xen, of hardware and of the log.
+    ("ioctl-hypercall", &[Program], Refused(Errno::PERM)),
+    ("ioctl-dm-op", &[Program], Refused(Errno::PERM)),
+    ("ioctl-map-a-resource", &[Program], Refused(Errno::PERM)),
+    ("ioctl-assign-an-ioeventfd", &[Program], Refused(Errno::PERM)),
+    ("ioctl-notify-when-unmapped", &[Program], Refused(Errno::PERM)),
+    ("ioctl-of-a-terminal", &[Program], Refused(Errno::PERM)),
+    ("ioctl-map-foreign-pages", &[Program], Refused(Errno::NOTTY)),
+    ("ioctl-grant-copy", &[Program], Refused(Errno::NOTTY)),
+    ("ioctl-i2c-transfer", &[Program], Refused(Errno::NOTTY)),
+    // A list of their system calls.
+    ("read-a-named-file", &[Listed], Done),
+    ("open-a-file", &[Listed], Refused(Errno::ACCESS)),
+    ("make-a-socket", &[Listed], KILLED),
+    ("make-a-namespace", &[Listed], KILLED),
+    ("start-a-thread", &[Listed], KILLED),
     // The supervisor.
     ("trace", &[Supervisor], KILLED),
     ("mount", &[Supervisor], KILLED),
@@ -134,6 +183,7 @@ const PROMISES: &[Promise] = &[
     ("kill-a-process-of-another-user", &[Supervisor], Done),
     // Permitted work.
     ("serve", ALL, Done),
+    ("serve", PROGRAMS, Done),
     ("accept", BACKENDS, Done),
     ("abort", ALL, Killed(SIGABRT)),
 ];
@@ -184,7 +234,7 @@ fn obstacle(needed: ABI) -> Option<String> {
 /// The version of Landlock that refuses an attempt.
 fn landlock_for(attempt: &str, subject: Subject) -> ABI {
     match attempt {
-        _ if !UNLISTED.contains(&subject) => ABI::Unsupported,
+        _ if ![UNLISTED, PROGRAMS, &[Listed]].concat().contains(&subject) => ABI::Unsupported,
         "connect-to-the-network" => ABI::V4,
         "connect-to-an-abstract-socket" => ABI::V6,
         _ => ABI::V1,

@@ -57,6 +57,7 @@ pub(crate) const LEFT: &[Left] = &[
         address_space: Some(256 << 20),
         ..BACKEND
     },
+    Left { subject: Subject::Program, processes: Some(64), data: Some(64 << 20), ..BACKEND },
     Left {
         subject: Subject::Supervisor,
         capabilities: OF_SUPERVISOR,

@@ -10,12 +10,18 @@ use std::path::Path;
 use std::process::Command;
 
 use confinement::role::backend::{BackendRole, Hardware, Memory};
+use confinement::role::program::ProgramRole;
 use confinement::role::supervisor;
 use confinement::role::worker::WorkerRole;
 use confinement::{Enforcement, Error, User};
 
 /// The user of the workers.
 const UID: u32 = 10002;
+/// The user of the programs of other projects.
+const PROGRAM_UID: u32 = 10102;
+
+/// The calls of a listed program.
+const LIST: &[&str] = &["fcntl", "futex", "madvise", "openat", "read", "statx"];
 
 /// A process that makes attempts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +37,12 @@ pub(crate) enum Subject {
     Threaded,
     /// A worker whose system calls are not restricted.
     LooseWorker,
+    /// A program of another project.
+    Program,
+    /// Such a program with a list of system calls.
+    Listed,
+    /// Such a program whose system calls are not restricted.
+    LooseProgram,
     Supervisor,
     /// A supervisor whose system calls are not restricted.
     LooseSupervisor,
@@ -45,6 +57,9 @@ const SUBJECTS: &[Subject] = &[
     Subject::Worker,
     Subject::Threaded,
     Subject::LooseWorker,
+    Subject::Program,
+    Subject::Listed,
+    Subject::LooseProgram,
     Subject::Supervisor,
     Subject::LooseSupervisor,
 ];
@@ -54,18 +69,21 @@ impl Subject {
         SUBJECTS.iter().copied().find(|subject| format!("{subject:?}") == name)
     }
 
-    /// Starts a backend as root, a worker as its guest's user.
+    /// Starts a backend or a program as root, a worker as its guest's user.
     pub(crate) fn start_as(self, command: &mut Command, directory: &Path) -> io::Result<()> {
         if self.worker().is_some() {
             command.uid(UID).gid(UID);
             chown(directory, Some(UID), Some(UID))?;
+        }
+        if self.program(directory).is_some() {
+            chown(directory, Some(PROGRAM_UID), Some(PROGRAM_UID))?;
         }
         Ok(())
     }
 
     fn enforcement(self) -> Enforcement {
         match self {
-            Self::Loose | Self::LooseWorker | Self::LooseSupervisor => Enforcement::Off,
+            Self::Loose | Self::LooseWorker | Self::LooseProgram | Self::LooseSupervisor => Enforcement::Off,
             _ => Enforcement::On,
         }
     }
@@ -73,6 +91,19 @@ impl Subject {
     fn worker(self) -> Option<WorkerRole> {
         matches!(self, Self::Worker | Self::Threaded | Self::LooseWorker)
             .then_some(WorkerRole { logs_to_file: false })
+    }
+
+    fn program(self, directory: &Path) -> Option<ProgramRole> {
+        let list = || LIST.iter().map(|&name| name.to_owned()).collect();
+        matches!(self, Self::Program | Self::Listed | Self::LooseProgram).then(|| ProgramRole {
+            user: User::new(PROGRAM_UID, PROGRAM_UID).ok(),
+            read: vec![directory.join("file")],
+            write: vec![directory.join("own")],
+            memory: None,
+            open_files: None,
+            system_calls: (self == Self::Listed).then(list),
+            has_large_files: false,
+        })
     }
 
     fn backend(self) -> Option<BackendRole> {
@@ -91,11 +122,16 @@ impl Subject {
     /// Confines the process and makes the attempt.
     pub(crate) fn confined<T: Send + 'static>(
         self,
+        directory: &Path,
         attempt: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Error> {
         if let Some(backend) = self.backend() {
             backend.enter()?;
             backend.enforce(self.enforcement())?;
+            return Ok(attempt());
+        }
+        if let Some(program) = self.program(directory) {
+            program.enter(self.enforcement())?;
             return Ok(attempt());
         }
         let Some(worker) = self.worker() else {
