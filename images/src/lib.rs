@@ -12,13 +12,14 @@
 //!                                                            └─▶ qemu.json
 //! ```
 //!
-//! [`load`] reads a [`manifest`] and its [`board`], whose values carry their places in the file. [`validate`]
-//! finds what cannot work, with the help of [`kernel`]. [`plan`] assigns domids, addresses and interrupts,
-//! and [`modules`] places in memory. [`build`] writes the files that [`emit`] makes from both, so they cannot
-//! disagree.
+//! [`load`] reads a [`manifest`] and its [`board`], whose values carry their places in the file. Each type of
+//! [`device`] has a file with all that is particular to it. [`validate`] finds what cannot work, with the help
+//! of [`kernel`]. [`plan`] assigns domids, addresses and interrupts, and [`modules`] places in memory.
+//! [`build`] writes the files that [`emit`] makes from both, so they cannot disagree.
 
 pub mod board;
 pub mod build;
+pub mod device;
 pub mod diagnostics;
 pub mod emit;
 pub mod error;

@@ -10,7 +10,6 @@ use clap::{Parser, Subcommand};
 use images::build::Job;
 use images::emit::ramdisk::Ramdisk;
 use images::load::load;
-use images::plan::Function;
 
 #[derive(Parser)]
 #[command(version, about)]
@@ -111,18 +110,11 @@ fn check(path: &Path, files: Option<&Path>, host_dtb: Option<&Path>) -> anyhow::
     for guest in &plan.guests {
         println!("{} (domain {})", guest.guest.name.value, guest.domid);
         for device in &guest.devices {
-            let function = describe(&device.function);
-            println!("  {:<12} {:#x}  interrupt {}  {function}", device.name, device.base, device.irq);
+            let shim_config::Device { name, base, irq, .. } = &device.configuration;
+            println!("  {name:<12} {base:#x}  interrupt {irq}  {}", device.device.device_type.summary());
         }
     }
     Ok(())
-}
-
-fn describe(function: &Function<'_>) -> String {
-    match function {
-        Function::I2c { targets, .. } => format!("I2C, {} targets", targets.len()),
-        Function::Gpio { lines } => format!("GPIO, {} lines", lines.len()),
-    }
 }
 
 fn read(path: &Path) -> anyhow::Result<Vec<u8>> {

@@ -5,17 +5,16 @@
 //! Each value carries its place in the file, for the diagnostics of [`crate::validate`]. The reader finds
 //! unknown and missing keys and values of a wrong type; `validate` finds the rest.
 
-mod line;
 mod parse;
 
-use toml_span::{Deserialize, Span, Spanned};
+use toml_span::{Deserialize, Spanned};
 
+pub use crate::device::Device;
 use crate::diagnostics::{self, Diagnostic};
-pub use crate::manifest::line::{Bias, Drive, Line, Safe};
 pub use crate::spanned::{Memory, Property};
 
 /// A manifest.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Manifest {
     /// The name of a board that the builder has, or the path of a board file, relative to the manifest.
     pub board: Spanned<String>,
@@ -61,7 +60,7 @@ pub struct ExtraFile {
 }
 
 /// A guest.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Guest {
     /// The name: in file names, in log lines, and (as `NAME_t`) in the policy.
     pub name: Spanned<String>,
@@ -69,57 +68,8 @@ pub struct Guest {
     pub domain: Domain,
     /// The ramdisk, below the directory of input files.
     pub ramdisk: Option<Spanned<String>>,
-    /// The virtio devices: I2C adapters, then GPIO controllers, each in the order of the file.
+    /// The virtio devices, type by type, each in the order of the file.
     pub devices: Vec<Device>,
-}
-
-/// A virtio device of a guest.
-#[derive(Clone, Debug)]
-pub struct Device {
-    /// The name, unique in the guest. The default is the name of the adapter, or `gpio`.
-    pub name: Spanned<String>,
-    /// The type, and the hardware behind it.
-    pub device_type: DeviceType,
-    /// The microseconds for which its backend polls for the next request before it sleeps.
-    pub busy_poll: Option<Spanned<i64>>,
-    /// The address of the register window, for a guest whose device tree is compiled in.
-    pub base: Option<Spanned<i64>>,
-    /// The interrupt's INTID at the guest's GIC, for the same guests.
-    pub irq: Option<Spanned<i64>>,
-    /// The place of the device's table in the file.
-    pub span: Span,
-}
-
-/// The type of a device, and the hardware behind it.
-#[derive(Clone, Debug)]
-pub enum DeviceType {
-    /// A virtio I2C adapter.
-    I2c(I2c),
-    /// A virtio GPIO controller, with its lines in the guest's order.
-    Gpio(Vec<Line>),
-}
-
-/// An I2C adapter.
-#[derive(Clone, Debug)]
-pub struct I2c {
-    /// The name of the hardware.
-    pub adapter: Spanned<String>,
-    /// The targets that the guest reaches on it.
-    pub targets: Vec<Target>,
-}
-
-/// A target on an I2C bus.
-#[derive(Clone, Debug)]
-pub struct Target {
-    /// The 7-bit address.
-    pub address: Spanned<i64>,
-    /// The names by which the guest's kernel finds a driver, the most specific first. Without them the
-    /// guest's programs use the bus.
-    pub compatible: Option<Vec<String>>,
-    /// More properties of the target's device tree node.
-    pub properties: Vec<(Spanned<String>, Property)>,
-    /// Whether other guests may use the target, too.
-    pub shared: bool,
 }
 
 impl Manifest {

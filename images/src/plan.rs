@@ -10,7 +10,8 @@ pub use shim_config::WINDOW_SIZE;
 use toml_span::Spanned;
 
 use crate::board::{Board, Hardware, Region};
-use crate::manifest::{Device, DeviceType, Guest, Line, Manifest, Target};
+use crate::device::Place;
+use crate::manifest::{Device, Guest, Manifest};
 
 /// The guest physical addresses that Xen reserves for virtio-mmio.
 pub const WINDOWS: Region =
@@ -22,12 +23,6 @@ pub const INTERRUPTS: Interrupts =
 
 /// The domid of the driver domain, the first that Xen creates.
 pub const DRIVER_DOMID: u16 = 1;
-
-/// The virtio device ID of an I2C adapter (virtio 1.3, 5).
-const I2C: u32 = 34;
-
-/// The virtio device ID of a GPIO controller (virtio 1.3, 5).
-pub const GPIO: u32 = 41;
 
 /// The number that is added to a guest's domid for the user and the group of its worker and backends. A
 /// process that is taken over has no right to files or processes of another guest.
@@ -78,33 +73,10 @@ pub struct GuestPlan<'a> {
 /// A virtio-mmio device, with all that is assigned to it.
 #[derive(Debug)]
 pub struct DevicePlan<'a> {
-    /// The name.
-    pub name: &'a str,
-    /// The address of the register window.
-    pub base: u64,
-    /// The interrupt's INTID at the guest's GIC.
-    pub irq: u32,
-    /// The type, and the hardware behind it.
-    pub function: Function<'a>,
-    /// The microseconds for which its backend polls for the next request.
-    pub busy_poll: Option<i64>,
-}
-
-/// The type of a device, and the board's hardware behind it.
-#[derive(Debug)]
-pub enum Function<'a> {
-    /// An I2C adapter.
-    I2c {
-        /// The hardware.
-        adapter: &'a Hardware,
-        /// The targets that the guest reaches on it.
-        targets: &'a [Target],
-    },
-    /// A GPIO controller.
-    Gpio {
-        /// The lines, each with the hardware that has it.
-        lines: Vec<(&'a Hardware, &'a Line)>,
-    },
+    /// The device in the manifest.
+    pub device: &'a Device,
+    /// Its configuration in the shim, with the register window and the interrupt.
+    pub configuration: shim_config::Device,
 }
 
 impl<'a> Plan<'a> {
@@ -135,18 +107,16 @@ impl<'a> GuestPlan<'a> {
             .filter(|base| !taken.contains(base));
         let taken = fixed(|device| &device.irq);
         let mut irqs = (INTERRUPTS.first..=INTERRUPTS.last).map(u64::from).filter(|irq| !taken.contains(irq));
+        let number = FIRST_USER + u32::from(domid);
+        let user = User::new(number, number).ok()?;
         let mut devices = Vec::new();
         for device in &guest.devices {
-            devices.push(DevicePlan {
-                name: &device.name.value,
-                base: place(device.base.as_ref(), &mut bases)?,
-                irq: u32::try_from(place(device.irq.as_ref(), &mut irqs)?).ok()?,
-                function: Function::new(&device.device_type, board)?,
-                busy_poll: device.busy_poll.as_ref().map(|busy_poll| busy_poll.value),
-            });
+            let base = place(device.base.as_ref(), &mut bases)?;
+            let irq = u32::try_from(place(device.irq.as_ref(), &mut irqs)?).ok()?;
+            let place = Place { board, guest, user, device, base, irq };
+            devices.push(DevicePlan { device, configuration: device.device_type.configuration(&place)? });
         }
-        let number = FIRST_USER + u32::from(domid);
-        Some(Self { guest, domid, user: User::new(number, number).ok()?, devices })
+        Some(Self { guest, domid, user, devices })
     }
 
     /// The guest's type in the policy.
@@ -166,34 +136,4 @@ fn place(fixed: Option<&Spanned<i64>>, free: &mut impl Iterator<Item = u64>) -> 
 /// The type in the policy of the guest called `name`.
 pub fn policy_type(name: &str) -> String {
     format!("{}_t", name.replace('-', "_"))
-}
-
-impl<'a> Function<'a> {
-    fn new(device_type: &'a DeviceType, board: &'a Board) -> Option<Self> {
-        Some(match device_type {
-            DeviceType::I2c(i2c) => {
-                Self::I2c { adapter: board.hardware(&i2c.adapter.value)?, targets: &i2c.targets }
-            }
-            DeviceType::Gpio(lines) => {
-                let lines = lines.iter().map(|line| Some((board.hardware(&line.chip.value)?, line)));
-                Self::Gpio { lines: lines.collect::<Option<_>>()? }
-            }
-        })
-    }
-
-    /// The virtio device ID (virtio 1.3, 5).
-    pub fn device_id(&self) -> u32 {
-        match self {
-            Self::I2c { .. } => I2C,
-            Self::Gpio { .. } => GPIO,
-        }
-    }
-
-    /// The number of virtqueues: requests (virtio 1.3, 5.16.2), or requests and events (5.18.2).
-    pub fn queues(&self) -> u16 {
-        match self {
-            Self::I2c { .. } => 1,
-            Self::Gpio { .. } => 2,
-        }
-    }
 }

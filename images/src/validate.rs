@@ -10,12 +10,12 @@ mod board;
 mod devices;
 mod domains;
 mod files;
-mod hardware;
+pub(crate) mod hardware;
 mod host;
-mod names;
-mod once;
+pub(crate) mod names;
+pub(crate) mod once;
 mod placement;
-mod words;
+pub(crate) mod words;
 
 use std::path::Path;
 

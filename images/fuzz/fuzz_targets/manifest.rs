@@ -57,9 +57,10 @@ fn build(manifest: &Manifest, board: &Board) {
     for guest in &plan.guests {
         let mut taken = HashSet::new();
         for device in &guest.devices {
-            assert!((WINDOWS.base..WINDOWS.end()).contains(&device.base), "a window at {:#x}", device.base);
-            assert!((INTERRUPTS.first..=INTERRUPTS.last).contains(&device.irq), "interrupt {}", device.irq);
-            assert!(taken.insert(device.base) && taken.insert(device.irq.into()), "given twice");
+            let (base, irq) = (device.configuration.base, device.configuration.irq);
+            assert!((WINDOWS.base..WINDOWS.end()).contains(&base), "a window at {base:#x}");
+            assert!((INTERRUPTS.first..=INTERRUPTS.last).contains(&irq), "interrupt {irq}");
+            assert!(taken.insert(base) && taken.insert(irq.into()), "given twice");
         }
         assert!(!guest_dt(guest).expect("a device tree").to_dtb().is_empty());
     }

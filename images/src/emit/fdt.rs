@@ -17,7 +17,7 @@ pub(super) const GIC: u32 = 1;
 pub(super) const FIRST_FREE_PHANDLE: u32 = 2;
 
 /// The value of a property without a value.
-pub(super) const FLAG: [u8; 0] = [];
+pub(crate) const FLAG: [u8; 0] = [];
 
 /// Building a node by chained calls.
 pub(crate) trait Build: Sized {

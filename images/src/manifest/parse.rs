@@ -4,10 +4,11 @@
 
 use toml_span::de_helpers::TableHelper;
 use toml_span::value::Value;
-use toml_span::{DeserError, Deserialize, Span, Spanned};
+use toml_span::{DeserError, Deserialize, Spanned};
 
-use super::{Device, DeviceType, Domain, DriverDomain, ExtraFile, Guest, I2c, Manifest, Property, Target};
-use crate::spanned::{Compatible, Named, finish};
+use super::{Domain, DriverDomain, ExtraFile, Guest, Manifest};
+use crate::device;
+use crate::spanned::{Named, finish};
 
 impl<'de> Deserialize<'de> for Manifest {
     fn deserialize(value: &mut Value<'de>) -> Result<Self, DeserError> {
@@ -49,64 +50,7 @@ impl<'de> Deserialize<'de> for Guest {
         let name = table.required("name");
         let domain = Domain::take(&mut table);
         let ramdisk = table.optional("ramdisk");
-        let i2c: Vec<I2cTable> = table.optional("i2c").unwrap_or_default();
-        let gpio: Vec<GpioTable> = table.optional("gpio").unwrap_or_default();
-        let i2c = i2c.into_iter().map(|table| table.0);
-        let devices = i2c.chain(gpio.into_iter().map(|table| table.0)).collect();
+        let devices = device::take_all(&mut table);
         finish!(table, Self { name: name?, domain: domain?, ramdisk, devices })
-    }
-}
-
-/// A table `[[guest.i2c]]`.
-struct I2cTable(Device);
-
-impl<'de> Deserialize<'de> for I2cTable {
-    fn deserialize(value: &mut Value<'de>) -> Result<Self, DeserError> {
-        let span = value.span;
-        let mut table = TableHelper::new(value)?;
-        let name = table.optional("name");
-        let adapter: Result<Spanned<String>, _> = table.required("adapter");
-        let targets = table.required("targets");
-        let device = device(&mut table, span);
-        finish!(table, {
-            let adapter = adapter?;
-            let name = name.unwrap_or_else(|| adapter.clone());
-            Self(device(name, DeviceType::I2c(I2c { adapter, targets: targets? })))
-        })
-    }
-}
-
-/// A table `[[guest.gpio]]`.
-struct GpioTable(Device);
-
-impl<'de> Deserialize<'de> for GpioTable {
-    fn deserialize(value: &mut Value<'de>) -> Result<Self, DeserError> {
-        let span = value.span;
-        let mut table = TableHelper::new(value)?;
-        let name = table.optional("name").unwrap_or_else(|| Spanned::with_span("gpio".to_owned(), span));
-        let lines = table.required("lines");
-        let device = device(&mut table, span);
-        finish!(table, Self(device(name, DeviceType::Gpio(lines?))))
-    }
-}
-
-/// Takes the keys of any device out of `table`, whose place is `span`.
-fn device(
-    table: &mut TableHelper<'_>,
-    span: Span,
-) -> impl FnOnce(Spanned<String>, DeviceType) -> Device + use<> {
-    let busy_poll = table.optional("busy-poll-us");
-    let (base, irq) = (table.optional("base"), table.optional("irq"));
-    move |name, device_type| Device { name, device_type, busy_poll, base, irq, span }
-}
-
-impl<'de> Deserialize<'de> for Target {
-    fn deserialize(value: &mut Value<'de>) -> Result<Self, DeserError> {
-        let mut table = TableHelper::new(value)?;
-        let address = table.required("address");
-        let compatible = table.optional("compatible").map(|Compatible(names)| names);
-        let properties: Named<Property> = table.optional("properties").unwrap_or_default();
-        let shared = table.optional("shared").unwrap_or_default();
-        finish!(table, Self { address: address?, compatible, properties: properties.0, shared })
     }
 }

@@ -40,7 +40,7 @@ fn share_pages(a: &Hardware, b: &Hardware) -> bool {
 }
 
 /// The hardware called `name` behind a guest's device, if it is of the right kind.
-pub(super) fn owned<'a>(
+pub(crate) fn owned<'a>(
     name: &Spanned<String>,
     kind: Kind,
     manifest: &Manifest,

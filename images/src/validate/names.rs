@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Names of guests, devices and GPIO lines. They become names of files, types of the policy, words of command
+//! Names of guests and devices. They become names of files, types of the policy, words of command
 //! lines and names in device trees.
 
 use shim_config::LOCK_FILE;
@@ -9,7 +9,7 @@ use toml_span::Spanned;
 use super::once::Once;
 use crate::diagnostics::Diagnostic;
 use crate::emit::policy;
-use crate::manifest::{DeviceType, Manifest};
+use crate::manifest::Manifest;
 use crate::plan::policy_type;
 
 /// Names in use besides the policy's types: output files (`driver-domain.dtb`, `host.dtb`), a user of the
@@ -17,7 +17,7 @@ use crate::plan::policy_type;
 const TAKEN: [&str; 4] = ["driver-domain", "host", "root", LOCK_FILE];
 
 /// The length of the longest name. Linux's character device has room for as many characters of a line's name.
-const LONGEST: usize = 31;
+pub(crate) const LONGEST: usize = 31;
 
 pub(super) fn check(manifest: &Manifest, found: &mut Vec<Diagnostic>) {
     let mut guests = Once::default();
@@ -28,12 +28,6 @@ pub(super) fn check(manifest: &Manifest, found: &mut Vec<Diagnostic>) {
         for device in &guest.devices {
             device_name(&device.name, found);
             devices.see("device of this guest", &device.name, found);
-            let DeviceType::Gpio(lines) = &device.device_type else { continue };
-            let mut names = Once::default();
-            for name in lines.iter().filter_map(|line| line.name.as_ref()) {
-                line_name(name, found);
-                names.see("line of this controller", name, found);
-            }
         }
     }
 }
@@ -55,19 +49,6 @@ fn guest_name(name: &Spanned<String>, found: &mut Vec<Diagnostic>) {
         let label = "a file, a user or a type of the policy has it";
         let help = "choose another name, such as one with a number at its end";
         found.push(Diagnostic::new(name.span, title, label).help(help));
-    }
-}
-
-/// Virtio 1.3, 5.18.6.1: a name is 7-bit ASCII, and a NUL ends it.
-fn line_name(name: &Spanned<String>, found: &mut Vec<Diagnostic>) {
-    let text = name.value.as_str();
-    let is_ascii = text.bytes().all(|byte| (1..=0x7f).contains(&byte));
-    if text.is_empty() || text.len() > LONGEST || !is_ascii {
-        let title = format!("{text:?} cannot name a line");
-        let help = format!(
-            "use 1 to {LONGEST} characters of 7-bit ASCII, or leave `name` out for a line without a name"
-        );
-        found.push(Diagnostic::new(name.span, title, "not a name that a GPIO device can have").help(help));
     }
 }
 

@@ -10,13 +10,13 @@ use crate::diagnostics::Diagnostic;
 
 /// Refuses the second use of a name for the same thing.
 #[derive(Default)]
-pub(super) struct Once<'a> {
+pub(crate) struct Once<'a> {
     seen: HashMap<(&'static str, &'a str), Span>,
 }
 
 impl<'a> Once<'a> {
     /// Notes that `name` is used for `what`.
-    pub(super) fn see(&mut self, what: &'static str, name: &'a Spanned<String>, found: &mut Vec<Diagnostic>) {
+    pub(crate) fn see(&mut self, what: &'static str, name: &'a Spanned<String>, found: &mut Vec<Diagnostic>) {
         let Some(first) = self.seen.insert((what, &name.value), name.span) else { return };
         let title = format!("a second {what} is called `{}`", name.value);
         found.push(

@@ -54,14 +54,14 @@ const REFERENCE_ENDINGS: [&str; 3] = ["-gpio", "-gpios", "-supply"];
 const COUNT_ENDING: &str = "nr-gpios";
 
 /// Whether `name` is valid for a property (Devicetree Specification 0.4, 2.2.4.1).
-pub(super) fn is_property_name(name: &str) -> bool {
+pub(crate) fn is_property_name(name: &str) -> bool {
     let plain = |char: char| char.is_ascii_alphanumeric() || ",._+?#-".contains(char);
     (1..=31).contains(&name.len()) && name.chars().all(plain)
 }
 
 /// Whether `name` is valid for a node: 1 to 31 characters from a letter on, with or without a unit address
 /// (Devicetree Specification 0.4, 2.2.1.1).
-pub(super) fn is_node_name(name: &str) -> bool {
+pub(crate) fn is_node_name(name: &str) -> bool {
     let plain = |char: char| char.is_ascii_alphanumeric() || ",._+-".contains(char);
     let (name, address) = name.split_once('@').map_or((name, None), |(name, address)| (name, Some(address)));
     (1..=31).contains(&name.len())
@@ -71,24 +71,24 @@ pub(super) fn is_node_name(name: &str) -> bool {
 }
 
 /// Whether `path` is an absolute path of valid node names.
-pub(super) fn is_node_path(path: &str) -> bool {
+pub(crate) fn is_node_path(path: &str) -> bool {
     path.strip_prefix('/').is_some_and(|path| path.split('/').all(is_node_name))
 }
 
 /// Whether `text` is printable ASCII, which Xen and kernels read as one line.
-pub(super) fn is_plain_text(text: &str) -> bool {
+pub(crate) fn is_plain_text(text: &str) -> bool {
     text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
 }
 
 /// Whether `text` can be part of file names, properties and arguments.
-pub(super) fn is_word(text: &str) -> bool {
+pub(crate) fn is_word(text: &str) -> bool {
     let plain = |char: char| char.is_ascii_alphanumeric() || "-_".contains(char);
     text.len() <= 31 && text.chars().all(plain) && text.starts_with(|first: char| first.is_ascii_alphabetic())
 }
 
 /// Checks the properties that an author adds to a node with the builder's properties `own`; `instead` is the
 /// help for those.
-pub(super) fn properties(
+pub(crate) fn properties(
     properties: &[(Spanned<String>, Property)],
     own: &[&str],
     instead: &str,

@@ -15,7 +15,7 @@ use dtoolkit::{Node, Property};
 use flate2::read::GzDecoder;
 use images::board::Region;
 use images::manifest::Domain;
-use images::plan::{Function, Plan};
+use images::plan::Plan;
 
 /// The size of Xen's buffer for its command line, with the NUL (`saved_cmdline`).
 const XEN_BOOTARGS: usize = 1024;
@@ -28,6 +28,9 @@ const PAGE: u64 = 4096;
 
 /// A domain's grant table (`GUEST_GNTTAB_BASE`), also where the domain's memory has the addresses of the bus.
 const GRANT_TABLE: Region = Region { base: 0x3800_0000, size: 0x0100_0000 };
+
+/// The virtio device ID of a GPIO controller.
+const GPIO: u32 = 41;
 
 /// The number of lines whose interrupts fit into one queue.
 const LINES: usize = 128;
@@ -179,12 +182,13 @@ fn names(plan: &Plan<'_>) -> Result<(), String> {
 
 fn devices(plan: &Plan<'_>) -> Result<(), String> {
     for guest in &plan.guests {
-        once("the device", guest.devices.iter().map(|device| device.name))?;
-        once("the window", guest.devices.iter().map(|device| device.base))?;
-        once("the interrupt", guest.devices.iter().map(|device| device.irq))?;
+        once("the device", guest.devices.iter().map(|device| &device.configuration.name))?;
+        once("the window", guest.devices.iter().map(|device| device.configuration.base))?;
+        once("the interrupt", guest.devices.iter().map(|device| device.configuration.irq))?;
         for device in &guest.devices {
-            if let Function::Gpio { lines } = &device.function {
-                ensure((1..=LINES).contains(&lines.len()), || format!("{} lines", lines.len()))?;
+            if device.configuration.device_id == GPIO {
+                let lines = device.device.device_type.parts().len();
+                ensure((1..=LINES).contains(&lines), || format!("{lines} lines"))?;
             }
         }
     }

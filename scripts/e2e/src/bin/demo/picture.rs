@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use images::load::load;
-use images::plan::{DRIVER_DOMID, Function, GuestPlan, Plan};
+use images::plan::{DRIVER_DOMID, GuestPlan, Plan};
 
 /// Prints the picture of the demo's manifest.
 pub(crate) fn print() -> Result<()> {
@@ -34,30 +34,8 @@ fn print_guest(plan: &GuestPlan<'_>, last: bool) {
     let (name, memory) = (&plan.guest.name.value, plan.guest.domain.memory.value.mib());
     println!("     {branch} {name:<13} domain {}, {memory} MiB, reaches no more than", plan.domid);
     for device in &plan.devices {
-        for thing in things(&device.function) {
+        for thing in device.device.device_type.reaches() {
             println!("     {stem}   {thing}");
-        }
-    }
-}
-
-/// What the guest reaches by one of its devices.
-fn things(function: &Function<'_>) -> Vec<String> {
-    match function {
-        Function::I2c { adapter, targets } => {
-            let line = |target: &images::manifest::Target| {
-                let compatible = target.compatible.as_ref().and_then(|names| names.first());
-                let what = compatible.map_or("a target", String::as_str);
-                format!("I2C    {:#04x}  {what:<14} on {}", target.address.value, adapter.name.value)
-            };
-            targets.iter().map(line).collect()
-        }
-        Function::Gpio { lines } => {
-            let line =
-                |(place, (chip, line)): (usize, &(&images::board::Hardware, &images::manifest::Line))| {
-                    let name = line.name.as_ref().map_or("", |name| name.value.as_str());
-                    format!("GPIO   {place:<4}  {name:<14} line {} of {}", line.line.value, chip.name.value)
-                };
-            lines.iter().enumerate().map(line).collect()
         }
     }
 }
