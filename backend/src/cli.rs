@@ -4,8 +4,8 @@
 //!
 //! The options that all devices share are those of the vhost-user specification, "Backend program
 //! conventions". These have no subcommands: management software runs a program with `--print-capabilities`
-//! alone, for example. Therefore links to this program named `backend-i2c` and `backend-gpio` stand for
-//! `backend i2c` and `backend gpio`.
+//! alone, for example. Therefore links to this program named `backend-i2c`, `backend-gpio` and
+//! `backend-console` stand for `backend i2c`, `backend gpio` and `backend console`.
 //!
 //! There are no description files for `/usr/share/qemu/vhost-user`: QEMU's schema
 //! (`docs/interop/vhost-user.json`) has neither `i2c` nor `gpio`, and libvirt refuses all vhost-user devices
@@ -24,7 +24,7 @@ use confinement::role::backend::Hardware;
 use crate::arguments::DeviceArguments;
 use crate::daemon::{Daemon, Source};
 use crate::device::Device;
-use crate::{confine, gpio, i2c, inherited};
+use crate::{confine, console, gpio, i2c, inherited};
 
 /// Serves a virtio device to a guest, over vhost-user.
 #[derive(Debug, Parser)]
@@ -34,6 +34,8 @@ pub enum Command {
     I2c(Program<i2c::Arguments>),
     /// Chosen lines of GPIO chips.
     Gpio(Program<gpio::Arguments>),
+    /// A console on which the guest reads a log, or asks for figures.
+    Console(Program<console::Arguments>),
 }
 
 /// The arguments of a subcommand: the common ones, and those of the device.
@@ -136,6 +138,7 @@ impl Command {
         match self {
             Self::I2c(program) => program.run(),
             Self::Gpio(program) => program.run(),
+            Self::Console(program) => program.run(),
         }
     }
 }
@@ -205,6 +208,17 @@ mod tests {
         assert!(gpio(&["--line=gpiochip0:1"]).is_ok());
         assert!(gpio(&["--line=gpiochip0:1", "--line=gpiochip0:2"]).is_ok());
         assert!(gpio(&[]).is_err());
+    }
+
+    #[test]
+    fn a_console_has_one_source() {
+        let console = |arguments: &[&str]| parse(&[&["backend-console", "--fd=3"][..], arguments].concat());
+        assert!(console(&["--source=kmsg"]).is_ok());
+        assert!(console(&["--source=unix:/run/status", "--request=json", "--request=openmetrics"]).is_ok());
+        assert!(console(&[]).is_err(), "no source");
+        assert!(console(&["--source=/dev/kmsg"]).is_err(), "not a source");
+        assert!(console(&["--source=unix:/run/status", "--request=two words"]).is_err(), "not a word");
+        assert!(parse(&["backend-console", "--print-capabilities"]).is_ok());
     }
 
     #[test]

@@ -255,13 +255,16 @@ impl Worker {
         let mut ready = Vec::new();
         loop {
             if let Err(error) = self.iterate(&mut ready) {
-                log::error!("the daemon ends: it cannot wait for events: {error}");
+                log::error!("the daemon ends: {error}");
                 std::process::exit(1);
             }
         }
     }
 
     /// Waits for events once and handles them.
+    ///
+    /// # Errors
+    /// When the kernel refuses to wait, or the device can no longer be served.
     fn iterate(&self, ready: &mut Vec<Token>) -> io::Result<()> {
         let (timeout, generation) = {
             let mut server = self.shared.server();
@@ -283,7 +286,7 @@ impl Worker {
             self.busy_poll();
         }
         self.process_queues();
-        Ok(())
+        self.shared.server().failure().map_or(Ok(()), Err)
     }
 
     /// Handles an event that was reported while the kick descriptors were those of `generation`.

@@ -87,6 +87,12 @@ pub trait Device: Send {
     /// Handles an event of the descriptor that the device watches as `token`.
     fn handle_event(&mut self, _token: u32, _finished: &mut Vec<Chain>) {}
 
+    /// Returns why the device can no longer be served, if that is so. The daemon ends then, and its parent
+    /// process starts another one.
+    fn failure(&mut self) -> Option<io::Error> {
+        None
+    }
+
     /// Returns the device's persistence, if it has state that another daemon must find.
     fn persistence(&mut self) -> Option<&mut dyn Persistence> {
         None

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! vhost-user device daemons for I2C and GPIO, one multi-call binary.
+//! vhost-user device daemons for I2C, GPIO and a console, one multi-call binary.
 //!
 //! ```text
-//!  frontend (xen-frontend-shim, QEMU)                         hardware (or sim)
+//!  frontend (xen-frontend-shim, QEMU)                          hardware (or sim), text
 //!     │ vhost-user socket                                          ▲
 //!     ▼                                                            │
 //!  session ── state of one frontend: features, memory, rings       │
 //!     │                                                            │
-//!  kick ─▶ queue ─▶ chain ─▶ Device::process ─▶ i2c | gpio ────────┘
+//!  kick ─▶ queue ─▶ chain ─▶ Device::process ─▶ i2c | gpio | console
 //!           │  take all,     (a batch of       request → policy → device → bus | lines
 //!           │  copy in        requests)                             │
 //!  call ◀── queue ◀─ chain ◀─ finished chains ◀─────────────────────┘
@@ -29,6 +29,7 @@ pub mod arguments;
 pub mod chain;
 pub mod cli;
 pub mod confine;
+pub mod console;
 pub mod daemon;
 pub mod device;
 pub mod gpio;

@@ -243,6 +243,11 @@ impl DeviceServer {
         self.device.deadline()
     }
 
+    /// Returns why the device can no longer be served, if that is so.
+    pub(crate) fn failure(&mut self) -> Option<io::Error> {
+        self.device.failure()
+    }
+
     /// Processes every pending queue once: takes the available chains, passes them to the device and
     /// completes the finished ones. Returned work must be run without a lock on the server, followed by
     /// [`finish_work`](Self::finish_work).

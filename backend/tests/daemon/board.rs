@@ -110,6 +110,15 @@ impl Board {
     }
 }
 
+/// Starts `backend` with one end of a socket pair. Returns it and the other end.
+pub(crate) fn start(arguments: &[String]) -> (Child, UnixStream) {
+    let (connect, socket) = with_socket();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_backend"));
+    command.args(arguments);
+    connect(&mut command, Path::new("."));
+    (command.spawn().expect("the daemon"), socket)
+}
+
 /// Returns a function that passes one end of a socket pair to the daemon, and the other end.
 fn with_socket() -> (impl FnOnce(&mut Command, &Path), UnixStream) {
     let (ours, theirs) = UnixStream::pair().expect("a socket pair");

@@ -9,6 +9,7 @@
 
 mod board;
 mod confined;
+mod console;
 mod gpio;
 mod guest;
 mod i2c;

@@ -11,7 +11,7 @@ use serde_json::Value;
 #[test]
 fn a_link_named_for_a_device_prints_the_capabilities_of_that_device() {
     let directory = tempfile::tempdir().expect("a directory");
-    for kind in ["i2c", "gpio"] {
+    for kind in ["i2c", "gpio", "console"] {
         let link = directory.path().join(format!("backend-{kind}"));
         symlink(env!("CARGO_BIN_EXE_backend"), &link).expect("a link");
         let output = Command::new(link).arg("--print-capabilities").output().expect("the program");
@@ -54,6 +54,10 @@ fn wrong_arguments_are_errors_with_an_explanation() {
         let message = error(&["gpio", &nowhere, &sim]);
         assert!(message.contains(expected), "{message}");
     }
+    let no_source = error(&["console", "--socket-path=unused", "--source=unix:/nowhere", "--request=json"]);
+    assert!(no_source.contains("cannot open --source=unix:/nowhere: No such file"), "{no_source}");
+    let board = error(&["console", &nowhere, &sim]);
+    assert!(board.contains("write --source in place of --sim"), "{board}");
     let no_address = error(&["i2c", "--socket-path=unused", "--adapter=0", "--allow=48"]);
     assert!(no_address.contains("write it in hexadecimal, as 0x48"), "{no_address}");
 }

@@ -7,7 +7,8 @@
 //!
 //! - its control socket, over which the frontend passes memory, kicks and calls; and a socket that it listens
 //!   on;
-//! - its hardware, by open descriptors. GPIO lines are requested from an open chip;
+//! - its hardware, by open descriptors. GPIO lines are requested from an open chip. A console has an open log
+//!   or a connected socket in its place;
 //! - a file with which the I2C daemons of its guest lock each other out;
 //! - for a guest on Xen, grants: the frontend passes a gntdev descriptor that is restricted to the guest.
 //!
@@ -49,6 +50,8 @@ pub enum Hardware {
     I2c,
     /// Lines of GPIO chips.
     Gpio,
+    /// None: a console, whose text comes from an open file or socket.
+    None,
 }
 
 /// The access to the guest's memory.
@@ -114,7 +117,7 @@ impl BackendRole {
         // A frontend may request memory for the in-flight record.
         calls.allow(&[libc::SYS_memfd_create, libc::SYS_ftruncate]);
         match self.hardware {
-            Hardware::Simulated => {}
+            Hardware::Simulated | Hardware::None => {}
             Hardware::I2c => {
                 calls.allow_ioctls(ioctl::I2C)?;
                 // The lock between the I2C daemons of the guest, by an open file.

@@ -42,13 +42,13 @@ const KILLED: End = Killed(SIGSYS);
 type Promise = (&'static str, &'static [Subject], End);
 
 use Subject::{
-    Gpio, I2c, I2cOnXen, Listed, Loose, LooseProgram, LooseSupervisor, LooseWorker, Program, Simulated,
-    Supervisor, Threaded, Worker,
+    Console, Gpio, I2c, I2cOnXen, Listed, Loose, LooseProgram, LooseSupervisor, LooseWorker, Program,
+    Simulated, Supervisor, Threaded, Worker,
 };
 
-const BACKENDS: &[Subject] = &[Simulated, I2c, Gpio, I2cOnXen];
+const BACKENDS: &[Subject] = &[Simulated, I2c, Gpio, Console, I2cOnXen];
 const WORKERS: &[Subject] = &[Worker, Threaded];
-const ALL: &[Subject] = &[Simulated, I2c, Gpio, I2cOnXen, Worker, Threaded];
+const ALL: &[Subject] = &[Simulated, I2c, Gpio, Console, I2cOnXen, Worker, Threaded];
 /// Subjects whose list of system calls is not enforced, which leaves the other layers.
 const UNLISTED: &[Subject] = &[Loose, LooseWorker];
 /// Programs of other projects that may make most system calls.
@@ -108,12 +108,12 @@ const PROMISES: &[Promise] = &[
     ("ioctl-bind-a-channel", ALL, KILLED),
     ("ioctl-notify", BACKENDS, KILLED),
     ("ioctl-notify", WORKERS, Refused(Errno::NOTTY)),
-    ("ioctl-grant-copy", &[Simulated, I2c, Gpio], KILLED),
+    ("ioctl-grant-copy", &[Simulated, I2c, Gpio, Console], KILLED),
     ("ioctl-grant-copy", &[I2cOnXen, Worker], Refused(Errno::NOTTY)),
-    ("ioctl-i2c-transfer", &[Simulated, Gpio, Worker], KILLED),
+    ("ioctl-i2c-transfer", &[Simulated, Gpio, Console, Worker], KILLED),
     ("ioctl-i2c-transfer", &[I2c, I2cOnXen], Refused(Errno::NOTTY)),
     ("ioctl-i2c-slave-force", BACKENDS, KILLED),
-    ("ioctl-gpio-line", &[Simulated, I2c, I2cOnXen, Worker], KILLED),
+    ("ioctl-gpio-line", &[Simulated, I2c, Console, I2cOnXen, Worker], KILLED),
     ("ioctl-gpio-line", &[Gpio], Refused(Errno::NOTTY)),
     // Executable memory.
     ("make-code-of-data", ALL, KILLED),
@@ -121,7 +121,7 @@ const PROMISES: &[Promise] = &[
     // Resources.
     ("take-many-descriptors", ALL, Refused(Errno::MFILE)),
     ("take-much-memory", ALL, Refused(Errno::NOMEM)),
-    ("grow-a-file", &[I2c, Gpio, Worker], Killed(SIGXFSZ)),
+    ("grow-a-file", &[I2c, Gpio, Console, Worker], Killed(SIGXFSZ)),
     // Programs of other projects: their paths.
     ("read-a-named-file", PROGRAMS, Done),
     ("write-a-file-that-is-named-to-read", PROGRAMS, Refused(Errno::ACCESS)),

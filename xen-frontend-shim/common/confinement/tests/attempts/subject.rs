@@ -29,6 +29,7 @@ pub(crate) enum Subject {
     Simulated,
     I2c,
     Gpio,
+    Console,
     I2cOnXen,
     /// A backend whose system calls are not restricted.
     Loose,
@@ -52,6 +53,7 @@ const SUBJECTS: &[Subject] = &[
     Subject::Simulated,
     Subject::I2c,
     Subject::Gpio,
+    Subject::Console,
     Subject::I2cOnXen,
     Subject::Loose,
     Subject::Worker,
@@ -111,6 +113,7 @@ impl Subject {
             Self::Simulated => (Hardware::Simulated, Memory::Shared),
             Self::I2c | Self::Loose => (Hardware::I2c, Memory::Shared),
             Self::Gpio => (Hardware::Gpio, Memory::Shared),
+            Self::Console => (Hardware::None, Memory::Shared),
             Self::I2cOnXen => (Hardware::I2c, Memory::Granted),
             _ => return None,
         };
