@@ -29,12 +29,16 @@ pub struct Arguments {
     /// Addresses that the guest may reach, as 0x48,0x50-0x57, or `any`
     #[arg(long, value_name = "LIST", required_unless_present = "print_capabilities")]
     allow: Option<AllowList>,
+    /// Serve a driver that does not accept VIRTIO_I2C_F_ZERO_LENGTH_REQUEST, such as Zephyr's. Its messages
+    /// of length 0 fail. Without this option the driver is refused, as virtio 1.3, 5.16.6.4 demands
+    #[arg(long)]
+    no_strict: bool,
 }
 
 impl Arguments {
     fn device(&self, bus: Box<dyn Bus>, turn: Option<BusTurn>) -> anyhow::Result<Box<dyn Device>> {
         let policy = self.allow.clone().context("name the guest's addresses with --allow")?;
-        Ok(Box::new(I2c::new(bus, policy, turn)?))
+        Ok(Box::new(I2c::new(bus, policy, turn)?.strict(!self.no_strict)))
     }
 }
 

@@ -91,6 +91,10 @@ pub struct I2c {
     messages_max: usize,
     clock: Clock,
     policy: AllowList,
+    /// Whether a driver without VIRTIO_I2C_F_ZERO_LENGTH_REQUEST is refused.
+    strict: bool,
+    /// Whether the driver may send messages of length 0.
+    may_be_empty: bool,
     /// Requests behind those on the bus.
     waiting: VecDeque<Chain>,
     /// The group on the bus.
@@ -120,6 +124,8 @@ impl I2c {
             messages_max,
             clock,
             policy,
+            strict: true,
+            may_be_empty: true,
             waiting: VecDeque::new(),
             on_bus: Vec::new(),
             is_group_end: false,
@@ -130,9 +136,16 @@ impl I2c {
         })
     }
 
+    /// Sets whether a driver without VIRTIO_I2C_F_ZERO_LENGTH_REQUEST is refused (virtio 1.3, 5.16.6.4), as by
+    /// default. Otherwise only its messages of length 0 fail.
+    #[must_use]
+    pub fn strict(self, strict: bool) -> Self {
+        Self { strict, ..self }
+    }
+
     /// Adds a request to the group. Returns whether it ends the group.
     fn add_to_group(&mut self, chain: Chain) -> bool {
-        let (request, fail_next) = GroupedRequest::new(chain, &self.policy);
+        let (request, fail_next) = GroupedRequest::new(chain, &self.policy, self.may_be_empty);
         // A request without a header may be in the middle of a group, so an open group stays open: rather
         // fail a request too many than carry out the tail of a transaction without its head.
         let is_open = self.group_failed || !self.group.is_empty();
@@ -257,7 +270,8 @@ impl Device for I2c {
     }
 
     fn accept_features(&mut self, features: u64) -> Result<(), MissingFeature> {
-        if features & (1 << F_ZERO_LENGTH_REQUEST) == 0 {
+        self.may_be_empty = features & (1 << F_ZERO_LENGTH_REQUEST) != 0;
+        if self.strict && !self.may_be_empty {
             return Err(MissingFeature {
                 feature: "VIRTIO_I2C_F_ZERO_LENGTH_REQUEST",
                 clause: "virtio 1.3, 5.16.6.4",

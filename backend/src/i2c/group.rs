@@ -29,12 +29,16 @@ pub(super) struct AllowedMessage {
 
 impl GroupedRequest {
     /// Parses and authorises a request. Also returns whether the next request belongs to its group, if there
-    /// is a header.
-    pub(super) fn new(chain: Chain, policy: &AllowList) -> (Self, Option<bool>) {
+    /// is a header. `may_be_empty`: whether the driver may send messages of length 0.
+    pub(super) fn new(chain: Chain, policy: &AllowList, may_be_empty: bool) -> (Self, Option<bool>) {
         let parsed = parse(chain.request(), chain.room());
         let message = match parsed.request {
             // It may have been carried out already, and must not be repeated.
             _ if chain.is_interrupted() => None,
+            Ok(request) if request.length == 0 && !may_be_empty => {
+                log::debug!("refused: a message of length 0 without VIRTIO_I2C_F_ZERO_LENGTH_REQUEST");
+                None
+            }
             Ok(request) if request.length > MESSAGE_BYTES_MAX => {
                 log::debug!("refused: a message of {} bytes is too long for Linux", request.length);
                 None

@@ -112,6 +112,37 @@ fn a_driver_without_zero_length_requests_is_rejected() {
     assert!(board.ended());
 }
 
+/// Zephyr's driver is one.
+#[test]
+fn with_no_strict_only_empty_messages_of_such_a_driver_fail() {
+    let (board, socket) = Board::start("i2c", BOARD, &["--allow", "any", "--no-strict"]);
+    let mut guest = Guest::connect(socket, 1, F_ZERO_LENGTH_REQUEST);
+    let mut ask = |requests: &[(Vec<u8>, u32)]| {
+        let sent = guest.send_all(QUEUE, requests);
+        sent.into_iter()
+            .map(|sent| {
+                let used = guest.wait(QUEUE);
+                guest.answer(sent, used)
+            })
+            .collect::<Vec<_>>()
+    };
+    let good = read(THERMOMETER, 0, 2);
+    let answers = ask(&[write(THERMOMETER, 0, &[]), good.clone(), read(THERMOMETER, 0, 0), good.clone()]);
+    assert_eq!(answers, [vec![ERR], vec![0x17, 0x80, OK], vec![ERR], vec![0x17, 0x80, OK]]);
+    // A group with one fails as a whole.
+    assert_eq!(ask(&[write(THERMOMETER, FAIL_NEXT, &[]), good]), [vec![ERR], vec![0, 0, ERR]]);
+    assert_eq!(board.journal().len(), 2);
+}
+
+/// A driver that accepts the feature has all of it.
+#[test]
+fn with_no_strict_a_driver_with_the_feature_sends_empty_messages() {
+    let (_board, socket) = Board::start("i2c", BOARD, &["--allow", "any", "--no-strict"]);
+    let mut guest = Guest::connect(socket, 1, 0);
+    let (request, room) = write(THERMOMETER, 0, &[]);
+    assert_eq!(guest.ask(QUEUE, &request, room), [OK]);
+}
+
 /// A frontend with REPLY_ACK keeps its session.
 #[test]
 fn the_rings_of_a_rejected_driver_are_not_processed() {
