@@ -141,8 +141,8 @@ impl<'a> Checks<'a> {
 impl Place<'_> {
     /// A device of the type with the given device ID (virtio 1.3, 5) and number of virtqueues.
     fn device(&self, device_id: u32, queues: u16, backend: Backend) -> shim_config::Device {
-        let (name, base, irq) = (self.device.name.value.clone(), self.base, self.irq);
-        shim_config::Device { name, device_id, base, irq, queues, user: None, backend }
+        let name = self.device.name.value.clone();
+        shim_config::Device::new(name, device_id, queues, self.base, self.irq, backend)
     }
 
     /// The path of hardware in the driver domain's device tree, by which a backend finds it.

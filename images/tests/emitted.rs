@@ -101,8 +101,8 @@ fn guest_with_several_adapters_has_one_turn_at_a_bus() {
     let loaded = load(&manifest).unwrap();
     let config = shim(&loaded.plan().unwrap());
     let turns = |device: &Device| match &device.backend {
-        Backend::Command(words) => {
-            words.iter().find_map(|word| word.strip_prefix("--turns=")).map(str::to_owned)
+        Backend::Program(program) => {
+            program.command.iter().find_map(|word| word.strip_prefix("--turns=")).map(str::to_owned)
         }
         Backend::Socket(_) => None,
     };

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use serde::{Deserialize, Serialize};
 
-use shim_config::Device;
+use shim_config::{Device, Properties, PropertyError};
 
 /// The properties of a device that its worker needs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +22,8 @@ pub struct Description {
     pub base: u64,
     /// The interrupt's number at the guest's GIC (INTID).
     pub irq: u32,
+    /// What vhost-user has no message for.
+    pub properties: Properties,
     /// The queues.
     pub queues: Vec<KernelPaths>,
 }
@@ -58,11 +60,14 @@ pub struct Assignment {
 }
 
 impl Description {
-    /// The properties of `device`.
-    #[must_use]
-    pub fn of(device: &Device, queues: Vec<KernelPaths>) -> Self {
+    /// The description of `device`.
+    ///
+    /// # Errors
+    /// Returns an error if the configuration of the device is not valid.
+    pub fn of(device: &Device, queues: Vec<KernelPaths>) -> Result<Self, PropertyError> {
+        let properties = Properties::of(device)?;
         let Device { name, device_id, base, irq, .. } = device;
-        Self { name: name.clone(), device_id: *device_id, base: *base, irq: *irq, queues }
+        Ok(Self { name: name.clone(), device_id: *device_id, base: *base, irq: *irq, properties, queues })
     }
 }
 

@@ -117,7 +117,7 @@ pub fn all(config: &Config, paths: &Paths) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shim_config::{Backend, Device, Guest};
+    use shim_config::{Backend, Device, Guest, Program};
 
     /// A root file system that meets all requirements.
     pub(super) fn fake() -> (tempfile::TempDir, Paths) {
@@ -139,19 +139,14 @@ mod tests {
 
     /// The configuration of two guests with two devices each, as the image builder writes it.
     pub(super) fn config() -> Config {
-        let device = |name: &str, base, irq| Device {
-            name: name.into(),
-            device_id: 34,
-            base,
-            irq,
-            queues: 1,
-            user: None,
-            backend: Backend::Command(vec!["/usr/bin/backend".into(), "i2c".into()]),
-        };
+        let command = ["/usr/bin/backend", "i2c", "--fd={fd}"].map(str::to_owned).to_vec();
+        let backend = Backend::Program(Program::new(command));
+        let device = |name: &str, base, irq| Device::new(name.into(), 34, 1, base, irq, backend.clone());
         let guest = |name: &str, domid: u16| Guest {
             name: name.into(),
             domid,
             user: format!("{0}:{0}", 10000 + domid).parse().ok(),
+            memory: Vec::new(),
             device: vec![device("i2c0", 0x200_0000, 33), device("i2c1", 0x200_0200, 34)],
         };
         Config { domid: 1, guest: vec![guest("guest-a", 2), guest("guest-b", 3)] }

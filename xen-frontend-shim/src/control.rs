@@ -295,6 +295,7 @@ mod tests {
 
     use super::*;
     use crate::assignment::{KernelPaths, QueueEvents};
+    use crate::vhost_user::test_backend::properties;
 
     fn null() -> OwnedFd {
         std::fs::File::open("/dev/null").unwrap().into()
@@ -357,6 +358,7 @@ mod tests {
                 device_id: 41,
                 base: 0x200_0200,
                 irq: 34,
+                properties: properties(41),
                 queues: vec![kernel; queues],
             };
             let queue = || QueueEvents { kick: null(), call: null() };
@@ -414,8 +416,14 @@ mod tests {
         let (supervisor, _worker) = Control::pair().unwrap();
         let kernel = KernelPaths { kick_by_kernel: true, call_by_kernel: true };
         for (name, queues) in [("x".repeat(ORDER_SIZE), 1), ("gpio".into(), 200)] {
-            let description =
-                Description { name, device_id: 41, base: 0, irq: 33, queues: vec![kernel; queues] };
+            let description = Description {
+                name,
+                device_id: 41,
+                base: 0,
+                irq: 33,
+                properties: properties(41),
+                queues: vec![kernel; queues],
+            };
             let events = (0..queues).map(|_| QueueEvents { kick: null(), call: null() }).collect();
             let assignment = Assignment { description, state: null(), inflight: null(), queues: events };
             assert!(matches!(supervisor.assign(1, &assignment), Err(ControlError::TooLarge)));

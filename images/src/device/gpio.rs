@@ -6,7 +6,6 @@ mod line;
 
 use dtoolkit::error::ModelError;
 use dtoolkit::model::DeviceTreeNode;
-use shim_config::DeviceKind;
 use toml_span::de_helpers::TableHelper;
 use toml_span::{Span, Spanned};
 
@@ -106,7 +105,8 @@ impl Gpio {
     /// queue (virtio 1.3, 5.18.7), and Linux asks for no more lines than fit.
     fn number_of_lines(&self, device: Span, found: &mut Vec<Diagnostic>) {
         let lines = self.lines.len();
-        let most = usize::from(DeviceKind::of(DEVICE_ID).queue_size_max / 2);
+        let most =
+            shim_config::DeviceType::with_id(DEVICE_ID).map_or(0, |row| usize::from(row.queue_size / 2));
         if lines == 0 {
             let help = "list its lines: `lines = [{ chip = \"…\", line = 0, name = \"…\" }]`";
             let (title, label) = ("a GPIO controller without lines", "the guest can do nothing by it");

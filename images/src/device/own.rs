@@ -2,7 +2,8 @@
 
 //! The keys of devices that the backend of this project serves.
 
-use shim_config::Backend;
+use shim_config::backend::FD;
+use shim_config::{Backend, Program};
 use toml_span::Spanned;
 use toml_span::de_helpers::TableHelper;
 
@@ -51,6 +52,7 @@ impl Own {
         words.extend(arguments);
         words.extend(["--user".to_owned(), place.user.to_string()]);
         words.extend(self.busy_poll.as_ref().map(|period| format!("--busy-poll={}", period.value)));
-        Backend::Command(words)
+        words.push(format!("--fd={FD}"));
+        Backend::Program(Program::new(words))
     }
 }

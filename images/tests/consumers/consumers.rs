@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use images::emit::shim::shim;
 use images::plan::Plan;
+use shim_config::backend::FD;
 use shim_config::{Backend, Config};
 
 use crate::inputs::Inputs;
@@ -44,8 +45,8 @@ pub(crate) fn accept(plan: &Plan<'_>, output: &Path, inputs: &Inputs) -> Result<
         }
     }
     for device in config.guest.iter().flat_map(|guest| &guest.device) {
-        if let Backend::Command(words) = &device.backend {
-            readers.push(backend(words, inputs)?);
+        if let Backend::Program(program) = &device.backend {
+            readers.push(backend(&program.command, inputs)?);
         }
     }
     let verdicts: Vec<_> = readers.into_iter().map(verdict).collect();
@@ -63,9 +64,10 @@ fn device_tree_compiler(dtb: &Path) -> Result<Reader, String> {
 /// With `--print-capabilities` the backend parses its command line and opens nothing. It must be built from
 /// the same sources as the builder.
 fn backend(words: &[String], inputs: &Inputs) -> Result<Reader, String> {
-    let arguments = words.get(1..).unwrap_or_default();
+    // The supervisor passes the socket.
+    let arguments: Vec<_> = words.iter().skip(1).filter(|word| !word.contains(FD)).collect();
     let mut command = Command::new(&inputs.backend);
-    command.args(arguments).arg("--print-capabilities");
+    command.args(&arguments).arg("--print-capabilities");
     start(format!("backend, of {arguments:?}"), &mut command)
 }
 

@@ -173,7 +173,8 @@ pub fn socket(device: &str) -> PathBuf {
 
 /// Replaces the chip of a GPIO device.
 fn use_chip(device: &mut Device) {
-    let Backend::Command(words) = &mut device.backend else { return };
+    let Backend::Program(program) = &mut device.backend else { return };
+    let words = &mut program.command;
     let options = words.iter().position(|word| word == "--line");
     if let Some(word) = options.and_then(|place| words.get_mut(place + 1))
         && let Some((_, line)) = word.rsplit_once(':')
@@ -221,7 +222,8 @@ mod tests {
     fn our_lines_are_of_the_chip_that_makes_edges() {
         let config = config(Image::Contenders);
         let device = config.guest[0].device.iter().find(|device| device.name == "gpio").unwrap();
-        let Backend::Command(words) = &device.backend else { panic!("served elsewhere") };
+        let Backend::Program(program) = &device.backend else { panic!("served elsewhere") };
+        let words = &program.command;
         assert!(words.contains(&"bench:0=line".to_owned()), "{words:?}");
     }
 

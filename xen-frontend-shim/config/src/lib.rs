@@ -3,9 +3,12 @@
 //! The configuration of xen-frontend-shim: the guests, and the virtio devices of each.
 //!
 //! The image builder makes the file from the manifest by serialising the types of this crate, and the shim
-//! reads it with the same types. [`DeviceKind`] is what both know of a virtio device type.
+//! reads it with the same types. [`DeviceType`] is what both know of a virtio device type, and [`Properties`]
+//! what follows for one device.
 
-pub mod kind;
+pub mod backend;
+pub mod device_type;
+pub mod properties;
 
 use std::io;
 use std::ops::{Range, RangeInclusive};
@@ -15,7 +18,9 @@ use confinement::User;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-pub use kind::DeviceKind;
+pub use backend::{Backend, Confine, Program};
+pub use device_type::{DeviceType, Lifetime};
+pub use properties::{Properties, PropertyError};
 
 /// Bytes of guest physical address space that one virtio-mmio device occupies (the registers end at 0x100,
 /// the configuration space follows: virtio 1.3, 4.2.2).
@@ -56,6 +61,19 @@ pub enum ConfigError {
     /// The file is not valid TOML, or has an unknown, missing or malformed field.
     #[error("{0}: {1}")]
     Parse(PathBuf, #[source] toml::de::Error),
+    /// A device cannot be made of its configuration.
+    #[error("{path}: device {device} of {guest}: {error}")]
+    Device {
+        /// The file.
+        path: PathBuf,
+        /// The name of the guest.
+        guest: String,
+        /// The name of the device.
+        device: String,
+        /// The reason.
+        #[source]
+        error: PropertyError,
+    },
 }
 
 impl Config {
@@ -65,7 +83,24 @@ impl Config {
             io::ErrorKind::NotFound => ConfigError::Missing(path.to_owned()),
             _ => ConfigError::Read(path.to_owned(), error),
         })?;
-        toml::from_str(&text).map_err(|error| ConfigError::Parse(path.to_owned(), error))
+        let config: Self =
+            toml::from_str(&text).map_err(|error| ConfigError::Parse(path.to_owned(), error))?;
+        config.check(path)?;
+        Ok(config)
+    }
+
+    fn check(&self, path: &Path) -> Result<(), ConfigError> {
+        for guest in &self.guest {
+            for device in &guest.device {
+                Properties::of(device).map_err(|error| ConfigError::Device {
+                    path: path.to_owned(),
+                    guest: guest.name.clone(),
+                    device: device.name.clone(),
+                    error,
+                })?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -81,9 +116,22 @@ pub struct Guest {
     /// changes its user by itself has the user in its command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<User>,
+    /// The guest's RAM, if the backends reach all of it. Empty: they reach what the guest grants.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub memory: Vec<MemoryBank>,
     /// The guest's virtio-mmio devices.
     #[serde(default)]
     pub device: Vec<Device>,
+}
+
+/// A range of a guest's RAM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct MemoryBank {
+    /// The guest physical address.
+    pub base: u64,
+    /// The size in bytes.
+    pub size: u64,
 }
 
 /// One virtio-mmio device.
@@ -100,23 +148,65 @@ pub struct Device {
     pub irq: u32,
     /// How many virtqueues the device has.
     pub queues: u16,
-    /// The user to start the backend's program as: for a program that does not change its user by itself and
-    /// opens no file of root's.
+    /// The largest queue size, in place of that of the type.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub user: Option<User>,
+    pub queue_size: Option<u16>,
+    /// The length of the configuration structure in bytes, in place of that of the type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_size: Option<u32>,
+    /// The feature bits 0 to 23 and 50 to 63 that the driver may be offered, in place of those of the type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub features: Option<u64>,
+    /// The bytes of the configuration structure that the driver may write, in place of those of the type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writable: Option<Range<u32>>,
+    /// The device-to-driver queues, in place of those of the type.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inbound: Option<Vec<u16>>,
+    /// Whether a driver that does not accept a mandatory feature of the type is refused.
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub strict: bool,
+    /// Whether the guest starts and works without the device while its backend is absent.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub optional: bool,
     /// What serves the device.
     pub backend: Backend,
 }
 
-/// What serves a device.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub enum Backend {
-    /// A vhost-user backend program that the shim starts, with its arguments. The shim appends `--fd=N` (the
-    /// vhost-user specification's "Backend program conventions").
-    Command(Vec<String>),
-    /// The socket of a vhost-user backend that is started by another program.
-    Socket(PathBuf),
+impl Device {
+    /// A device with the properties of its type.
+    #[must_use]
+    pub fn new(name: String, device_id: u32, queues: u16, base: u64, irq: u32, backend: Backend) -> Self {
+        Self {
+            name,
+            device_id,
+            base,
+            irq,
+            queues,
+            queue_size: None,
+            config_size: None,
+            features: None,
+            writable: None,
+            inbound: None,
+            strict: true,
+            optional: false,
+            backend,
+        }
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_true(value: &bool) -> bool {
+    *value
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 #[cfg(test)]

@@ -105,7 +105,7 @@ fn interrupts(guest: &Guest) -> Finding {
 fn backend(guest: &Guest, device: &Device, paths: &Paths) -> Finding {
     let what = format!("{}: backend of {}", guest.name, device.name);
     match &device.backend {
-        Backend::Command(command) => match command.first() {
+        Backend::Program(program) => match program.command.first() {
             Some(program) => match runnable(program, paths) {
                 Ok(()) => Finding::ok(what),
                 Err(advice) => Finding::missing(what, advice),
@@ -142,6 +142,11 @@ fn runnable(program: &str, paths: &Paths) -> Result<(), String> {
 mod tests {
     use super::super::tests::{config, fake, lines};
     use super::*;
+    use shim_config::Program;
+
+    fn program(words: &[&str]) -> Backend {
+        Backend::Program(Program::new(words.iter().map(|&word| word.to_owned()).collect()))
+    }
 
     /// The findings about the sample configuration after `change`.
     fn complaint(change: impl Fn(&mut Config)) -> String {
@@ -187,21 +192,18 @@ mod tests {
             ),
             (|config| config.guest[0].device[0].irq = 34, "several devices have 34"),
             (
-                |config| config.guest[0].device[0].backend = Backend::Command(vec!["/no/such".into()]),
+                |config| config.guest[0].device[0].backend = program(&["/no/such"]),
                 "missing  guest-a: backend of i2c0: there is no /no/such: install it",
             ),
             (
-                |config| config.guest[0].device[0].backend = Backend::Command(vec!["no-such".into()]),
+                |config| config.guest[0].device[0].backend = program(&["no-such"]),
                 "there is no no-such: install it",
             ),
             (
-                |config| config.guest[0].device[0].backend = Backend::Command(vec!["/dev/xen/evtchn".into()]),
+                |config| config.guest[0].device[0].backend = program(&["/dev/xen/evtchn"]),
                 "/dev/xen/evtchn is no program: chmod +x it",
             ),
-            (
-                |config| config.guest[0].device[0].backend = Backend::Command(Vec::new()),
-                "its `command` is empty",
-            ),
+            (|config| config.guest[0].device[0].backend = program(&[]), "its `command` is empty"),
             (
                 |config| config.guest[0].device[0].backend = Backend::Socket("/run/nobody".into()),
                 "there is no socket /run/nobody: start the daemon",

@@ -45,8 +45,8 @@ pub(super) fn check(config: &Config, paths: &Paths) -> Vec<Finding> {
 impl Hardware {
     /// Whether `backend` is ours and opens hardware of this kind, not a simulated board.
     fn is_of(&self, backend: &Backend) -> bool {
-        let Backend::Command(command) = backend else { return false };
-        let mut words = command.iter();
+        let Backend::Program(program) = backend else { return false };
+        let mut words = program.command.iter();
         let program = words.next().and_then(|path| Path::new(path).file_name()?.to_str());
         let is_ours = match program.and_then(|program| program.strip_prefix("backend")) {
             Some("") => words.next().is_some_and(|word| word == self.word),
@@ -94,9 +94,10 @@ impl Hardware {
 mod tests {
     use super::super::tests::{config, fake, lines};
     use super::*;
+    use shim_config::Program;
 
     fn command(words: &str) -> Backend {
-        Backend::Command(words.split(' ').map(str::to_owned).collect())
+        Backend::Program(Program::new(words.split(' ').map(str::to_owned).collect()))
     }
 
     /// A configuration with one device.
@@ -133,7 +134,7 @@ mod tests {
         let (_directory, paths) = fake();
         let others = ["/usr/bin/vhost-device-i2c i2c", "backend", "backend rng", "backends i2c"].map(command);
         let models = ["backend i2c --sim board.toml", "backend-gpio --sim=board.toml"].map(command);
-        let none = [Backend::Socket("/run/i2c".into()), Backend::Command(Vec::new())];
+        let none = [Backend::Socket("/run/i2c".into()), Backend::Program(Program::default())];
         for backend in others.into_iter().chain(models).chain(none) {
             assert_eq!(check(&with(backend.clone()), &paths), [], "{backend:?}");
         }

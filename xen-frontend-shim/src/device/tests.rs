@@ -12,7 +12,6 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use shim_config::DeviceKind;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::*;
@@ -20,7 +19,7 @@ use crate::hypervisor::fake::{Fake, read, write};
 use crate::ioreq::Bus;
 use crate::ioreq::bus::Region;
 use crate::vhost_user::scripted_backend::{self as scripted, Script, ScriptedBackend, bases};
-use crate::vhost_user::test_backend::{self, SharedMemory};
+use crate::vhost_user::test_backend::{self, SharedMemory, properties};
 use crate::vhost_user::{Client, Process};
 use crate::virtio_mmio::{Identity, RestoreError, State};
 use crate::window::Window;
@@ -47,7 +46,7 @@ const NEEDS_RESET: u64 = 0x4f;
 
 fn open(device_id: u32, socket: UnixStream, memory: &Arc<SharedMemory>) -> (Session, Vec<u8>) {
     let client = Client::new(socket).unwrap();
-    Session::open(client, DeviceKind::of(device_id), 1, Box::new(Arc::clone(memory))).unwrap()
+    Session::open(client, properties(device_id), 1, Box::new(Arc::clone(memory))).unwrap()
 }
 
 fn device(xen: &Rc<Fake>) -> BackedDevice<Fake> {

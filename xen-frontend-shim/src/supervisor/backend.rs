@@ -15,11 +15,12 @@ use std::process::{Command, ExitStatus};
 use std::time::Instant;
 
 use command_fds::{CommandFdExt, FdMapping, FdMappingCollision};
-use confinement::User;
 use log::warn;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, getsockname, socket_with,
 };
+use shim_config::Program;
+use shim_config::backend::FD;
 use thiserror::Error;
 
 use super::back_off::BackOff;
@@ -69,8 +70,6 @@ pub(super) struct ManagedBackend {
     config: shim_config::Backend,
     /// The keep socket, which every process of this backend inherits: see [`keep_socket`].
     kept: Option<OwnedFd>,
-    /// The user of the program.
-    user: Option<User>,
     state: BackendState,
     /// Whether the worker has ended the connection to a program that has served it.
     is_disconnected: bool,
@@ -87,12 +86,11 @@ pub(super) enum End {
 }
 
 impl ManagedBackend {
-    pub(super) fn new(name: String, config: shim_config::Backend, user: Option<User>) -> Self {
+    pub(super) fn new(name: String, config: shim_config::Backend) -> Self {
         Self {
             name,
             config,
             kept: None,
-            user,
             state: BackendState::Absent,
             is_disconnected: false,
             back_off: BackOff::default(),
@@ -130,8 +128,8 @@ impl ManagedBackend {
     pub(super) fn start(&mut self, gntdev: OwnedFd) -> Result<Connection, StartError> {
         self.is_disconnected = false;
         let (socket, pidfd) = match &self.config {
-            shim_config::Backend::Command(command) => {
-                let (process, socket) = start(&self.name, command, self.user, &mut self.kept)?;
+            shim_config::Backend::Program(program) => {
+                let (process, socket) = start(&self.name, program, &mut self.kept)?;
                 let pidfd = process.as_fd().try_clone_to_owned();
                 let pidfd = pidfd.map_err(|error| StartError::Spawn(self.name.clone(), error))?;
                 self.state = BackendState::Running(process);
@@ -182,15 +180,16 @@ impl ManagedBackend {
     }
 }
 
-/// Starts `command` with `--fd=N` appended (the vhost-user specification's "Backend program conventions").
-/// The program is to exit when the connection ends.
+/// Starts `program` with the number of its socket in the place of [`FD`]. It is to exit when the connection
+/// ends.
 fn start(
     name: &str,
-    command: &[String],
-    user: Option<User>,
+    program: &Program,
     kept: &mut Option<OwnedFd>,
 ) -> Result<(ChildProcess, UnixStream), StartError> {
+    let Program { command, user, .. } = program;
     let (program, arguments) = command.split_first().ok_or(StartError::NoProgram)?;
+    let arguments = arguments.iter().map(|word| word.replace(FD, &SOCKET_FD.to_string()));
     let failed = |error| StartError::Spawn(program.clone(), error);
     let (ours, theirs) = UnixStream::pair().map_err(failed)?;
     let kept = match kept {
@@ -202,9 +201,9 @@ fn start(
         FdMapping { parent_fd: kept.try_clone().map_err(failed)?, child_fd: KEEP_FD },
     ];
     let mut command = Command::new(program);
-    command.arg0(title(name, program)).args(arguments).arg(format!("--fd={SOCKET_FD}"));
+    command.arg0(title(name, program)).args(arguments);
     command.env(KEEP_VARIABLE, KEEP_FD.to_string());
-    process::run_as(&mut command, user);
+    process::run_as(&mut command, *user);
     command.fd_mappings(mappings).map_err(|error| StartError::Fds(program.clone(), error))?;
     Ok((ChildProcess::start(command).map_err(failed)?, ours))
 }
@@ -251,7 +250,8 @@ mod tests {
 
     fn command(words: &[&str]) -> ManagedBackend {
         let words = words.iter().map(|&word| word.to_owned()).collect();
-        ManagedBackend::new("guest-a/i2c".into(), shim_config::Backend::Command(words), None)
+        let program = shim_config::Backend::Program(Program::new(words));
+        ManagedBackend::new("guest-a/i2c".into(), program)
     }
 
     fn wait(fd: &impl AsFd) {
@@ -290,8 +290,7 @@ mod tests {
 
     #[test]
     fn program_has_its_socket_and_its_end_is_noticed() {
-        // The appended `--fd=3` becomes $0.
-        let mut backend = command(&["sh", "-c", "echo $0 >&3; exit 7"]);
+        let mut backend = command(&["sh", "-c", "echo $0 >&3; exit 7", "--fd={fd}"]);
         let mut connection = backend.start(null()).unwrap();
         assert!(!backend.is_absent() && !backend.connection_closed(true));
         let mut text = String::new();
@@ -342,10 +341,10 @@ mod tests {
         if !geteuid().is_root() {
             return;
         }
-        let words = ["sh", "-c", "exec >&3; id -u; id -g; id -G"].map(str::to_owned).to_vec();
+        let command = ["sh", "-c", "exec >&3; id -u; id -g; id -G"].map(str::to_owned).to_vec();
         let user = "10002:10003".parse().ok();
-        let mut backend =
-            ManagedBackend::new("guest-a/other".into(), shim_config::Backend::Command(words), user);
+        let program = Program { command, user, confine: None };
+        let mut backend = ManagedBackend::new("guest-a/other".into(), shim_config::Backend::Program(program));
         let mut connection = backend.start(null()).unwrap();
         let mut text = String::new();
         connection.socket.read_to_string(&mut text).unwrap();
@@ -368,7 +367,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         let mut backend =
-            ManagedBackend::new("guest-a/i2c".into(), shim_config::Backend::Socket(path.clone()), None);
+            ManagedBackend::new("guest-a/i2c".into(), shim_config::Backend::Socket(path.clone()));
         let error = backend.start(null()).unwrap_err().to_string();
         assert!(error.contains("cannot connect to") && backend.is_external(), "{error}");
         let _listener = UnixListener::bind(&path).unwrap();

@@ -135,7 +135,7 @@ impl Claim {
             Ok(QueueEvents { kick: kick.try_clone()?, call: call.try_clone()? })
         });
         Ok(Assignment {
-            description: Description::of(device, kernel.collect()),
+            description: Description::of(device, kernel.collect())?,
             state: self.state.transport(&device.name)?.into(),
             inflight: self.state.inflight(&device.name)?.into(),
             queues: events.collect::<io::Result<_>>()?,

@@ -97,7 +97,7 @@ impl Devices {
     ) -> Result<(), SupervisorError> {
         let claimed = claim.claim_device(device)?;
         let name = format!("{}/{}", self.name, device.name);
-        let backend = ManagedBackend::new(name, device.backend.clone(), device.user);
+        let backend = ManagedBackend::new(name, device.backend.clone());
         // Numbers are used again as late as possible: an event of a removed device must not reach a new one.
         let mut numbers = (1..=u16::MAX).map(|more| self.last.wrapping_add(more));
         let number = numbers.find(|number| !self.devices.contains_key(number));
@@ -396,23 +396,15 @@ fn start(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shim_config::Backend;
+    use shim_config::{Backend, Program};
 
     /// The devices of a guest: one that its worker has been asked to release until `answer_by`.
     fn releasing(answer_by: Instant) -> Devices {
-        let backend = Backend::Command(vec!["backend".into()]);
-        let device = Device {
-            name: "i2c".into(),
-            device_id: 34,
-            base: 0x200_0000,
-            irq: 33,
-            queues: 0,
-            user: None,
-            backend: backend.clone(),
-        };
+        let backend = Backend::Program(Program::new(vec!["backend".into()]));
+        let device = Device::new("i2c".into(), 34, 0, 0x200_0000, 33, backend.clone());
         let device = ManagedDevice {
             claimed: ClaimedDevice::without_queues(device),
-            backend: ManagedBackend::new("guest-a/i2c".into(), backend, None),
+            backend: ManagedBackend::new("guest-a/i2c".into(), backend),
             stage: Stage::Releasing(Some(answer_by)),
         };
         Devices {

@@ -4,7 +4,7 @@
 
 use std::io;
 
-use shim_config::ConfigError;
+use shim_config::{ConfigError, PropertyError};
 use thiserror::Error;
 
 use super::backend::StartError;
@@ -42,6 +42,9 @@ pub enum SupervisorError {
          known: restart the machine"
     )]
     UnknownServer(Vec<u16>),
+    /// The configuration of a device is not valid.
+    #[error("{0}")]
+    Property(#[from] PropertyError),
     /// A backend cannot be started.
     #[error("{0}")]
     Backend(#[from] StartError),

@@ -56,18 +56,12 @@ fn collide(one: &Device, other: &Device) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use shim_config::Backend;
+    use shim_config::{Backend, Program};
 
     fn device(name: &str, place: u32, word: &str) -> Device {
-        Device {
-            name: name.into(),
-            device_id: 34,
-            base: 0x200_0000 + u64::from(place) * WINDOW_SIZE,
-            irq: 33 + place,
-            queues: 1,
-            user: None,
-            backend: Backend::Command(vec![word.into()]),
-        }
+        let base = 0x200_0000 + u64::from(place) * WINDOW_SIZE;
+        let backend = Backend::Program(Program::new(vec![word.into()]));
+        Device::new(name.into(), 34, 1, base, 33 + place, backend)
     }
 
     fn names(merged: &Merged) -> Vec<&str> {

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::time::Instant;
 
-use shim_config::DeviceKind;
+use shim_config::Properties;
 use thiserror::Error;
 use vhost::vhost_user::VhostUserProtocolFeatures as Protocol;
 use vhost::vhost_user::message::{FrontendReq, VhostUserInflight, VhostUserU64, VhostUserVirtioFeatures};
@@ -58,7 +58,7 @@ pub enum NegotiateError {
     #[error(
         "it lacks the protocol feature CONFIG, and the configuration of a device of type {0} has {1} bytes"
     )]
-    NoConfig(&'static str, u32),
+    NoConfig(String, u32),
     /// Its record of requests in flight is empty or too large.
     #[error("its record of requests in flight has {0} bytes, not 1 to {max}", max = inflight::MAX_SIZE)]
     InflightSize(u64),
@@ -76,7 +76,7 @@ pub enum NegotiateError {
 /// configuration.
 pub(super) fn negotiate(
     client: &mut Client,
-    kind: &DeviceKind,
+    properties: &Properties,
     queues: u16,
     deadline: Instant,
 ) -> Result<(Agreement, Vec<u8>), NegotiateError> {
@@ -87,7 +87,7 @@ pub(super) fn negotiate(
     let features = get(client, FrontendReq::GET_FEATURES)?;
     check(features)?;
     let offered = Protocol::from_bits_truncate(get(client, FrontendReq::GET_PROTOCOL_FEATURES)?);
-    let protocol = choose(offered, kind)?;
+    let protocol = choose(offered, properties)?;
     client.set_protocol_features(protocol, deadline)?;
     let has = |feature| protocol.contains(feature);
     if has(Protocol::MQ) {
@@ -97,8 +97,9 @@ pub(super) fn negotiate(
         }
     }
     let channel = has(Protocol::BACKEND_REQ).then(|| open_channel(client, deadline)).transpose()?;
-    let config = client.get_config(kind.config_size, deadline)?;
-    let inflight_size = has(Protocol::INFLIGHT_SHMFD).then(|| inflight_size(client, kind, queues, deadline));
+    let config = client.get_config(properties.config_size, deadline)?;
+    let inflight_size =
+        has(Protocol::INFLIGHT_SHMFD).then(|| inflight_size(client, properties, queues, deadline));
     let inflight_size = inflight_size.transpose()?;
     Ok((Agreement { features, channel, inflight_size, has_reset: has(Protocol::RESET_DEVICE) }, config))
 }
@@ -125,11 +126,11 @@ fn open_channel(client: &mut Client, deadline: Instant) -> Result<BackendChannel
 /// size is used: the record has to outlive the backend.
 fn inflight_size(
     client: &mut Client,
-    kind: &DeviceKind,
+    properties: &Properties,
     queues: u16,
     deadline: Instant,
 ) -> Result<u64, NegotiateError> {
-    let wanted = VhostUserInflight::new(0, 0, queues, kind.queue_size_max);
+    let wanted = VhostUserInflight::new(0, 0, queues, properties.queue_size);
     let record: VhostUserInflight = client.get(FrontendReq::GET_INFLIGHT_FD, wanted.as_slice(), deadline)?;
     match record.mmap_size {
         size @ 1..=inflight::MAX_SIZE => Ok(size),
@@ -138,7 +139,7 @@ fn inflight_size(
 }
 
 /// The protocol features to use, of those that the backend offers.
-fn choose(offered: Protocol, kind: &DeviceKind) -> Result<Protocol, NegotiateError> {
+fn choose(offered: Protocol, properties: &Properties) -> Result<Protocol, NegotiateError> {
     if !offered.contains(Protocol::XEN_MMAP) {
         return Err(NegotiateError::NoXen);
     }
@@ -150,9 +151,9 @@ fn choose(offered: Protocol, kind: &DeviceKind) -> Result<Protocol, NegotiateErr
         | Protocol::MQ
         | Protocol::INFLIGHT_SHMFD
         | Protocol::RESET_DEVICE;
-    if kind.config_size > 0 {
+    if properties.config_size > 0 {
         if !offered.contains(Protocol::CONFIG) {
-            return Err(NegotiateError::NoConfig(kind.name, kind.config_size));
+            return Err(NegotiateError::NoConfig(properties.type_name.clone(), properties.config_size));
         }
         wanted |= Protocol::CONFIG | Protocol::BACKEND_REQ;
     }
@@ -162,20 +163,21 @@ fn choose(offered: Protocol, kind: &DeviceKind) -> Result<Protocol, NegotiateErr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::vhost_user::test_backend::properties;
 
     #[test]
     fn a_missing_protocol_feature_is_named_in_the_error() {
-        let gpio = DeviceKind::of(41);
+        let gpio = properties(41);
         let all = Protocol::all();
         for (lacks, word) in [
             (Protocol::XEN_MMAP, "--features xen"),
             (Protocol::REPLY_ACK, "REPLY_ACK"),
-            (Protocol::CONFIG, "GPIO has 8 bytes"),
+            (Protocol::CONFIG, "gpio has 8 bytes"),
         ] {
             let error = choose(all - lacks, &gpio).expect_err("refused").to_string();
             assert!(error.contains(word), "{error}");
         }
-        let without_config = choose(all - Protocol::CONFIG, &DeviceKind::of(34)).unwrap();
+        let without_config = choose(all - Protocol::CONFIG, &properties(34)).unwrap();
         assert!(!without_config.contains(Protocol::BACKEND_REQ));
         assert!(choose(all, &gpio).unwrap().contains(Protocol::BACKEND_REQ));
         assert!(!choose(all - Protocol::MQ, &gpio).unwrap().contains(Protocol::MQ));

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use log::warn;
-use shim_config::DeviceKind;
+use shim_config::Properties;
 use thiserror::Error;
 use vhost::vhost_user::message::{
     FrontendReq, VhostUserConfig, VhostUserConfigFlags, VhostUserInflight, VhostUserMemory, VhostUserU64,
@@ -92,7 +92,7 @@ pub struct Session {
     client: Client,
     agreement: Agreement,
     backing: Box<dyn Backing>,
-    kind: DeviceKind,
+    properties: Properties,
     queues: u16,
     running: Vec<Ring>,
     /// Whether nothing has been set since the device was last stopped.
@@ -104,16 +104,17 @@ impl Session {
     /// Negotiates with the backend of `client`. Returns the device's configuration as well.
     pub fn open(
         mut client: Client,
-        kind: DeviceKind,
+        properties: Properties,
         queues: u16,
         backing: Box<dyn Backing>,
     ) -> Result<(Self, Vec<u8>), NegotiateError> {
-        let (agreement, config) = negotiate(&mut client, &kind, queues, Instant::now() + CONNECT_LIMIT)?;
+        let (agreement, config) =
+            negotiate(&mut client, &properties, queues, Instant::now() + CONNECT_LIMIT)?;
         let session = Self {
             client,
             agreement,
             backing,
-            kind,
+            properties,
             queues,
             running: Vec::new(),
             is_idle: true,
@@ -125,7 +126,7 @@ impl Session {
     /// The features of the backend that a driver is offered.
     #[must_use]
     pub fn offered(&self) -> u64 {
-        features::offered(self.agreement.features, self.kind.features)
+        features::offered(self.agreement.features, self.properties.features)
     }
 
     /// Whether the backend records which requests it has taken.
@@ -157,7 +158,7 @@ impl Session {
         self.set(FrontendReq::SET_FEATURES, &VhostUserU64::new(features))?;
         if let Some(size) = self.agreement.inflight_size {
             start.inflight.prepare(size, start.is_fresh).map_err(SessionError::Inflight)?;
-            let record = VhostUserInflight::new(size, 0, self.queues, self.kind.queue_size_max);
+            let record = VhostUserInflight::new(size, 0, self.queues, self.properties.queue_size);
             self.set_with_fds(
                 FrontendReq::SET_INFLIGHT_FD,
                 record.as_slice(),
@@ -252,7 +253,7 @@ impl Session {
     /// Writes to the configuration, where a driver may. Returns the configuration after that, or nothing if
     /// the driver may not write there.
     pub fn write_config(&mut self, offset: u32, bytes: &[u8]) -> Result<Option<Vec<u8>>, SessionError> {
-        let size = u32::try_from(bytes.len()).ok().filter(|&size| self.kind.may_write(offset, size));
+        let size = u32::try_from(bytes.len()).ok().filter(|&size| self.properties.may_write(offset, size));
         let Some(size) = size else { return Ok(None) };
         let config = VhostUserConfig::new(offset, size, VhostUserConfigFlags::WRITABLE);
         self.set_with_fds(FrontendReq::SET_CONFIG, &[config.as_slice(), bytes].concat(), &[])?;
@@ -282,7 +283,7 @@ impl Session {
 
     fn read_config(&mut self) -> Result<Vec<u8>, SessionError> {
         let deadline = self.deadline();
-        Ok(self.client.get_config(self.kind.config_size, deadline)?)
+        Ok(self.client.get_config(self.properties.config_size, deadline)?)
     }
 
     fn set_memory(&mut self, table: &[Region]) -> Result<(), SessionError> {
@@ -327,13 +328,13 @@ mod tests {
 
     use super::*;
     use crate::vhost_user::scripted_backend::{self as scripted, Script};
-    use crate::vhost_user::test_backend::{self, SharedMemory, ring};
+    use crate::vhost_user::test_backend::{self, SharedMemory, properties, ring};
     use crate::virtio_mmio::features::VERSION_1;
 
     const GPIO: u32 = 41;
 
     fn open(socket: UnixStream, backing: Box<dyn Backing>) -> (Session, Vec<u8>) {
-        Session::open(Client::new(socket).unwrap(), DeviceKind::of(GPIO), 1, backing).unwrap()
+        Session::open(Client::new(socket).unwrap(), properties(GPIO), 1, backing).unwrap()
     }
 
     /// A driver of one ring on page 1, with the session of its device.
@@ -459,7 +460,7 @@ mod tests {
     #[test]
     fn a_backend_with_fewer_queues_than_configured_is_refused() {
         let client = Client::new(test_backend::start().0).unwrap();
-        let result = Session::open(client, DeviceKind::of(GPIO), 2, Box::new(SharedMemory::new()));
+        let result = Session::open(client, properties(GPIO), 2, Box::new(SharedMemory::new()));
         assert!(matches!(result, Err(NegotiateError::TooFewQueues { has: 1, needs: 2 })));
     }
 
@@ -468,7 +469,7 @@ mod tests {
         let (socket, theirs) = UnixStream::pair().unwrap();
         drop(theirs);
         let client = Client::new(socket).unwrap();
-        let result = Session::open(client, DeviceKind::of(GPIO), 1, Box::new(SharedMemory::new()));
+        let result = Session::open(client, properties(GPIO), 1, Box::new(SharedMemory::new()));
         assert!(matches!(result, Err(NegotiateError::Call(_))));
     }
 

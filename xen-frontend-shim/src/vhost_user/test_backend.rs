@@ -12,6 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use shim_config::{Backend, Device, Properties};
 use vhost::vhost_user::Listener;
 use vhost::vhost_user::message::{VhostUserMemoryRegion, VhostUserProtocolFeatures};
 use vhost_user_backend::{VhostUserBackendMut, VhostUserDaemon, VringRwLock, VringT};
@@ -25,6 +26,12 @@ use vmm_sys_util::epoll::EventSet;
 use crate::memory::address::{GRANT_SPACE, GRANT_SPACE_END};
 use crate::memory::{GuestAddress as RegisterValue, Region, Ring};
 use crate::vhost_user::Backing;
+
+/// The properties of a device of one queue, those of its type.
+pub(crate) fn properties(device_id: u32) -> Properties {
+    let backend = Backend::Socket("/run/backend".into());
+    Properties::of(&Device::new("device".into(), device_id, 1, 0x200_0000, 33, backend)).unwrap()
+}
 
 /// Bytes of the grant space.
 const SIZE: u64 = GRANT_SPACE_END - GRANT_SPACE;

@@ -2,7 +2,7 @@
 
 //! Feature bits (virtio 1.3, 2.2 and 6): what is offered to the driver and what it may accept.
 
-use shim_config::kind::DEVICE_TYPE;
+use shim_config::device_type::DEVICE_TYPE;
 use thiserror::Error;
 
 /// VIRTIO_F_EVENT_IDX.

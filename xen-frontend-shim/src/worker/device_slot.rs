@@ -11,7 +11,6 @@ use std::time::Instant;
 
 use log::{error, info, warn};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use shim_config::DeviceKind;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 use xen_bindings::{Doorbell, eventfd_from};
 
@@ -67,7 +66,7 @@ impl DeviceSlot {
     pub(super) fn new(domid: u16, assignment: Assignment, kill: Rc<dyn Fn()>) -> io::Result<Self> {
         let Assignment { description: device, state, inflight, queues } = assignment;
         let (record, found) = Record::open(state.into())?;
-        let queue_size = DeviceKind::of(device.device_id).queue_size_max;
+        let queue_size = device.properties.queue_size;
         let by_kernel = (0..).zip(&device.queues).filter(|(_, queue)| queue.kick_by_kernel);
         let doorbells = by_kernel.map(|(queue, _)| Doorbell { base: device.base, queue }).collect();
         Ok(Self {
@@ -158,9 +157,8 @@ impl DeviceSlot {
         guest: &Rc<XenGuest>,
     ) -> Result<(), NegotiateError> {
         let Some(Candidate { client, gntdev, process }) = self.candidate.take() else { return Ok(()) };
-        let kind = DeviceKind::of(self.device.device_id);
         let grants = Box::new(Grants { gntdev, domid: self.domid });
-        let opened = Session::open(client, kind, self.queues, grants);
+        let opened = Session::open(client, self.device.properties.clone(), self.queues, grants);
         let (session, config) = opened.inspect_err(|_| process.iter().for_each(Process::kill))?;
         self.refusal = None;
         if !session.tracks_inflight() {
@@ -215,14 +213,13 @@ impl DeviceSlot {
 
     fn identity(&self) -> Identity {
         let device = &self.device;
-        let kind = DeviceKind::of(device.device_id);
         Identity {
             name: device.name.clone(),
             device_id: device.device_id,
-            demanded_features: kind.required_features,
-            starts_by_kick: kind.starts_by_kick,
+            demanded_features: device.properties.required_features,
+            starts_by_kick: device.properties.starts_by_kick,
             queues: self.queues,
-            queue_size_max: kind.queue_size_max,
+            queue_size_max: device.properties.queue_size,
         }
     }
 }

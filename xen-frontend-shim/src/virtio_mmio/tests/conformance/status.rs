@@ -76,7 +76,7 @@ fn s2_1_2_nothing_is_consumed_or_notified_before_driver_ok() {
     assert_eq!(live().log().started.len(), 1);
 }
 
-/// The one deviation, for drivers that break 3.1.1: see `DeviceKind::starts_by_kick`.
+/// The one deviation, for drivers that break 3.1.1: see `DeviceType::starts_by_kick`.
 #[test]
 fn s2_1_2_deviation_a_type_with_early_drivers_starts_by_a_kick_after_features_ok() {
     for steps in 0..STEPS.len() {
