@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Conformance: what virtio 1.3 asks of a device, each test named by its clause.
+//! Conformance tests: the requirements of virtio 1.3 on a device. Each test is named after its clause.
 //!
-//! They run against the real shim and daemons, one after the other, each from a reset on and back to it.
-//! Where the specification binds the driver alone, the test is what a device must survive: the access is
-//! answered, nothing happens, and the device can be driven as before.
+//! The tests run against the real shim and backends, one after the other. Each begins and ends with a reset.
+//! Where the specification has a requirement on the driver only, the test violates it and checks the device:
+//! the access is answered, it has no effect, and the device works as before.
 
 mod case;
 mod devices;
@@ -22,16 +22,16 @@ pub use case::Test;
 use crate::jobs::Job;
 use crate::uart;
 
-/// Tests that are run in one go, since every request takes its time on the way to the guest.
+/// Tests that one request of the host runs: each request takes time on the console.
 #[derive(Clone, Copy, Debug)]
 pub struct Group {
-    /// What they are about.
+    /// The subject of the tests.
     pub name: &'static str,
-    /// The tests, in the order in which they are run.
+    /// The tests, in the order in which they run.
     pub tests: &'static [Test],
 }
 
-/// All tests.
+/// All groups.
 pub const GROUPS: &[Group] = &[
     Group { name: "registers", tests: registers::TESTS },
     Group { name: "status", tests: status::TESTS },
@@ -42,20 +42,19 @@ pub const GROUPS: &[Group] = &[
     Group { name: "irq", tests: gpio_interrupts::TESTS },
 ];
 
-/// What stands before the name of a test that passed, and of one that failed, with the reason behind the
-/// name.
+/// The word before the name of a test that passed.
 pub const PASSED: &str = "passed ";
-/// See [`PASSED`].
+/// The word before the name of a test that failed. The reason follows the name.
 pub const FAILED: &str = "failed ";
 
-/// Runs a group, or only the tests of it with `filter` in their names, and says of each how it ended.
+/// Runs the tests of a group whose names contain `filter`, and prints the result of each.
 ///
 /// # Errors
-/// There is no group of that name.
+/// Returns an error if no group has the name `group`.
 pub fn run(job: &Job, group: &str, filter: &str) -> Result<()> {
-    let group = GROUPS.iter().find(|candidate| candidate.name == group).context("no group has this name")?;
+    let group = GROUPS.iter().find(|candidate| candidate.name == group).context("unknown group of tests")?;
     for test in group.tests.iter().filter(|test| test.name.contains(filter)) {
-        // The console's log shows the test in which a guest hangs or crashes.
+        // If a guest hangs or crashes, the log of the console ends with the test that ran.
         uart::print(format_args!("conformance: {}\n", test.name));
         match (test.run)() {
             Ok(()) => job.print(format_args!("{PASSED}{}", test.name)),
@@ -70,7 +69,7 @@ mod tests {
     use alloc::collections::BTreeSet;
 
     #[test]
-    fn each_test_has_a_name_of_its_own() {
+    fn names_of_tests_are_unique() {
         let names = super::GROUPS.iter().flat_map(|group| group.tests).map(|test| test.name);
         assert_eq!(names.clone().collect::<BTreeSet<_>>().len(), names.count());
     }

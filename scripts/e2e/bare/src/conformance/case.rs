@@ -4,10 +4,10 @@
 
 use anyhow::Result;
 
-/// A test: it passes if it has no error. There is no space in its name.
+/// A conformance test. Its name has no spaces.
 #[derive(Clone, Copy, Debug)]
 pub struct Test {
-    /// The clause, and what of it.
+    /// The clause and the requirement.
     pub name: &'static str,
     pub(super) run: fn() -> Result<()>,
 }

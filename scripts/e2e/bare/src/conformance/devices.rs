@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What the tests do with a device of either kind.
+//! Operations on a device of either type.
 
 use alloc::vec::Vec;
 
@@ -10,18 +10,18 @@ use super::{gpio, i2c};
 use crate::grants::Granted;
 use crate::virtio::device::{Device, Kind};
 
-/// Tries the same with a device of each kind, from a reset on, and makes sure that it can be driven after it.
+/// Runs `attempt` on a device of each type after a reset, and checks that the device works afterwards.
 pub(super) fn each(attempt: impl Fn(&mut Device) -> Result<()>) -> Result<()> {
     for kind in Kind::ALL {
         let mut device = Device::find(kind)?;
         attempt(&mut device).with_context(|| alloc::format!("{kind:?}"))?;
         device.reset()?;
-        works(&mut device, kind).with_context(|| alloc::format!("{kind:?}, driven as usual after it"))?;
+        works(&mut device, kind).with_context(|| alloc::format!("{kind:?}, one request after the test"))?;
     }
     Ok(())
 }
 
-/// Drives the device as a driver does: one request, and its answer.
+/// Starts the device and sends one request, as a driver does.
 pub(super) fn works(device: &mut Device, kind: Kind) -> Result<()> {
     match kind {
         Kind::I2c => i2c::works(device),
@@ -29,7 +29,7 @@ pub(super) fn works(device: &mut Device, kind: Kind) -> Result<()> {
     }
 }
 
-/// Offers requests that change nothing, without a kick; returns the pages that they are in.
+/// Offers requests without effect, and does not kick. Returns the pages of the requests.
 pub(super) fn offer_many(device: &mut Device, kind: Kind, count: usize) -> Result<Vec<Granted>> {
     let mut pages = Vec::new();
     for _ in 0..count {

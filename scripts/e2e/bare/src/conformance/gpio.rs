@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The GPIO controller's requests (virtio 1.3, 5.18). It has four lines; the board wires the first to the
+//! Requests of the GPIO controller (virtio 1.3, 5.18). It has four lines; the board connects the first to the
 //! second.
 
 use alloc::vec;
@@ -19,7 +19,7 @@ use crate::virtio::gpio::{
 use crate::virtio::queue::{Buffer, Chain};
 use crate::virtio::window::CONFIG;
 
-/// See the names.
+/// The tests of this group.
 pub(super) const TESTS: &[Test] = &[
     test("5.18.4-configuration", configuration),
     test("5.18.4-configuration-cannot-be-written", configuration_is_read_only),
@@ -29,34 +29,34 @@ pub(super) const TESTS: &[Test] = &[
     test("5.18.6.4-value-of-an-input", value_of_an_input),
     test("5.18.6.5-value-set-before-the-direction", value_before_direction),
     test("5.18.6.5-value-of-an-output", value_of_an_output),
-    test("5.18.6.9-no-direction-discards-the-value", discard),
-    test("5.18.6.9-lines-that-do-not-exist", no_line),
-    test("5.18.6.9-messages-that-do-not-exist", no_message),
-    test("5.18.6.9-values-without-a-meaning", no_meaning),
+    test("5.18.6.9-direction-none-discards-the-value", discard),
+    test("5.18.6.9-unknown-lines-are-refused", no_line),
+    test("5.18.6.9-unknown-messages-are-refused", no_message),
+    test("5.18.6.9-invalid-values-are-refused", no_meaning),
     test("5.18.6.9-all-fields-are-set", all_fields),
     test("5.18.6.8-two-requests-for-a-line", two_for_a_line),
     test("5.18.6-requests-for-all-lines-at-once", all_at_once),
-    test("5.18.6-structures-of-another-size", other_sizes),
-    test("5.18.6-no-room-for-an-answer", no_answer),
+    test("5.18.6-requests-of-another-size-are-refused", other_sizes),
+    test("5.18.6-a-chain-without-room-for-an-answer-is-used", no_answer),
     test("2.7.4.1-gpio-any-framing", any_framing),
 ];
 
 pub(super) const LINES: u16 = 4;
-/// The board wires these two to each other.
+/// Two lines that the board connects to each other.
 pub(super) const OUT: u16 = 0;
 pub(super) const IN: u16 = 1;
-/// Connected to nothing.
+/// A line that is not connected.
 const SPARE: u16 = 2;
-/// With a zero after each.
+/// The names of the lines, each with its NUL.
 const NAMES: &[u8] = b"loop-out\0loop-in\0spare\0relay\0";
 
-/// What an answer is before the device has written one.
+/// The value of an answer that the device has not written.
 const NONE: u8 = 0xaa;
 
-/// Where in its page a request has its answer.
+/// The offset of the answer in the page of a request.
 const ANSWER: usize = 64;
 
-/// Sends any bytes, with room for an answer of `room`; returns the answer's bytes.
+/// Sends a request of any bytes with a buffer of `room` bytes for the answer. Returns this buffer.
 fn send(device: &mut Device, request: &[u8], room: usize) -> Result<Vec<u8>> {
     let page = Granted::new()?;
     page.page().fill(NONE);
@@ -69,39 +69,39 @@ fn send(device: &mut Device, request: &[u8], room: usize) -> Result<Vec<u8>> {
         chain.push(Buffer::within(&page, ANSWER, room, true)?);
     }
     let written = device.queue(0)?.transfer(&chain)?;
-    ensure!(usize::try_from(written)? <= room, "{written} bytes written, where there is room for {room}");
+    ensure!(usize::try_from(written)? <= room, "{written} bytes were written to a buffer of {room}");
     let mut answer = vec![0; room];
     page.page().read(ANSWER, &mut answer);
     Ok(answer)
 }
 
-/// Sends a request; returns status and value.
+/// Sends a request. Returns status and value.
 pub(super) fn ask(device: &mut Device, message: u16, line: u16, value: u32) -> Result<[u8; 2]> {
     let answer = send(device, &gpio::request(message, line, value), 2)?;
-    <[u8; 2]>::try_from(answer).ok().context("an answer of another size")
+    <[u8; 2]>::try_from(answer).ok().context("the answer does not have two bytes")
 }
 
-/// Sends a request that has to succeed; returns the value.
+/// Sends a request that must succeed. Returns the value.
 pub(super) fn request(device: &mut Device, message: u16, line: u16, value: u32) -> Result<u8> {
     let [status, answer] = ask(device, message, line, value)?;
-    ensure!(status == OK, "message {message} about line {line}, value {value}: status {status}");
+    ensure!(status == OK, "message {message} for line {line}, value {value}: status {status}");
     Ok(answer)
 }
 
-/// Fails unless the request fails, and the answer has no value.
+/// Sends a request that must fail with value 0.
 pub(super) fn refused(device: &mut Device, message: u16, line: u16, value: u32) -> Result<()> {
     let answer = ask(device, message, line, value)?;
-    ensure!(answer == [ERR, 0], "message {message} about line {line}, value {value:#x}: {answer:?}");
+    ensure!(answer == [ERR, 0], "message {message} for line {line}, value {value:#x}: {answer:?}");
     Ok(())
 }
 
 fn expect(device: &mut Device, message: u16, line: u16, expected: u8) -> Result<()> {
     let seen = request(device, message, line, 0)?;
-    ensure!(seen == expected, "message {message} about line {line}: {seen}, not {expected}");
+    ensure!(seen == expected, "message {message} for line {line}: {seen}, not {expected}");
     Ok(())
 }
 
-/// The controller, driven, with all lines unused.
+/// Starts the controller with all lines unused.
 pub(super) fn controller() -> Result<Device> {
     let mut device = Device::started(Kind::Gpio, 64)?;
     for line in 0..LINES {
@@ -110,20 +110,20 @@ pub(super) fn controller() -> Result<Device> {
     Ok(device)
 }
 
-/// A chain of one request that changes nothing.
+/// Returns a chain with one request without effect.
 pub(super) fn harmless(page: Granted) -> Result<Chain> {
     page.page().write(0, &gpio::request(GET_DIRECTION, 0, 0));
     let buffers = vec![Buffer::within(&page, 0, 8, false)?, Buffer::within(&page, ANSWER, 2, true)?];
     Ok(Chain { page, buffers })
 }
 
-/// Drives the controller as a driver does.
+/// Starts the controller and sends a request.
 pub(super) fn works(device: &mut Device) -> Result<()> {
     device.start(USUAL, 16)?;
     reads_a_line(device)
 }
 
-/// One request that every driver sends.
+/// Sends a request that every driver sends.
 pub(super) fn reads_a_line(device: &mut Device) -> Result<()> {
     request(device, GET_VALUE, SPARE, 0).map(drop)
 }
@@ -144,7 +144,7 @@ fn configuration_is_read_only() -> Result<()> {
     let device = Device::find(Kind::Gpio)?;
     for width in [Width::Byte, Width::Half, Width::Word] {
         for offset in (0..8).filter(|offset| u64::is_multiple_of(*offset, width.bytes())) {
-            // An abort writes nothing either.
+            // An abort also means that nothing was written.
             let _ = device.window.store(CONFIG + offset, width, u64::MAX);
         }
     }
@@ -162,7 +162,7 @@ fn line_names_without_room() -> Result<()> {
     let mut device = controller()?;
     for room in [1, 2, NAMES.len()] {
         let answer = send(&mut device, &gpio::request(GET_LINE_NAMES, 0, 0), room)?;
-        ensure!(answer.first() == Some(&ERR), "with room for {room}: {answer:?}");
+        ensure!(answer.first() == Some(&ERR), "with a buffer of {room} bytes: {answer:?}");
     }
     Ok(())
 }
@@ -175,7 +175,7 @@ fn direction() -> Result<()> {
     {
         request(&mut device, SET_DIRECTION, SPARE, direction)?;
         expect(&mut device, GET_DIRECTION, SPARE, expected)?;
-        // That of another line is its own.
+        // The direction of another line has not changed.
         expect(&mut device, GET_DIRECTION, SPARE + 1, 0)?;
     }
     Ok(())
@@ -192,7 +192,7 @@ fn value_of_an_input() -> Result<()> {
     Ok(())
 }
 
-/// The value counts from the moment at which the line becomes an output.
+/// The value takes effect when the line becomes an output.
 fn value_before_direction() -> Result<()> {
     let mut device = controller()?;
     request(&mut device, SET_DIRECTION, IN, DIRECTION_IN)?;
@@ -263,7 +263,7 @@ fn no_meaning() -> Result<()> {
     expect(&mut device, GET_DIRECTION, SPARE, 0)
 }
 
-/// Both bytes of an answer are written, whatever the message.
+/// The device writes both bytes of an answer for every message.
 fn all_fields() -> Result<()> {
     let mut device = controller()?;
     for (message, value) in [(SET_DIRECTION, 2), (SET_VALUE, 0), (SET_IRQ_TYPE, 1), (SET_IRQ_TYPE, 0)] {
@@ -273,7 +273,7 @@ fn all_fields() -> Result<()> {
     Ok(())
 }
 
-/// Offers requests in one go; returns the answers by request, and the order in which the chains came back.
+/// Offers requests with one kick. Returns the answer to each, and the order in which the chains were used.
 fn at_once(device: &mut Device, requests: &[[u8; 8]]) -> Result<(Vec<[u8; 2]>, Vec<usize>)> {
     let queue = device.queue(0)?;
     let mut sent = Vec::new();
@@ -290,26 +290,26 @@ fn at_once(device: &mut Device, requests: &[[u8; 8]]) -> Result<(Vec<[u8; 2]>, V
     for _ in requests {
         let used = queue.wait()?;
         let chain = sent.iter().position(|(head, _)| *head == used.head);
-        let chain = chain.context("an unknown chain came back")?;
-        ensure!(!order.contains(&chain), "chain {} came back twice", used.head);
+        let chain = chain.context("an unknown chain was used")?;
+        ensure!(!order.contains(&chain), "chain {} was used twice", used.head);
         order.push(chain);
     }
     let answer = |(_, page): &(u32, Granted)| [page.page().read_u8(ANSWER), page.page().read_u8(ANSWER + 1)];
     Ok((sent.iter().map(answer).collect(), order))
 }
 
-/// A driver may (5.18.6.8), and the device takes them one after the other, as they come (5.18.6.9).
+/// A driver may send them (5.18.6.8), and the device handles them in order (5.18.6.9).
 fn two_for_a_line() -> Result<()> {
     let mut device = controller()?;
     let set = |value| gpio::request(SET_DIRECTION, SPARE, value);
     let get = gpio::request(GET_DIRECTION, SPARE, 0);
     let (answers, order) = at_once(&mut device, &[set(DIRECTION_IN), get, set(DIRECTION_OUT), get])?;
     ensure!(answers == [[OK, 0], [OK, 2], [OK, 0], [OK, 1]], "{answers:?}");
-    ensure!(order == [0, 1, 2, 3], "the requests came back as {order:?}");
+    ensure!(order == [0, 1, 2, 3], "the requests were used in the order {order:?}");
     expect(&mut device, GET_DIRECTION, SPARE, 1)
 }
 
-/// One for each line, which may come back in any order (5.18.6).
+/// Requests for different lines may be used in any order (5.18.6).
 fn all_at_once() -> Result<()> {
     let mut device = controller()?;
     let requests: Vec<[u8; 8]> =
@@ -332,7 +332,7 @@ fn other_sizes() -> Result<()> {
     expect(&mut device, GET_DIRECTION, SPARE, 0)
 }
 
-/// There is nowhere to say how it went: the chain comes back, and the queue goes on.
+/// The device uses the chain although it cannot write a status, and the queue continues.
 fn no_answer() -> Result<()> {
     let mut device = controller()?;
     for room in [0, 1] {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The GPIO controller's interrupts (virtio 1.3, 5.18.6.6 and 5.18.7): enabled by a type, unmasked by a
-//! buffer, which comes back when it happens. The first line drives the second.
+//! Interrupts of the GPIO controller (virtio 1.3, 5.18.6.6 and 5.18.7). A type enables the interrupt of a
+//! line, a buffer unmasks it, and the device uses the buffer when the event occurs. The first line drives the
+//! second.
 
 use alloc::vec::Vec;
 
@@ -16,25 +17,25 @@ use crate::virtio::gpio::{
 };
 use crate::virtio::queue::Buffer;
 
-/// See the names.
+/// The tests of this group.
 pub(super) const TESTS: &[Test] = &[
     test("5.18.7-rising-edge", || edge(RISING, &[1])),
     test("5.18.7-falling-edge", || edge(FALLING, &[1, 0])),
     test("5.18.7-both-edges", both),
-    test("5.18.7-only-the-edge-that-was-asked-for", only_that_edge),
+    test("5.18.7-only-the-configured-edge", only_that_edge),
     test("5.18.6.9-an-edge-is-latched-while-masked", latched),
-    test("5.18.6.9-many-edges-while-masked-are-one", latched_once),
-    test("5.18.6.9-none-discards-what-was-latched", none_discards),
-    test("5.18.6.9-no-direction-discards-the-interrupt", direction_discards),
-    test("5.18.7.1-a-level-comes-again-while-it-is-there", level),
+    test("5.18.6.9-several-edges-while-masked-are-one-interrupt", latched_once),
+    test("5.18.6.9-type-none-discards-a-latched-edge", none_discards),
+    test("5.18.6.9-direction-none-discards-the-interrupt", direction_discards),
+    test("5.18.7.1-an-active-level-interrupts-again", level),
     test("5.18.6.9-a-level-is-not-latched", level_not_latched),
-    test("5.18.7.3-none-returns-the-buffer", none_returns),
+    test("5.18.7.3-type-none-returns-the-buffer", none_returns),
     test("5.18.7-two-lines-with-a-buffer-each", two_lines),
-    test("5.18.7.2-a-second-buffer-for-a-line", second_buffer),
-    test("5.18.7-buffers-for-no-line", no_line),
-    test("5.18.7-buffers-of-another-size", other_sizes),
-    test("5.18.6.8-no-interrupts-of-an-output", output),
-    test("2.4-reset-with-interrupts-waited-for", reset),
+    test("5.18.7.2-a-second-buffer-for-a-line-is-returned", second_buffer),
+    test("5.18.7-buffers-for-unknown-lines-are-returned", no_line),
+    test("5.18.7-buffers-of-another-size-are-returned", other_sizes),
+    test("5.18.6.8-an-output-has-no-interrupts", output),
+    test("2.4-reset-while-interrupts-are-unmasked", reset),
 ];
 
 const NO_INTERRUPT: u32 = 0;
@@ -45,20 +46,20 @@ const HIGH: u32 = 4;
 
 const INVALID: u8 = 0;
 const VALID: u8 = 1;
-/// What a status is before the device has written one.
+/// The value of a status that the device has not written.
 const NONE: u8 = 0xaa;
 
-/// Where in its page a buffer has the status.
+/// The offset of the status in the page of a buffer.
 const STATUS: usize = 64;
-/// The queue of events.
+/// The event queue.
 const EVENTS: usize = 1;
 
-/// Buffers that the device has.
+/// The buffers that the device has: head and page of each.
 #[derive(Default)]
 struct Lent(Vec<(u32, Granted)>);
 
 impl Lent {
-    /// Unmasks a line: lends a buffer for its next event.
+    /// Unmasks a line: offers a buffer for its next event.
     fn unmask(&mut self, device: &mut Device, line: u16) -> Result<()> {
         self.lend(device, &line.to_le_bytes(), 1)
     }
@@ -81,32 +82,32 @@ impl Lent {
         Ok(())
     }
 
-    /// Waits for the next buffer to come back: the line that it was lent for, and its status.
+    /// Waits for the next used buffer. Returns its line and its status.
     fn next(&mut self, device: &mut Device) -> Result<(u16, u8)> {
         let used = device.queue(EVENTS)?.wait()?;
         let place =
-            self.0.iter().position(|(head, _)| *head == used.head).context("a buffer that was not lent")?;
+            self.0.iter().position(|(head, _)| *head == used.head).context("an unknown buffer was used")?;
         let (_, page) = self.0.swap_remove(place);
         Ok((page.page().read_u16(0), page.page().read_u8(STATUS)))
     }
 
-    /// Waits for the next buffer, which must be that of the input, with this status.
+    /// Waits for the next used buffer, which must be that of the input, with this status.
     fn expect(&mut self, device: &mut Device, status: u8) -> Result<()> {
         let next = self.next(device)?;
         ensure!(next == (IN, status), "line and status {next:?}, not {:?}", (IN, status));
         Ok(())
     }
 
-    /// Unmasks the input and takes the interrupt away: the buffer must come back unused, so nothing was
-    /// pending.
+    /// Unmasks the input and disables its interrupt. The device must return the buffer as invalid: nothing
+    /// was pending.
     fn expect_nothing(&mut self, device: &mut Device) -> Result<()> {
         self.unmask(device, IN)?;
         request(device, SET_IRQ_TYPE, IN, NO_INTERRUPT)?;
-        self.expect(device, INVALID).context("something was pending")
+        self.expect(device, INVALID).context("an interrupt was pending")
     }
 }
 
-/// The controller with an output at 0 that drives an input, which interrupts so.
+/// Starts the controller with an output at 0 and the connected input with interrupts of this type.
 fn prepared(trigger: u32) -> Result<(Device, Lent)> {
     let mut device = controller()?;
     request(&mut device, SET_DIRECTION, OUT, DIRECTION_OUT)?;
@@ -115,11 +116,11 @@ fn prepared(trigger: u32) -> Result<(Device, Lent)> {
     Ok((device, Lent::default()))
 }
 
-/// Drives the output, and so the input.
+/// Sets the output, and so the input.
 fn drive(device: &mut Device, value: u32) -> Result<()> {
     request(device, SET_VALUE, OUT, value)?;
     let seen = request(device, GET_VALUE, IN, 0)?;
-    ensure!(u32::from(seen) == value, "the input is {seen}, driven to {value}");
+    ensure!(u32::from(seen) == value, "the input is {seen}, but the output is {value}");
     Ok(())
 }
 
@@ -149,7 +150,7 @@ fn only_that_edge() -> Result<()> {
         lent.unmask(&mut device, IN)?;
         drive(&mut device, 1)?;
         lent.expect(&mut device, VALID)?;
-        // Masked now: this edge would be latched, if it were one to tell of.
+        // The line is masked now: this edge would be latched if it were of the configured type.
         drive(&mut device, 0)?;
     }
     lent.expect_nothing(&mut device)
@@ -163,13 +164,13 @@ fn latched() -> Result<()> {
     lent.expect(&mut device, VALID)
 }
 
-/// What came between two unmaskings is told once.
+/// Several edges between two buffers cause one interrupt.
 fn latched_once() -> Result<()> {
     let (mut device, mut lent) = prepared(RISING)?;
     for value in [1, 0, 1, 0, 1, 0] {
         drive(&mut device, value)?;
     }
-    // An interrupt of the same line, later than the edges above, and then none any more.
+    // A later interrupt of the same line, and then no more.
     lent.unmask(&mut device, IN)?;
     lent.expect(&mut device, VALID)?;
     request(&mut device, SET_IRQ_TYPE, IN, NO_INTERRUPT)?;
@@ -217,7 +218,7 @@ fn level_not_latched() -> Result<()> {
 fn none_returns() -> Result<()> {
     let (mut device, mut lent) = prepared(RISING)?;
     lent.expect_nothing(&mut device)?;
-    // Again, after it was enabled anew.
+    // Enabled and unmasked again.
     request(&mut device, SET_IRQ_TYPE, IN, FALLING)?;
     lent.expect_nothing(&mut device)
 }
@@ -229,7 +230,7 @@ fn two_lines() -> Result<()> {
     lent.unmask(&mut device, 2)?;
     lent.unmask(&mut device, IN)?;
     drive(&mut device, 1)?;
-    // The second comes back first; that of the other line stays.
+    // The second buffer is used first; that of the other line remains.
     lent.expect(&mut device, VALID)?;
     request(&mut device, SET_IRQ_TYPE, 2, NO_INTERRUPT)?;
     let next = lent.next(&mut device)?;
@@ -237,7 +238,7 @@ fn two_lines() -> Result<()> {
     Ok(())
 }
 
-/// A driver must not. The first one stays, and is the one that tells of the edge.
+/// A driver must not offer it. The first buffer remains and is used at the edge.
 fn second_buffer() -> Result<()> {
     let (mut device, mut lent) = prepared(RISING)?;
     lent.unmask(&mut device, IN)?;
@@ -276,7 +277,7 @@ fn output() -> Result<()> {
     refused(&mut device, SET_DIRECTION, IN, DIRECTION_OUT)
 }
 
-/// A reset with a buffer lent: it does not come back, and its event reaches no ring.
+/// After a reset, the device does not use an offered buffer, and writes no ring.
 fn reset() -> Result<()> {
     let (mut device, mut lent) = prepared(BOTH)?;
     lent.unmask(&mut device, IN)?;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The I2C adapter (virtio 1.3, 5.16). On the bus there is an EEPROM at 0x50; at 0x51, which this guest may
-//! reach too, there is no target; it must not reach any other address.
+//! Requests of the I2C adapter (virtio 1.3, 5.16). The bus has an EEPROM at 0x50. This guest may also access
+//! 0x51, where there is no target, and no other address.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -14,41 +14,41 @@ use crate::virtio::device::{Device, Kind, USUAL};
 use crate::virtio::i2c::{self, ERR, FAIL_NEXT, OK, READ, seven_bits};
 use crate::virtio::queue::{Buffer, Chain};
 
-/// See the names.
+/// The tests of this group.
 pub(super) const TESTS: &[Test] = &[
     test("5.16.6.1-write-and-read", write_and_read),
     test("5.16.6.1-used-length", used_length),
     test("5.16.6.1-zero-length", zero_length),
-    test("5.16.6.4-nobody-answers", absent_target),
-    test("5.16.6.4-addresses-of-others", addresses_of_others),
+    test("5.16.6.4-an-address-without-a-target-fails", absent_target),
+    test("5.16.6.4-an-address-of-another-guest-fails", addresses_of_others),
     test("5.16.6.1-10-bit-addresses", ten_bits),
-    test("5.16.6.1-addresses-of-neither-form", no_address),
-    test("5.16.6.1-reserved-flags", reserved_flags),
-    test("5.16.6.1-buffer-against-the-flags", wrong_direction),
-    test("2.7.4.1-any-framing", any_framing),
+    test("5.16.6.1-malformed-addresses-are-refused", no_address),
+    test("5.16.6.1-reserved-flags-are-refused", reserved_flags),
+    test("5.16.6.1-a-buffer-of-the-wrong-direction-is-refused", wrong_direction),
+    test("2.7.4.1-i2c-any-framing", any_framing),
     test("5.16.6.4-fail-next-after-a-failure", fail_next),
     test("5.16.6.4-fail-next-ends-with-its-group", next_group),
-    test("5.16.6.4-fail-next-with-a-foreign-address", foreign_in_group),
+    test("5.16.6.4-fail-next-with-an-address-of-another-guest", foreign_in_group),
     test("5.16.6.4-answers-in-order", order),
-    test("5.16.6-shorter-than-a-header", short),
-    test("5.16.6-no-room-for-a-status", no_status),
-    test("5.16.6-buffer-that-may-only-be-read", read_only_buffer),
+    test("5.16.6-a-request-shorter-than-a-header-is-refused", short),
+    test("5.16.6-a-chain-without-room-for-a-status-is-used", no_status),
+    test("5.16.6-a-read-only-page-is-not-written", read_only_buffer),
     test("5.16.6-the-longest-message", longest),
 ];
 
-/// The EEPROM, as 5.16.6.1 has a 7-bit address.
+/// The address field of the EEPROM: a 7-bit address (5.16.6.1).
 const EEPROM: u16 = seven_bits(0x50);
-/// An address without a target.
+/// The address field of an address without a target.
 const ABSENT: u16 = seven_bits(0x51);
 
-/// What a status is before the device has written one.
+/// The value of a status that the device has not written.
 const NONE: u8 = 0xaa;
 
-/// Where in its page a message has what.
+/// The offsets of data and status in the page of a message.
 const DATA: usize = 16;
 const STATUS: usize = 4095;
 
-/// A message to be sent.
+/// An I2C message.
 #[derive(Clone, Debug)]
 struct Message {
     address: u16,
@@ -69,7 +69,7 @@ impl Message {
         i2c::header(self.address, self.flags)
     }
 
-    /// Puts it into a page: header, data if there is any, status (5.16.6.1).
+    /// Builds the chain in a page: header, data if there is any, status (5.16.6.1).
     fn chain(&self, page: Granted) -> Result<Chain> {
         let reads = self.flags & READ != 0;
         page.page().write(0, &self.header());
@@ -86,7 +86,7 @@ impl Message {
     }
 }
 
-/// What came back of a message.
+/// The result of a message.
 #[derive(Debug, PartialEq, Eq)]
 struct Answer {
     status: u8,
@@ -94,7 +94,7 @@ struct Answer {
     data: Vec<u8>,
 }
 
-/// Sends messages in one go, and waits for all of them.
+/// Sends messages with one kick, and waits for all of them.
 fn exchange(device: &mut Device, messages: &[Message]) -> Result<Vec<Answer>> {
     let queue = device.queue(0)?;
     let mut sent = Vec::new();
@@ -106,7 +106,7 @@ fn exchange(device: &mut Device, messages: &[Message]) -> Result<Vec<Answer>> {
     let mut answers = Vec::new();
     for (message, (head, page)) in messages.iter().zip(&sent) {
         let used = queue.wait()?;
-        ensure!(used.head == u32::from(*head), "message {head} was next, {} came back", used.head);
+        ensure!(used.head == u32::from(*head), "chain {} was used before chain {head}", used.head);
         let mut data = vec![0; message.data.len()];
         page.page().read(DATA, &mut data);
         answers.push(Answer { status: page.page().read_u8(STATUS), written: used.written, data });
@@ -118,7 +118,7 @@ fn statuses(device: &mut Device, messages: &[Message]) -> Result<Vec<u8>> {
     Ok(exchange(device, messages)?.iter().map(|answer| answer.status).collect())
 }
 
-/// Fails unless the messages end so.
+/// Checks the statuses of messages.
 fn expect(device: &mut Device, messages: &[Message], expected: &[u8]) -> Result<()> {
     let seen = statuses(device, messages)?;
     ensure!(seen == expected, "statuses {seen:?}, not {expected:?}, of {messages:x?}");
@@ -129,19 +129,19 @@ fn adapter() -> Result<Device> {
     Device::started(Kind::I2c, 64)
 }
 
-/// Reads the EEPROM from `place` on.
+/// Reads the EEPROM from offset `place` on.
 fn eeprom(device: &mut Device, place: u8, length: usize) -> Result<Vec<u8>> {
     let answers = exchange(device, &[write(EEPROM, FAIL_NEXT, &[place]), read(EEPROM, 0, length)])?;
     ensure!(answers.iter().all(|answer| answer.status == OK), "the EEPROM cannot be read: {answers:?}");
-    answers.into_iter().next_back().map(|answer| answer.data).context("no answer")
+    answers.into_iter().next_back().map(|answer| answer.data).context("there is no answer")
 }
 
-/// A chain of one request that changes nothing.
+/// Returns a chain with one request without effect.
 pub(super) fn harmless(page: Granted) -> Result<Chain> {
     write(EEPROM, 0, &[0]).chain(page)
 }
 
-/// Drives the adapter as a driver does.
+/// Starts the adapter and sends a request.
 pub(super) fn works(device: &mut Device) -> Result<()> {
     device.start(USUAL, 16)?;
     eeprom(device, 0, 1).map(drop)
@@ -154,12 +154,12 @@ fn write_and_read() -> Result<()> {
         let written = [&[0x40], bytes.as_slice()].concat();
         expect(&mut device, &[write(EEPROM, 0, &written)], &[OK])?;
         let back = eeprom(&mut device, 0x40, 8)?;
-        ensure!(back == bytes, "{bytes:x?} was written, {back:x?} read");
+        ensure!(back == bytes, "{bytes:x?} was written, but {back:x?} was read");
     }
     Ok(())
 }
 
-/// 2.7.8: what the device has written of the chain, which for a write is the status alone.
+/// 2.7.8: the number of bytes that the device has written, for an I2C write one byte of status.
 fn used_length() -> Result<()> {
     let mut device = adapter()?;
     let answers = exchange(&mut device, &[write(EEPROM, FAIL_NEXT, &[0]), read(EEPROM, 0, 5)])?;
@@ -193,12 +193,12 @@ fn addresses_of_others() -> Result<()> {
     Ok(())
 }
 
-/// 5.16.6.1, figure of the address: 11110, A9 and A8 in bits 7 to 1, A7 to A0 in bits 15 to 8.
+/// 5.16.6.1, figure of the 10-bit address: 11110, A9 and A8 in bits 7 to 1, A7 to A0 in bits 15 to 8.
 fn ten_bits() -> Result<()> {
     let mut device = adapter()?;
     for address in [0x000, 0x050, 0x051, 0x148, 0x3ff_u16] {
         let wire = 0xf0 | (address >> 8) << 1 | (address & 0xff) << 8;
-        // There is no target with a 10-bit address: 0x50 is not the EEPROM then.
+        // No target has a 10-bit address: 0x50 is not the EEPROM here.
         expect(&mut device, &[write(wire, 0, &[0])], &[ERR])?;
         expect(&mut device, &[read(wire, 0, 1)], &[ERR])?;
     }
@@ -243,7 +243,7 @@ fn wrong_direction() -> Result<()> {
     Ok(())
 }
 
-/// A header in pieces, a buffer in pieces, all of the answer in one: the device must not mind.
+/// The header in three buffers, the data in pieces, and one buffer with the end of the data and the status.
 fn any_framing() -> Result<()> {
     let mut device = adapter()?;
     let expected = eeprom(&mut device, 0x40, 6)?;
@@ -274,12 +274,12 @@ fn any_framing() -> Result<()> {
     let mut data = [0; 7];
     second.page().read(DATA, &mut data[..2]);
     second.page().read(100, &mut data[2..]);
-    ensure!(page.page().read_u8(STATUS) == OK, "the header in pieces failed");
-    ensure!(data[6] == OK && data[..6] == expected, "{data:x?}, where {expected:x?} is");
+    ensure!(page.page().read_u8(STATUS) == OK, "the request with a divided header failed");
+    ensure!(data[6] == OK && data[..6] == expected, "{data:x?} was read, not {expected:x?}");
     Ok(())
 }
 
-/// The failed one and what follows it in its group fail, and none of these is carried out.
+/// The failed message and the following ones of its group fail, and are not carried out.
 fn fail_next() -> Result<()> {
     let mut device = adapter()?;
     expect(&mut device, &[write(EEPROM, 0, &[0x70, 0x12])], &[OK])?;
@@ -291,7 +291,7 @@ fn fail_next() -> Result<()> {
     ];
     let seen = statuses(&mut device, &group)?;
     ensure!(seen.get(1..) == Some(&[ERR, ERR, ERR]), "statuses {seen:?}");
-    ensure!(eeprom(&mut device, 0x70, 1)? == [0x12], "what came after the failure was carried out");
+    ensure!(eeprom(&mut device, 0x70, 1)? == [0x12], "a message after the failure was carried out");
     Ok(())
 }
 
@@ -300,17 +300,17 @@ fn next_group() -> Result<()> {
     let messages = [
         write(ABSENT, FAIL_NEXT, &[0]),
         read(ABSENT, 0, 1),
-        // A group of its own, in the same kick.
+        // A second group in the same kick.
         write(EEPROM, FAIL_NEXT, &[0x70]),
         read(EEPROM, 0, 1),
-        // Alone, and alone again.
+        // Two messages without a group.
         read(ABSENT, 0, 1),
         write(EEPROM, 0, &[0]),
     ];
     expect(&mut device, &messages, &[ERR, ERR, OK, OK, ERR, OK])
 }
 
-/// A group with an address that is not allowed does not reach the bus at all.
+/// A group with an address that is not allowed is not carried out at all.
 fn foreign_in_group() -> Result<()> {
     let mut device = adapter()?;
     expect(&mut device, &[write(EEPROM, 0, &[0x78, 0x56])], &[OK])?;
@@ -319,11 +319,11 @@ fn foreign_in_group() -> Result<()> {
     expect(&mut device, &[foreign(FAIL_NEXT), own(0)], &[ERR, ERR])?;
     expect(&mut device, &[own(FAIL_NEXT), foreign(0)], &[ERR, ERR])?;
     expect(&mut device, &[own(FAIL_NEXT), foreign(FAIL_NEXT), own(0)], &[ERR, ERR, ERR])?;
-    ensure!(eeprom(&mut device, 0x78, 1)? == [0x56], "a part of such a group was carried out");
+    ensure!(eeprom(&mut device, 0x78, 1)? == [0x56], "a part of the group was carried out");
     Ok(())
 }
 
-/// Eight groups in one kick: [`exchange`] fails unless they come back in order.
+/// Sends eight groups with one kick. [`exchange`] checks their order.
 fn order() -> Result<()> {
     let mut device = adapter()?;
     let one = |place: u8| [write(EEPROM, FAIL_NEXT, &[place]), read(EEPROM, 0, 1)];
@@ -333,7 +333,7 @@ fn order() -> Result<()> {
     Ok(())
 }
 
-/// Nothing that is a request: the chain comes back with an error where there is room for one.
+/// Requests that are too short fail with a status, if there is room for it.
 fn short() -> Result<()> {
     let mut device = adapter()?;
     let page = Granted::new()?;
@@ -342,11 +342,11 @@ fn short() -> Result<()> {
         page.page().write_u8(STATUS, NONE);
         let chain = [Buffer::within(&page, 0, length, false)?, Buffer::within(&page, STATUS, 1, true)?];
         device.queue(0)?.transfer(&chain)?;
-        ensure!(page.page().read_u8(STATUS) == ERR, "a header of {length} bytes was taken");
+        ensure!(page.page().read_u8(STATUS) == ERR, "a header of {length} bytes was accepted");
     }
     page.page().write_u8(STATUS, NONE);
     device.queue(0)?.transfer(&[Buffer::within(&page, STATUS, 1, true)?])?;
-    ensure!(page.page().read_u8(STATUS) == ERR, "no header at all was taken");
+    ensure!(page.page().read_u8(STATUS) == ERR, "a request without a header was accepted");
     eeprom(&mut device, 0, 1).map(drop)
 }
 
@@ -357,19 +357,19 @@ fn no_status() -> Result<()> {
     page.page().write(0, &write(EEPROM, 0, &[]).header());
     page.page().write(8, &[0x60, 0x77]);
     let written = device.queue(0)?.transfer(&[Buffer::within(&page, 0, 10, false)?])?;
-    ensure!(written == 0, "{written} bytes were written where there is no room");
-    ensure!(eeprom(&mut device, 0x60, 1)? == before, "a request without an answer was carried out");
+    ensure!(written == 0, "{written} bytes were written, but there is no room for any");
+    ensure!(eeprom(&mut device, 0x60, 1)? == before, "a request without room for a status was carried out");
     Ok(())
 }
 
-/// The driver says that the device may write, the grant says that it may not. Nothing is written; the queue
-/// goes on.
+/// The descriptor lets the device write the page, but the grant does not. The page is not written, and the
+/// queue continues.
 fn read_only_buffer() -> Result<()> {
     let mut device = adapter()?;
     let page = Granted::with_flags(PERMIT | READ_ONLY)?;
     let chain = read(EEPROM, 0, 4).chain(page)?;
     device.queue(0)?.transfer(&chain.buffers)?;
-    ensure!(chain.page.page().read_u8(STATUS) == NONE, "a page that may only be read was written");
+    ensure!(chain.page.page().read_u8(STATUS) == NONE, "a page that is granted read-only was written");
     eeprom(&mut device, 0, 1).map(drop)
 }
 

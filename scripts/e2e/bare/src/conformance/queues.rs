@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Virtqueues (virtio 1.3, 2.6, 2.7 and 4.2.2), their notifications, and the reset of one of them.
+//! Virtqueues (virtio 1.3, 2.6, 2.7 and 4.2.2), their notifications, and queue reset.
 
 use alloc::collections::BTreeSet;
 
@@ -20,23 +20,23 @@ use crate::virtio::window::{
     QUEUE_RESET, QUEUE_SEL, QUEUE_SIZE,
 };
 
-/// See the names.
+/// The tests of this group.
 pub(super) const TESTS: &[Test] = &[
-    test("2.7-any-power-of-two", sizes),
-    test("2.7-no-other-size", no_size),
+    test("2.7-queue-sizes-that-are-powers-of-two", sizes),
+    test("2.7-other-queue-sizes-need-a-reset", no_size),
     test("2.1.2-a-ring-without-a-grant-needs-a-reset", no_grant),
-    test("2.1.2-an-index-that-runs-ahead-needs-a-reset", runs_ahead),
-    test("2.1.2-a-head-that-is-no-descriptor-needs-a-reset", no_head),
-    test("4.2.2.2-a-ready-queue-stays-as-it-is", stays),
+    test("2.1.2-an-available-index-too-far-ahead-needs-a-reset", runs_ahead),
+    test("2.1.2-a-head-beyond-the-descriptor-table-needs-a-reset", no_head),
+    test("4.2.2.2-writes-to-registers-of-a-ready-queue-have-no-effect", stays),
     test("2.7.8-each-chain-of-a-batch-is-used-once", batch),
-    test("4.2.2.1-interrupt-status-tells-of-used-buffers", interrupt_status),
-    test("2.7.7.2-no-interrupt-if-none-is-wanted", no_interrupt),
+    test("4.2.2.1-interrupt-status-has-used-buffers", interrupt_status),
+    test("2.7.7.2-no-interrupt-if-suppressed", no_interrupt),
     test("4.2.3.3-kicks-without-buffers", idle_kicks),
-    test("4.2.3.3-kicks-of-no-queue", kicks_of_no_queue),
-    test("2.6.1-no-queue-reset-unless-agreed-on", no_queue_reset),
+    test("4.2.3.3-kicks-of-unknown-queues", kicks_of_no_queue),
+    test("2.6.1-no-queue-reset-unless-negotiated", no_queue_reset),
     test("2.6.1-queue-reset", queue_reset),
-    test("2.6.1-queue-reset-leaves-the-other-alone", other_queue),
-    test("2.7.13-around-the-ring", around),
+    test("2.6.1-queue-reset-does-not-affect-the-other-queue", other_queue),
+    test("2.7.13-indices-wrap", around),
 ];
 
 const ALL: u32 = ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK;
@@ -56,27 +56,27 @@ fn sizes() -> Result<()> {
     Ok(())
 }
 
-/// Agrees on features, so that queues can be set up.
+/// Negotiates features, so that queues can be set up.
 fn agreed(device: &mut Device, features: u64) -> Result<()> {
-    ensure!(device.agree(features)?, "the device does not agree");
+    ensure!(device.agree(features)?, "the device does not accept the features");
     Ok(())
 }
 
-/// Fails unless the device says that it needs a reset when it becomes live.
+/// Starts the device, and checks that it needs a reset.
 fn expect_needs_reset(device: &mut Device, why: &str) -> Result<()> {
     let before = device.window.interrupts();
     device.advance(DRIVER_OK)?;
     wait_needs_reset(device, before, why)
 }
 
-/// Fails unless the device says that it needs a reset, by an interrupt after those `before` and by Status
-/// (2.1.2). It does not use any page then.
+/// Waits until the device needs a reset, by DEVICE_NEEDS_RESET and an interrupt after the first `before`
+/// (2.1.2).
 fn wait_needs_reset(device: &mut Device, before: u32, why: &str) -> Result<()> {
     let needs_reset = || device.status().is_ok_and(|status| status & DEVICE_NEEDS_RESET != 0);
-    // The interrupt of buffers that were used before may come late.
-    let is_told = || device.window.interrupts() != before && needs_reset();
-    let is_told = interrupts::wait(Some(Moment::after(LIMIT)), is_told);
-    ensure!(is_told, "{why}: Status is {:#x}, no interrupt", device.status()?);
+    // The interrupt for buffers that were used earlier may arrive late.
+    let is_announced = || device.window.interrupts() != before && needs_reset();
+    let is_done = interrupts::wait(Some(Moment::after(LIMIT)), is_announced);
+    ensure!(is_done, "{why}: Status is {:#x}, no interrupt", device.status()?);
     let reason = device.window.read(INTERRUPT_STATUS)?;
     ensure!(reason & 2 != 0, "{why}: InterruptStatus is {reason:#x}");
     device.reset()
@@ -95,7 +95,7 @@ fn no_size() -> Result<()> {
     })
 }
 
-/// Writes a queue's registers, but for QueueReady.
+/// Writes the registers of a queue except QueueReady.
 fn describe(device: &Device, queue: u32, ring: &Ring, size: u32) -> Result<()> {
     let window = device.window;
     window.write(QUEUE_SEL, queue)?;
@@ -107,7 +107,7 @@ fn describe(device: &Device, queue: u32, ring: &Ring, size: u32) -> Result<()> {
 
 fn no_grant() -> Result<()> {
     each(|device| {
-        // Not a grant; an unused reference; a reference beyond the table.
+        // An address that is not a grant; an unused reference; a reference beyond the table.
         let places =
             [(QUEUE_DESC, 0x4000_0000), (QUEUE_DRIVER, 1 << 63 | 1999 << 12), (QUEUE_DEVICE, !0xfff)];
         for (register, address) in places {
@@ -117,13 +117,13 @@ fn no_grant() -> Result<()> {
             device.window.write_wide(register, address)?;
             device.window.write(QUEUE_READY, 1)?;
             expect_needs_reset(device, &alloc::format!("register {register:#x} at {address:#x}"))?;
-            ensure!(!ring.is_in_use(), "the rest of the ring is in use");
+            ensure!(!ring.is_in_use(), "the other parts of the ring are mapped");
         }
         Ok(())
     })
 }
 
-/// Spoils a ring that is in use, and fails unless that costs a reset.
+/// Makes a ring in use invalid, and checks that the device needs a reset.
 fn spoiled(spoil: fn(&Ring)) -> Result<()> {
     each(|device| {
         device.start(USUAL, 16)?;
@@ -133,15 +133,15 @@ fn spoiled(spoil: fn(&Ring)) -> Result<()> {
         let before = device.window.interrupts();
         spoil(&device.queue(0)?.ring);
         device.queue(0)?.kick()?;
-        wait_needs_reset(device, before, "a ring that was spoiled")?;
+        wait_needs_reset(device, before, "an invalid ring")?;
         for queue in &device.queues {
-            ensure!(!queue.ring.is_in_use(), "queue {} is in use", queue.number);
+            ensure!(!queue.ring.is_in_use(), "queue {} is still mapped", queue.number);
         }
         Ok(())
     })
 }
 
-/// 2.7.13.3: the index is that of the next entry that the driver will write.
+/// 2.7.13.3: the index is that of the next entry that the driver writes.
 fn runs_ahead() -> Result<()> {
     spoiled(|ring| ring.set_available_index(ring.available_index() + ring.size + 1))?;
     spoiled(|ring| ring.set_available_index(ring.available_index() - 1))
@@ -170,7 +170,7 @@ fn stays() -> Result<()> {
     })
 }
 
-/// As [`offer_many`], for whatever the device is.
+/// As [`offer_many`], for a device of any type.
 fn offer_one(device: &mut Device) -> Result<alloc::vec::Vec<crate::grants::Granted>> {
     let kind = if device.queues.len() == 1 { Kind::I2c } else { Kind::Gpio };
     offer_many(device, kind, 1)
@@ -188,7 +188,7 @@ fn batch() -> Result<()> {
             let used = queue.wait()?;
             ensure!(heads.insert(used.head), "chain {} was used twice", used.head);
         }
-        ensure!(!queue.ring.has_used(), "more was used than was available");
+        ensure!(!queue.ring.has_used(), "more chains were used than were available");
     }
     Ok(())
 }
@@ -197,24 +197,24 @@ fn interrupt_status() -> Result<()> {
     each(|device| {
         device.start(USUAL, 16)?;
         let window = device.window;
-        ensure!(window.read(INTERRUPT_STATUS)? == 0, "InterruptStatus at DRIVER_OK");
+        ensure!(window.read(INTERRUPT_STATUS)? == 0, "InterruptStatus is not 0 at DRIVER_OK");
         let _page = offer_one(device)?;
         let before = window.interrupts();
         window.write(QUEUE_NOTIFY, 0)?;
         ensure!(window.wait_for_interrupt(before, LIMIT), "no interrupt");
-        ensure!(window.read(INTERRUPT_STATUS)? == 1, "InterruptStatus after an interrupt");
-        ensure!(device.queue(0)?.ring.has_used(), "an interrupt, and nothing used");
-        // Acknowledging something else is not acknowledging this.
+        ensure!(window.read(INTERRUPT_STATUS)? == 1, "InterruptStatus is not 1 after an interrupt");
+        ensure!(device.queue(0)?.ring.has_used(), "there was an interrupt, but no used buffer");
+        // Acknowledging another reason does not clear this one.
         window.write(INTERRUPT_ACK, 2)?;
-        ensure!(window.read(INTERRUPT_STATUS)? == 1, "InterruptStatus after another acknowledgement");
+        ensure!(window.read(INTERRUPT_STATUS)? == 1, "InterruptStatus is not 1 after InterruptACK 2");
         window.write(INTERRUPT_ACK, 1)?;
-        ensure!(window.read(INTERRUPT_STATUS)? == 0, "InterruptStatus after the acknowledgement");
+        ensure!(window.read(INTERRUPT_STATUS)? == 0, "InterruptStatus is not 0 after InterruptACK 1");
         Ok(())
     })
 }
 
-/// With VIRTQ_AVAIL_F_NO_INTERRUPT a device should not. The request after it, without, shows that it has had
-/// its chance.
+/// With VIRTQ_AVAIL_F_NO_INTERRUPT a device should not interrupt. The next request, without this flag, shows
+/// that an interrupt would have arrived.
 fn no_interrupt() -> Result<()> {
     each(|device| {
         device.start(USUAL, 16)?;
@@ -225,10 +225,10 @@ fn no_interrupt() -> Result<()> {
         device.queue(0)?.kick()?;
         let end = Moment::after(LIMIT);
         while !device.queue(0)?.ring.has_used() {
-            ensure!(!end.has_come(), "nothing was used");
+            ensure!(!end.has_come(), "no buffer was used within {LIMIT:?}");
             window.read(INTERRUPT_STATUS)?;
         }
-        ensure!(window.interrupts() == before, "an interrupt despite VIRTQ_AVAIL_F_NO_INTERRUPT");
+        ensure!(window.interrupts() == before, "there was an interrupt despite VIRTQ_AVAIL_F_NO_INTERRUPT");
         device.queue(0)?.ring.set_no_interrupt(false);
         let _page = offer_one(device)?;
         device.queue(0)?.kick()?;
@@ -269,23 +269,23 @@ fn no_queue_reset() -> Result<()> {
         device.window.write(QUEUE_SEL, 0)?;
         device.window.write(QUEUE_RESET, 1)?;
         ensure!(device.window.read(QUEUE_READY)? == 1, "the queue was reset without RING_RESET");
-        ensure!(device.queue(0)?.ring.is_in_use(), "the ring was let go without RING_RESET");
+        ensure!(device.queue(0)?.ring.is_in_use(), "the ring was unmapped without RING_RESET");
         Ok(())
     })
 }
 
-/// Resets a queue and puts another ring into its place.
+/// Resets a queue and enables it with another ring.
 fn replace(device: &mut Device, number: u32) -> Result<Queue> {
     let window = device.window;
     window.write(QUEUE_SEL, number)?;
     window.write(QUEUE_RESET, 1)?;
     let end = Moment::after(LIMIT);
     while window.read(QUEUE_RESET)? != 0 {
-        ensure!(!end.has_come(), "the queue is still being reset");
+        ensure!(!end.has_come(), "the reset of the queue did not end within {LIMIT:?}");
     }
     ensure!(window.read(QUEUE_READY)? == 0, "the queue is ready after its reset");
     let old = device.queue(usize::try_from(number)?)?;
-    ensure!(!old.ring.is_in_use(), "the ring is in use after the queue's reset");
+    ensure!(!old.ring.is_in_use(), "the ring is mapped after the reset of the queue");
     Queue::attach(window, number, 32)
 }
 
@@ -305,7 +305,7 @@ fn queue_reset() -> Result<()> {
     })
 }
 
-/// Requests go on while the queue of events is reset.
+/// Requests continue while the event queue is reset.
 fn other_queue() -> Result<()> {
     let mut device = Device::find(Kind::Gpio)?;
     device.start(USUAL | RING_RESET, 16)?;
@@ -318,7 +318,7 @@ fn other_queue() -> Result<()> {
     Ok(())
 }
 
-/// Often enough for every slot of a small ring to be used many times.
+/// More requests than a small ring has entries, several times over.
 fn around() -> Result<()> {
     for kind in Kind::ALL {
         let mut device = Device::find(kind)?;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The registers of virtio-mmio (virtio 1.3, 4.2.2), one by one: which there are, who reads, who writes, how
-//! wide.
+//! The registers of virtio-mmio (virtio 1.3, 4.2.2): which exist, which can be read or written, and the
+//! widths of accesses.
 
 use anyhow::{Context, Result, ensure};
 
@@ -16,26 +16,26 @@ use crate::virtio::window::{
     SHM_LEN, SHM_SEL, SIZE, STATUS, VENDOR_ID, VERSION,
 };
 
-/// See the names.
+/// The tests of this group.
 pub(super) const TESTS: &[Test] = &[
     test("4.2.2-magic-value", || constant(MAGIC_VALUE, u32::from_le_bytes(*b"virt"))),
     test("4.2.2-version", || constant(VERSION, 2)),
     test("4.2.2-device-id", device_id),
     test("4.2.2-vendor-id", || constant(VENDOR_ID, u32::from_le_bytes(*b"XBA "))),
-    test("4.2.2-write-only-registers-read-as-nothing", write_only),
+    test("4.2.2-write-only-registers-read-zero", write_only),
     test("4.2.2-read-only-registers-cannot-be-written", read_only),
-    test("4.2.2-reserved-offsets-are-nothing", reserved),
-    test("4.2.2.2-other-widths-reach-no-register", other_widths),
-    test("4.2.2.2-unaligned-accesses-reach-no-register", unaligned),
+    test("4.2.2-reserved-offsets-read-zero-and-ignore-writes", reserved),
+    test("4.2.2.2-accesses-of-other-widths-have-no-effect", other_widths),
+    test("4.2.2.2-unaligned-accesses-have-no-effect", unaligned),
     test("4.2.2-no-queue-beyond-the-last", no_queue),
     test("4.2.2.1-no-shared-memory", no_shared_memory),
-    test("4.2.2.1-generation-stays-while-the-configuration-does", generation),
+    test("4.2.2.1-generation-changes-only-with-the-configuration", generation),
     test("4.2.2.2-configuration-in-any-width", configuration_widths),
-    test("2.5-nothing-behind-the-configuration", behind_the_configuration),
+    test("2.5-offsets-after-the-configuration-read-zero", behind_the_configuration),
     test("4.2.2-interrupt-status-is-0-after-a-reset", || constant(INTERRUPT_STATUS, 0)),
 ];
 
-/// All that can be read and not written.
+/// The registers that can only be read.
 const READ_ONLY: [u64; 12] = [
     MAGIC_VALUE,
     VERSION,
@@ -51,7 +51,7 @@ const READ_ONLY: [u64; 12] = [
     CONFIG_GENERATION,
 ];
 
-/// All that can be written and not read.
+/// The registers that can only be written.
 const WRITE_ONLY: [u64; 14] = [
     DEVICE_FEATURES_SEL,
     DRIVER_FEATURES,
@@ -69,21 +69,21 @@ const WRITE_ONLY: [u64; 14] = [
     SHM_SEL,
 ];
 
-/// What can be both.
+/// The registers that can be read and written.
 const BOTH: [u64; 3] = [QUEUE_READY, STATUS, QUEUE_RESET];
 
 fn constant(register: u64, value: u32) -> Result<()> {
     each(|device| expect(device, register, value))
 }
 
-/// Fails unless a register reads so.
+/// Checks the value of a register.
 fn expect(device: &Device, register: u64, value: u32) -> Result<()> {
     let seen = device.window.read(register)?;
     ensure!(seen == value, "register {register:#x} is {seen:#x}, not {value:#x}");
     Ok(())
 }
 
-/// What the registers say that can be read, to compare.
+/// Reads all registers that can be read.
 fn readable(device: &Device) -> Result<[u32; READ_ONLY.len() + BOTH.len()]> {
     let mut values = [0; READ_ONLY.len() + BOTH.len()];
     for (value, register) in values.iter_mut().zip(READ_ONLY.into_iter().chain(BOTH)) {
@@ -92,14 +92,14 @@ fn readable(device: &Device) -> Result<[u32; READ_ONLY.len() + BOTH.len()]> {
     Ok(values)
 }
 
-/// Fails if what `attempt` does changes anything that can be read.
+/// Runs `attempt`, and checks that no register that can be read has changed.
 fn without_effect(device: &Device, attempt: impl Fn() -> Result<()>) -> Result<()> {
     device.advance(ACKNOWLEDGE)?;
     device.advance(DRIVER)?;
     let before = readable(device)?;
     attempt()?;
     let after = readable(device)?;
-    ensure!(before == after, "the registers were {before:x?} and are {after:x?}");
+    ensure!(before == after, "the registers were {before:x?}, now they are {after:x?}");
     Ok(())
 }
 
@@ -156,7 +156,8 @@ fn other_widths() -> Result<()> {
                 for offset in (0..CONFIG).step_by(4) {
                     let value = device.window.load(offset, width).unwrap_or(0);
                     ensure!(value == 0, "{width:?} at {offset:#x} reads {value:#x}");
-                    // 0 in Status would be a reset, all ones a failure. Xen may answer 64 bits with an abort.
+                    // Writing 0 to Status would be a reset, all ones a failure. Xen may answer 64 bits with
+                    // an abort.
                     let _ = device.window.store(offset, width, 0);
                     let _ = device.window.store(offset, width, u64::MAX);
                 }
@@ -173,7 +174,7 @@ fn unaligned() -> Result<()> {
                 for (offset, width) in
                     [(1, Width::Half), (1, Width::Word), (2, Width::Word), (3, Width::Double)]
                 {
-                    // An abort is as good as nothing.
+                    // An abort is as good as reading 0.
                     let value = device.window.load(register + offset, width).unwrap_or(0);
                     ensure!(value == 0, "{width:?} at {register:#x} + {offset} reads {value:#x}");
                     let _ = device.window.store(register + offset, width, 0);
@@ -189,7 +190,7 @@ fn no_queue() -> Result<()> {
         let mut device = Device::find(kind)?;
         for queue in [kind.queues(), kind.queues() + 1, 0x7fff, 0xffff, 0x1_0000, 1 << 31, u32::MAX] {
             let most = device.queue_size_max(queue)?;
-            ensure!(most == 0, "{kind:?} has a queue {queue}, of {most} entries");
+            ensure!(most == 0, "{kind:?} has a queue {queue} with {most} entries");
             for register in [QUEUE_SIZE, QUEUE_DESC, QUEUE_DRIVER + 4, QUEUE_DEVICE, QUEUE_READY, QUEUE_RESET]
             {
                 device.window.write(register, 1)?;
@@ -217,7 +218,7 @@ fn no_shared_memory() -> Result<()> {
 fn generation() -> Result<()> {
     each(|device| {
         let before = device.window.read(CONFIG_GENERATION)?;
-        device.window.load(CONFIG, Width::Word).ok().context("no configuration")?;
+        device.window.load(CONFIG, Width::Word).ok().context("the configuration cannot be read")?;
         device.advance(ACKNOWLEDGE)?;
         expect(device, CONFIG_GENERATION, before)
     })
@@ -231,10 +232,10 @@ fn configuration_widths() -> Result<()> {
         *byte = u8::try_from(load(offset, Width::Byte)?)?;
     }
     let [a, b, c, d, e, f, g, h] = bytes;
-    ensure!(load(0, Width::Half)? == u64::from(u16::from_le_bytes([a, b])), "a half word of {bytes:x?}");
-    ensure!(load(6, Width::Half)? == u64::from(u16::from_le_bytes([g, h])), "a half word of {bytes:x?}");
-    ensure!(load(0, Width::Word)? == u64::from(u32::from_le_bytes([a, b, c, d])), "a word of {bytes:x?}");
-    ensure!(load(4, Width::Word)? == u64::from(u32::from_le_bytes([e, f, g, h])), "a word of {bytes:x?}");
+    ensure!(load(0, Width::Half)? == u64::from(u16::from_le_bytes([a, b])), "16 bits of {bytes:x?}");
+    ensure!(load(6, Width::Half)? == u64::from(u16::from_le_bytes([g, h])), "16 bits of {bytes:x?}");
+    ensure!(load(0, Width::Word)? == u64::from(u32::from_le_bytes([a, b, c, d])), "32 bits of {bytes:x?}");
+    ensure!(load(4, Width::Word)? == u64::from(u32::from_le_bytes([e, f, g, h])), "32 bits of {bytes:x?}");
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The status register as a state machine (virtio 1.3, 2.1, 2.4 and 3.1.1), and resets.
+//! The Status register (virtio 1.3, 2.1, 2.4 and 3.1.1), and resets.
 
 use anyhow::{Result, ensure};
 
@@ -13,27 +13,27 @@ use crate::virtio::device::{
 use crate::virtio::queue::Queue;
 use crate::virtio::window::{INTERRUPT_STATUS, QUEUE_NOTIFY, QUEUE_READY, QUEUE_SEL, STATUS};
 
-/// See the names.
+/// The tests of this group.
 pub(super) const TESTS: &[Test] = &[
-    test("3.1.1-one-step-after-the-other", steps),
-    test("3.1.1-no-step-is-left-out", left_out),
-    test("2.1.1-no-bit-is-cleared-but-by-a-reset", cleared),
-    test("2.1-failed-until-a-reset", failed),
-    test("2.1-only-the-device-says-that-it-needs-a-reset", needs_reset),
-    test("2.1-reserved-bits-are-no-state", reserved),
-    test("4.2.2-only-0-is-a-reset", no_reset),
+    test("3.1.1-status-follows-the-steps-of-the-driver", steps),
+    test("3.1.1-no-step-can-be-skipped", left_out),
+    test("2.1.1-only-a-reset-clears-bits", cleared),
+    test("2.1-failed-remains-until-a-reset", failed),
+    test("2.1-the-driver-cannot-set-device-needs-reset", needs_reset),
+    test("2.1-reserved-bits-are-ignored", reserved),
+    test("4.2.2-only-writing-0-resets", no_reset),
     test("2.4-reset-from-every-state", reset_from_every_state),
-    test("2.4-reset-forgets-everything", reset_forgets),
-    test("2.4-reset-lets-go-of-the-rings", reset_lets_go),
-    test("2.4-reset-in-the-middle-of-requests", reset_in_the_middle),
+    test("2.4-reset-clears-queues-features-and-interrupts", reset_forgets),
+    test("2.4-reset-unmaps-the-rings", reset_lets_go),
+    test("2.4-reset-during-requests", reset_in_the_middle),
     test("3.1.1-nothing-is-used-before-driver-ok", before_driver_ok),
-    test("3.1.1-driven-again-and-again", again_and_again),
+    test("3.1.1-started-and-reset-repeatedly", again_and_again),
 ];
 
-/// The whole way.
+/// Status of a device in use.
 const ALL: u32 = ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK;
 
-/// Writes Status and fails unless it then reads so.
+/// Writes Status, and checks its value afterwards.
 fn leads_to(device: &Device, written: u32, expected: u32) -> Result<()> {
     let before = device.status()?;
     device.window.write(STATUS, written)?;
@@ -42,7 +42,7 @@ fn leads_to(device: &Device, written: u32, expected: u32) -> Result<()> {
     Ok(())
 }
 
-/// The features without which no device agrees.
+/// Writes the features without which a device does not accept FEATURES_OK.
 fn take_required(device: &Device) -> Result<()> {
     device.take(USUAL)
 }
@@ -148,12 +148,12 @@ fn reset_forgets() -> Result<()> {
         device.window.write(QUEUE_SEL, 0)?;
         ensure!(device.window.read(QUEUE_READY)? == 1, "the queue is not ready");
         device.reset()?;
-        ensure!(device.window.read(INTERRUPT_STATUS)? == 0, "InterruptStatus after a reset");
+        ensure!(device.window.read(INTERRUPT_STATUS)? == 0, "InterruptStatus is not 0 after a reset");
         for queue in 0..2 {
             device.window.write(QUEUE_SEL, queue)?;
             ensure!(device.window.read(QUEUE_READY)? == 0, "queue {queue} is ready after a reset");
         }
-        // The features are forgotten too: without new ones the device does not agree.
+        // The features are cleared too: without new ones the device refuses FEATURES_OK.
         device.advance(ACKNOWLEDGE)?;
         device.advance(DRIVER)?;
         leads_to(device, ACKNOWLEDGE | DRIVER | FEATURES_OK, ACKNOWLEDGE | DRIVER)
@@ -164,11 +164,11 @@ fn reset_lets_go() -> Result<()> {
     each(|device| {
         device.start(USUAL, 8)?;
         let is_mapped = |device: &Device| device.queues.iter().any(|queue| queue.ring.is_in_use());
-        ensure!(is_mapped(device), "the rings were never in use");
+        ensure!(is_mapped(device), "the rings were not mapped");
         device.window.write(STATUS, 0)?;
-        // Not a moment later: what reads 0 has let go.
-        ensure!(device.status()? == 0, "the reset did not end at once");
-        ensure!(!is_mapped(device), "a ring is in use after the reset");
+        // When Status reads 0, the rings are unmapped already.
+        ensure!(device.status()? == 0, "the first read of Status after a reset is not 0");
+        ensure!(!is_mapped(device), "a ring is mapped after the reset");
         Ok(())
     })
 }
@@ -184,10 +184,10 @@ fn reset_in_the_middle() -> Result<()> {
                 device.queue(0)?.wait()?;
             }
             device.window.write(STATUS, 0)?;
-            ensure!(device.status()? == 0, "the reset did not end at once");
+            ensure!(device.status()? == 0, "the first read of Status after a reset is not 0");
             ensure!(!pages.iter().any(Granted::is_in_use), "a buffer is in use after the reset");
             let rings = device.queues.iter().filter(|queue| queue.ring.is_in_use()).count();
-            ensure!(rings == 0, "{rings} rings are in use after the reset");
+            ensure!(rings == 0, "{rings} rings are mapped after the reset");
             device.reset()?;
         }
         works(&mut device, kind)?;
@@ -195,18 +195,18 @@ fn reset_in_the_middle() -> Result<()> {
     Ok(())
 }
 
-/// An I2C adapter of ours starts at the first kick, for Linux's driver, which is early. A GPIO controller
-/// does not.
+/// Our I2C adapter starts at the first kick, because Linux's driver kicks before DRIVER_OK. The GPIO
+/// controller does not.
 fn before_driver_ok() -> Result<()> {
     let mut device = Device::find(Kind::Gpio)?;
-    ensure!(device.agree(USUAL)?, "the device does not agree");
+    ensure!(device.agree(USUAL)?, "the device does not accept the features");
     attach_all(&mut device)?;
     let _pages = offer_many(&mut device, Kind::Gpio, 1)?;
     let queue = device.queue(0)?;
     queue.kick()?;
-    ensure!(!queue.ring.is_in_use(), "the ring is in use before DRIVER_OK");
+    ensure!(!queue.ring.is_in_use(), "the ring is mapped before DRIVER_OK");
     ensure!(!queue.ring.has_used(), "a request was served before DRIVER_OK");
-    // The kick that came too early is none: a driver would give another.
+    // The early kick does not count: a driver has to kick again.
     device.advance(DRIVER_OK)?;
     let queue = device.queue(0)?;
     queue.kick()?;
