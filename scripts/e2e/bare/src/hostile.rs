@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A guest that means harm. All that it does is random, and the same again for the same seed; all of it ends
-//! after a number of attempts that is given.
+//! A hostile guest. Its attacks are random, reproducible by their seed, and end after a given number of
+//! attempts.
 //!
-//! The other half is the host's (scripts/e2e/tests/hostile): it counts what the driver domain holds before
-//! and after, and watches a well-behaved guest beside this one. Here an attack passes if this guest got an
-//! answer to every access, and [`works`] says afterwards that its devices serve it as if nothing had been.
+//! The other half is on the host (scripts/e2e/tests/hostile): it counts the resources that the driver domain
+//! uses before and after an attack, and watches a well-behaved guest. Here an attack passes if every access
+//! of this guest was answered, and [`works`] shows afterwards that its devices work as before.
 
 mod busy;
 mod chains;
@@ -25,10 +25,10 @@ use crate::jobs::Job;
 use crate::number::number;
 use crate::virtio::device::Kind;
 
-/// Runs an attack, or what is between two.
+/// Runs an attack, or the check after it.
 ///
 /// # Errors
-/// It failed, or there is none of that name.
+/// Returns an error if the command is unknown or fails.
 pub fn run(job: &Job, command: &[&str]) -> Result<()> {
     match *command {
         ["registers", seed, count] => registers::run(job, number(seed)?, number(count)?),
@@ -41,7 +41,7 @@ pub fn run(job: &Job, command: &[&str]) -> Result<()> {
         ["early", milliseconds] => early::run(job, Duration::from_millis(number(milliseconds)?)),
         ["busy", rounds] => busy::run(job, number(rounds)?),
         ["works"] => works::run(),
-        _ => bail!("no attack: {}", command.join(" ")),
+        _ => bail!("unknown attack: {}", command.join(" ")),
     }
 }
 
@@ -49,6 +49,6 @@ fn kind(name: &str) -> Result<Kind> {
     match name {
         "i2c" => Ok(Kind::I2c),
         "gpio" => Ok(Kind::Gpio),
-        _ => bail!("no kind of device: {name}"),
+        _ => bail!("unknown type of device: {name}"),
     }
 }

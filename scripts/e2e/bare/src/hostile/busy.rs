@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The busiest well-behaved guest, with which attacks are compared: it keeps as many requests in flight on
-//! both devices as a driver may.
+//! The busiest well-behaved guest, the reference for attacks: it keeps as many requests in flight on both
+//! devices as a driver may.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -19,15 +19,15 @@ use crate::virtio::i2c;
 use crate::virtio::queue::{Buffer, Chain, LIMIT};
 use crate::virtio::window::{INTERRUPT_ACK, INTERRUPT_STATUS};
 
-/// I2C messages at a time, as many as the queue has room for.
+/// The number of I2C messages at a time: what the queue has room for.
 const MESSAGES: usize = 5;
-/// Lines of this guest.
+/// The number of lines of this guest.
 const LINES: u16 = 4;
 /// Offsets of data and status in a request's page.
 const DATA: usize = 32;
 const STATUS: usize = 16;
 
-/// A request that is sent again and again.
+/// A request that is sent repeatedly.
 fn request(header: &[u8], data: Option<usize>, answer: usize) -> Result<Chain> {
     let page = Granted::new()?;
     page.page().write(0, header);
@@ -39,7 +39,7 @@ fn request(header: &[u8], data: Option<usize>, answer: usize) -> Result<Chain> {
     Ok(Chain { page, buffers })
 }
 
-/// A device, and the requests that it is sent.
+/// A device and the requests that it gets.
 struct Busy {
     device: Device,
     requests: Vec<Chain>,
@@ -52,7 +52,7 @@ impl Busy {
         Ok(Self { device: Device::started(Kind::I2c, QUEUE_SIZE)?, requests })
     }
 
-    /// One request at a time for each line, as Linux's driver sends them.
+    /// Sends one request at a time for each line, as Linux's driver does.
     fn gpio() -> Result<Self> {
         let for_all_lines = |message, value| {
             let request = |line| request(&gpio::request(message, line, value), None, 2);
@@ -75,11 +75,11 @@ impl Busy {
         queue.kick()
     }
 
-    /// Waits for all requests, and fails unless all were successful.
+    /// Waits for all requests. Returns an error unless all succeeded.
     fn receive(&mut self) -> Result<()> {
         let queue = self.device.queue(0)?;
         let is_done = || queue.ring.used_index() == queue.ring.available_index();
-        ensure!(interrupts::wait(Some(Moment::after(LIMIT)), is_done), "a device does not answer");
+        ensure!(interrupts::wait(Some(Moment::after(LIMIT)), is_done), "no answer within {LIMIT:?}");
         while queue.ring.take().is_some() {}
         let status = queue.window.read(INTERRUPT_STATUS)?;
         queue.window.write(INTERRUPT_ACK, status)?;

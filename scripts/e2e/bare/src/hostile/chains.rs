@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Chains that loop, overlap, lie about lengths and flags, and point anywhere; available indices that jump;
-//! and another CPU that changes all of it while the device reads it, and resets the device in the middle.
+//! Invalid chains: loops, overlaps, wrong lengths and flags, any addresses; available indices that jump.
+//! Another CPU changes all of it while the device reads it, and resets the device at any time.
 //!
-//! Most chains begin as good ones, of which one or two things are changed then: what is wrong from the start
-//! is refused at the first look and goes no further.
+//! Most chains are valid but for one or two changes: a device refuses a chain that is invalid throughout at
+//! its first check.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -26,16 +26,16 @@ use crate::virtio::ring::{Descriptor, INDIRECT, NEXT, Ring, WRITE};
 use crate::virtio::window::{QUEUE_NOTIFY, Window};
 use crate::virtio::{gpio, i2c};
 
-/// So long is waited for chains to be used. Many never are.
+/// The time to wait for used chains. Many are never used.
 const LIMIT: Duration = Duration::from_millis(10);
-/// So often the other CPU looks whether it has something to do.
+/// The interval at which the other CPU checks for work.
 const GLANCE: Duration = Duration::from_micros(200);
-/// What a device copes with: each has a queue for so many.
+/// Sizes of rings that a device can serve: each has a queue with 64 entries.
 const SIZES: [u16; 4] = [2, 4, 16, 64];
 
-/// What the other CPU does meanwhile.
+/// What the other CPU does during the attack.
 mod mode {
-    /// Nothing: what happens is this CPU's doing.
+    /// Nothing.
     pub(super) const QUIET: usize = 0;
     /// It writes to the rings.
     pub(super) const WRITE: usize = 1;
@@ -43,11 +43,11 @@ mod mode {
     pub(super) const KICK: usize = 2;
     /// It writes registers, STATUS among them.
     pub(super) const DISTURB: usize = 3;
-    /// It is done.
+    /// It ends.
     pub(super) const OVER: usize = 4;
 }
 
-/// What both CPUs know.
+/// The state that both CPUs share.
 struct Stage {
     window: Window,
     pool: Pool,
@@ -57,7 +57,7 @@ struct Stage {
     result: Mutex<Result<Report>>,
 }
 
-/// What became of the chains.
+/// What happened to the chains.
 #[derive(Clone, Copy, Debug, Default)]
 struct Report {
     offered: u64,
@@ -88,14 +88,14 @@ pub(super) fn run(job: &Job, kind: Kind, seed: u64, count: u64) -> Result<()> {
         }
         shared.mode.store(mode::OVER, Ordering::Release);
     });
-    ensure!(cpus == 2, "{cpus} CPUs, there are to be 2");
+    ensure!(cpus == 2, "{cpus} CPUs run, not 2");
     let Report { offered, used, starts, needs_reset } =
         core::mem::replace(&mut *stage.result.lock(), Ok(Report::default()))?;
     job.print(format_args!("chains={offered} used={used} starts={starts} needs-reset={needs_reset}"));
     Ok(())
 }
 
-/// What the other CPU does.
+/// The loop of the other CPU.
 fn meddle(random: &mut Random, stage: &Stage) {
     loop {
         let mode = stage.mode.load(Ordering::Acquire);
@@ -110,14 +110,15 @@ fn meddle(random: &mut Random, stage: &Stage) {
                 };
                 let end = if random.one_in(4) { 4096 } else { 16 * usize::from(ring.size) };
                 page.page().write_u16(2 * random.below(end / 2), random.small());
-                // An access that takes its time, so that not everything is nonsense at once.
+                // An access to the device takes time, so that some writes come while the device reads the
+                // ring.
                 let _ = stage.window.read(0);
             }
             (mode::KICK, _) => {
                 let _ = stage.window.write(QUEUE_NOTIFY, random.pick(&[0, 1, 2]));
             }
             (mode::DISTURB, _) => disturb(random, stage.window),
-            // It leaves its processor to others, as far as an attack goes.
+            // This CPU waits, so that the other guests get its processor time.
             _ => {
                 interrupts::wait(Some(Moment::after(GLANCE)), || stage.mode.load(Ordering::Acquire) != mode);
             }
@@ -125,7 +126,7 @@ fn meddle(random: &mut Random, stage: &Stage) {
     }
 }
 
-/// Starts the device, offers chains, resets it, again and again.
+/// Starts the device, offers chains and resets it, repeatedly.
 fn attack(random: &mut Random, device: &mut Device, kind: Kind, stage: &Stage, count: u64) -> Result<Report> {
     let mut report = Report::default();
     while report.offered < count {
@@ -164,7 +165,7 @@ fn attack(random: &mut Random, device: &mut Device, kind: Kind, stage: &Stage, c
     Ok(report)
 }
 
-/// Offers some chains without waiting for any; returns how many.
+/// Offers some chains without waiting for them. Returns their number.
 fn batch(random: &mut Random, pool: &Pool, ring: &Ring, kind: Kind, queue: usize) -> u64 {
     let count = 1 + random.below(usize::from(ring.size).min(8));
     for _ in 0..count {
@@ -178,7 +179,7 @@ fn batch(random: &mut Random, pool: &Pool, ring: &Ring, kind: Kind, queue: usize
     u64::try_from(count).unwrap_or(0)
 }
 
-/// Writes one chain somewhere in the table, over whatever is there, and returns its head.
+/// Writes a chain to any place of the table, over other chains, and returns its head.
 fn chain(random: &mut Random, pool: &Pool, ring: &Ring, kind: Kind, queue: usize) -> u16 {
     let size = ring.size;
     let mut parts = good(random, pool, kind, queue);
@@ -202,7 +203,7 @@ fn chain(random: &mut Random, pool: &Pool, ring: &Ring, kind: Kind, queue: usize
     head
 }
 
-/// Changes one thing.
+/// Changes one descriptor.
 fn spoil(random: &mut Random, pool: &Pool, part: &mut Descriptor, head: u16, size: u16) {
     match random.below(10) {
         0 | 1 => part.address = pool.any(random),
@@ -223,7 +224,7 @@ fn spoil(random: &mut Random, pool: &Pool, part: &mut Descriptor, head: u16, siz
     }
 }
 
-/// A chain as a driver makes it, but for what the device is asked for.
+/// Returns a valid chain. The request in it may be invalid.
 fn good(random: &mut Random, pool: &Pool, kind: Kind, queue: usize) -> Vec<Descriptor> {
     let (request, answer) = (pool.page(random), pool.page(random));
     let part = |address, length, flags| Descriptor { address, length, flags, next: 0 };

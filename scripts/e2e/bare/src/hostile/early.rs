@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A kick before the queue is ready, and no other access: it must not keep any process busy.
+//! A kick before the queue is ready, and no other access. No process may become busy by it.
 
 use core::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::virtio::window::QUEUE_NOTIFY;
 pub(super) fn run(job: &Job, pause: Duration) -> Result<()> {
     for kind in Kind::ALL {
         let mut device = Device::find(kind)?;
-        ensure!(device.agree(USUAL)?, "the device does not agree");
+        ensure!(device.agree(USUAL)?, "the device does not accept the features");
         device.window.write(QUEUE_NOTIFY, 0)?;
         interrupts::wait(Some(Moment::after(pause)), || false);
         device.reset()?;

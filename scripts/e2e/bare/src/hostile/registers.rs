@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Registers, by all CPUs at once: any offset, width and value; and again and again a piece of what a driver
-//! does, so that the state that an access meets is not always that after a reset.
+//! Accesses to registers by all CPUs at once: any offset, width and value. Some are steps of a driver, so
+//! that the other accesses meet any state of the device.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -20,7 +20,7 @@ use crate::virtio::window::{
     QUEUE_RESET, QUEUE_SEL, QUEUE_SIZE, QUEUE_SIZE_MAX, SHM_BASE, SHM_LEN, SHM_SEL, SIZE, STATUS, Window,
 };
 
-/// The registers that a driver uses.
+/// The registers of a driver.
 const KNOWN: [u64; 24] = [
     0,
     4,
@@ -48,25 +48,25 @@ const KNOWN: [u64; 24] = [
     CONFIG_GENERATION,
 ];
 
-/// What Status is when a driver is done and the device has found nothing wrong.
+/// Status of a device that is in use and has found no error.
 const RUNNING: u32 = 0x0f;
-/// A driver goes one of these steps at a time.
+/// Values of Status: the steps of a driver, and others.
 const STATUSES: [u32; 9] = [0, 1, 3, 0x0b, 0x0f, 0x4f, 0x80, 4, 8];
 
-/// What one CPU does to all devices.
+/// The accesses of one CPU to all devices.
 struct Attack {
     random: Random,
     windows: Vec<Window>,
     pool: Arc<Pool>,
     left: u64,
     aborts: u64,
-    /// How often a device has let itself be started.
+    /// How often a device has started.
     started: u64,
 }
 
 pub(super) fn run(job: &Job, seed: u64, count: u64) -> Result<()> {
     let (windows, pool) = (Window::all()?, Arc::new(Pool::new()?));
-    ensure!(!windows.is_empty(), "no devices");
+    ensure!(!windows.is_empty(), "the guest has no devices");
     let totals = Arc::new((AtomicU64::new(0), AtomicU64::new(0)));
     let shared = (Arc::clone(&pool), Arc::clone(&totals));
     let cpus = cpus::on_all(move |cpu| {
@@ -77,8 +77,8 @@ pub(super) fn run(job: &Job, seed: u64, count: u64) -> Result<()> {
         shared.1.0.fetch_add(attack.aborts, Ordering::AcqRel);
         shared.1.1.fetch_add(attack.started, Ordering::AcqRel);
     });
-    ensure!(cpus == 2, "{cpus} CPUs, there are to be 2");
-    // Nothing may be mapped when the pool goes.
+    ensure!(cpus == 2, "{cpus} CPUs run, not 2");
+    // No page of the pool may be mapped when the pool is dropped.
     for kind in Kind::ALL {
         drop(Device::find(kind)?);
     }
@@ -114,7 +114,7 @@ impl Attack {
         self.store(window, offset, Width::Word, value.into());
     }
 
-    /// An access of any width to any place of the window, also across registers.
+    /// Makes an access of any width at any offset of the window, also across registers.
     fn anything(&mut self, window: Window) {
         let width = Width::ALL.get(self.random.below(4)).copied().unwrap_or(Width::Word);
         let room = usize::try_from(SIZE - width.bytes()).unwrap_or(0);
@@ -130,7 +130,7 @@ impl Attack {
         }
     }
 
-    /// A register that there is, and now and then the configuration.
+    /// Accesses a register, or sometimes the configuration.
     fn known(&mut self, window: Window) {
         let register = if self.random.one_in(8) { CONFIG } else { self.random.pick(&KNOWN) };
         if self.random.one_in(2) {
@@ -144,7 +144,7 @@ impl Attack {
         self.write(window, register, value);
     }
 
-    /// What a driver does from a reset on, up to some step, with mistakes.
+    /// Takes the steps of a driver from a reset up to any step, with errors.
     fn drive(&mut self, window: Window) {
         let features = REQUIRED | u64::from(self.random.pick(&[0_u32, 1, 1]));
         let [a, b, c, d, e, f, g, h] = features.to_le_bytes();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Grants that are revoked while a request uses them. The host slows the bus down meanwhile, so that there is
-//! time.
+//! Grants that are revoked during a request. The host slows the bus down meanwhile, so that the request takes
+//! long enough.
 
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -18,13 +18,13 @@ use crate::virtio::device::{Device, Kind};
 use crate::virtio::i2c;
 use crate::virtio::queue::{Buffer, Queue};
 
-/// Milliseconds before grants are revoked, at most: the device has not read the chain yet, or it is on the
-/// bus.
+/// The maximum time in milliseconds before grants are revoked. The device has not read the chain yet, or the
+/// request is on the bus.
 const MAX_DELAY: usize = 60;
-/// How many of the pages are buffers. The others are the ring.
+/// The number of pages with buffers. The other pages are the ring.
 const BUFFERS: usize = 3;
 
-/// What the device was doing when grants were revoked.
+/// The state of the device when grants were revoked.
 #[derive(Default)]
 struct Found {
     in_flight: u64,
@@ -51,7 +51,7 @@ pub(super) fn run(job: &Job, seed: u64, count: u64) -> Result<()> {
     Ok(())
 }
 
-/// Offers a message with header, data and status in a page each.
+/// Offers a message with header, data and status each in their own page.
 fn offer(queue: &mut Queue, buffers: &[Granted; BUFFERS], is_read: bool) -> Result<()> {
     let [header, data, status] = buffers;
     header.page().write(0, &i2c::header(EEPROM, if is_read { i2c::READ } else { 0 }));
@@ -63,8 +63,8 @@ fn offer(queue: &mut Queue, buffers: &[Granted; BUFFERS], is_read: bool) -> Resu
     queue.offer(&chain).map(drop)
 }
 
-/// Revokes the grant of one page of the request or the ring, a different one each round, and every seventh
-/// time all.
+/// Revokes the grant of one page of request or ring, another one each round, and of all pages every seventh
+/// round.
 fn revoke(queue: &Queue, buffers: &[Granted; BUFFERS], round: usize, found: &mut Found) {
     let ring = &queue.ring;
     let pages: Vec<&Granted> =
@@ -73,8 +73,7 @@ fn revoke(queue: &Queue, buffers: &[Granted; BUFFERS], round: usize, found: &mut
     for (number, page) in pages.iter().enumerate() {
         if chosen == number || chosen == pages.len() {
             if number < BUFFERS {
-                // The device copies buffers and never maps them: only an incomplete chain shows that it may
-                // use them.
+                // The device copies buffers and does not map them: a chain that is not used yet is in flight.
                 found.in_flight += u64::from(!ring.has_used());
             } else {
                 found.rings_in_use += u64::from(page.is_in_use());

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Rings anywhere: addresses that wrap, that no grant is behind, that are not aligned, that lie in each
-//! other; sizes that no ring has. Another CPU does to the device what comes to its mind meanwhile.
+//! Invalid rings: addresses that wrap, that are not granted, not aligned, or overlap; invalid sizes. Another
+//! CPU accesses the device at random meanwhile.
 
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -17,10 +17,10 @@ use crate::virtio::window::{
     QUEUE_SEL, QUEUE_SIZE, STATUS, Window,
 };
 
-/// Sizes of rings, most of which are none.
+/// Sizes of rings, most of them invalid.
 const SIZES: [u32; 12] = [0, 1, 2, 3, 16, 64, 255, 256, 257, 32768, 65535, 0xffff_ffff];
 
-/// All bits of a driver that is done.
+/// Status of a device that is in use.
 const RUNNING: u32 = ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK;
 
 pub(super) fn run(job: &Job, kind: Kind, seed: u64, count: u64) -> Result<()> {
@@ -41,23 +41,23 @@ pub(super) fn run(job: &Job, kind: Kind, seed: u64, count: u64) -> Result<()> {
         }
         outcome.0.store(true, Ordering::Release);
     });
-    ensure!(cpus == 2, "{cpus} CPUs, there are to be 2");
+    ensure!(cpus == 2, "{cpus} CPUs run, not 2");
     let started = core::mem::replace(&mut *result.1.lock(), Ok(0))?;
     job.print(format_args!("rings={count} started={started}"));
     Ok(())
 }
 
-/// Starts the device again and again with other rings; returns how often it let itself be started.
+/// Starts the device repeatedly with other rings. Returns how often it has started.
 fn attack(random: &mut Random, device: &mut Device, pool: &Pool, count: u64) -> Result<u64> {
     let mut started = 0;
     for _ in 0..count {
-        // The other CPU may have reset it since: that is no error here.
+        // The other CPU may reset the device meanwhile. That is no error.
         device.agree(REQUIRED | kind_feature(random))?;
         for number in 0..2 {
             let size = random.pick(&SIZES);
             let first = pool.any(random);
             let mut address = || match random.below(4) {
-                // All three in one place.
+                // All three at the same address.
                 0 => first,
                 1 => pool.good(random),
                 _ => pool.any(random),
@@ -78,7 +78,7 @@ fn kind_feature(random: &mut Random) -> u64 {
     u64::from(random.pick(&[0_u32, 1, 1]))
 }
 
-/// Tells the device of a ring, whatever it thinks of it.
+/// Writes the registers of a queue without any check.
 pub(super) fn announce(window: Window, number: u32, size: u32, addresses: [u64; 3]) -> Result<()> {
     window.write(QUEUE_SEL, number)?;
     window.write(QUEUE_SIZE, size)?;
@@ -88,9 +88,9 @@ pub(super) fn announce(window: Window, number: u32, size: u32, addresses: [u64; 
     window.write(QUEUE_READY, 1)
 }
 
-/// Something that the other CPU does to a device while this one drives it.
+/// Accesses a device at random while another CPU drives it.
 pub(super) fn disturb(random: &mut Random, window: Window) {
-    // What becomes of it is of no interest, as long as it comes back.
+    // The result does not matter: the access was answered.
     let _ = match random.below(16) {
         0 => window.write(STATUS, 0),
         1 => window.write(STATUS, random.number()),

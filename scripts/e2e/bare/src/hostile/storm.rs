@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Kicks without buffers, by all CPUs at once: of queues that there are and of others, with resets between
-//! them; or one after the other, without end. Accesses to a register without end, likewise.
+//! Kicks without buffers by all CPUs at once, of queues that exist and others, with resets in between; or
+//! kicks, or reads of a register, without pause.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -18,7 +18,7 @@ use crate::random::Random;
 use crate::virtio::device::{Device, Kind};
 use crate::virtio::window::{INTERRUPT_STATUS, QUEUE_NOTIFY, STATUS, Window};
 
-/// So many kicks, then the devices are reset and started again.
+/// The number of kicks after which the devices are reset and started again.
 const ROUND: u64 = 500;
 
 pub(super) fn run(job: &Job, seed: u64, count: u64) -> Result<()> {
@@ -31,10 +31,10 @@ pub(super) fn run(job: &Job, seed: u64, count: u64) -> Result<()> {
             for _ in 0..ROUND / 2 {
                 let Some(window) = windows.get(random.below(windows.len())) else { return };
                 let queue = if random.one_in(16) { random.number() } else { random.pick(&[0, 1]) };
-                // The device is there: it was started. Whether it says so, `works` finds out.
+                // The device has started, so the access does not fault; `works` checks the device afterwards.
                 let _ = window.write(QUEUE_NOTIFY, queue);
             }
-            // Resets come in the middle of the other CPU's kicks.
+            // A reset during the kicks of the other CPU.
             if cpu > 0 && random.one_in(2) {
                 let _ = windows.get(random.below(windows.len())).map(|window| window.write(STATUS, 0));
             }
@@ -44,21 +44,21 @@ pub(super) fn run(job: &Job, seed: u64, count: u64) -> Result<()> {
         used.fetch_add(queues.map(|queue| u64::from(queue.ring.used_index())).sum(), Ordering::AcqRel);
     }
     let used = used.load(Ordering::Acquire);
-    ensure!(used == 0, "{used} buffers were used, none was offered");
+    ensure!(used == 0, "{used} buffers were used, but none was offered");
     job.print(format_args!("kicks={count}"));
     Ok(())
 }
 
-/// What is done without end.
+/// An access that is repeated without pause.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Flood {
-    /// Each CPU kicks one queue after the other.
+    /// Each CPU kicks one queue after another.
     Kicks,
-    /// Each CPU reads a register, of one device after the other.
+    /// Each CPU reads a register of one device after another.
     Reads,
 }
 
-/// Has all CPUs do the same for so long, as fast as they can.
+/// Makes all CPUs repeat an access as fast as they can for `time`.
 pub(super) fn flood(job: &Job, flood: Flood, time: Duration) -> Result<()> {
     let devices = started()?;
     let queues =
@@ -79,7 +79,7 @@ pub(super) fn flood(job: &Job, flood: Flood, time: Duration) -> Result<()> {
                 Flood::Kicks => window.write(QUEUE_NOTIFY, queue),
                 Flood::Reads => window.read(INTERRUPT_STATUS).map(drop),
             };
-            // The device is there: it was started. Whether it says so, `works` finds out.
+            // The device has started, so the access does not fault; `works` checks the device afterwards.
             counted.fetch_add(u64::from(done.is_ok()), Ordering::AcqRel);
         }
     });
@@ -88,13 +88,13 @@ pub(super) fn flood(job: &Job, flood: Flood, time: Duration) -> Result<()> {
     Ok(())
 }
 
-/// Both devices, started.
+/// Starts both devices.
 fn started() -> Result<Vec<Device>> {
     Kind::ALL.into_iter().map(|kind| Device::started(kind, 4)).collect()
 }
 
 fn require_all(cpus: usize) -> Result<()> {
     let expected = platform::cpus();
-    ensure!(cpus == expected, "{cpus} CPUs, there are to be {expected}");
+    ensure!(cpus == expected, "{cpus} CPUs run, not {expected}");
     Ok(())
 }

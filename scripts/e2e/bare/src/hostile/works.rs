@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The check after an attack: all CPUs answer, both devices start after a reset, and their requests have the
+//! The check after an attack: all CPUs run, both devices start after a reset, and their requests have the
 //! right effect.
 
 use anyhow::{Result, ensure};
@@ -14,9 +14,9 @@ use crate::{cpus, platform};
 
 /// The address field of this guest's EEPROM.
 pub(super) const EEPROM: u16 = i2c::seven_bits(0x50);
-/// The byte of the EEPROM that is written.
+/// The offset of the byte that is written in the EEPROM.
 const BYTE: u8 = 0x10;
-/// Two lines that the board connects.
+/// Two lines that the board connects to each other.
 const OUT: u16 = 0;
 const IN: u16 = 1;
 /// Offsets of data and status in a request's page.
@@ -27,7 +27,7 @@ pub(super) const QUEUE_SIZE: u16 = 16;
 
 pub(super) fn run() -> Result<()> {
     let (cpus, expected) = (cpus::on_all(|_| ()), platform::cpus());
-    ensure!(cpus == expected, "only {cpus} CPUs of {expected} answer");
+    ensure!(cpus == expected, "{cpus} CPUs run, not {expected}");
     i2c()?;
     gpio()
 }
@@ -43,12 +43,12 @@ fn i2c() -> Result<()> {
         page.page().write(DATA, &[0]);
         message(&mut device, &page, i2c::READ, 1)?;
         let read = page.page().read_u8(DATA);
-        ensure!(read == value, "the EEPROM has {read:#x}, {value:#x} was written");
+        ensure!(read == value, "the EEPROM reads {read:#x}, but {value:#x} was written");
     }
     Ok(())
 }
 
-/// Sends one message with the data in the page.
+/// Sends a message with the data in the page.
 fn message(device: &mut Device, page: &Granted, flags: u32, length: usize) -> Result<()> {
     page.page().write(0, &i2c::header(EEPROM, flags));
     page.page().write_u8(STATUS, 0xff);
@@ -63,7 +63,7 @@ fn message(device: &mut Device, page: &Granted, flags: u32, length: usize) -> Re
     Ok(())
 }
 
-/// Drives a line and reads it at the other end of the wire.
+/// Sets a line and reads the line that it is connected to.
 fn gpio() -> Result<()> {
     let page = Granted::new()?;
     let mut device = Device::started(Kind::Gpio, QUEUE_SIZE)?;
@@ -82,7 +82,7 @@ fn gpio() -> Result<()> {
     for value in [1, 0, 1] {
         send(SET_VALUE, OUT, value)?;
         let seen = send(GET_VALUE, IN, 0)?;
-        ensure!(u32::from(seen) == value, "the line is {seen}, {value} was set");
+        ensure!(u32::from(seen) == value, "the line reads {seen}, but {value} was set");
     }
     Ok(())
 }

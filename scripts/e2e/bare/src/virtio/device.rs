@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The way of a device from reset to DRIVER_OK (virtio 1.3, 3.1.1), step by step.
+//! The initialisation of a device, from reset to DRIVER_OK (virtio 1.3, 3.1.1), step by step.
 
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -14,36 +14,36 @@ use super::window::{
 };
 use crate::clock::Moment;
 
-/// The driver has seen the device (virtio 1.3, 2.1).
+/// The driver has found the device (virtio 1.3, 2.1).
 pub const ACKNOWLEDGE: u32 = 1;
-/// The driver supports the device.
+/// The driver supports the type of device.
 pub const DRIVER: u32 = 2;
-/// The driver is ready.
+/// The driver is set up and uses the device.
 pub const DRIVER_OK: u32 = 4;
-/// The features are agreed on.
+/// Features are negotiated.
 pub const FEATURES_OK: u32 = 8;
 /// The device has failed and needs a reset.
 pub const DEVICE_NEEDS_RESET: u32 = 64;
-/// The driver has given up.
+/// The driver has failed and does not use the device.
 pub const FAILED: u32 = 128;
 
 /// VIRTIO_F_VERSION_1 (virtio 1.3, 6).
 pub const VERSION_1: u64 = 1 << 32;
-/// VIRTIO_F_ACCESS_PLATFORM: addresses are grants.
+/// VIRTIO_F_ACCESS_PLATFORM: addresses are grant references.
 pub const ACCESS_PLATFORM: u64 = 1 << 33;
 /// VIRTIO_F_RING_RESET.
 pub const RING_RESET: u64 = 1 << 40;
-/// Features without which no device of ours starts.
+/// The features without which none of our devices starts.
 pub const REQUIRED: u64 = VERSION_1 | ACCESS_PLATFORM;
 /// VIRTIO_I2C_F_ZERO_LENGTH_REQUEST (5.16.3) or VIRTIO_GPIO_F_IRQ (5.18.3).
 pub const DEVICE_FEATURE: u64 = 1;
-/// Features that a driver accepts.
+/// The features that Linux's driver accepts.
 pub const USUAL: u64 = REQUIRED | DEVICE_FEATURE;
 
-/// A reset takes no longer.
+/// The time within which a device has to complete a reset.
 const RESET_LIMIT: Duration = Duration::from_secs(10);
 
-/// The kind of a device (virtio 1.3, 5).
+/// The type of a device (virtio 1.3, 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// An I2C adapter.
@@ -53,7 +53,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Both.
+    /// All types.
     pub const ALL: [Self; 2] = [Self::I2c, Self::Gpio];
 
     /// The device ID.
@@ -65,7 +65,7 @@ impl Kind {
         }
     }
 
-    /// How many queues it has (5.16.2 and 5.18.2).
+    /// The number of queues (5.16.2 and 5.18.2).
     #[must_use]
     pub const fn queues(self) -> u32 {
         match self {
@@ -75,20 +75,20 @@ impl Kind {
     }
 }
 
-/// A device. Whatever state it was in when this goes, it is reset, and then its rings go.
+/// A device. When it is dropped, it is reset in any state, and its rings are freed after that.
 #[derive(Debug)]
 pub struct Device {
     /// Its registers.
     pub window: Window,
-    /// Its queues, since [`Device::start`].
+    /// Its queues, after [`Device::start`].
     pub queues: Vec<Queue>,
 }
 
 impl Device {
-    /// The device of a kind, reset.
+    /// Finds the device of a type and resets it.
     ///
     /// # Errors
-    /// There is none, or it does not answer.
+    /// Returns an error if there is none or it does not answer.
     pub fn find(kind: Kind) -> Result<Self> {
         for window in Window::all()? {
             if window.read(DEVICE_ID)? == kind.id() {
@@ -100,20 +100,20 @@ impl Device {
         None.with_context(|| alloc::format!("no device {kind:?}"))
     }
 
-    /// The device of a kind, started with the usual features and queues of `size` entries.
+    /// Finds the device of a type and starts it with the usual features and queues of `size` entries.
     ///
     /// # Errors
-    /// There is none, or it does not start.
+    /// Returns an error if there is none or it does not start.
     pub fn started(kind: Kind, size: u16) -> Result<Self> {
         let mut device = Self::find(kind)?;
         device.start(USUAL, size)?;
         Ok(device)
     }
 
-    /// Resets it, and waits until Status reads 0 (virtio 1.3, 4.2.3.1).
+    /// Resets the device and waits until Status reads 0 (virtio 1.3, 4.2.3.1).
     ///
     /// # Errors
-    /// It does not in time.
+    /// Returns an error if this takes longer than 10 s or an access faulted.
     pub fn reset(&mut self) -> Result<()> {
         self.window.write(STATUS, 0)?;
         let end = Moment::after(RESET_LIMIT);
@@ -127,24 +127,24 @@ impl Device {
     /// Reads Status.
     ///
     /// # Errors
-    /// The access faulted.
+    /// Returns an error if the access faulted.
     pub fn status(&self) -> Result<u32> {
         self.window.read(STATUS)
     }
 
-    /// Adds to Status; returns what it is then.
+    /// Sets bits of Status. Returns the new value.
     ///
     /// # Errors
-    /// An access faulted.
+    /// Returns an error if an access faulted.
     pub fn advance(&self, bits: u32) -> Result<u32> {
         self.window.write(STATUS, self.status()? | bits)?;
         self.status()
     }
 
-    /// What the device offers.
+    /// Reads the features that the device offers.
     ///
     /// # Errors
-    /// An access faulted.
+    /// Returns an error if an access faulted.
     pub fn offered(&self) -> Result<u64> {
         let word = |number| {
             self.window.write(DEVICE_FEATURES_SEL, number)?;
@@ -156,7 +156,7 @@ impl Device {
     /// Writes the features that the driver accepts.
     ///
     /// # Errors
-    /// An access faulted.
+    /// Returns an error if an access faulted.
     pub fn take(&self, features: u64) -> Result<()> {
         let [a, b, c, d, e, f, g, h] = features.to_le_bytes();
         for (number, word) in [(0, [a, b, c, d]), (1, [e, f, g, h])] {
@@ -166,10 +166,11 @@ impl Device {
         Ok(())
     }
 
-    /// Resets the device, and goes with `features` as far as FEATURES_OK; returns whether the device agrees.
+    /// Resets the device and negotiates `features` up to FEATURES_OK. Returns whether the device accepts
+    /// them.
     ///
     /// # Errors
-    /// An access faulted.
+    /// Returns an error if an access faulted.
     pub fn agree(&mut self, features: u64) -> Result<bool> {
         self.reset()?;
         self.advance(ACKNOWLEDGE)?;
@@ -178,12 +179,12 @@ impl Device {
         Ok(self.advance(FEATURES_OK)? & FEATURES_OK != 0)
     }
 
-    /// Drives the device with these features, all queues having `size` entries.
+    /// Starts the device with these features and `size` entries in each queue.
     ///
     /// # Errors
-    /// The device does not agree, or something faulted.
+    /// Returns an error if the device does not accept the features or an access faulted.
     pub fn start(&mut self, features: u64, size: u16) -> Result<()> {
-        ensure!(self.agree(features)?, "the device does not agree with features {features:#x}");
+        ensure!(self.agree(features)?, "the device does not accept features {features:#x}");
         for number in 0.. {
             if self.queue_size_max(number)? == 0 {
                 break;
@@ -193,23 +194,23 @@ impl Device {
         let status = self.advance(DRIVER_OK)?;
         ensure!(
             status == ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK,
-            "Status is {status:#x} at DRIVER_OK"
+            "Status is {status:#x} after DRIVER_OK"
         );
         Ok(())
     }
 
-    /// A queue of a device that was started.
+    /// Returns a queue of a started device.
     ///
     /// # Errors
-    /// There is none of that number.
+    /// Returns an error if there is no queue with this number.
     pub fn queue(&mut self, number: usize) -> Result<&mut Queue> {
         self.queues.get_mut(number).context("no such queue")
     }
 
-    /// The most entries that a queue may have; 0 if there is no such queue.
+    /// Returns the maximum size of a queue, 0 if there is no such queue.
     ///
     /// # Errors
-    /// An access faulted.
+    /// Returns an error if an access faulted.
     pub fn queue_size_max(&self, queue: u32) -> Result<u32> {
         self.window.write(QUEUE_SEL, queue)?;
         self.window.read(QUEUE_SIZE_MAX)
@@ -218,7 +219,7 @@ impl Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
-        // If it cannot be reset, the next test says so.
+        // A reset that fails makes the next test fail.
         let _ = self.reset();
         let _ = self.window.write(INTERRUPT_ACK, 3);
     }

@@ -27,7 +27,7 @@ pub const OK: u8 = 0;
 /// VIRTIO_GPIO_STATUS_ERR.
 pub const ERR: u8 = 1;
 
-/// `struct virtio_gpio_request`.
+/// Returns a `struct virtio_gpio_request`.
 #[must_use]
 pub fn request(message: u16, line: u16, value: u32) -> [u8; 8] {
     let ([a, b], [c, d], [e, f, g, h]) = (message.to_le_bytes(), line.to_le_bytes(), value.to_le_bytes());

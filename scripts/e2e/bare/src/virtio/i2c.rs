@@ -12,13 +12,13 @@ pub const OK: u8 = 0;
 /// VIRTIO_I2C_MSG_ERR.
 pub const ERR: u8 = 1;
 
-/// The address field of a 7-bit address.
+/// Returns the address field for a 7-bit address.
 #[must_use]
 pub const fn seven_bits(address: u16) -> u16 {
     address << 1
 }
 
-/// `struct virtio_i2c_out_hdr`, with an address field in any form.
+/// Returns a `struct virtio_i2c_out_hdr`. `address` is the address field as it is.
 #[must_use]
 pub fn header(address: u16, flags: u32) -> [u8; 8] {
     let ([a, b], [c, d, e, f]) = (address.to_le_bytes(), flags.to_le_bytes());

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A queue of a device: a ring that the device knows, chains, kicks, and waiting for what was used.
+//! A queue of a device: its ring, chains, kicks, and waiting for used buffers.
 
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -16,25 +16,25 @@ use crate::clock::Moment;
 use crate::grants::Granted;
 use crate::interrupts;
 
-/// What a device has to do takes no longer, however busy the machine is.
+/// The time within which a device has to use a buffer, however busy the machine is.
 pub const LIMIT: Duration = Duration::from_secs(20);
 
-/// A part of a chain.
+/// A buffer of a chain.
 #[derive(Clone, Copy, Debug)]
 pub struct Buffer {
-    /// Where it is.
+    /// Its address.
     pub address: u64,
-    /// How long it is.
+    /// Its length.
     pub length: u32,
     /// Whether the device writes it.
     pub is_written: bool,
 }
 
 impl Buffer {
-    /// Bytes of a granted page.
+    /// Returns a buffer in a granted page.
     ///
     /// # Errors
-    /// The length does not fit.
+    /// Returns an error if offset or length do not fit their types.
     pub fn within(page: &Granted, offset: usize, length: usize, is_written: bool) -> Result<Self> {
         let address = page.address(u64::try_from(offset)?);
         Ok(Self { address, length: u32::try_from(length)?, is_written })
@@ -59,15 +59,15 @@ pub struct Queue {
     pub number: u32,
     /// Its ring.
     pub ring: Ring,
-    /// The descriptor that the next chain begins with.
+    /// The first descriptor of the next chain.
     next: u16,
 }
 
 impl Queue {
-    /// Tells the device of a new ring, and that it is ready.
+    /// Creates a ring and enables the queue with it.
     ///
     /// # Errors
-    /// The device has no such queue, or not so large, or an access faulted.
+    /// Returns an error if the device has no such queue or a smaller one, or if an access faulted.
     pub fn attach(window: Window, number: u32, size: u16) -> Result<Self> {
         let ring = Ring::new(size)?;
         let queue = Self { window, number, ring, next: 0 };
@@ -75,33 +75,33 @@ impl Queue {
         Ok(queue)
     }
 
-    /// Tells the device of the ring, and that it is ready.
+    /// Gives the device size and addresses of the ring, and sets QueueReady.
     ///
     /// # Errors
-    /// The device has no such queue, or not so large, or an access faulted.
+    /// Returns an error if the device has no such queue or a smaller one, or if an access faulted.
     pub fn enable(&self) -> Result<()> {
         let (window, ring) = (self.window, &self.ring);
         window.write(QUEUE_SEL, self.number)?;
         let most = window.read(QUEUE_SIZE_MAX)?;
         ensure!(u32::from(ring.size) <= most, "queue {} has at most {most} entries", self.number);
-        ensure!(window.read(QUEUE_READY)? == 0, "queue {} is in use", self.number);
+        ensure!(window.read(QUEUE_READY)? == 0, "queue {} is enabled already", self.number);
         window.write(QUEUE_SIZE, ring.size.into())?;
         window.write_wide(QUEUE_DESC, ring.descriptors.address(0))?;
         window.write_wide(QUEUE_DRIVER, ring.available.address(0))?;
         window.write_wide(QUEUE_DEVICE, ring.used.address(0))?;
         window.write(QUEUE_READY, 1)?;
-        ensure!(window.read(QUEUE_READY)? == 1, "queue {} does not get ready", self.number);
+        ensure!(window.read(QUEUE_READY)? == 1, "queue {} does not become ready", self.number);
         Ok(())
     }
 
-    /// Writes a chain and makes it available, without a kick; returns its head. Descriptors are taken in
-    /// turn: those of chains that are not used yet must not come round again.
+    /// Writes a chain and makes it available without a kick. Returns its head. Descriptors are used in turn:
+    /// the caller must not have so many chains pending that theirs are overwritten.
     ///
     /// # Errors
-    /// The chain is longer than the ring.
+    /// Returns an error if the chain is empty or longer than the ring.
     pub fn offer(&mut self, chain: &[Buffer]) -> Result<u16> {
         let size = self.ring.size;
-        ensure!(!chain.is_empty() && chain.len() <= usize::from(size), "a chain of {}", chain.len());
+        ensure!(!chain.is_empty() && chain.len() <= usize::from(size), "a chain of {} buffers", chain.len());
         let head = self.next;
         for (place, buffer) in chain.iter().enumerate() {
             let index = self.next;
@@ -115,36 +115,36 @@ impl Queue {
         Ok(head)
     }
 
-    /// Notifies the device of available chains.
+    /// Kicks the device.
     ///
     /// # Errors
-    /// The access faulted.
+    /// Returns an error if the access faulted.
     pub fn kick(&self) -> Result<()> {
         self.window.write(QUEUE_NOTIFY, self.number)
     }
 
-    /// Waits until the device has used a chain, by its interrupt, and acknowledges that.
+    /// Waits for the interrupt with which the device announces a used buffer, and acknowledges it.
     ///
     /// # Errors
-    /// It does not in time.
+    /// Returns an error if nothing is used within [`LIMIT`].
     pub fn wait(&mut self) -> Result<Used> {
         let end = Moment::after(LIMIT);
         let is_used = interrupts::wait(Some(end), || self.ring.has_used());
-        ensure!(is_used, "queue {}: nothing was used", self.number);
+        ensure!(is_used, "queue {}: no buffer was used within {LIMIT:?}", self.number);
         let status = self.window.read(INTERRUPT_STATUS)?;
         self.window.write(INTERRUPT_ACK, status)?;
-        self.ring.take().context("nothing was used")
+        self.ring.take().context("no buffer was used")
     }
 
-    /// Sends a chain and waits for it.
+    /// Sends a chain and waits until the device has used it. Returns the number of bytes written.
     ///
     /// # Errors
-    /// The device does not use it in time, or uses another.
+    /// Returns an error if the device does not use it within [`LIMIT`], or uses another chain.
     pub fn transfer(&mut self, chain: &[Buffer]) -> Result<u32> {
         let head = self.offer(chain)?;
         self.kick()?;
         let used = self.wait()?;
-        ensure!(used.head == u32::from(head), "chain {head} was sent, {} came back", used.head);
+        ensure!(used.head == u32::from(head), "chain {head} was sent, chain {} was used", used.head);
         Ok(used.written)
     }
 }

@@ -1,48 +1,48 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A split virtqueue (virtio 1.3, 2.7), each of its parts in a page that is granted.
+//! A split virtqueue (virtio 1.3, 2.7), each of its parts in a granted page.
 
 use anyhow::{Result, ensure};
 
 use crate::grants::Granted;
 use crate::machine;
 
-/// A ring with more entries does not fit: its descriptors are more than a page.
+/// The maximum number of entries: their descriptors fill a page.
 pub const LARGEST: u16 = 256;
 
-/// The chain goes on (virtio 1.3, 2.7.5).
+/// VIRTQ_DESC_F_NEXT: the chain continues (virtio 1.3, 2.7.5).
 pub const NEXT: u16 = 1;
-/// The device writes.
+/// VIRTQ_DESC_F_WRITE: the device writes the buffer.
 pub const WRITE: u16 = 2;
-/// The buffer is a table of descriptors.
+/// VIRTQ_DESC_F_INDIRECT: the buffer is a table of descriptors.
 pub const INDIRECT: u16 = 4;
 
-/// A descriptor, with anything in it.
+/// A descriptor. Its fields may have any value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Descriptor {
-    /// Where the buffer is.
+    /// The address of the buffer.
     pub address: u64,
-    /// How long it is.
+    /// The length of the buffer.
     pub length: u32,
-    /// [`NEXT`], [`WRITE`], [`INDIRECT`] and whatever.
+    /// [`NEXT`], [`WRITE`], [`INDIRECT`], or any other bits.
     pub flags: u16,
     /// The next descriptor of the chain.
     pub next: u16,
 }
 
-/// What the device says of a chain that it has used.
+/// An entry of the used ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Used {
-    /// The chain's first descriptor.
+    /// The index of the chain's first descriptor.
     pub head: u32,
-    /// How much it has written.
+    /// The number of bytes that the device has written.
     pub written: u32,
 }
 
 /// A ring.
 #[derive(Debug)]
 pub struct Ring {
-    /// How many entries it has.
+    /// The number of entries.
     pub size: u16,
     /// The page of the descriptors.
     pub descriptors: Granted,
@@ -50,15 +50,15 @@ pub struct Ring {
     pub available: Granted,
     /// The page of the used ring.
     pub used: Granted,
-    /// How many used entries have been taken.
+    /// The number of used entries that were taken. Wraps.
     taken: u16,
 }
 
 impl Ring {
-    /// An empty ring.
+    /// Creates an empty ring.
     ///
     /// # Errors
-    /// It is too large for its pages, or there are no grants for them.
+    /// Returns an error if `size` is 0 or more than [`LARGEST`], or if no grant is free.
     pub fn new(size: u16) -> Result<Self> {
         ensure!((1..=LARGEST).contains(&size), "a ring of {size} entries");
         let (descriptors, available, used) = (Granted::new()?, Granted::new()?, Granted::new()?);
@@ -78,7 +78,7 @@ impl Ring {
         page.write_u16(at + 14, descriptor.next);
     }
 
-    /// How many chains have been made available, in all.
+    /// Returns the index of the available ring.
     #[must_use]
     pub fn available_index(&self) -> u16 {
         self.available.page().read_u16(2)
@@ -96,7 +96,7 @@ impl Ring {
         self.available.page().write_u16(4 + 2 * self.slot(index), head);
     }
 
-    /// Makes one chain available.
+    /// Makes a chain available.
     pub fn offer(&self, head: u16) {
         let index = self.available_index();
         self.set_available(index, head);
@@ -108,26 +108,26 @@ impl Ring {
         self.available.page().write_u16(0, u16::from(no_interrupt));
     }
 
-    /// How many chains the device has used, in all.
+    /// Returns the index of the used ring.
     #[must_use]
     pub fn used_index(&self) -> u16 {
         self.used.page().read_u16(2)
     }
 
-    /// An entry of the used ring.
+    /// Returns an entry of the used ring.
     #[must_use]
     pub fn used_entry(&self, index: u16) -> Used {
         let (page, at) = (self.used.page(), 4 + 8 * self.slot(index));
         Used { head: page.read_u32(at), written: page.read_u32(at + 4) }
     }
 
-    /// Whether the device has any page of it mapped.
+    /// Returns whether the driver domain has a page of the ring mapped.
     #[must_use]
     pub fn is_in_use(&self) -> bool {
         [&self.descriptors, &self.available, &self.used].into_iter().any(Granted::is_in_use)
     }
 
-    /// Whether the device has used a chain that was not taken yet.
+    /// Returns whether the device has used a chain that was not taken yet.
     #[must_use]
     pub fn has_used(&self) -> bool {
         self.used_index() != self.taken
