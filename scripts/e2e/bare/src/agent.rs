@@ -17,14 +17,14 @@ use crate::console::Reader;
 use crate::jobs::{Job, Running};
 use crate::{commands, machine, uart};
 
-/// Interval of hellos, until the host answers.
+/// The interval at which [`Exchange::hello`] is repeated until the first request arrives.
 const HELLO_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a command may take to stop.
+/// The time within which a command has to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
-/// Serves requests, one after the other, for ever.
+/// Serves requests one after the other. Never returns.
 pub fn serve() -> ! {
-    // The counter keeps running when the guest restarts, so that the number differs then.
+    // The counter continues when the guest restarts: the number differs after a restart.
     let [low, high, ..] = machine::counter().to_le_bytes();
     let mut exchange = Exchange::new(u16::from_le_bytes([low, high]));
     let mut reader = Reader::default();

@@ -15,7 +15,7 @@ use crate::{conformance, cpus, hostile, platform, rogue, witness, xen};
 /// Runs the command that the first word names.
 ///
 /// # Errors
-/// The command is unknown or failed.
+/// Returns an error if the command is unknown or fails.
 pub fn run(job: &Job, command: &[&str]) -> Result<()> {
     match *command {
         ["machine"] => machine(job),

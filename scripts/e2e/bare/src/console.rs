@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Lines that arrive at the console.
+//! Reading lines from the console.
 
 use alloc::string::String;
 use core::mem;
@@ -8,7 +8,7 @@ use core::mem;
 use crate::clock::Moment;
 use crate::{interrupts, uart};
 
-/// Longer than any frame. Further characters of a longer line are dropped.
+/// The length of a line from which characters are dropped. No frame is as long.
 const LINE_LIMIT: usize = 256;
 
 /// Collects the characters of a line.
@@ -18,7 +18,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Waits for a line, until `end`.
+    /// Waits for a line, until `end` at most.
     pub fn line(&mut self, end: Option<Moment>) -> Option<String> {
         loop {
             if let Some(line) = self.take() {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The CPUs but the first: each waits for a piece of work.
+//! The other CPUs: each waits for work that the first one gives it.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -13,11 +13,11 @@ use spin::Mutex;
 use crate::clock::Moment;
 use crate::{interrupts, machine, platform};
 
-/// The most CPUs that are used.
+/// The maximum number of CPUs.
 const MAX_CPUS: usize = 8;
-/// How often a condition is checked that no interrupt announces.
+/// The interval at which a condition is checked that no interrupt signals.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
-/// How long CPUs may take to start.
+/// The time within which a CPU has to start.
 const START_LIMIT: Duration = Duration::from_secs(5);
 
 type Work = Box<dyn FnOnce() + Send>;
@@ -25,8 +25,8 @@ type Work = Box<dyn FnOnce() + Send>;
 /// The state of one CPU.
 struct Slot {
     is_running: AtomicBool,
-    /// How many pieces of work the CPU was given, and how many it has done: it is idle if they are equal.
-    /// Both wrap.
+    /// The number of pieces of work that the CPU was given, and of those that it has done. The CPU is idle if
+    /// they are equal. Both wrap.
     given: AtomicU32,
     done: AtomicU32,
     work: Mutex<Option<Work>>,
@@ -44,7 +44,7 @@ impl Slot {
         }
     }
 
-    /// Reserves CPU `cpu`, which this is the slot of, for one piece of work, if it is idle.
+    /// Reserves the CPU of this slot for one piece of work. Returns `None` if it is not idle.
     fn claim(&'static self, cpu: usize) -> Option<Piece> {
         let done = self.done.load(Ordering::Acquire);
         let number = done.wrapping_add(1);
@@ -53,8 +53,7 @@ impl Slot {
         is_claimed.then_some(Piece { cpu, slot: self, number })
     }
 
-    /// Does the work that the CPU was given. The CPU is idle again after the work and all that it owned are
-    /// dropped.
+    /// Does the work that the CPU was given. The CPU is idle after the work and all that it owns are dropped.
     fn serve(&self) {
         let work = self.work.lock().take();
         if let Some(work) = work {
@@ -64,7 +63,7 @@ impl Slot {
     }
 }
 
-/// A piece of work for a CPU that was claimed.
+/// A piece of work for a reserved CPU.
 pub struct Piece {
     cpu: usize,
     slot: &'static Slot,
@@ -72,20 +71,20 @@ pub struct Piece {
 }
 
 impl Piece {
-    /// Gives the CPU the work. A claimed CPU is idle again only after it.
+    /// Gives the CPU the work. A reserved CPU becomes idle only after this.
     fn start(&self, work: Work) {
         *self.slot.work.lock() = Some(work);
         machine::send_interrupt(self.cpu);
     }
 
-    /// Whether the CPU has done it. Its results can be read then, and the CPU can be given the next piece.
+    /// Returns whether the CPU has done the work. Its results can be read then.
     #[must_use]
     pub fn is_done(&self) -> bool {
         let done = self.slot.done.load(Ordering::Acquire);
         done.wrapping_sub(self.number) <= u32::MAX / 2
     }
 
-    /// Waits until it is done, or until `end`.
+    /// Waits until the work is done, until `end` at most.
     pub fn wait(&self, end: Option<Moment>) {
         while !self.is_done() && !end.is_some_and(Moment::has_come) {
             interrupts::wait(Some(Moment::after(POLL_INTERVAL)), || self.is_done());
@@ -93,7 +92,7 @@ impl Piece {
     }
 }
 
-/// Starts all CPUs but the first, and waits until they run. One that does not start is missing in [`on_all`].
+/// Starts the other CPUs and waits until they run. [`on_all`] does without a CPU that does not start.
 pub fn start_others() {
     let is_started = |&cpu: &usize| machine::start_cpu(cpu) == 0;
     let started: Vec<usize> = (1..platform::cpus().min(MAX_CPUS)).filter(is_started).collect();
@@ -105,7 +104,7 @@ pub fn start_others() {
     }
 }
 
-/// The main loop of a CPU other than the first: does the work that it is given.
+/// The main loop of a CPU other than the first.
 pub fn serve_for_ever() -> ! {
     interrupts::enable_this_cpu();
     let cpu = machine::cpu();
@@ -116,34 +115,34 @@ pub fn serve_for_ever() -> ! {
     }
 }
 
-/// Lets the CPU be given work.
+/// Marks a CPU as available for work.
 fn set_running(cpu: usize) {
     if let Some(slot) = SLOTS.get(cpu) {
         slot.is_running.store(true, Ordering::Release);
     }
 }
 
-/// Does the work of a CPU, if it was given any.
+/// Does the work of a CPU, if there is any.
 fn serve(cpu: usize) {
     if let Some(slot) = SLOTS.get(cpu) {
         slot.serve();
     }
 }
 
-/// Claims the idle CPUs, each when the iterator comes to it. A quick one is not claimed twice.
+/// Reserves the idle CPUs, each when the iterator reaches it: a CPU that is done early is not reserved twice.
 fn claim_idle() -> impl Iterator<Item = Piece> {
     SLOTS.iter().enumerate().filter_map(|(cpu, slot)| slot.claim(cpu))
 }
 
-/// Lets another CPU do the work, if one is idle.
+/// Starts `work` on an idle CPU. Returns `None` if there is none.
 pub fn on_another(work: impl FnOnce() + Send + 'static) -> Option<Piece> {
     let piece = claim_idle().next()?;
     piece.start(Box::new(work));
     Some(piece)
 }
 
-/// Runs `work` on this CPU and on all that are idle, each with a number from 0 on, and waits for all of them.
-/// Returns how many there were.
+/// Runs `work` on this CPU and all idle ones and waits for them. Each gets a number, from 0 on. Returns the
+/// number of CPUs.
 pub fn on_all(work: impl Fn(usize) + Send + Sync + 'static) -> usize {
     let work = Arc::new(work);
     let mut pieces = Vec::new();
@@ -164,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_quick_cpu_gets_one_piece_of_a_round() {
+    fn a_cpu_that_is_done_early_gets_one_piece_per_round() {
         machine::on_interrupt(serve);
         (1..3).for_each(set_running);
         for _ in 0..3 {
@@ -178,7 +177,7 @@ mod tests {
         }
     }
 
-    /// Otherwise the next round would be without this CPU.
+    /// Otherwise the next round would leave this CPU out.
     #[test]
     fn a_cpu_is_idle_after_its_work_is_dropped() {
         static SLOT: Slot = Slot::new();

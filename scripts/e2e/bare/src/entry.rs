@@ -2,7 +2,7 @@
 
 //! Entry points from machine/start.s: the start of a CPU, exceptions, and the panic handler.
 //!
-//! They are above all other modules, since they call the interrupt handler, the CPUs' main loops and the
+//! They are above all other modules: they call the interrupt handler, the main loops of the CPUs and the
 //! agent.
 
 #![allow(unsafe_code)]
@@ -12,7 +12,7 @@ use core::panic::PanicInfo;
 use crate::machine::{self, Registers};
 use crate::{agent, cpus, interrupts, uart, xen};
 
-/// Start of the first CPU, with the address of the device tree.
+/// The entry point of the first CPU, with the address of the device tree.
 #[unsafe(no_mangle)]
 extern "C" fn first_main(device_tree: u64) -> ! {
     // SAFETY: start.s passes x0 of the boot protocol, which is the address of a device tree, and calls this
@@ -24,13 +24,13 @@ extern "C" fn first_main(device_tree: u64) -> ! {
     agent::serve()
 }
 
-/// Start of any other CPU.
+/// The entry point of every other CPU.
 #[unsafe(no_mangle)]
 extern "C" fn another_main() -> ! {
     cpus::serve_for_ever()
 }
 
-/// Every exception, with its index in the vector table and the saved registers.
+/// Handles an exception, given its index in the vector table and the saved registers.
 #[unsafe(no_mangle)]
 extern "C" fn exception(index: u64, registers: &mut Registers) {
     if index == machine::INTERRUPT {
@@ -40,7 +40,7 @@ extern "C" fn exception(index: u64, registers: &mut Registers) {
     }
 }
 
-/// Prints the reason and crashes the domain, which the host observes.
+/// Prints the reason and crashes the domain, which the host notices.
 #[panic_handler]
 fn panic(info: &PanicInfo<'_>) -> ! {
     uart::print(format_args!("bare {info}\n"));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Grants: which pages the driver domain may reach, one reference for each (Xen's public header
+//! Grants: the pages that the driver domain may access, each named by a reference (Xen's public header
 //! grant_table.h).
 
 use alloc::vec::Vec;
@@ -14,31 +14,31 @@ use crate::machine::{self, GRANT_ENTRIES, GrantEntry};
 use crate::pages::Page;
 use crate::xen;
 
-/// The driver domain: the first that Xen makes.
+/// The domid of the driver domain, the first domain that Xen creates.
 pub const DRIVER_DOMAIN: u16 = 1;
-/// `GTF_permit_access`, `GTF_readonly`.
+/// `GTF_permit_access`.
 pub const PERMIT: u16 = 1;
-/// The page may be read only.
+/// `GTF_readonly`: the page may only be read.
 pub const READ_ONLY: u16 = 1 << 2;
 /// `GTF_reading` and `GTF_writing`: Xen sets them while the page is mapped or copied.
 pub const IN_USE: u16 = 1 << 3 | 1 << 4;
 /// References that Xen's tools use (`GNTTAB_NR_RESERVED_ENTRIES`).
 const RESERVED: usize = 8;
-/// Entries in a page of the table.
+/// The number of entries in a page of the table.
 const PER_FRAME: usize = 512;
-/// What tells an address that is a reference from one that is not (Linux, drivers/xen/grant-dma-ops.c).
+/// The bit that marks an address as a grant reference (Linux, drivers/xen/grant-dma-ops.c).
 const MARK: u64 = 1 << 63;
 
-/// References that are free, once the table is there.
+/// The free references. `None` until the table is mapped.
 static FREE: Mutex<Option<Vec<u32>>> = Mutex::new(None);
 
-/// The entry of a reference, to lie with.
+/// Returns the entry of a reference. Callers may write anything to it.
 #[must_use]
 pub fn entry(reference: u32) -> Option<&'static GrantEntry> {
     usize::try_from(reference).ok().and_then(|reference| machine::grant_table().1.get(reference))
 }
 
-/// The address at which a device finds `offset` of the page that `reference` grants.
+/// Returns the address of byte `offset` of the page that `reference` grants, as a device uses it.
 #[must_use]
 pub fn address(reference: u32, offset: u64) -> u64 {
     MARK | u64::from(reference) << 12 | offset
@@ -54,10 +54,10 @@ fn reserve() -> Result<u32> {
         let references = (RESERVED..GRANT_ENTRIES).rev();
         *free = Some(references.filter_map(|reference| u32::try_from(reference).ok()).collect());
     }
-    free.as_mut().and_then(Vec::pop).context("no reference is free")
+    free.as_mut().and_then(Vec::pop).context("no grant reference is free")
 }
 
-/// A page that the driver domain may reach.
+/// A page that is granted to the driver domain.
 #[derive(Debug)]
 pub struct Granted {
     page: Page,
@@ -65,25 +65,25 @@ pub struct Granted {
 }
 
 impl Granted {
-    /// A page to read and write.
+    /// Grants a page for reading and writing.
     ///
     /// # Errors
-    /// There is no reference for it.
+    /// Returns an error if no reference is free.
     pub fn new() -> Result<Self> {
         Self::with_flags(PERMIT)
     }
 
-    /// A page with these flags of a grant.
+    /// Grants a page with these flags.
     ///
     /// # Errors
-    /// There is no reference for it.
+    /// Returns an error if no reference is free.
     pub fn with_flags(flags: u16) -> Result<Self> {
         let reference = reserve()?;
         let granted = Self { page: Page::default(), reference };
-        let entry = entry(reference).context("a reference beyond the table")?;
+        let entry = entry(reference).context("the reference is beyond the table")?;
         entry.domain.store(DRIVER_DOMAIN, Ordering::Relaxed);
         entry.frame.store(granted.page.frame(), Ordering::Relaxed);
-        // What is granted must be there before it is granted.
+        // The other fields have to be valid before the flags permit the access.
         entry.flags.store(flags, Ordering::Release);
         machine::barrier();
         Ok(granted)
@@ -95,35 +95,35 @@ impl Granted {
         &self.page
     }
 
-    /// Its reference.
+    /// Its grant reference.
     #[must_use]
     pub fn reference(&self) -> u32 {
         self.reference
     }
 
-    /// The address at which a device finds `offset` of it.
+    /// Returns the address of byte `offset`, as a device uses it.
     #[must_use]
     pub fn address(&self, offset: u64) -> u64 {
         address(self.reference, offset)
     }
 
-    /// Whether the driver domain has it mapped, or copies it at this moment.
+    /// Returns whether the driver domain has the page mapped, or copies it at this moment.
     #[must_use]
     pub fn is_in_use(&self) -> bool {
         entry(self.reference).is_some_and(|entry| entry.flags.load(Ordering::Acquire) & IN_USE != 0)
     }
 
-    /// Takes the permission back, even if it is in use. Xen refuses new uses of it.
+    /// Revokes the grant, even if it is in use. Xen refuses new uses of it.
     pub fn revoke(&self) {
         if let Some(entry) = entry(self.reference) {
             entry.flags.fetch_and(!PERMIT, Ordering::AcqRel);
         }
     }
 
-    /// Takes the page back.
+    /// Ends the grant.
     ///
     /// # Errors
-    /// The driver domain still uses it. Then the page is never used again.
+    /// Returns an error if the driver domain still uses the page. The page is never used again then.
     pub fn end(self) -> Result<()> {
         let free = release(self.reference);
         let reference = self.reference;
@@ -135,8 +135,8 @@ impl Granted {
     }
 }
 
-/// Ends a grant that is not in use; returns whether it was not. One step, since Xen may take it into use at
-/// any time.
+/// Ends a grant unless it is in use, and returns whether it has ended. This is one atomic step, because Xen
+/// may mark the grant as in use at any time.
 fn release(reference: u32) -> bool {
     let unused = |flags: u16| (flags & IN_USE == 0).then_some(0);
     entry(reference)
@@ -150,7 +150,7 @@ impl Drop for Granted {
                 free.push(self.reference);
             }
         } else {
-            // What the driver domain can still write must never be anything else.
+            // The driver domain can still write to this page: it must not be allocated again.
             mem::forget(mem::take(&mut self.page));
         }
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Interrupts. Each is counted, and code that waits for one waits for its count to change.
+//! Interrupts. Each is counted; code that waits for an interrupt waits for a change of its count.
 //!
 //! The controller is the GICv3 that Xen emulates. Its registers are those of Arm's GIC architecture
 //! specification (IHI 0069), chapter 12.
@@ -12,12 +12,12 @@ use crate::machine::{self, Width};
 use crate::platform::places;
 use crate::uart;
 
-/// Each CPU has two frames of 64 KiB.
+/// The size of a redistributor: two frames of 64 KiB for each CPU.
 const REDISTRIBUTOR_SIZE: u64 = 0x2_0000;
-/// The second frame of a redistributor, for software and private interrupts.
+/// The second frame of a redistributor, for software-generated and private interrupts.
 const PRIVATE: u64 = 0x1_0000;
 
-/// GICD_CTLR, and in it: interrupts of group 1 are delivered, and addressed by affinity.
+/// GICD_CTLR, and its bits EnableGrp1 and ARE.
 const CONTROL: u64 = 0x0000;
 const ENABLED: u64 = 1 << 1 | 1 << 4;
 /// GICR_WAKER.
@@ -26,31 +26,31 @@ const WAKER: u64 = 0x0014;
 const GROUP: u64 = 0x0080;
 /// GICx_ISENABLER, likewise.
 const ENABLE: u64 = 0x0100;
-/// GICx_IPRIORITYR, a byte for each.
+/// GICx_IPRIORITYR, one byte for each.
 const PRIORITY: u64 = 0x0400;
-/// GICx_ICFGR, two bits for each: 2 is an edge.
+/// GICx_ICFGR, two bits for each: 2 is edge-triggered.
 const CONFIGURATION: u64 = 0x0c00;
-/// All have this one.
+/// The priority of all interrupts, four in a word.
 const PRIORITIES: u64 = 0xa0a0_a0a0;
 
-/// Software interrupt 0 wakes a CPU that has been given something to do.
+/// Software-generated interrupt 0, which wakes a CPU that was given work.
 pub const WAKE: usize = 0;
 /// The virtual timer (GUEST_TIMER_VIRT_PPI).
 const TIMER: usize = 27;
-/// What the guest has: the first 32 are of each CPU, the others of all.
+/// The number of interrupts that the guest has. The first 32 are private to a CPU.
 const COUNT: usize = 64;
-/// From this number on there is none to handle.
+/// The interrupt numbers from which on there is no interrupt to handle.
 const NONE: u64 = 1020;
 
 static COUNTS: [AtomicU32; COUNT] = [const { AtomicU32::new(0) }; COUNT];
 
 fn write(address: u64, value: u64) {
-    // The controller is there: Xen makes it for every guest. If it is not, nothing works and the host sees
-    // that.
+    // Xen emulates a controller for every guest. Without it nothing works, and the host notices.
     let _ = machine::store(address, Width::Word, value);
 }
 
-/// Enables the interrupts of all CPUs: the console's is a level, the devices' are edges as their nodes say.
+/// Enables the shared interrupts: the console's is level-triggered, those of devices are edge-triggered, as
+/// in their nodes.
 pub fn enable_distributor() {
     let distributor = places().distributor;
     write(distributor + CONTROL, ENABLED);
@@ -68,7 +68,7 @@ pub fn enable_distributor() {
     write(distributor + ENABLE + 4, 0xffff_ffff);
 }
 
-/// Enables the interrupts of the CPU that calls this.
+/// Enables the private interrupts of the CPU that calls this.
 pub fn enable_this_cpu() {
     let number = u64::try_from(machine::cpu()).unwrap_or(0);
     let redistributor = places().redistributors + REDISTRIBUTOR_SIZE * number;
@@ -82,7 +82,7 @@ pub fn enable_this_cpu() {
     machine::enable_cpu_interface();
 }
 
-/// Handles what is pending; called with interrupts masked.
+/// Handles pending interrupts. The caller has masked interrupts.
 pub fn handle() {
     loop {
         let number = machine::acknowledge_interrupt();
@@ -101,19 +101,19 @@ pub fn handle() {
     }
 }
 
-/// How often an interrupt has come so far.
+/// Returns how often an interrupt has occurred.
 #[must_use]
 pub fn count(number: usize) -> u32 {
     COUNTS.get(number).map_or(0, |count| count.load(Ordering::Acquire))
 }
 
-/// Waits until `ready` says so, which is asked again after every interrupt, or until `end`. Returns whether
-/// it is.
+/// Waits until `ready` is true, or until `end`. Returns whether `ready` is true. It is evaluated after every
+/// interrupt.
 ///
-/// With `ready` that nothing interrupts for, ask with an `end` that is near, and again.
+/// If no interrupt announces what `ready` checks, call this repeatedly with a near `end`.
 pub fn wait(end: Option<Moment>, mut ready: impl FnMut() -> bool) -> bool {
     loop {
-        // What comes between the question and the wait ends the wait.
+        // An interrupt between the check and the wait ends the wait.
         machine::mask_interrupts();
         let is_ready = ready();
         let is_over = end.is_some_and(Moment::has_come);

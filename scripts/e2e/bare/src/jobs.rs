@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Commands: one that the host waits for runs on the first CPU, one that is started runs on another.
+//! Commands. The first CPU runs the ones that the host waits for, other CPUs run those that it starts.
 
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -17,16 +17,16 @@ use crate::clock::Moment;
 use crate::cpus::{self, Piece};
 use crate::uart;
 
-/// Runs a command, given as its words.
+/// A function that runs a command, given as its words.
 pub type Run = fn(&Job, &[&str]) -> Result<()>;
 
-/// Prints on the console that the measured part of a command begins: the host reads its output only at the
-/// end.
+/// Prints on the console that the measured part of a command begins. The host reads the output of a command
+/// only when it has ended.
 pub fn announce_begin() {
     uart::print(format_args!("bare: begins\n"));
 }
 
-/// A command, and its output so far.
+/// A command and its output.
 #[derive(Debug, Default)]
 pub struct Job {
     output: Mutex<Output>,
@@ -50,7 +50,7 @@ impl Job {
         self.output.lock().clone()
     }
 
-    /// Whether the command shall stop. Long commands poll this.
+    /// Returns whether the command has to stop. Long commands poll this.
     #[must_use]
     pub fn is_to_stop(&self) -> bool {
         self.stop.load(Ordering::Acquire)
@@ -61,7 +61,7 @@ impl Job {
         self.add(format_args!("{text}\n"), |output| &mut output.stdout);
     }
 
-    /// Adds to a part of the output, as far as there is room.
+    /// Appends to a part of the output, up to its limit.
     fn add(&self, text: fmt::Arguments<'_>, part: fn(&mut Output) -> &mut Vec<u8>) {
         let text = alloc::fmt::format(text);
         let mut output = self.output.lock();
@@ -71,7 +71,7 @@ impl Job {
     }
 }
 
-/// A command that was given to another CPU.
+/// A command on another CPU.
 pub struct Running {
     job: Arc<Job>,
     piece: Piece,
@@ -81,7 +81,7 @@ impl Running {
     /// Starts a command on another CPU.
     ///
     /// # Errors
-    /// No CPU is idle.
+    /// Returns an error if no CPU is idle.
     pub fn start(run: Run, command: Vec<String>) -> Result<Self> {
         let job = Arc::new(Job::default());
         let shared = Arc::clone(&job);
@@ -89,7 +89,7 @@ impl Running {
         Ok(Self { job, piece })
     }
 
-    /// The output so far. It says that the command has ended only after the CPU is idle again.
+    /// The output so far. The command counts as ended only after its CPU is idle.
     #[must_use]
     pub fn output(&self) -> Output {
         let is_done = self.piece.is_done();
@@ -100,15 +100,15 @@ impl Running {
         output
     }
 
-    /// Asks the command to stop, and waits until it has.
+    /// Makes the command stop and waits until it has.
     ///
     /// # Errors
-    /// It does not stop in time.
+    /// Returns an error if it does not stop within `limit`.
     pub fn stop(&self, limit: Duration) -> Result<Output> {
         self.job.stop.store(true, Ordering::Release);
         self.piece.wait(Some(Moment::after(limit)));
         let output = self.output();
-        ensure!(output.end != End::Running, "the command does not stop");
+        ensure!(output.end != End::Running, "the command did not stop within {limit:?}");
         Ok(output)
     }
 }

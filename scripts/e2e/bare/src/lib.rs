@@ -7,11 +7,11 @@
 //!
 //! ```text
 //!  entry                  start of a CPU, exceptions, panics (bare metal only)
-//!  agent                  the console protocol, as the host's channel speaks it
+//!  agent                  the console protocol with the host
 //!  commands               one function for each command
 //!  conformance  hostile  rogue  witness
 //!  virtio                 registers, rings, requests of I2C and GPIO
-//!  random                 values and addresses for hostile, rogue
+//!  random                 random values and addresses for hostile, rogue
 //!  jobs                   a command and its output
 //!  cpus                   work for the other CPUs
 //!  console  interrupts    and below them uart, clock
@@ -20,11 +20,11 @@
 //!  machine                CPU, memory, hypercalls
 //! ```
 //!
-//! Linked for another address, Xen boots the same program in place of the driver domain, as [`rogue`]. Guests
-//! that check their own memory meanwhile are [`witness`]es.
+//! Xen boots the same program, linked for another address, in place of the driver domain, as [`rogue`]. The
+//! guests check their own memory meanwhile as [`witness`].
 //!
-//! All `unsafe` is in `machine/bare_metal.rs` and `entry.rs`, which are not built for the host. The rest is
-//! checked and tested there, and the host's tests take their names from [`conformance`].
+//! All `unsafe` code is in `machine/bare_metal.rs` and `entry.rs`, which are not built for the host. The rest
+//! is checked and tested there, and the tests on the host take the names of tests from [`conformance`].
 
 #![no_std]
 

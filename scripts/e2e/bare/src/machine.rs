@@ -3,7 +3,7 @@
 //! The machine: an AArch64 CPU at EL1, and Xen.
 //!
 //! `bare_metal` has assembly, system registers and accesses to any address. `host` has the same functions
-//! without any effect, so that the other modules can be checked and tested on the host.
+//! without effect, so that the other modules can be checked and tested on the host.
 
 mod types;
 

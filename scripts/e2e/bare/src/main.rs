@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The guest's image. All of it is in the library; for the machine that builds it, there is nothing to run.
+//! The guest's image. The library has all of it; built for the host, this program only prints an error.
 
 #![cfg_attr(bare_metal, no_std, no_main)]
 
-// Its start-up code is where Xen enters.
+// The library has the start-up code at which Xen enters.
 use bare as _;
 
 #[cfg(not(bare_metal))]
 fn main() -> std::process::ExitCode {
-    eprintln!("bare: Xen runs this, see scripts/cross-build");
+    eprintln!("bare: this runs as a guest of Xen, see scripts/cross-build");
     std::process::ExitCode::FAILURE
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 /// Parses a decimal number, or a hexadecimal one after `0x`.
 ///
 /// # Errors
-/// The text is not a number, or it does not fit.
+/// Returns an error if the text is not a number or the number does not fit.
 pub fn number<T: TryFrom<u64>>(text: &str) -> Result<T> {
     let value = match text.strip_prefix("0x") {
         Some(digits) => u64::from_str_radix(digits, 16)?,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Pages that another domain may read and write at any time: all accesses are atomic, in units of 16 bits,
-//! the size of a ring's index.
+//! Pages that another domain may read and write at any time. All accesses are atomic, in units of 16 bits,
+//! the size of the index of a ring.
 
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU16, Ordering};
@@ -13,7 +13,7 @@ pub const PAGE: usize = 4096;
 #[repr(C, align(4096))]
 struct Cells([AtomicU16; PAGE / 2]);
 
-/// A page. What lies beyond its end reads as zero, and is not written.
+/// A page. Reads beyond its end return zero, writes beyond its end have no effect.
 #[derive(Debug)]
 pub struct Page(Box<Cells>);
 
@@ -24,7 +24,7 @@ impl Default for Page {
 }
 
 impl Page {
-    /// The number of its frame.
+    /// Its frame number.
     #[must_use]
     pub fn frame(&self) -> u32 {
         let address = (&raw const *self.0).addr();
@@ -48,7 +48,7 @@ impl Page {
         if offset.is_multiple_of(2) { low } else { high }
     }
 
-    /// Writes 8 bits; the other 8 of the unit must not change meanwhile.
+    /// Writes 8 bits. Nothing else may write the other 8 bits of the unit meanwhile.
     pub fn write_u8(&self, offset: usize, value: u8) {
         let [low, high] = self.read_u16(offset & !1).to_le_bytes();
         let both = if offset.is_multiple_of(2) { [value, high] } else { [low, value] };
@@ -61,7 +61,7 @@ impl Page {
         self.cell(offset).map_or(0, |cell| u16::from_le(cell.load(Ordering::Acquire)))
     }
 
-    /// Writes 16 bits, at an even offset, after all that was written before.
+    /// Writes 16 bits, at an even offset, with release ordering.
     pub fn write_u16(&self, offset: usize, value: u16) {
         if let Some(cell) = self.cell(offset) {
             cell.store(value.to_le(), Ordering::Release);
@@ -99,7 +99,7 @@ impl Page {
         }
     }
 
-    /// Writes the same byte everywhere.
+    /// Writes the same byte to the whole page.
     pub fn fill(&self, byte: u8) {
         for cell in &self.0.0 {
             cell.store(u16::from_le_bytes([byte, byte]), Ordering::Release);
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_are_where_they_were_written() {
+    fn bytes_are_read_where_they_were_written() {
         let page = Page::default();
         page.write(1, &[1, 2, 3, 4]);
         assert_eq!((page.read_u16(0), page.read_u16(2), page.read_u32(2)), (0x100, 0x302, 0x4_0302));

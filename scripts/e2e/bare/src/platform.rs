@@ -11,7 +11,7 @@ use spin::Once;
 
 use crate::machine;
 
-/// The first shared peripheral interrupt.
+/// The number of the first shared peripheral interrupt.
 const FIRST_SHARED: u32 = 32;
 
 /// Addresses and interrupts of the hardware that every domain has.
@@ -27,7 +27,7 @@ pub struct Places {
     pub redistributors: u64,
 }
 
-/// Their values in a guest (Xen's public header arch-arm.h: GUEST_PL011_BASE, GUEST_VPL011_SPI,
+/// The values in a guest (Xen's public header arch-arm.h: GUEST_PL011_BASE, GUEST_VPL011_SPI,
 /// GUEST_GICV3_GICD_BASE, GUEST_GICV3_GICR0_BASE).
 const GUEST: Places = Places {
     console: 0x2200_0000,
@@ -36,7 +36,7 @@ const GUEST: Places = Places {
     redistributors: 0x0302_0000,
 };
 
-/// Their values by the device tree. In a direct-mapped domain they are those of the physical machine.
+/// Returns the values of the device tree. In a direct-mapped domain they are those of the physical machine.
 pub fn places() -> Places {
     static PLACES: Once<Places> = Once::new();
     *PLACES.call_once(|| tree().map_or(GUEST, |tree| find_places(&tree)))
@@ -67,12 +67,12 @@ fn is_compatible(node: &FdtNode<'static>, name: &str) -> bool {
     node.compatible().is_some_and(|mut names| names.any(|other| other == name))
 }
 
-/// Start of the register range `index` of a node.
+/// Returns the start of register range `index` of a node.
 fn address(node: &FdtNode<'static>, index: usize) -> Option<u64> {
     node.reg().ok()??.nth(index)?.address::<u64>().ok()
 }
 
-/// The first interrupt of a node, a shared one.
+/// Returns the first interrupt of a node, a shared one.
 fn interrupt(node: &FdtNode<'static>) -> Option<usize> {
     let mut interrupts = node.property("interrupts")?.as_prop_encoded_array([1, 1, 1]).ok()?;
     let [_, number, _] = interrupts.next()?;
@@ -81,29 +81,29 @@ fn interrupt(node: &FdtNode<'static>) -> Option<usize> {
 }
 
 fn tree() -> Result<Fdt<'static>> {
-    Fdt::new(machine::device_tree()).ok().context("no device tree")
+    Fdt::new(machine::device_tree()).ok().context("there is no valid device tree")
 }
 
-/// The number of CPUs.
+/// Returns the number of CPUs.
 #[must_use]
 pub fn cpus() -> usize {
     let count = tree().ok().and_then(|tree| tree.cpus().ok().map(|cpus| cpus.cpus().count()));
     count.unwrap_or(1)
 }
 
-/// The guest's `bootargs` in the manifest.
+/// Returns the guest's `bootargs` of the manifest.
 ///
 /// # Errors
-/// There is no device tree.
+/// Returns an error if there is no device tree.
 pub fn bootargs() -> Result<&'static str> {
-    let chosen = tree()?.find_node("/chosen").context("no /chosen")?;
+    let chosen = tree()?.find_node("/chosen").context("the device tree has no /chosen")?;
     Ok(chosen.property("bootargs").and_then(|property| property.value_as::<&str>().ok()).unwrap_or_default())
 }
 
-/// Base address and interrupt of each virtio-mmio device, in the order of the tree.
+/// Returns base address and interrupt of each virtio-mmio device, in the order of the tree.
 ///
 /// # Errors
-/// There is no device tree.
+/// Returns an error if there is no device tree.
 pub fn virtio_devices() -> Result<Vec<(u64, usize)>> {
     let mut devices = Vec::new();
     visit(&tree()?.root(), &mut |node| {

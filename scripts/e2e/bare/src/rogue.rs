@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A driver domain that was taken over: it makes every hypercall at every domain, and tries what is known to
-//! have worked somewhere.
+//! A driver domain under the control of an attacker: it makes every hypercall on every domain, and runs
+//! sequences that have succeeded on some system.
 //!
 //! ```text
 //!  commands ─▶ every (the tables, call by call) ─┐
 //!             attacks (sequences, by name) ──────┼─▶ ledger ─▶ attempt ─▶ Xen
 //!             chance (the tables, changed) ──────┘     │
-//!                                                      └─▶ memory: is a secret in it?
+//!                                                      └─▶ memory: does it contain a secret?
 //! ```
 //!
-//! Each guest (crate [`witness`](crate::witness)) watches its own memory, and tells the host what there is to
-//! attack: where its secret is, and which pages it has granted. The host (scripts/e2e/tests/rogue) compares
-//! the calls that succeed with a list.
+//! Each guest ([`witness`](crate::witness)) watches its own memory, and gives the host the targets: the place
+//! of its secret, and the pages that it has granted. The host (scripts/e2e/tests/rogue) compares the calls
+//! that succeed with a list.
 
 mod attacks;
 mod attempt;
@@ -39,10 +39,10 @@ use words::Target;
 
 static KNOWN: Mutex<Vec<Known>> = Mutex::new(Vec::new());
 
-/// Runs one of the commands.
+/// Runs a command.
 ///
 /// # Errors
-/// It failed, or there is none of that name. That Xen refuses something is no error.
+/// Returns an error if the command is unknown or fails. A hypercall that Xen refuses is not an error.
 pub fn run(job: &Job, command: &[&str]) -> Result<()> {
     match *command {
         ["unpause", domid] => unpause(job, domid),
@@ -56,14 +56,14 @@ pub fn run(job: &Job, command: &[&str]) -> Result<()> {
             let (seed, count) = (number(seed)?, number(count)?);
             with_ledger(job, |ledger, known| chance::run(ledger, known, seed, count))
         }
-        _ => bail!("the rogue does not know: {}", command.join(" ")),
+        _ => bail!("unknown command of the rogue: {}", command.join(" ")),
     }
 }
 
-/// Starts a guest, as a driver domain does when its devices answer.
+/// Unpauses a guest, as a driver domain does when its devices answer.
 fn unpause(job: &Job, domid: &str) -> Result<()> {
     let target = Target { domid: number(domid)?, ..Target::default() };
-    let attempt = Attempt::named(hypercall::DOMCTL, "unpausedomain", &target).context("no such call")?;
+    let attempt = Attempt::named(hypercall::DOMCTL, "unpausedomain", &target).context("unknown hypercall")?;
     let mut ledger = Ledger::default();
     ensure!(ledger.make(&attempt, false), "domain {domid} cannot be unpaused");
     ledger.report(job);
@@ -85,7 +85,7 @@ fn know(domid: &str, frame: &str, references: [&str; 3], secret: &str) -> Result
 
 fn with_ledger(job: &Job, perform: impl FnOnce(&mut Ledger, &[Known; 2]) -> Result<()>) -> Result<()> {
     let known = KNOWN.lock().clone();
-    let known: [Known; 2] = known.try_into().ok().context("two guests are to be known")?;
+    let known: [Known; 2] = known.try_into().ok().context("run `rogue know` for two guests first")?;
     let mut ledger = Ledger::new(known.map(|guest| guest.secret));
     memory::clear();
     perform(&mut ledger, &known)?;

@@ -13,7 +13,7 @@ const DATA: u64 = 0x00;
 const FLAGS: u64 = 0x18;
 const RECEIVE_EMPTY: u64 = 1 << 4;
 const TRANSMIT_FULL: u64 = 1 << 5;
-/// UARTIMSC, and its bits RXIM and RTIM: characters were received, at once or after a time-out.
+/// UARTIMSC, and its bits RXIM and RTIM: characters were received; the second after a time-out.
 const INTERRUPT_MASK: u64 = 0x38;
 const RECEIVE: u64 = 1 << 4 | 1 << 6;
 
@@ -22,7 +22,7 @@ fn read(register: u64) -> u64 {
 }
 
 fn write(register: u64, value: u64) {
-    // A failed access to the console cannot be reported anywhere.
+    // The console is the only place to report errors.
     let _ = machine::store(places().console + register, Width::Word, value);
 }
 
@@ -36,7 +36,7 @@ pub fn mask_interrupt() {
     write(INTERRUPT_MASK, 0);
 }
 
-/// Whether a character can be read.
+/// Returns whether a character can be read.
 pub fn has_received() -> bool {
     read(FLAGS) & RECEIVE_EMPTY == 0
 }
@@ -61,7 +61,7 @@ impl Write for Printer {
     }
 }
 
-/// Transmits text. Only the first CPU and a panic call this: nothing serialises it.
+/// Transmits text. Calls are not serialised: only the first CPU and the panic handler call this.
 pub fn print(text: fmt::Arguments<'_>) {
     // `Printer` returns no errors.
     let _ = Printer.write_fmt(text);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A guest that watches its memory during an attack: it keeps a secret in many pages, grants a few others,
-//! and checks repeatedly that no other page has changed. The attacker is [`rogue`](crate::rogue).
+//! A guest that watches its memory during an attack: it fills many pages with a secret, grants a few pages,
+//! and checks repeatedly that nothing else has changed. The attacker is [`rogue`](crate::rogue).
 
 use alloc::format;
 use alloc::string::String;
@@ -20,29 +20,30 @@ use crate::machine::{self, GRANT_ENTRIES, Width};
 use crate::number::number;
 use crate::pages::{PAGE, Page};
 
-/// What the attacker finds in the page that is granted to it, and what it shall write there.
+/// The content of the page that is granted to the attacker.
 pub const CONTROL: u64 = 0x6772_616e_7465_6421;
-/// See [`CONTROL`].
+/// The value that the attacker writes to that page.
 pub const ANSWER: u64 = 0x616e_7377_6572_6564;
-/// What a page has that the attacker may read.
+/// The content of the page that the attacker may only read.
 const READABLE: u64 = 0x7265_6164_6162_6c65;
-/// So many pages have the secret, 2 MiB of them.
+/// The number of pages with the secret: 2 MiB.
 const PAGES: usize = 512;
-/// So many of them are looked at in one go, and so long is the rest between two.
+/// The number of pages that one round checks, and the pause after a round.
 const AT_ONCE: usize = 32;
 const REST: Duration = Duration::from_millis(5);
 
-/// How often has been looked, how often something had changed, and the longest time between two looks, in
+/// The number of rounds, the number of rounds that found a change, and the longest time between two rounds in
 /// microseconds.
 static BEATS: AtomicU64 = AtomicU64::new(0);
 static DAMAGES: AtomicU64 = AtomicU64::new(0);
 static LONGEST_GAP: AtomicU64 = AtomicU64::new(0);
-/// What had changed first.
+/// The first change that was found.
 static FIRST_DAMAGE: Mutex<Option<String>> = Mutex::new(None);
-/// What there is to attack.
+/// The published targets, once the pages are granted.
 static OPEN: Mutex<Option<Open>> = Mutex::new(None);
 
-/// What the attacker is told.
+/// What the attacker may know: the frame of a secret page, the references of the granted pages, and whether
+/// [`ANSWER`] has arrived.
 #[derive(Clone, Copy, Debug)]
 struct Open {
     frame: u32,
@@ -52,10 +53,10 @@ struct Open {
     is_answered: bool,
 }
 
-/// Runs one of the commands: `guard SECRET NEIGHBOUR`, which does not end by itself, and `report`.
+/// Runs a command: `guard SECRET NEIGHBOUR`, which runs until it is stopped, or `report`.
 ///
 /// # Errors
-/// It failed, or there is none of that name.
+/// Returns an error if the command is unknown or fails, or if a change was found.
 pub fn run(job: &Job, command: &[&str]) -> Result<()> {
     match *command {
         ["guard", secret, neighbour] => {
@@ -64,12 +65,12 @@ pub fn run(job: &Job, command: &[&str]) -> Result<()> {
             Ok(())
         }
         ["report"] => report(job),
-        _ => bail!("no witness: {}", command.join(" ")),
+        _ => bail!("unknown command of the witness: {}", command.join(" ")),
     }
 }
 
 fn report(job: &Job) -> Result<()> {
-    let open = OPEN.lock().context("nothing is guarded yet")?;
+    let open = OPEN.lock().context("no memory is guarded: run `witness guard` first")?;
     let gap = Duration::from_micros(LONGEST_GAP.swap(0, Ordering::Relaxed)).as_millis();
     let (beats, damages) = (BEATS.load(Ordering::Relaxed), DAMAGES.load(Ordering::Relaxed));
     let Open { frame, control, read_only, neighbour, is_answered } = open;
@@ -84,7 +85,7 @@ fn report(job: &Job) -> Result<()> {
     Ok(())
 }
 
-/// What is watched.
+/// The guarded memory.
 struct Guarded {
     secret: u64,
     pages: Vec<Page>,
@@ -95,7 +96,7 @@ struct Guarded {
     code: u64,
 }
 
-/// Word `index` of page `page`: the secret, then one that no other place has.
+/// Returns word `index` of page `page`: the secret, or a value that no other place has, in turn.
 fn word(secret: u64, page: usize, index: usize) -> u64 {
     if index.is_multiple_of(2) {
         return secret;
@@ -114,7 +115,7 @@ fn has(page: &Page, value: impl Fn(usize) -> u64) -> bool {
     (0..PAGE / 8).all(|index| page.read_u64(8 * index) == value(index))
 }
 
-/// An entry of the grant table, but for what Xen changes in it.
+/// Returns an entry of the grant table without the bits that Xen sets.
 fn entry(reference: usize) -> [u64; 3] {
     let entry = u32::try_from(reference).ok().and_then(grants::entry);
     entry.map_or([0; 3], |entry| {
@@ -124,7 +125,7 @@ fn entry(reference: usize) -> [u64; 3] {
     })
 }
 
-/// A sum over the code and the constants of this image (FNV-1a, by words).
+/// Returns a checksum of the code and the constants of this image (FNV-1a, by words).
 fn code() -> u64 {
     let words = machine::constant_image().step_by(8).map(|address| machine::load(address, Width::Double));
     words.fold(0xcbf2_9ce4_8422_2325, |sum: u64, word| {
@@ -145,7 +146,7 @@ impl Guarded {
         let neighbour = Granted::with_flags(0)?;
         fill(neighbour.page(), |index| word(secret, PAGES, index));
         for (granted, flags) in [(&control, PERMIT), (&read_only, PERMIT | READ_ONLY), (&neighbour, PERMIT)] {
-            let entry = grants::entry(granted.reference()).context("a reference beyond the table")?;
+            let entry = grants::entry(granted.reference()).context("the reference is beyond the table")?;
             if granted.reference() == neighbour.reference() {
                 entry.domain.store(neighbour_domid, Ordering::Relaxed);
             }
@@ -156,7 +157,7 @@ impl Guarded {
         Ok(Self { secret, pages, control, read_only, neighbour, table, code: code() })
     }
 
-    /// Looks again and again until it is told to stop.
+    /// Checks the memory in rounds until the command is stopped.
     fn watch(&mut self, job: &Job) {
         let mut next = 0;
         let mut last = Moment::now();
@@ -186,15 +187,19 @@ impl Guarded {
         });
     }
 
-    /// What has changed: of some of the pages, and of all that is small.
+    /// Returns the first change: in [`AT_ONCE`] pages from `first` on, in the granted pages, in the grant
+    /// table. The code is checked in every round from page 0.
     fn damage(&self, first: usize) -> Option<String> {
         for (number, page) in self.pages.iter().enumerate().skip(first).take(AT_ONCE) {
             if !has(page, |index| word(self.secret, number, index)) {
-                return Some(format!("page {number} of the secret, frame {:#x}, has changed", page.frame()));
+                return Some(format!(
+                    "page {number} with the secret (frame {:#x}) has changed",
+                    page.frame()
+                ));
             }
         }
         if !has(self.read_only.page(), |_| READABLE) {
-            return Some(String::from("the page that may only be read has changed"));
+            return Some(String::from("the page that is granted for reading only has changed"));
         }
         if !has(self.neighbour.page(), |index| word(self.secret, PAGES, index)) {
             return Some(String::from("the page that is granted to another guest has changed"));
@@ -215,7 +220,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_changes_is_found() {
+    fn a_changed_byte_is_found() {
         let page = Page::default();
         fill(&page, |index| word(7, 3, index));
         assert!(has(&page, |index| word(7, 3, index)));
@@ -225,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_that_xen_uses_is_the_same_and_one_that_somebody_writes_is_not() {
+    fn bits_of_xen_in_an_entry_are_ignored_other_changes_are_found() {
         let was = entry(300);
         let flags = &grants::entry(300).unwrap().flags;
         flags.store(IN_USE, Ordering::Relaxed);

@@ -27,51 +27,51 @@ const SHUTDOWN: u64 = 2;
 const POWER_OFF: u32 = 0;
 const CRASH: u32 = 3;
 
-/// Puts frame `index` of the grant table at `address`.
+/// Maps frame `index` of the grant table at `address`.
 ///
 /// # Errors
-/// Xen refuses.
+/// Returns an error if Xen refuses.
 pub fn map_grant_table(index: u64, address: u64) -> Result<()> {
     // struct xen_add_to_physmap: domid (16 bits), size (16), space (32), idx (64), gpfn (64).
     let argument = [SELF | GRANT_TABLE << 32, index, address >> 12];
     let pointer = argument.as_ptr().addr();
     let result = machine::hypercall(MEMORY_OP, [ADD_TO_PHYSMAP, u64::try_from(pointer)?, 0, 0]);
-    ensure!(result == 0, "Xen does not give frame {index} of the grant table: {result}");
+    ensure!(result == 0, "Xen does not map frame {index} of the grant table: error {result}");
     Ok(())
 }
 
-/// Takes away the page that is at this frame.
+/// Removes the page at a frame of this guest's address space.
 ///
 /// # Errors
-/// There is none.
+/// Returns an error if there is no page.
 pub fn remove_from_physmap(frame: u64) -> Result<()> {
     // struct xen_remove_from_physmap: domid (16 bits), gpfn (64).
     let argument = [SELF, frame];
     let pointer = argument.as_ptr().addr();
     let result = machine::hypercall(MEMORY_OP, [REMOVE_FROM_PHYSMAP, u64::try_from(pointer)?, 0, 0]);
-    ensure!(result == 0, "Xen does not take frame {frame:#x} away: {result}");
+    ensure!(result == 0, "Xen does not remove the page at frame {frame:#x}: error {result}");
     Ok(())
 }
 
-/// Unmaps what was mapped by a grant.
+/// Unmaps a page that was mapped by a grant.
 ///
 /// # Errors
-/// The handle is none.
+/// Returns an error if the handle is invalid.
 pub fn unmap_grant(address: u64, handle: u64) -> Result<()> {
     // struct gnttab_unmap_grant_ref: host_addr (64 bits), dev_bus_addr (64), handle (32), status (16).
     let argument = [address, 0, handle & 0xffff_ffff];
     let pointer = argument.as_ptr().addr();
     let result = machine::hypercall(GRANT_TABLE_OP, [UNMAP_GRANT_REF, u64::try_from(pointer)?, 1, 0]);
-    ensure!(result == 0, "Xen does not unmap {address:#x}: {result}");
+    ensure!(result == 0, "Xen does not unmap {address:#x}: error {result}");
     Ok(())
 }
 
-/// Takes this guest off the machine as one that has crashed.
+/// Ends this guest with the reason SHUTDOWN_crash.
 pub fn crash() -> ! {
     shutdown(CRASH)
 }
 
-/// Takes this guest off the machine.
+/// Ends this guest with the reason SHUTDOWN_poweroff.
 pub fn power_off() -> ! {
     shutdown(POWER_OFF)
 }

@@ -2,8 +2,8 @@
 
 //! The functions of [`machine`](super) in the guest.
 //!
-//! None of them can break an assumption of Rust, except for a store to memory that Rust uses, which [`store`]
-//! refuses.
+//! None of them can violate an assumption of Rust, except for a store to memory that Rust uses, which
+//! [`store`] refuses.
 
 #![allow(unsafe_code)]
 
@@ -20,18 +20,18 @@ use super::types::{Abort, GRANT_ENTRIES, GrantEntry, Width};
 
 global_asm!(include_str!("start.s"));
 
-/// The memory that is neither image nor device tree.
+/// The heap: memory that is neither image nor device tree.
 #[global_allocator]
 static HEAP: LockedHeap = LockedHeap::empty();
 
 static DEVICE_TREE: Mutex<&[u8]> = Mutex::new(&[]);
 
-/// The GiB that start.s maps as memory. A guest's RAM begins where it does (Xen's public header arch-arm.h:
-/// GUEST_RAM0_BASE), the driver domain's somewhere in it.
+/// The GiB that start.s maps as memory. The RAM of a guest begins at its start (Xen's public header
+/// arch-arm.h: GUEST_RAM0_BASE), that of the driver domain within it.
 const MEMORY: Range<u64> = 0x4000_0000..0x8000_0000;
-/// The stack of a CPU that [`start_cpu`] starts.
+/// The size of the stack of a CPU that [`start_cpu`] starts.
 const STACK: usize = 128 << 10;
-/// The firmware's function that starts a CPU (Arm's PSCI, 5.1.4), for callers of 64 bits.
+/// CPU_ON of Arm's PSCI (5.1.4) for 64-bit callers, which starts a CPU.
 const CPU_ON: u64 = 0xc400_0003;
 
 unsafe extern "C" {
@@ -44,13 +44,13 @@ unsafe extern "C" {
     fn another_cpu() -> !;
 }
 
-/// Makes the device tree and the heap available.
+/// Initialises the device tree and the heap.
 ///
 /// # Safety
-/// `device_tree` is the address of a device tree that nothing writes to. This is called once, before any
-/// allocation.
+/// `device_tree` is the address of a device tree that nothing writes to. The function is called once, before
+/// any allocation.
 pub(crate) unsafe fn initialise(device_tree: u64) {
-    // SAFETY: the caller's promise. The second word of the header is the size of the tree.
+    // SAFETY: the caller guarantees the address. The second word of the header is the size of the tree.
     let size = unsafe { (device_tree as *const [u8; 8]).read_unaligned() };
     let [.., a, b, c, d] = size;
     let size = u64::from(u32::from_be_bytes([a, b, c, d]));
@@ -58,11 +58,11 @@ pub(crate) unsafe fn initialise(device_tree: u64) {
     let bytes = unsafe { slice::from_raw_parts(device_tree as *const u8, size as usize) };
     *DEVICE_TREE.lock() = bytes;
     let room = free_memory(device_tree..device_tree + size);
-    // SAFETY: unused RAM: it begins behind the image and leaves the device tree out.
+    // SAFETY: this is unused RAM: it begins after the image and does not contain the device tree.
     unsafe { HEAP.lock().init(room.start as *mut u8, (room.end - room.start) as usize) };
 }
 
-/// The larger part of the RAM, below or above the device tree.
+/// Returns the larger part of the free RAM, below or above the device tree.
 fn free_memory(taken: Range<u64>) -> Range<u64> {
     let start = (&raw const image_end) as u64;
     let end = ram().end;
@@ -70,7 +70,7 @@ fn free_memory(taken: Range<u64>) -> Range<u64> {
     if below.end.saturating_sub(below.start) >= above.end.saturating_sub(above.start) { below } else { above }
 }
 
-/// The RAM that there is, by the device tree.
+/// Returns the RAM, as described by the device tree.
 pub fn ram() -> Range<u64> {
     let found = Fdt::new(device_tree()).ok().and_then(|tree| {
         let memory = tree.memory().ok()?;
@@ -81,12 +81,12 @@ pub fn ram() -> Range<u64> {
     found.unwrap_or(MEMORY.start..MEMORY.start)
 }
 
-/// What of this image is never written: its code and its constants.
+/// Returns the part of this image that is never written: code and constants.
 pub fn constant_image() -> Range<u64> {
     (&raw const image_start) as u64..(&raw const data_start) as u64
 }
 
-/// The device tree that Xen made for the guest.
+/// Returns the device tree from Xen.
 pub fn device_tree() -> &'static [u8] {
     *DEVICE_TREE.lock()
 }
@@ -103,13 +103,12 @@ pub(crate) struct Registers {
     q: [u128; 32],
 }
 
-/// Index in the vector table of a synchronous exception from the current exception level, with its own stack
-/// pointer.
+/// The index in the vector table of a synchronous exception from the current exception level with SP_ELx.
 const SYNCHRONOUS: u64 = 4;
-/// Index of an interrupt, likewise.
+/// The index of an interrupt, likewise.
 pub(crate) const INTERRUPT: u64 = 5;
 
-/// Makes an access of [`load`] or [`store`] that faulted return with the reason.
+/// Makes [`load`] or [`store`] return the abort if one of them caused it.
 ///
 /// # Panics
 /// At any other exception.
@@ -131,13 +130,13 @@ pub(crate) fn handle_abort(index: u64, registers: &mut Registers) {
 
 // ---- Memory and devices ----
 
-/// Loads from any address; a fault is a result.
+/// Loads from any address.
 ///
 /// # Errors
-/// The access faulted.
+/// Returns the abort if the access faulted.
 pub fn load(address: u64, width: Width) -> Result<u64, Abort> {
     let (value, syndrome, fault);
-    // SAFETY: one load, which has no effect on what Rust knows; if it faults, `handle_abort` makes it return.
+    // SAFETY: one load, which has no effect on Rust's memory. If it faults, `handle_abort` makes it return.
     unsafe {
         asm!("bl attempt_load",
             inlateout("x0") address => value, inlateout("x1") width.bytes() => syndrome, lateout("x2") fault,
@@ -146,17 +145,17 @@ pub fn load(address: u64, width: Width) -> Result<u64, Abort> {
     if syndrome == 0 { Ok(value) } else { Err(Abort { syndrome, address: fault }) }
 }
 
-/// Stores to any address but the guest's own memory; a fault is a result.
+/// Stores to any address except the guest's own memory.
 ///
 /// # Errors
-/// The access faulted.
+/// Returns the abort if the access faulted.
 ///
 /// # Panics
-/// If the address is that of memory. Pages that are shared are written by their owner.
+/// Panics if the address is in memory. [`Page`](crate::pages::Page) writes shared pages.
 pub fn store(address: u64, width: Width, value: u64) -> Result<(), Abort> {
     assert!(!MEMORY.contains(&address), "{address:#x} is memory");
     let (syndrome, fault);
-    // SAFETY: one store, not to memory that Rust uses; if it faults, `handle_abort` makes it return.
+    // SAFETY: one store, not to memory that Rust uses. If it faults, `handle_abort` makes it return.
     unsafe {
         asm!("bl attempt_store",
             inlateout("x0") address => _, inlateout("x1") width.bytes() => syndrome,
@@ -165,15 +164,15 @@ pub fn store(address: u64, width: Width, value: u64) -> Result<(), Abort> {
     if syndrome == 0 { Ok(()) } else { Err(Abort { syndrome, address: fault }) }
 }
 
-/// What was written before is seen by others before what is written after.
+/// Completes all earlier accesses before any later one.
 pub fn barrier() {
-    // SAFETY: orders accesses, nothing else.
+    // SAFETY: the instruction only orders accesses.
     unsafe { asm!("dsb sy", options(nostack)) };
 }
 
 // ---- CPU ----
 
-/// A function that reads a system register.
+/// Defines a function that reads a system register.
 macro_rules! reads {
     ($(#[$doc:meta])* $name:ident, $register:literal) => {
         $(#[$doc])*
@@ -186,29 +185,29 @@ macro_rules! reads {
     };
 }
 
-/// A function that writes a system register, or executes an instruction without operands.
+/// Defines a function that writes a system register or executes an instruction without operands.
 macro_rules! executes {
     ($(#[$doc:meta])* $name:ident, $($instruction:literal),+) => {
         $(#[$doc])*
         pub fn $name() {
-            // SAFETY: has no effect on memory, registers that Rust uses, or where execution goes on.
+            // SAFETY: no effect on memory, on registers that Rust uses, or on the flow of control.
             unsafe { asm!($($instruction),+, options(nostack)) };
         }
     };
 }
 
 reads!(
-    /// The virtual counter.
+    /// Returns the virtual counter.
     counter,
     "cntvct_el0"
 );
 reads!(
-    /// How much [`counter`] counts in a second.
+    /// Returns the frequency of [`counter`] in Hz.
     frequency,
     "cntfrq_el0"
 );
 reads!(
-    /// Takes the interrupt that is most urgent: its number, or one from 1020 on if there is none.
+    /// Acknowledges the most urgent interrupt. Returns its number, or one from 1020 on if there is none.
     acknowledge_interrupt,
     "icc_iar1_el1"
 );
@@ -219,18 +218,18 @@ executes!(
     "wfi"
 );
 executes!(
-    /// Interrupts wait from now on.
+    /// Masks interrupts.
     mask_interrupts,
     "msr daifset, #2"
 );
 executes!(
-    /// Interrupts are taken from now on.
+    /// Unmasks interrupts.
     unmask_interrupts,
     "msr daifclr, #2",
     "isb"
 );
 
-/// The number of this CPU.
+/// Returns the number of this CPU.
 pub fn cpu() -> usize {
     let value: u64;
     // SAFETY: reads a register that exists at this exception level.
@@ -238,19 +237,19 @@ pub fn cpu() -> usize {
     (value & 0xff) as usize
 }
 
-/// An interrupt that was taken has been handled.
+/// Ends the handling of an acknowledged interrupt.
 pub fn end_of_interrupt(number: u64) {
     // SAFETY: writes a register of the interrupt controller, which has no effect on memory.
     unsafe { asm!("msr icc_eoir1_el1, {}", in(reg) number, options(nostack)) };
 }
 
-/// Sends software interrupt 0 to another CPU.
+/// Sends software-generated interrupt 0 to another CPU.
 pub fn send_interrupt(cpu: usize) {
     // SAFETY: as above.
     unsafe { asm!("dsb sy", "msr icc_sgi1r_el1, {}", "isb", in(reg) 1u64 << cpu, options(nostack)) };
 }
 
-/// Lets this CPU have interrupts of any priority.
+/// Enables the CPU interface for interrupts of any priority.
 pub fn enable_cpu_interface() {
     // SAFETY: as above.
     unsafe {
@@ -259,7 +258,7 @@ pub fn enable_cpu_interface() {
     }
 }
 
-/// Lets the virtual timer interrupt when the counter is there, or never.
+/// Makes the virtual timer interrupt when the counter reaches `at`. `None` disables it.
 pub fn set_timer(at: Option<u64>) {
     // SAFETY: writes registers of the timer, which has no effect on memory.
     unsafe {
@@ -270,20 +269,20 @@ pub fn set_timer(at: Option<u64>) {
 
 // ---- Xen ----
 
-/// Where Xen lets a guest put its grant table (Xen's public header arch-arm.h: GUEST_GNTTAB_BASE).
+/// The address of the grant table in a guest (Xen's public header arch-arm.h: GUEST_GNTTAB_BASE).
 const GRANT_TABLE: u64 = 0x3800_0000;
 
-/// The grant table. There is nothing there until Xen was told to put it there.
+/// Returns the grant table and its address. It can be accessed after Xen has mapped it there.
 pub fn grant_table() -> (u64, &'static [GrantEntry; GRANT_ENTRIES]) {
-    // SAFETY: start.s maps it as memory. It is never taken away again, and all of it are atomics.
+    // SAFETY: start.s maps it as memory, it is never unmapped, and its fields are atomics.
     (GRANT_TABLE, unsafe { &*(GRANT_TABLE as *const [GrantEntry; GRANT_ENTRIES]) })
 }
 
-/// A hypercall. `arguments` may be addresses of what Xen reads or writes, which is then up to the caller.
+/// Makes a hypercall. `arguments` may be addresses that Xen reads or writes: the caller ensures that it may.
 pub fn hypercall(number: u64, arguments: [u64; 4]) -> i64 {
     let [a, b, c, d] = arguments;
     let result;
-    // SAFETY: Xen changes x0 to x4, x16, and what the arguments point to: callers pass addresses of atomics.
+    // SAFETY: Xen changes x0 to x4, x16, and the memory at the arguments: callers pass addresses of atomics.
     unsafe {
         asm!("hvc #0xea1",
             inlateout("x0") a => result, inlateout("x1") b => _, inlateout("x2") c => _,
@@ -292,17 +291,17 @@ pub fn hypercall(number: u64, arguments: [u64; 4]) -> i64 {
     result
 }
 
-/// Starts a CPU; returns what PSCI says, 0 if it runs.
+/// Starts a CPU. Returns the result of PSCI, 0 for success.
 pub fn start_cpu(cpu: usize) -> i64 {
     let Ok(layout) = Layout::from_size_align(STACK, 4096) else { return -1 };
-    // SAFETY: the layout is not empty. The memory is that CPU's for ever.
+    // SAFETY: the layout is not empty. The memory is never freed.
     let stack = unsafe { alloc(layout) };
     if stack.is_null() {
         return -1;
     }
     let end = stack as u64 + STACK as u64;
     let result;
-    // SAFETY: Xen, which plays the firmware, starts the CPU at start.s, with a stack of its own. The calling
+    // SAFETY: Xen, in the role of the firmware, starts the CPU at start.s with its own stack. The calling
     // convention (SMCCC) lets it change x0 to x17.
     unsafe {
         asm!("hvc #0",

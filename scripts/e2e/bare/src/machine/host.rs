@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The same functions on the host, where the guest is checked and tested. Every access fails, and an
-//! interrupt that is sent to another CPU is handled in the call that sends it.
+//! The functions of [`machine`](super) on the host, for checks and tests. Every access fails. An interrupt to
+//! another CPU is handled in the call that sends it.
 
 use core::ops::Range;
 
@@ -10,22 +10,22 @@ use spin::Mutex;
 
 use super::types::{Abort, GRANT_ENTRIES, GrantEntry, Width};
 
-/// -ENOSYS, Xen's result of a hypercall that it does not have.
+/// -ENOSYS, Xen's result of an unknown hypercall.
 const NO_SUCH_CALL: i64 = -38;
 
-/// There is no device tree.
+/// Returns an empty device tree.
 #[must_use]
 pub fn device_tree() -> &'static [u8] {
     &[]
 }
 
-/// There is no RAM.
+/// Returns an empty range.
 #[must_use]
 pub fn ram() -> Range<u64> {
     0..0
 }
 
-/// There is no image.
+/// Returns an empty range.
 #[must_use]
 pub fn constant_image() -> Range<u64> {
     0..0
@@ -34,7 +34,7 @@ pub fn constant_image() -> Range<u64> {
 /// Fails.
 ///
 /// # Errors
-/// Always.
+/// Always returns an error.
 pub fn load(address: u64, _: Width) -> Result<u64, Abort> {
     Err(Abort { syndrome: Abort::EXTERNAL, address })
 }
@@ -42,7 +42,7 @@ pub fn load(address: u64, _: Width) -> Result<u64, Abort> {
 /// Fails.
 ///
 /// # Errors
-/// Always.
+/// Always returns an error.
 pub fn store(address: u64, _: Width, _: u64) -> Result<(), Abort> {
     Err(Abort { syndrome: Abort::EXTERNAL, address })
 }
@@ -50,19 +50,19 @@ pub fn store(address: u64, _: Width, _: u64) -> Result<(), Abort> {
 /// Does nothing.
 pub fn barrier() {}
 
-/// Always 0.
+/// Returns 0.
 #[must_use]
 pub fn counter() -> u64 {
     0
 }
 
-/// Always 1, which can be a divisor.
+/// Returns 1, which can be a divisor.
 #[must_use]
 pub fn frequency() -> u64 {
     1
 }
 
-/// No interrupt is pending.
+/// Returns no interrupt.
 #[must_use]
 pub fn acknowledge_interrupt() -> u64 {
     1023
@@ -77,7 +77,7 @@ pub fn mask_interrupts() {}
 /// Does nothing.
 pub fn unmask_interrupts() {}
 
-/// Always the first CPU.
+/// Returns the number of the first CPU.
 #[must_use]
 pub fn cpu() -> usize {
     0
@@ -86,17 +86,17 @@ pub fn cpu() -> usize {
 /// Does nothing.
 pub fn end_of_interrupt(_: u64) {}
 
-/// What a CPU does when an interrupt is sent to it.
+/// The function that handles an interrupt to a CPU, given its number.
 #[cfg(test)]
 static ON_INTERRUPT: Mutex<fn(usize)> = Mutex::new(|_| ());
 
-/// Sets what a CPU does when an interrupt is sent to it.
+/// Sets the function that handles an interrupt to a CPU.
 #[cfg(test)]
 pub(crate) fn on_interrupt(handle: fn(usize)) {
     *ON_INTERRUPT.lock() = handle;
 }
 
-/// Lets the CPU handle the interrupt.
+/// Handles the interrupt at once.
 #[cfg(test)]
 pub fn send_interrupt(cpu: usize) {
     let handle = *ON_INTERRUPT.lock();
@@ -113,19 +113,19 @@ pub fn enable_cpu_interface() {}
 /// Does nothing.
 pub fn set_timer(_: Option<u64>) {}
 
-/// Fails: there is no Xen.
+/// Fails with -ENOSYS.
 #[must_use]
 pub fn hypercall(_: u64, _: [u64; 4]) -> i64 {
     NO_SUCH_CALL
 }
 
-/// Fails: there is no other CPU.
+/// Fails with -ENOSYS.
 #[must_use]
 pub fn start_cpu(_: usize) -> i64 {
     NO_SUCH_CALL
 }
 
-/// A table that Xen does not read.
+/// Returns a table that Xen does not use.
 #[must_use]
 pub fn grant_table() -> (u64, &'static [GrantEntry; GRANT_ENTRIES]) {
     static TABLE: [GrantEntry; GRANT_ENTRIES] = [const { GrantEntry::new() }; GRANT_ENTRIES];

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-// Start-up, page tables, exception vectors, accesses that may fault, and memory functions of the C library.
+// Start-up, page tables, exception vectors, accesses that may fault, and memory functions of the C
+// library.
 
-// ---- The header by which a boot loader knows an image (Linux, Documentation/arch/arm64/booting.rst) ----
+// ---- The header of an image (Linux, Documentation/arch/arm64/booting.rst) ----
 
     .section .head, "ax"
     .global image_header
@@ -16,9 +17,10 @@ image_header:
     .ascii  "ARM\x64"
     .long   0
 
-// ---- Both kinds of start-up: at EL1, MMU off, interrupts masked ----
+// ---- Start of the first and of another CPU: at EL1, MMU off, interrupts masked ----
 
-// x0 is the device tree. Nothing is written before the caches are on: a cache could hold older lines.
+// x0 is the address of the device tree. Nothing is written before the caches are on: they could
+// hold older lines.
 first_cpu:
     mov     x20, x0
     bl      enable_mmu
@@ -35,7 +37,7 @@ first_cpu:
 3:  wfi
     b       3b
 
-// x0 is what CPU_ON was given: the end of this CPU's stack.
+// x0 is the argument of CPU_ON: the end of this CPU's stack.
     .global another_cpu
 another_cpu:
     mov     x20, x0
@@ -50,8 +52,9 @@ enable_mmu:
     msr     mair_el1, x0
     adrp    x0, tables
     msr     ttbr0_el1, x0
-    // 39 bits of addresses in TTBR0 alone, tables write-back and inner shareable, 40 bits of physical
-    // addresses.
+        // TTBR0 alone with 39 bits of virtual address; tables write-back and inner shareable; 40
+        // bits of physical
+        // address.
     ldr     x0, =(25 | 1 << 8 | 1 << 10 | 3 << 12 | 1 << 23 | 2 << 32)
     msr     tcr_el1, x0
     mov     x0, #(3 << 20)          // floating point: the compiler uses its registers
@@ -64,14 +67,14 @@ enable_mmu:
     ic      iallu
     dsb     nsh
     isb
-    // MMU, caches, stack alignment; unaligned accesses are allowed. The rest are bits that read as one.
+    // MMU, caches, stack alignment check; unaligned accesses are allowed. The other bits are RES1.
     ldr     x0, =(0x30d00800 | 1 << 0 | 1 << 2 | 1 << 3 | 1 << 12)
     msr     sctlr_el1, x0
     isb
     ret
     .ltorg
 
-// ---- The address space: one to one, and the lowest GiB a second time as if it were memory ----
+// ---- The address space: one to one, and the lowest GiB a second time, as normal memory ----
 
     .equ    NORMAL, 0x705           // block, memory 1, inner shareable, accessed
     .equ    DEVICE, 0x401           // block, memory 0, accessed
@@ -106,7 +109,7 @@ low:
     .skip   0x20000
 first_stack_end:
 
-// ---- Exceptions: all registers to the stack, then to entry.rs, which may change them ----
+// ---- Exceptions: all registers are saved on the stack; entry.rs may change them ----
 
     .macro  vector kind
     .balign 0x80
@@ -178,9 +181,9 @@ trap:
     add     sp, sp, #784
     eret
 
-// ---- Accesses that may fault: one instruction each, and a result instead of an exception ----
+// ---- Accesses that may fault: one instruction each, with a result instead of an exception ----
 
-// x0: the address, x1: the width. Returns x0: the value, x1: ESR or 0, x2: FAR.
+// x0: address, x1: width. Returns x0: value, x1: ESR or 0, x2: FAR.
     .global attempt_start, attempt_end, attempt_failed, attempt_load, attempt_store
 attempt_start:
 attempt_load:
@@ -197,7 +200,7 @@ attempt_load:
     b       attempt_done
 4:  ldr     w0, [x0]
     b       attempt_done
-// x0: the address, x1: the width, x2: the value. Returns x1: ESR or 0, x2: FAR.
+// x0: address, x1: width, x2: value. Returns x1: ESR or 0, x2: FAR.
 attempt_store:
     cmp     x1, #2
     b.lo    1f
@@ -215,11 +218,11 @@ attempt_done:
     mov     x1, xzr
     mov     x2, xzr
 attempt_end:
-// handle_abort comes back here, with ESR and FAR in x1 and x2.
+// handle_abort returns here, with ESR and FAR in x1 and x2.
 attempt_failed:
     ret
 
-// ---- What the compiler calls and no library brings ----
+// ---- Functions that the compiler calls and no library provides ----
 
     .global memcpy, memmove, memset, memcmp, bcmp, strlen
 memmove:
@@ -268,7 +271,7 @@ strlen:
     add     x0, x0, #1
     b       7b
 
-// The compiler's libraries refer to these, but no panic is caught.
+// The compiler's libraries refer to these. Panics are not caught.
     .global _Unwind_Resume, rust_eh_personality
 _Unwind_Resume:
 rust_eh_personality:

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Types of the machine's functions.
+//! The types of the functions of [`machine`](super).
 
 use core::sync::atomic::{AtomicU16, AtomicU32};
 
-/// Entries of the grant table, which has four pages.
+/// The number of entries of the grant table: four pages.
 pub const GRANT_ENTRIES: usize = 2048;
 
-/// An entry of the grant table (`grant_entry_v1` in Xen's public header grant_table.h). Xen accesses it at
+/// An entry of the grant table (`grant_entry_v1` in Xen's public header grant_table.h). Xen may access it at
 /// any time.
 #[derive(Debug)]
 #[repr(C)]
 pub struct GrantEntry {
-    /// `GTF_*`: what is permitted, and what is in use.
+    /// `GTF_*`: permissions, and whether the page is in use.
     pub flags: AtomicU16,
     /// The domain that may use the page.
     pub domain: AtomicU16,
@@ -27,7 +27,7 @@ impl GrantEntry {
     }
 }
 
-/// Why an access failed.
+/// A failed access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Abort {
     /// ESR_EL1: exception class in bits 31 to 26, fault status of a data abort in bits 5 to 0.
@@ -37,10 +37,10 @@ pub struct Abort {
 }
 
 impl Abort {
-    /// Fault status of an access to an address with nothing behind it: Xen injects a synchronous external
+    /// The fault status of an access to an address with nothing behind it: Xen injects a synchronous external
     /// abort.
     pub const EXTERNAL: u64 = 0x10;
-    /// Fault status of an unaligned access to device memory.
+    /// The fault status of an unaligned access to device memory.
     pub const ALIGNMENT: u64 = 0x21;
 
     /// The data fault status code (Arm ARM, ESR_ELx.ISS.DFSC).
@@ -50,7 +50,7 @@ impl Abort {
     }
 }
 
-/// Width of an access.
+/// The width of an access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Width {
     /// 8 bits.
