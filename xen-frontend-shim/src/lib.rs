@@ -24,6 +24,7 @@ mod epoll;
 pub mod handoff;
 pub mod hypervisor;
 pub mod ioreq;
+pub mod launch;
 pub mod memory;
 #[cfg(any(test, feature = "model"))]
 pub mod model;

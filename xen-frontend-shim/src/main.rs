@@ -11,6 +11,7 @@ use log::error;
 use shim_config::Config;
 use xen_frontend_shim::check::{self, Finding, Paths};
 use xen_frontend_shim::handoff::InheritedFds;
+use xen_frontend_shim::launch::Launch;
 use xen_frontend_shim::{supervisor, worker};
 
 /// The default state directory.
@@ -49,6 +50,13 @@ enum Action {
         #[arg(long, value_name = "DIR", default_value = STATE)]
         state: PathBuf,
     },
+    /// Confine this process, and execute the program of a backend that does not confine itself. `run` starts
+    /// such programs like this.
+    #[command(hide = true)]
+    Confine {
+        #[command(flatten)]
+        launch: Launch,
+    },
     /// Serve one guest with inherited descriptors. Only `run` starts this.
     #[command(hide = true)]
     Worker {
@@ -69,6 +77,7 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         Action::Run { config, state, options } => run(&config, &state, options.seccomp),
         Action::Check { config, state } => check(&config, state),
+        Action::Confine { launch } => confine(launch),
         Action::Worker { options } => work(options.seccomp),
     }
 }
@@ -91,6 +100,13 @@ fn check(path: &Path, state: PathBuf) -> ExitCode {
         println!("{finding}");
     }
     if findings.iter().any(Finding::is_missing) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// Executes a program. Returns if that fails.
+fn confine(launch: Launch) -> ExitCode {
+    logging::start(Some(&launch.name));
+    error!("{}", launch.execute());
+    ExitCode::FAILURE
 }
 
 fn work(seccomp: Enforcement) -> ExitCode {

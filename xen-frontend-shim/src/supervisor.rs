@@ -22,14 +22,17 @@
 mod back_off;
 mod backend;
 mod claim;
+mod device;
 mod devices;
 mod domain_exit;
 mod error;
 mod guest;
 mod process;
+mod program;
 mod reload;
 mod server;
 mod signals;
+mod socket;
 mod watch;
 
 use std::io;
@@ -46,6 +49,7 @@ use crate::state::StateDirectory;
 use shim_config::{Config, Guest};
 
 pub use error::SupervisorError;
+pub(crate) use program::has_place;
 
 use domain_exit::DomainExit;
 use guest::ManagedGuest;

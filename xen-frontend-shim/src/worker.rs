@@ -272,8 +272,9 @@ impl Worker {
         let number = delivery.device;
         let Some(slot) = self.slots.get_mut(&number) else { return Ok(()) };
         let Some(connection) = delivery.backend else {
-            slot.is_settled = true;
-            error!("{}: it has no backend", slot.name());
+            if !std::mem::replace(&mut slot.is_settled, true) {
+                error!("{}: it has no backend, and the guest does not wait for one", slot.name());
+            }
             return Ok(());
         };
         if let Some(window) = self.bus.window_mut(number) {

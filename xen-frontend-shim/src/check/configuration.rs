@@ -2,10 +2,10 @@
 
 //! Mistakes in a configuration that was written or changed by hand. The image builder writes none of them.
 
+mod program;
+
 use std::collections::HashSet;
 use std::hash::Hash;
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
 
 use super::{Finding, Paths};
 use shim_config::{Backend, Config, Device, Guest, INTERRUPTS, WINDOW_SIZE, WINDOWS};
@@ -105,36 +105,19 @@ fn interrupts(guest: &Guest) -> Finding {
 fn backend(guest: &Guest, device: &Device, paths: &Paths) -> Finding {
     let what = format!("{}: backend of {}", guest.name, device.name);
     match &device.backend {
-        Backend::Program(program) => match program.command.first() {
-            Some(program) => match runnable(program, paths) {
-                Ok(()) => Finding::ok(what),
-                Err(advice) => Finding::missing(what, advice),
-            },
-            None => Finding::missing(what, "its `command` is empty: name a program"),
-        },
+        Backend::Program(program) => program::check(&what, program, paths),
         Backend::Socket(path) if paths.path(path).exists() => Finding::ok(what),
+        Backend::Socket(path) if device.optional => Finding::weak(
+            what,
+            format!(
+                "there is no socket {}: the guest starts without the device until a daemon listens there",
+                path.display()
+            ),
+        ),
         Backend::Socket(path) => Finding::missing(
             what,
             format!("there is no socket {}: start the daemon that listens there", path.display()),
         ),
-    }
-}
-
-/// The possible paths of a program. A name without a slash is searched in PATH.
-fn candidates(program: &str, paths: &Paths) -> Vec<PathBuf> {
-    if program.contains('/') {
-        return vec![paths.path(program)];
-    }
-    let search = std::env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
-    std::env::split_paths(&search).map(|directory| paths.path(directory).join(program)).collect()
-}
-
-fn runnable(program: &str, paths: &Paths) -> Result<(), String> {
-    let found = candidates(program, paths).into_iter().find_map(|path| path.metadata().ok());
-    match found {
-        None => Err(format!("there is no {program}: install it, or correct the device's `command`")),
-        Some(file) if file.is_file() && file.permissions().mode() & 0o111 != 0 => Ok(()),
-        Some(_) => Err(format!("{program} is no program: chmod +x it, or correct the device's `command`")),
     }
 }
 
@@ -144,7 +127,7 @@ mod tests {
     use super::*;
     use shim_config::Program;
 
-    fn program(words: &[&str]) -> Backend {
+    fn run(words: &[&str]) -> Backend {
         Backend::Program(Program::new(words.iter().map(|&word| word.to_owned()).collect()))
     }
 
@@ -192,18 +175,18 @@ mod tests {
             ),
             (|config| config.guest[0].device[0].irq = 34, "several devices have 34"),
             (
-                |config| config.guest[0].device[0].backend = program(&["/no/such"]),
-                "missing  guest-a: backend of i2c0: there is no /no/such: install it",
+                |config| config.guest[0].device[0].backend = run(&["/no/such", "{fd}"]),
+                "there is no /no/such: install it",
             ),
             (
-                |config| config.guest[0].device[0].backend = program(&["no-such"]),
+                |config| config.guest[0].device[0].backend = run(&["no-such", "{fd}"]),
                 "there is no no-such: install it",
             ),
             (
-                |config| config.guest[0].device[0].backend = program(&["/dev/xen/evtchn"]),
+                |config| config.guest[0].device[0].backend = run(&["/dev/xen/evtchn", "{fd}"]),
                 "/dev/xen/evtchn is no program: chmod +x it",
             ),
-            (|config| config.guest[0].device[0].backend = program(&[]), "its `command` is empty"),
+            (|config| config.guest[0].device[0].backend = run(&[]), "its `command` is empty"),
             (
                 |config| config.guest[0].device[0].backend = Backend::Socket("/run/nobody".into()),
                 "there is no socket /run/nobody: start the daemon",

@@ -134,7 +134,7 @@ mod tests {
         let (_directory, paths) = fake();
         let others = ["/usr/bin/vhost-device-i2c i2c", "backend", "backend rng", "backends i2c"].map(command);
         let models = ["backend i2c --sim board.toml", "backend-gpio --sim=board.toml"].map(command);
-        let none = [Backend::Socket("/run/i2c".into()), Backend::Program(Program::default())];
+        let none = [Backend::Socket("/run/i2c".into()), Backend::Program(Program::new(Vec::new()))];
         for backend in others.into_iter().chain(models).chain(none) {
             assert_eq!(check(&with(backend.clone()), &paths), [], "{backend:?}");
         }

@@ -95,6 +95,11 @@ impl GuestState {
         open(&self.file(device, "inflight")?)
     }
 
+    /// The directory in which the program of a device makes its socket. It need not exist.
+    pub fn sockets(&self, device: &str) -> io::Result<PathBuf> {
+        self.file(device, "sockets")
+    }
+
     /// Removes the records of a device.
     pub fn remove(&self, device: &str) -> io::Result<()> {
         for kind in ["transport", "inflight"] {
@@ -124,8 +129,9 @@ fn component(name: &str) -> io::Result<&str> {
 }
 
 /// Creates a directory that only root can read: its records decide which ioreq server and state are used.
+/// Others pass it to the sockets of their backends.
 fn make(path: &Path) -> io::Result<()> {
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    let made = DirBuilder::new().recursive(true).mode(0o711).create(path);
     made.map_err(|error| about(path, &error))
 }
 
@@ -220,7 +226,7 @@ mod tests {
             guest.inflight("i2c0").unwrap();
         }
         for directory in [path.clone(), path.join("guest-a")] {
-            assert_eq!(fs::metadata(directory).unwrap().permissions().mode() & 0o777, 0o700);
+            assert_eq!(fs::metadata(directory).unwrap().permissions().mode() & 0o777, 0o711);
         }
         let guest = StateDirectory::open(&path).unwrap().guest("guest-a").unwrap();
         let mut first = [0];

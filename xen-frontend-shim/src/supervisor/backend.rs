@@ -2,52 +2,56 @@
 
 //! The backends as the supervisor starts them: programs, or sockets at which other programs serve.
 //!
+//! ```text
+//!   absent ── start ──▶ program awaited ── it listens ──▶ running ── it ends ──▶ absent
+//!     │  └── start, with a socket made before ───────────▶
+//!     └──── another program listens ──▶ connected ── connection closed ──▶ absent
+//! ```
+//!
 //! The supervisor passes the connection to the guest's worker and keeps no end of it: the connection ends
 //! with the worker or the backend.
 
-use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
-use std::time::Instant;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
-use command_fds::{CommandFdExt, FdMapping, FdMappingCollision};
+use confinement::Enforcement;
 use log::warn;
-use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, getsockname, socket_with,
-};
-use shim_config::Program;
-use shim_config::backend::FD;
+use shim_config::Backend;
 use thiserror::Error;
 
 use super::back_off::BackOff;
-use super::process::{self, ChildProcess};
+use super::process::ChildProcess;
+use super::program::{ProgramError, ProgramSocket, Surroundings};
+use super::socket::{SocketDirectory, connect_to};
 use crate::control::Connection;
 
-/// The number of the vhost-user socket in a program.
-const SOCKET_FD: i32 = 3;
-/// The number of the keep socket in a program, and the variable that names it: see [`keep_socket`].
-const KEEP_FD: i32 = 4;
-const KEEP_VARIABLE: &str = "KEEP_FD";
+/// How long a program may take until it listens at its socket.
+const LISTEN_LIMIT: Duration = Duration::from_secs(5);
+/// The first delay between two attempts to connect to a program, and the longest one. The kernel reports a
+/// new socket, but not when a program begins to listen at it.
+const CONNECT_DELAYS: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(100)];
 
 /// Reasons why a backend is not started.
 #[derive(Debug, Error)]
 pub enum StartError {
-    /// The configuration names no program.
-    #[error("the command is empty: the device's `backend` needs a program")]
-    NoProgram,
     /// The program cannot be started.
-    #[error("cannot start {0}: {1}")]
-    Spawn(String, #[source] io::Error),
-    /// The descriptors of the program cannot be passed.
-    #[error("cannot start {0}: {1}")]
-    Fds(String, #[source] FdMappingCollision),
+    #[error("{0}")]
+    Program(#[from] ProgramError),
+    /// The process cannot be watched.
+    #[error("cannot watch its process: {0}")]
+    Watch(#[source] io::Error),
     /// No program listens at the socket.
     #[error("cannot connect to {0}: {1}")]
     Connect(PathBuf, #[source] io::Error),
+    /// The program has not made its socket.
+    #[error(
+        "the program does not listen at {0} after {LISTEN_LIMIT:?}: see its messages, and the option of its \
+         command that has {{socket}}"
+    )]
+    NoSocket(PathBuf),
 }
 
 /// The state of a backend.
@@ -56,45 +60,62 @@ enum BackendState {
     /// There is neither a process nor a connection.
     #[default]
     Absent,
+    /// The program runs, and does not listen at its socket yet.
+    Awaited(ChildProcess, Awaited),
     /// The program runs.
     Running(ChildProcess),
     /// The worker is connected to a program that the supervisor did not start.
     Connected,
 }
 
+/// A program that is to listen at its socket.
+#[derive(Debug)]
+struct Awaited {
+    directory: SocketDirectory,
+    gntdev: OwnedFd,
+    try_at: Instant,
+    delay: Duration,
+    give_up_at: Instant,
+}
+
 /// The backend of one device.
 #[derive(Debug)]
 pub(super) struct ManagedBackend {
-    /// The names of guest and device, for messages and the process list.
-    pub(super) name: String,
-    config: shim_config::Backend,
-    /// The keep socket, which every process of this backend inherits: see [`keep_socket`].
-    kept: Option<OwnedFd>,
+    config: Backend,
+    surroundings: Surroundings,
     state: BackendState,
     /// Whether the worker has ended the connection to a program that has served it.
     is_disconnected: bool,
-    pub(super) back_off: BackOff,
+    /// Why the process has to end.
+    failure: Option<String>,
+    back_off: BackOff,
 }
 
 /// How a program has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum End {
     /// After its connection: many programs serve one connection only, and others are killed then.
     WithConnection,
     /// By itself, or it could not be used.
-    Failed(ExitStatus),
+    Failed(String),
 }
 
 impl ManagedBackend {
-    pub(super) fn new(name: String, config: shim_config::Backend) -> Self {
+    /// The backend of the device `name`. Its program makes its socket in `sockets`.
+    pub(super) fn new(name: String, config: Backend, sockets: PathBuf, seccomp: Enforcement) -> Self {
         Self {
-            name,
             config,
-            kept: None,
+            surroundings: Surroundings { name, sockets, seccomp, kept: None },
             state: BackendState::Absent,
             is_disconnected: false,
+            failure: None,
             back_off: BackOff::default(),
         }
+    }
+
+    /// The names of guest and device.
+    pub(super) fn name(&self) -> &str {
+        &self.surroundings.name
     }
 
     /// Whether there is neither a process nor a connection, so that the backend can be started.
@@ -104,54 +125,136 @@ impl ManagedBackend {
 
     /// Whether another program starts the backend, and may do so later.
     pub(super) fn is_external(&self) -> bool {
-        matches!(self.config, shim_config::Backend::Socket(_))
+        matches!(self.config, Backend::Socket(_))
     }
 
     /// The process, if it runs.
     pub(super) fn process(&mut self) -> Option<&mut ChildProcess> {
         match &mut self.state {
-            BackendState::Running(process) => Some(process),
-            _ => None,
+            BackendState::Running(process) | BackendState::Awaited(process, _) => Some(process),
+            BackendState::Absent | BackendState::Connected => None,
         }
     }
 
-    /// The time at which the backend is to be killed, or started if `may_start`.
+    /// The time at which the backend is to be killed, or started or connected to if `may_start`.
     pub(super) fn deadline(&self, may_start: bool) -> Option<Instant> {
         match &self.state {
             BackendState::Absent if may_start => self.back_off.due(),
             BackendState::Running(process) => process.deadline(),
-            _ => None,
+            BackendState::Awaited(process, awaited) => {
+                let try_at = may_start.then_some(awaited.try_at);
+                try_at.into_iter().chain(process.deadline()).min()
+            }
+            BackendState::Absent | BackendState::Connected => None,
         }
     }
 
-    /// Starts the backend, or connects to it. `gntdev` is for this process only.
-    pub(super) fn start(&mut self, gntdev: OwnedFd) -> Result<Connection, StartError> {
+    /// Whether it is to be started now.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.is_absent() && self.back_off.is_due(now)
+    }
+
+    /// Starts the backend, or connects to it. `None` if its program is to listen first. `gntdev` is for this
+    /// process only.
+    pub(super) fn start(&mut self, gntdev: OwnedFd, now: Instant) -> Result<Option<Connection>, StartError> {
         self.is_disconnected = false;
-        let (socket, pidfd) = match &self.config {
-            shim_config::Backend::Program(program) => {
-                let (process, socket) = start(&self.name, program, &mut self.kept)?;
-                let pidfd = process.as_fd().try_clone_to_owned();
-                let pidfd = pidfd.map_err(|error| StartError::Spawn(self.name.clone(), error))?;
-                self.state = BackendState::Running(process);
-                (socket, Some(pidfd))
-            }
-            shim_config::Backend::Socket(path) => {
+        self.failure = None;
+        self.back_off.started(now);
+        let program = match &self.config {
+            Backend::Program(program) => program,
+            Backend::Socket(path) => {
                 let socket = connect_to(path).map_err(|error| StartError::Connect(path.clone(), error))?;
                 self.state = BackendState::Connected;
-                (socket, None)
+                return Ok(Some(Connection { socket, gntdev, pidfd: None }));
             }
         };
-        Ok(Connection { socket, gntdev, pidfd })
+        let (process, socket) = self.surroundings.start(program)?;
+        match socket {
+            ProgramSocket::Connected(socket) => self.running(process, socket, gntdev, now),
+            ProgramSocket::Awaited(directory) => {
+                let delay = CONNECT_DELAYS[0];
+                let (try_at, give_up_at) = (now + delay, now + LISTEN_LIMIT);
+                let awaited = Awaited { directory, gntdev, try_at, delay, give_up_at };
+                self.state = BackendState::Awaited(process, awaited);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Connects to a program that is awaited. `None` if there is none, or if it does not listen yet. If this
+    /// fails the program is killed.
+    pub(super) fn connect(&mut self, now: Instant) -> Result<Option<Connection>, StartError> {
+        let BackendState::Awaited(process, awaited) = &mut self.state else { return Ok(None) };
+        if awaited.try_at > now || process.deadline().is_some() {
+            return Ok(None);
+        }
+        match awaited.directory.connect() {
+            Ok(Some(socket)) => self.connected(socket, now),
+            Ok(None) if awaited.give_up_at > now => {
+                awaited.delay = awaited.delay.saturating_mul(2).min(CONNECT_DELAYS[1]);
+                awaited.try_at = now + awaited.delay;
+                Ok(None)
+            }
+            Ok(None) => {
+                let error = StartError::NoSocket(awaited.directory.socket());
+                Err(self.give_up(error, now))
+            }
+            Err(error) => {
+                let error = StartError::Connect(awaited.directory.socket(), error);
+                Err(self.give_up(error, now))
+            }
+        }
+    }
+
+    /// The connection to a program that was awaited.
+    fn connected(&mut self, socket: UnixStream, now: Instant) -> Result<Option<Connection>, StartError> {
+        match std::mem::take(&mut self.state) {
+            BackendState::Awaited(process, Awaited { gntdev, .. }) => {
+                self.running(process, socket, gntdev, now)
+            }
+            other => {
+                self.state = other;
+                Ok(None)
+            }
+        }
+    }
+
+    /// The connection to a program that runs.
+    fn running(
+        &mut self,
+        process: ChildProcess,
+        socket: UnixStream,
+        gntdev: OwnedFd,
+        now: Instant,
+    ) -> Result<Option<Connection>, StartError> {
+        let pidfd = process.as_fd().try_clone_to_owned();
+        self.state = BackendState::Running(process);
+        match pidfd {
+            Ok(pidfd) => Ok(Some(Connection { socket, gntdev, pidfd: Some(pidfd) })),
+            Err(error) => Err(self.give_up(StartError::Watch(error), now)),
+        }
+    }
+
+    /// Has the process killed, which fails by this `error`.
+    fn give_up(&mut self, error: StartError, now: Instant) -> StartError {
+        self.failure = Some(error.to_string());
+        if let Some(process) = self.process() {
+            process.expect_end(now);
+        }
+        error
     }
 
     /// Reaps the process, which has ended. `None` if there is none.
     pub(super) fn reap(&mut self) -> io::Result<Option<End>> {
         match std::mem::take(&mut self.state) {
-            BackendState::Running(process) => {
+            BackendState::Running(process) | BackendState::Awaited(process, _) => {
                 let was_killed = process.was_killed();
                 let status = process.reap()?;
-                let is_end = self.is_disconnected && (status.success() || was_killed);
-                Ok(Some(if is_end { End::WithConnection } else { End::Failed(status) }))
+                if self.is_disconnected && (status.success() || was_killed) {
+                    return Ok(Some(End::WithConnection));
+                }
+                let reason = self.failure.take().unwrap_or_else(|| format!("backend ended ({status})"));
+                Ok(Some(End::Failed(reason)))
             }
             other => {
                 self.state = other;
@@ -175,93 +278,63 @@ impl ManagedBackend {
     pub(super) fn failed(&mut self, what: &str, now: Instant) {
         let retry = self.back_off.failed(now);
         if retry.is_logged() {
-            warn!("{}: {what}; {retry}", self.name);
+            warn!("{}: {what}; {retry}", self.name());
         }
     }
-}
 
-/// Starts `program` with the number of its socket in the place of [`FD`]. It is to exit when the connection
-/// ends.
-fn start(
-    name: &str,
-    program: &Program,
-    kept: &mut Option<OwnedFd>,
-) -> Result<(ChildProcess, UnixStream), StartError> {
-    let Program { command, user, .. } = program;
-    let (program, arguments) = command.split_first().ok_or(StartError::NoProgram)?;
-    let arguments = arguments.iter().map(|word| word.replace(FD, &SOCKET_FD.to_string()));
-    let failed = |error| StartError::Spawn(program.clone(), error);
-    let (ours, theirs) = UnixStream::pair().map_err(failed)?;
-    let kept = match kept {
-        Some(kept) => kept,
-        none => none.insert(keep_socket().map_err(failed)?),
-    };
-    let mappings = vec![
-        FdMapping { parent_fd: theirs.into(), child_fd: SOCKET_FD },
-        FdMapping { parent_fd: kept.try_clone().map_err(failed)?, child_fd: KEEP_FD },
-    ];
-    let mut command = Command::new(program);
-    command.arg0(title(name, program)).args(arguments);
-    command.env(KEEP_VARIABLE, KEEP_FD.to_string());
-    process::run_as(&mut command, *user);
-    command.fd_mappings(mappings).map_err(|error| StartError::Fds(program.clone(), error))?;
-    Ok((ChildProcess::start(command).map_err(failed)?, ours))
-}
-
-/// Creates a socket in which a program keeps descriptors for the next process of the same backend: a datagram
-/// socket that is connected to itself. Messages stay in its queue when the program ends. Other sockets cannot
-/// send to it, since it accepts messages of its peer only.
-fn keep_socket() -> io::Result<OwnedFd> {
-    let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
-    bind(&socket, &SocketAddrUnix::new_unnamed())?;
-    connect(&socket, &getsockname(&socket)?)?;
-    Ok(socket)
-}
-
-/// The name of `program` in the process list. A program may take its own name from behind the last slash.
-fn title(name: &str, program: &str) -> OsString {
-    let slash = if program.starts_with('/') { "" } else { "/" };
-    format!("{name}:{slash}{program}").into()
-}
-
-/// Connects to `path` without blocking.
-fn connect_to(path: &Path) -> io::Result<UnixStream> {
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-    connect(&socket, &SocketAddrUnix::new(path)?)?;
-    let stream = UnixStream::from(socket);
-    stream.set_nonblocking(false)?;
-    Ok(stream)
+    /// Records that the backend has ended as it should.
+    pub(super) fn ended(&mut self, now: Instant) {
+        self.back_off.ended(now);
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
+    use std::io::{Read, Write};
     use std::os::unix::net::UnixListener;
+    use std::path::Path;
 
     use rustix::event::{PollFd, PollFlags, poll};
     use rustix::process::geteuid;
+    use shim_config::Program;
 
     use super::*;
+    use crate::launch::title;
 
     fn null() -> OwnedFd {
         std::fs::File::open("/dev/null").unwrap().into()
     }
 
+    fn managed(backend: Backend) -> ManagedBackend {
+        ManagedBackend::new("guest-a/i2c".into(), backend, "/no/such".into(), Enforcement::On)
+    }
+
     fn command(words: &[&str]) -> ManagedBackend {
         let words = words.iter().map(|&word| word.to_owned()).collect();
-        let program = shim_config::Backend::Program(Program::new(words));
-        ManagedBackend::new("guest-a/i2c".into(), program)
+        managed(Backend::Program(Program::new(words)))
+    }
+
+    /// A shell that runs `script` with its socket as descriptor 3.
+    fn shell(script: &str) -> ManagedBackend {
+        command(&["sh", "-c", script, "--fd={fd}"])
+    }
+
+    fn start(backend: &mut ManagedBackend) -> Connection {
+        backend.start(null(), Instant::now()).unwrap().unwrap()
     }
 
     fn wait(fd: &impl AsFd) {
         poll(&mut [PollFd::new(fd, PollFlags::IN)], None).unwrap();
     }
 
-    /// The exit status of a program that has ended by itself.
-    fn code(backend: &mut ManagedBackend) -> Option<i32> {
+    /// Reads what a program writes to its connection, and waits for its end. Returns that as well.
+    fn output(backend: &mut ManagedBackend) -> (String, String) {
+        let mut connection = start(backend);
+        let mut text = String::new();
+        connection.socket.read_to_string(&mut text).unwrap();
+        wait(connection.pidfd.as_ref().unwrap());
         match backend.reap().unwrap() {
-            Some(End::Failed(status)) => status.code(),
+            Some(End::Failed(reason)) => (text, reason),
             other => panic!("{other:?}"),
         }
     }
@@ -272,8 +345,8 @@ mod tests {
         for (then, is_killed, is_failure) in
             [("", false, false), ("; exit 7", false, true), ("; sleep 1000", true, false)]
         {
-            let mut backend = command(&["sh", "-c", &format!("exec 4<&-; cat <&3 >&2{then}")]);
-            let connection = backend.start(null()).unwrap();
+            let mut backend = shell(&format!("exec 4<&-; cat <&3 >&2{then}"));
+            let connection = start(&mut backend);
             backend.connection_closed(true);
             let pidfd = connection.pidfd.unwrap();
             drop(connection.socket);
@@ -290,47 +363,34 @@ mod tests {
 
     #[test]
     fn program_has_its_socket_and_its_end_is_noticed() {
-        let mut backend = command(&["sh", "-c", "echo $0 >&3; exit 7", "--fd={fd}"]);
-        let mut connection = backend.start(null()).unwrap();
-        assert!(!backend.is_absent() && !backend.connection_closed(true));
-        let mut text = String::new();
-        connection.socket.read_to_string(&mut text).unwrap();
-        assert_eq!(text, "--fd=3\n");
-        wait(connection.pidfd.as_ref().unwrap());
-        assert_eq!(code(&mut backend), Some(7));
+        // The last word becomes $0.
+        let mut backend = shell("echo $0 >&3; exit 7");
+        let (text, reason) = output(&mut backend);
+        assert_eq!((text.as_str(), reason.as_str()), ("--fd=3\n", "backend ended (exit status: 7)"));
         assert!(backend.is_absent());
     }
 
     #[test]
     fn process_list_shows_guest_and_device_and_program() {
-        let mut backend = command(&["sh", "-c", "tr '\\0' ' ' </proc/$$/cmdline >&3"]);
-        let mut connection = backend.start(null()).unwrap();
-        let mut text = String::new();
-        connection.socket.read_to_string(&mut text).unwrap();
-        assert!(text.starts_with("guest-a/i2c:/sh -c "), "{text}");
-        assert_eq!(title("guest-a/i2c", "/usr/bin/backend"), "guest-a/i2c:/usr/bin/backend");
-        wait(connection.pidfd.as_ref().unwrap());
-        assert_eq!(code(&mut backend), Some(0));
+        let (text, _) = output(&mut shell("tr '\\0' ' ' </proc/$$/cmdline >&3"));
+        assert!(text.starts_with("guest-a/i2c:/") && text.contains("/sh -c "), "{text}");
+        assert_eq!(title("guest-a/i2c", Path::new("/usr/bin/backend")), "guest-a/i2c:/usr/bin/backend");
     }
 
     #[test]
     fn message_in_the_keep_socket_is_there_for_the_next_process() {
-        let shell = "test $KEEP_FD = 4 && readlink /proc/self/fd/4 >&3";
-        let mut backend = command(&["sh", "-c", shell]);
+        let mut backend = shell("test $KEEP_FD = 4 && readlink /proc/self/fd/4 >&3");
         let mut texts = [(); 2].map(|()| {
-            let mut connection = backend.start(null()).unwrap();
-            let mut text = String::new();
-            connection.socket.read_to_string(&mut text).unwrap();
-            wait(connection.pidfd.as_ref().unwrap());
-            assert_eq!(code(&mut backend), Some(0));
-            let kept = backend.kept.as_ref().unwrap();
+            let (text, _) = output(&mut backend);
+            let kept = backend.surroundings.kept.as_ref().unwrap();
             assert_eq!(rustix::io::write(kept, text.as_bytes()).unwrap(), text.len());
             text
         });
         assert!(texts[0].starts_with("socket:") && texts[0] == texts[1], "{texts:?}");
         let mut bytes = [0; 64];
         for text in &mut texts {
-            let length = rustix::io::read(backend.kept.as_ref().unwrap(), &mut bytes).unwrap();
+            let kept = backend.surroundings.kept.as_ref().unwrap();
+            let length = rustix::io::read(kept, &mut bytes).unwrap();
             assert_eq!(&bytes[..length], text.as_bytes());
         }
     }
@@ -341,38 +401,138 @@ mod tests {
         if !geteuid().is_root() {
             return;
         }
-        let command = ["sh", "-c", "exec >&3; id -u; id -g; id -G"].map(str::to_owned).to_vec();
-        let user = "10002:10003".parse().ok();
-        let program = Program { command, user, confine: None };
-        let mut backend = ManagedBackend::new("guest-a/other".into(), shim_config::Backend::Program(program));
-        let mut connection = backend.start(null()).unwrap();
-        let mut text = String::new();
-        connection.socket.read_to_string(&mut text).unwrap();
-        assert_eq!(text, "10002\n10003\n10003\n");
-        wait(connection.pidfd.as_ref().unwrap());
-        assert_eq!(code(&mut backend), Some(0));
+        let words = ["sh", "-c", "exec >&3; id -u; id -g; id -G", "{fd}"].map(str::to_owned).to_vec();
+        let program = Program { user: "10002:10003".parse().ok(), ..Program::new(words) };
+        assert_eq!(output(&mut managed(Backend::Program(program))).0, "10002\n10003\n10003\n");
     }
 
     #[test]
-    fn missing_program_is_named() {
-        let mut backend = command(&["/no/such/backend"]);
-        let error = backend.start(null()).unwrap_err().to_string();
-        assert!(error.starts_with("cannot start /no/such/backend: No such file"), "{error}");
-        assert!(backend.is_absent());
-        assert!(matches!(command(&[]).start(null()), Err(StartError::NoProgram)));
+    fn program_that_cannot_be_started_is_an_error_with_the_remedy() {
+        for (words, expected) in [
+            (&["/no/such/backend", "{fd}"][..], "cannot start /no/such/backend: there is no such program"),
+            (&[], "the command is empty"),
+            (&["sh"], "the command needs one place for its socket: {fd} (a connected"),
+            (&["sh", "{listen-fd}"], "cannot make the socket of /"),
+        ] {
+            let mut backend = command(words);
+            let error = backend.start(null(), Instant::now()).unwrap_err().to_string();
+            assert!(error.contains(expected), "{expected}: {error}");
+            assert!(backend.is_absent());
+        }
+    }
+
+    /// A backend with a directory for its sockets, whose program is a test of this file.
+    fn acting(test: &str, place: &str) -> (tempfile::TempDir, ManagedBackend) {
+        let directory = tempfile::tempdir().unwrap();
+        let program = std::env::current_exe().unwrap().display().to_string();
+        let test = format!("supervisor::backend::tests::{test}");
+        let place = format!("PLACE={place}");
+        let words = ["env", &place, &program, "--ignored", "--exact", &test].map(str::to_owned).to_vec();
+        let sockets = directory.path().join("i2c.sockets");
+        let program = Backend::Program(Program::new(words));
+        (directory, ManagedBackend::new("guest-a/i2c".into(), program, sockets, Enforcement::On))
+    }
+
+    /// Connects to a program that is awaited, as the event loop does.
+    fn connect(backend: &mut ManagedBackend) -> Result<Connection, StartError> {
+        loop {
+            let connected = backend.connect(Instant::now())?;
+            if let Some(connection) = connected {
+                return Ok(connection);
+            }
+            let left = backend.deadline(true).unwrap().saturating_duration_since(Instant::now());
+            std::thread::sleep(left);
+        }
+    }
+
+    fn echo(mut connection: UnixStream) {
+        let mut byte = [0];
+        connection.read_exact(&mut byte).unwrap();
+        connection.write_all(&byte).unwrap();
+    }
+
+    /// Sends a byte to a program that [echoes](echo) it and ends.
+    fn converse(backend: &mut ManagedBackend, mut connection: Connection) {
+        connection.socket.write_all(b"!").unwrap();
+        let mut byte = [0];
+        connection.socket.read_exact(&mut byte).unwrap();
+        assert_eq!(&byte, b"!");
+        wait(connection.pidfd.as_ref().unwrap());
+        assert_eq!(backend.reap().unwrap(), Some(End::Failed("backend ended (exit status: 0)".into())));
+    }
+
+    #[test]
+    #[ignore = "the program of other tests"]
+    fn listen_at_the_place() {
+        if let Some(place) = std::env::var_os("PLACE") {
+            // Another file of the program, and a name with an index.
+            let mut path = place.clone();
+            path.push("0");
+            std::fs::write(Path::new(&place).with_extension("log"), "").unwrap();
+            echo(UnixListener::bind(path).unwrap().accept().unwrap().0);
+        }
+    }
+
+    #[test]
+    fn program_that_makes_its_socket_is_connected_each_time() {
+        let (_directory, mut backend) = acting("listen_at_the_place", "{socket}");
+        for _ in 0..2 {
+            assert!(backend.start(null(), Instant::now()).unwrap().is_none() && !backend.is_absent());
+            let connection = connect(&mut backend).unwrap();
+            assert!(backend.connect(Instant::now()).unwrap().is_none());
+            converse(&mut backend, connection);
+            assert!(backend.is_absent());
+        }
+    }
+
+    #[test]
+    fn program_gets_a_listening_socket_with_a_connection() {
+        let directory = tempfile::tempdir().unwrap();
+        let script = "test $0 = --fd=3 && test -S /proc/self/fd/3";
+        let words = ["sh", "-c", script, "--fd={listen-fd}"].map(str::to_owned).to_vec();
+        let sockets = directory.path().join("i2c.sockets");
+        let program = Backend::Program(Program::new(words));
+        let mut backend = ManagedBackend::new("guest-a/i2c".into(), program, sockets, Enforcement::On);
+        for _ in 0..2 {
+            let mut connection = start(&mut backend);
+            wait(connection.pidfd.as_ref().unwrap());
+            // It has not accepted the connection, which ends with the socket.
+            let read = connection.socket.read(&mut [0]);
+            assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+            assert_eq!(backend.reap().unwrap(), Some(End::Failed("backend ended (exit status: 0)".into())));
+        }
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn program_that_makes_no_socket_is_killed_and_the_reason_is_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let words = ["sh", "-c", "exec sleep 1000", "{socket}"].map(str::to_owned).to_vec();
+        let sockets = directory.path().join("i2c.sockets");
+        let program = Backend::Program(Program::new(words));
+        let mut backend = ManagedBackend::new("guest-a/i2c".into(), program, sockets, Enforcement::On);
+        let now = Instant::now();
+        assert!(backend.start(null(), now).unwrap().is_none());
+        assert!(backend.connect(now + LISTEN_LIMIT - Duration::from_millis(1)).unwrap().is_none());
+        let then = now + 2 * LISTEN_LIMIT;
+        let error = backend.connect(then).unwrap_err().to_string();
+        assert!(error.contains("does not listen at /") && error.contains("after 5s"), "{error}");
+        let process = backend.process().unwrap();
+        process.kill_if_overdue(then);
+        wait(process);
+        assert_eq!(backend.reap().unwrap(), Some(End::Failed(error)));
     }
 
     #[test]
     fn socket_is_connected_when_a_program_listens() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
-        let mut backend =
-            ManagedBackend::new("guest-a/i2c".into(), shim_config::Backend::Socket(path.clone()));
-        let error = backend.start(null()).unwrap_err().to_string();
+        let mut backend = managed(Backend::Socket(path.clone()));
+        let error = backend.start(null(), Instant::now()).unwrap_err().to_string();
         assert!(error.contains("cannot connect to") && backend.is_external(), "{error}");
         let _listener = UnixListener::bind(&path).unwrap();
         for _ in 0..2 {
-            let connection = backend.start(null()).unwrap();
+            let connection = start(&mut backend);
             assert!(connection.pidfd.is_none() && !backend.is_absent());
             assert!(backend.reap().unwrap().is_none() && !backend.is_absent());
             assert!(backend.connection_closed(true) && backend.is_absent());

@@ -11,6 +11,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -181,6 +182,11 @@ impl Claim {
             // The device stays as it is.
             Ok(Found::Damaged) | Err(_) => true,
         }
+    }
+
+    /// The directory in which the program of a device makes its socket. It need not exist.
+    pub(super) fn sockets(&self, device: &Device) -> io::Result<PathBuf> {
+        self.state.sockets(&device.name)
     }
 
     /// Removes the records of a device that has no driver any more.

@@ -17,42 +17,25 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use confinement::Enforcement;
 use log::{error, info, warn};
-use xen_bindings::{DomId, Gntdev};
+use xen_bindings::DomId;
 
 use super::SupervisorError;
 use super::backend::{End, ManagedBackend};
-use super::claim::{Claim, ClaimedDevice};
+use super::claim::Claim;
+use super::device::{ManagedDevice, Stage};
 use super::reload::{is_same_to_guest, merge};
 use super::watch::{Subject, Watch};
-use crate::control::{Connection, Control};
+use crate::control::Control;
 use shim_config::{Device, Guest};
-
-/// The time that a backend has to end after its connection has ended.
-const EXIT_LIMIT: Duration = Duration::from_secs(1);
 
 /// The time that a worker has to answer a request to release a device. A worker may wait for backends for up
 /// to 5 s each before it answers.
 const RELEASE_LIMIT: Duration = Duration::from_secs(20);
 
-/// The stages of a device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    /// The worker serves it.
-    Served,
-    /// The worker has been asked to release it, and is to answer until this time. `None` if the time has
-    /// passed and the worker is being replaced.
-    Releasing(Option<Instant>),
-    /// The worker has released it. Its backend may still run.
-    Released,
-}
-
-/// One device with its backend.
-struct ManagedDevice {
-    claimed: ClaimedDevice,
-    backend: ManagedBackend,
-    stage: Stage,
-}
+/// How long a guest waits for the backend of an optional device when its worker starts.
+const OPTIONAL_LIMIT: Duration = Duration::from_secs(2);
 
 /// All devices of a guest, by their numbers.
 pub(super) struct Devices {
@@ -60,6 +43,7 @@ pub(super) struct Devices {
     guest: u16,
     name: String,
     domain: DomId,
+    seccomp: Enforcement,
     devices: BTreeMap<u16, ManagedDevice>,
     /// The number that was given last.
     last: u16,
@@ -71,11 +55,17 @@ pub(super) struct Devices {
 
 impl Devices {
     /// Claims the devices of `guest`.
-    pub(super) fn new(index: u16, guest: &Guest, claim: &Claim) -> Result<Self, SupervisorError> {
+    pub(super) fn new(
+        index: u16,
+        guest: &Guest,
+        claim: &Claim,
+        seccomp: Enforcement,
+    ) -> Result<Self, SupervisorError> {
         let mut all = Self {
             guest: index,
             name: guest.name.clone(),
             domain: DomId::new(guest.domid),
+            seccomp,
             devices: BTreeMap::new(),
             last: u16::MAX,
             wanted: None,
@@ -97,7 +87,8 @@ impl Devices {
     ) -> Result<(), SupervisorError> {
         let claimed = claim.claim_device(device)?;
         let name = format!("{}/{}", self.name, device.name);
-        let backend = ManagedBackend::new(name, device.backend.clone());
+        let sockets = claim.sockets(device)?;
+        let backend = ManagedBackend::new(name, device.backend.clone(), sockets, self.seccomp);
         // Numbers are used again as late as possible: an event of a removed device must not reach a new one.
         let mut numbers = (1..=u16::MAX).map(|more| self.last.wrapping_add(more));
         let number = numbers.find(|number| !self.devices.contains_key(number));
@@ -106,14 +97,23 @@ impl Devices {
             worker.assign(number, &claim.assignment(&claimed)?)?;
         }
         self.last = number;
-        self.devices.insert(number, ManagedDevice { claimed, backend, stage: Stage::Served });
+        let waited_until = None;
+        self.devices.insert(number, ManagedDevice { claimed, backend, stage: Stage::Served, waited_until });
         Ok(())
     }
 
     /// Assigns all served devices to a new worker.
-    pub(super) fn assign(&self, worker: &Control, claim: &Claim) -> Result<(), SupervisorError> {
+    pub(super) fn assign(
+        &mut self,
+        worker: &Control,
+        claim: &Claim,
+        now: Instant,
+    ) -> Result<(), SupervisorError> {
         for (number, device) in self.served() {
             worker.assign(number, &claim.assignment(&device.claimed)?)?;
+        }
+        for device in self.devices.values_mut() {
+            device.waited_until = device.claimed.device.optional.then(|| now + OPTIONAL_LIMIT);
         }
         Ok(worker.begin()?)
     }
@@ -145,12 +145,12 @@ impl Devices {
     /// The time at which [`Self::advance`] is to be called if no event comes before.
     pub(super) fn deadline(&self, has_worker: bool) -> Option<Instant> {
         let deadlines = self.devices.values().flat_map(|device| {
-            let (may_start, answer_by) = match device.stage {
-                Stage::Served => (has_worker, None),
+            let (may_start, other) = match device.stage {
+                Stage::Served => (has_worker, device.waited_until.filter(|_| has_worker)),
                 Stage::Releasing(answer_by) => (false, answer_by),
                 Stage::Released => (false, None),
             };
-            [device.backend.deadline(may_start), answer_by]
+            [device.backend.deadline(may_start), other]
         });
         deadlines.flatten().min()
     }
@@ -193,7 +193,7 @@ impl Devices {
                 None => device.released(now),
                 Some(Ok(())) => device.stage = Stage::Releasing(Some(now + RELEASE_LIMIT)),
                 Some(Err(error)) => {
-                    warn!("{}: stays as it is: its worker cannot be asked: {error}", device.backend.name);
+                    warn!("{}: stays as it is: its worker cannot be asked: {error}", device.backend.name());
                 }
             }
         }
@@ -212,7 +212,7 @@ impl Devices {
             if !wanted.iter().any(|device| is_same_to_guest(device, former))
                 && let Err(error) = claim.remove_records(former)
             {
-                warn!("{}: its records cannot be removed: {error}", gone.backend.name);
+                warn!("{}: its records cannot be removed: {error}", gone.backend.name());
             }
         }
     }
@@ -268,7 +268,7 @@ impl Devices {
     /// Handles the report that the worker keeps a device, since a driver uses it.
     pub(super) fn kept(&mut self, number: u16) {
         if let Some(device) = self.releasing(number) {
-            warn!("{}: stays as it is: its driver uses it; unbind that first", device.backend.name);
+            warn!("{}: stays as it is: its driver uses it; unbind that first", device.backend.name());
             device.stage = Stage::Served;
         }
     }
@@ -287,12 +287,12 @@ impl Devices {
     }
 
     /// Handles the report that the worker cannot use a backend, and has closed the connection to it.
-    pub(super) fn refused(&mut self, number: u16, now: Instant) {
-        if let Some(ManagedDevice { backend, .. }) = self.devices.get_mut(&number)
-            && backend.connection_closed(false)
-        {
-            backend.failed("the backend cannot be used", now);
+    pub(super) fn refused(&mut self, number: u16, worker: Option<&Control>, now: Instant) {
+        let Some(device) = self.devices.get_mut(&number) else { return };
+        if device.backend.connection_closed(false) {
+            device.backend.failed("the backend cannot be used", now);
         }
+        device.stop_waiting(number, worker);
     }
 
     /// Kills the process of a backend. The worker requests this while the process runs.
@@ -305,21 +305,31 @@ impl Devices {
     }
 
     /// Handles the end of a backend's process.
-    pub(super) fn backend_ended(&mut self, number: u16, watch: &Watch, now: Instant) -> io::Result<()> {
-        let Some(ManagedDevice { backend, stage, .. }) = self.devices.get_mut(&number) else { return Ok(()) };
+    pub(super) fn backend_ended(
+        &mut self,
+        number: u16,
+        worker: Option<&Control>,
+        watch: &Watch,
+        now: Instant,
+    ) -> io::Result<()> {
+        let Some(device) = self.devices.get_mut(&number) else { return Ok(()) };
+        let ManagedDevice { backend, stage, .. } = device;
         if let Some(process) = backend.process() {
             watch.remove(&process.as_fd());
         }
         match backend.reap()? {
-            Some(End::WithConnection) if *stage == Stage::Served => {
-                info!("{}: backend ended with its connection; starting it again", backend.name);
-                backend.back_off.ended(now);
-            }
-            Some(End::Failed(status)) if *stage == Stage::Served => {
-                backend.failed(&format!("backend ended ({status})"), now);
-            }
-            Some(_) => info!("{}: device removed, its backend has ended", backend.name),
             None => {}
+            Some(_) if *stage != Stage::Served => {
+                info!("{}: device removed, its backend has ended", backend.name());
+            }
+            Some(End::WithConnection) => {
+                info!("{}: backend ended with its connection; starting it again", backend.name());
+                backend.ended(now);
+            }
+            Some(End::Failed(reason)) => {
+                backend.failed(&reason, now);
+                device.stop_waiting(number, worker);
+            }
         }
         Ok(())
     }
@@ -340,77 +350,54 @@ impl Devices {
     /// Starts the backends of served devices that have none, and delivers them to the worker.
     fn start_backends(&mut self, worker: &Control, watch: &Watch, now: Instant) {
         for (number, device) in &mut self.devices {
-            let backend = &mut device.backend;
-            let is_due = backend.is_absent() && backend.back_off.is_due(now);
-            if device.stage != Stage::Served || !is_due {
+            if device.stage != Stage::Served {
                 continue;
             }
-            backend.back_off.started(now);
             let subject = Subject::Backend(self.guest, *number);
-            let delivered = match start(backend, self.domain, watch, subject) {
-                Ok(connection) => worker.deliver(*number, Some(&connection)),
+            match device.start_backend(self.domain, watch, subject, now) {
+                Ok(Some(connection)) => device.deliver(*number, worker, Some(&connection)),
+                Ok(None) => {}
                 Err(error) => {
-                    backend.failed(&error.to_string(), now);
+                    if device.backend.is_absent() {
+                        device.backend.failed(&error.to_string(), now);
+                    }
                     // A socket may appear later, and the worker waits for it. A program that cannot be
                     // started will not.
-                    if backend.is_external() { Ok(()) } else { worker.deliver(*number, None) }
+                    if device.backend.is_absent() && !device.backend.is_external() {
+                        device.waited_until = Some(now);
+                    }
+                    device.stop_waiting(*number, Some(worker));
                 }
-            };
-            if let Err(error) = delivered {
-                warn!("{}: backend not delivered to the worker: {error}", backend.name);
+            }
+            if device.waited_until.is_some_and(|until| until <= now) {
+                device.stop_waiting(*number, Some(worker));
             }
         }
     }
-}
-
-impl ManagedDevice {
-    /// Records that no worker has the device any more.
-    fn released(&mut self, now: Instant) {
-        self.stage = Stage::Released;
-        self.disconnected(now);
-    }
-
-    /// Records the end of the connection to the backend. The backend has to end as well.
-    fn disconnected(&mut self, now: Instant) {
-        self.backend.connection_closed(true);
-        if let Some(process) = self.backend.process() {
-            process.expect_end(now + EXIT_LIMIT);
-        }
-    }
-}
-
-fn start(
-    backend: &mut ManagedBackend,
-    domain: DomId,
-    watch: &Watch,
-    subject: Subject,
-) -> Result<Connection, SupervisorError> {
-    let gntdev = Gntdev::open_for(domain)?.as_fd().try_clone_to_owned()?;
-    let connection = backend.start(gntdev)?;
-    if let Some(process) = backend.process() {
-        watch.add(&process.as_fd(), subject)?;
-    }
-    Ok(connection)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::supervisor::claim::ClaimedDevice;
     use shim_config::{Backend, Program};
 
     /// The devices of a guest: one that its worker has been asked to release until `answer_by`.
     fn releasing(answer_by: Instant) -> Devices {
         let backend = Backend::Program(Program::new(vec!["backend".into()]));
         let device = Device::new("i2c".into(), 34, 0, 0x200_0000, 33, backend.clone());
+        let sockets = "/run/i2c.sockets".into();
         let device = ManagedDevice {
             claimed: ClaimedDevice::without_queues(device),
-            backend: ManagedBackend::new("guest-a/i2c".into(), backend),
+            backend: ManagedBackend::new("guest-a/i2c".into(), backend, sockets, Enforcement::On),
             stage: Stage::Releasing(Some(answer_by)),
+            waited_until: None,
         };
         Devices {
             guest: 0,
             name: "guest-a".into(),
             domain: DomId::new(2),
+            seccomp: Enforcement::On,
             devices: BTreeMap::from([(7, device)]),
             last: 7,
             wanted: Some(Vec::new()),

@@ -76,7 +76,7 @@ impl ManagedGuest {
         seccomp: Enforcement,
     ) -> Result<Self, SupervisorError> {
         let claim = Claim::new(&guest, state)?;
-        let devices = Devices::new(index, &guest, &claim)?;
+        let devices = Devices::new(index, &guest, &claim, seccomp)?;
         let end = end_of(privcmd, DomId::new(guest.domid)).unwrap_or_default();
         if let Some(end) = &end {
             warn!("{}: has {end}; its devices have no driver", guest.name);
@@ -130,7 +130,7 @@ impl ManagedGuest {
         });
         match started {
             Ok(mut worker) => {
-                if let Err(error) = self.devices.assign(&worker.control, &self.claim) {
+                if let Err(error) = self.devices.assign(&worker.control, &self.claim, now) {
                     error!("{}: devices not assigned to the worker: {error}", self.guest.name);
                     worker.process.expect_end(now);
                 }
@@ -149,7 +149,7 @@ impl ManagedGuest {
         match worker.control.receive_report() {
             Ok(Some(Report::Ready)) => self.ready(privcmd),
             Ok(Some(Report::Lost(device))) => self.devices.connection_closed(device, now),
-            Ok(Some(Report::Refused(device))) => self.devices.refused(device, now),
+            Ok(Some(Report::Refused(device))) => self.devices.refused(device, Some(&worker.control), now),
             Ok(Some(Report::Kill(device))) => self.devices.kill(device, now),
             Ok(Some(Report::Released(device))) => self.devices.released(device, now),
             Ok(Some(Report::Kept(device))) => self.devices.kept(device),
@@ -173,7 +173,8 @@ impl ManagedGuest {
 
     /// Handles the end of a backend's process.
     pub(super) fn backend_ended(&mut self, device: u16, watch: &Watch, now: Instant) -> io::Result<()> {
-        self.devices.backend_ended(device, watch, now)
+        let control = self.worker.as_ref().map(|worker| &worker.control);
+        self.devices.backend_ended(device, control, watch, now)
     }
 
     /// Whether `other` is the configuration of this guest.

@@ -28,6 +28,9 @@ const WRITE: BitFlags<AccessFs> = make_bitflags!(AccessFs::{
         | ResolveUnix
 });
 
+/// Access to a directory of sockets.
+const SOCKETS: BitFlags<AccessFs> = make_bitflags!(AccessFs::{MakeSock | RemoveFile});
+
 /// What a process can access besides its descriptors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reach {
@@ -46,6 +49,8 @@ pub struct Paths {
     pub read: Vec<PathBuf>,
     /// What it reads and changes.
     pub write: Vec<PathBuf>,
+    /// Directories in which it makes sockets, and removes them.
+    pub sockets: Vec<PathBuf>,
 }
 
 /// Whether the kernel has Landlock.
@@ -66,7 +71,7 @@ pub(crate) fn prepare(reach: &Reach) -> Result<Option<RulesetCreated>, Error> {
     let ruleset = Ruleset::default().handle_access(AccessFs::from_all(NEWEST))?;
     let ruleset = ruleset.handle_access(AccessNet::from_all(NEWEST))?.scope(Scope::from_all(NEWEST))?;
     let mut created = ruleset.create()?;
-    for (paths, access) in [(&paths.read, READ), (&paths.write, READ | WRITE)] {
+    for (paths, access) in [(&paths.read, READ), (&paths.write, READ | WRITE), (&paths.sockets, SOCKETS)] {
         for path in paths {
             created = created.add_rule(rule(path, access)?)?;
         }

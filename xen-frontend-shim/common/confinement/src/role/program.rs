@@ -85,16 +85,18 @@ pub struct ProgramRole {
     pub user: Option<User>,
     /// The program, and what else it reads.
     pub read: Vec<PathBuf>,
-    /// What it reads and changes, with the directory of its socket.
+    /// What it reads and changes.
     pub write: Vec<PathBuf>,
+    /// The directory in which it makes its socket.
+    pub socket: Option<PathBuf>,
     /// Bytes of private memory.
     pub memory: Option<u64>,
     /// Open descriptors.
     pub open_files: Option<u64>,
     /// The names of the system calls that it may make.
     pub system_calls: Option<Vec<String>>,
-    /// Whether its files may exceed 1 MiB: those in paths to write, or its log.
-    pub has_large_files: bool,
+    /// Whether the log goes to a file, which may exceed the limit of file size.
+    pub logs_to_file: bool,
 }
 
 impl ProgramRole {
@@ -123,9 +125,10 @@ impl ProgramRole {
             // Allocators reserve much that they do not use.
             address_space: None,
             data: Some(self.memory.unwrap_or(DATA)),
-            file_size: (!self.has_large_files).then_some(FILE_SIZE),
+            file_size: (self.write.is_empty() && !self.logs_to_file).then_some(FILE_SIZE),
         };
-        let reach = Reach::Paths(Paths { read: self.read, write: self.write });
+        let sockets = self.socket.into_iter().collect();
+        let reach = Reach::Paths(Paths { read: self.read, write: self.write, sockets });
         Confinement { user: self.user, limits, reach, capabilities: CapabilitySet::empty() }
     }
 }

@@ -12,6 +12,9 @@
 //! most 4 KiB, with numbers that the guest chose. The supervisor deserialises it, which is fuzzed (target
 //! `state`), and reads one bit of it. A wrong bit concerns the devices of that guest only.
 //!
+//! Programs of others make their sockets in directories that the supervisor makes for them. It connects to
+//! these sockets with the effective user and group of the program, follows no link there and reads no file.
+//!
 //! It keeps four capabilities, and passes no others to the programs that it starts:
 //!
 //! | Capability | Reason |

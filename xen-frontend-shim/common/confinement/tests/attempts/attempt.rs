@@ -38,10 +38,11 @@ struct Prepared {
 impl Prepared {
     fn new(directory: &Path) -> io::Result<Self> {
         let path = directory.join("socket");
-        let own = directory.join("own");
-        std::fs::create_dir(&own)?;
         let file = File::create(directory.join("file"))?;
-        std::fs::set_permissions(&own, Permissions::from_mode(0o777))?;
+        for name in ["own", "sockets"] {
+            std::fs::create_dir(directory.join(name))?;
+            std::fs::set_permissions(directory.join(name), Permissions::from_mode(0o777))?;
+        }
         file.set_permissions(Permissions::from_mode(0o666))?;
         let abstract_name = SocketAddr::from_abstract_name(format!("attempts-{}", std::process::id()))?;
         Ok(Self {
@@ -108,9 +109,13 @@ fn make(attempt: &str, prepared: &Prepared) -> io::Result<()> {
         "write-a-file-that-is-named-to-read" => {
             File::options().write(true).open(prepared.directory().join("file")).map(drop)
         }
+        "make-a-file-beside-its-socket" => File::create(prepared.directory().join("sockets/file")).map(drop),
         "make-a-file-in-its-directory" => File::create(prepared.directory().join("own/file")).map(drop),
-        "make-a-socket-in-its-directory" => {
-            UnixListener::bind(prepared.directory().join("own/socket")).map(drop)
+        "replace-its-socket" => {
+            let path = prepared.directory().join("sockets/socket");
+            UnixListener::bind(&path)?;
+            std::fs::remove_file(&path)?;
+            UnixListener::bind(&path).map(drop)
         }
         "execute" => Err(Command::new("/proc/self/exe").arg("--list").exec()),
         "start-a-program" => Command::new("true").status().map(drop),

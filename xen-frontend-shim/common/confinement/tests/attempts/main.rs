@@ -43,7 +43,7 @@ type Promise = (&'static str, &'static [Subject], End);
 
 use Subject::{
     Console, Gpio, I2c, I2cOnXen, Listed, Loose, LooseProgram, LooseSupervisor, LooseWorker, Program,
-    Simulated, Supervisor, Threaded, Worker,
+    Simulated, Supervisor, Threaded, Worker, Writer,
 };
 
 const BACKENDS: &[Subject] = &[Simulated, I2c, Gpio, Console, I2cOnXen];
@@ -125,8 +125,10 @@ const PROMISES: &[Promise] = &[
     // Programs of other projects: their paths.
     ("read-a-named-file", PROGRAMS, Done),
     ("write-a-file-that-is-named-to-read", PROGRAMS, Refused(Errno::ACCESS)),
-    ("make-a-file-in-its-directory", PROGRAMS, Done),
-    ("make-a-socket-in-its-directory", PROGRAMS, Done),
+    ("make-a-file-in-its-directory", &[Writer], Done),
+    ("make-a-file-in-its-directory", PROGRAMS, Refused(Errno::ACCESS)),
+    ("make-a-file-beside-its-socket", &[Program, Writer, LooseProgram], Refused(Errno::ACCESS)),
+    ("replace-its-socket", PROGRAMS, Done),
     ("open-a-file", PROGRAMS, Refused(Errno::ACCESS)),
     ("list-a-directory", PROGRAMS, Refused(Errno::ACCESS)),
     ("make-a-file", PROGRAMS, Refused(Errno::ACCESS)),
@@ -152,6 +154,7 @@ const PROMISES: &[Promise] = &[
     ("take-many-descriptors", PROGRAMS, Refused(Errno::MFILE)),
     ("take-much-memory", PROGRAMS, Refused(Errno::NOMEM)),
     ("grow-a-file", PROGRAMS, Killed(SIGXFSZ)),
+    ("grow-a-file", &[Writer], Done),
     // Their descriptors of Xen, of hardware and of the log.
     ("ioctl-hypercall", &[Program], Refused(Errno::PERM)),
     ("ioctl-dm-op", &[Program], Refused(Errno::PERM)),
@@ -234,7 +237,7 @@ fn obstacle(needed: ABI) -> Option<String> {
 /// The version of Landlock that refuses an attempt.
 fn landlock_for(attempt: &str, subject: Subject) -> ABI {
     match attempt {
-        _ if ![UNLISTED, PROGRAMS, &[Listed]].concat().contains(&subject) => ABI::Unsupported,
+        _ if ![UNLISTED, PROGRAMS, &[Listed, Writer]].concat().contains(&subject) => ABI::Unsupported,
         "connect-to-the-network" => ABI::V4,
         "connect-to-an-abstract-socket" => ABI::V6,
         _ => ABI::V1,

@@ -40,6 +40,8 @@ pub(crate) enum Subject {
     LooseWorker,
     /// A program of another project.
     Program,
+    /// Such a program with a directory to write.
+    Writer,
     /// Such a program with a list of system calls.
     Listed,
     /// Such a program whose system calls are not restricted.
@@ -60,6 +62,7 @@ const SUBJECTS: &[Subject] = &[
     Subject::Threaded,
     Subject::LooseWorker,
     Subject::Program,
+    Subject::Writer,
     Subject::Listed,
     Subject::LooseProgram,
     Subject::Supervisor,
@@ -97,14 +100,17 @@ impl Subject {
 
     fn program(self, directory: &Path) -> Option<ProgramRole> {
         let list = || LIST.iter().map(|&name| name.to_owned()).collect();
-        matches!(self, Self::Program | Self::Listed | Self::LooseProgram).then(|| ProgramRole {
-            user: User::new(PROGRAM_UID, PROGRAM_UID).ok(),
-            read: vec![directory.join("file")],
-            write: vec![directory.join("own")],
-            memory: None,
-            open_files: None,
-            system_calls: (self == Self::Listed).then(list),
-            has_large_files: false,
+        matches!(self, Self::Program | Self::Writer | Self::Listed | Self::LooseProgram).then(|| {
+            ProgramRole {
+                user: User::new(PROGRAM_UID, PROGRAM_UID).ok(),
+                read: vec![directory.join("file")],
+                write: if self == Self::Writer { vec![directory.join("own")] } else { Vec::new() },
+                socket: Some(directory.join("sockets")),
+                memory: None,
+                open_files: None,
+                system_calls: (self == Self::Listed).then(list),
+                logs_to_file: false,
+            }
         })
     }
 
