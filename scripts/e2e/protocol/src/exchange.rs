@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The agent's side of the exchange: which frames it answers with which, and when a request is complete.
+//! The agent's side of the exchange: which frames answer a frame, and when a request is complete.
 //!
-//! It has no input and no output of its own. The last answer is kept, hence a request or an answer that was
-//! damaged on its way can be repeated without doing anything twice.
+//! It does no input or output. It keeps the last answer: if a request or an answer is damaged, the host sends
+//! or fetches it again, and nothing is done twice.
 
 use alloc::vec::Vec;
 use core::mem;
@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::frame::{Assembly, Frame, Kind, PAYLOAD_TO_HOST};
 use crate::request::{Answer, Request};
 
-/// Where the present exchange stands.
+/// The state of the exchange.
 #[derive(Debug)]
 enum Stage {
     /// No request has arrived since the agent started.
@@ -26,12 +26,12 @@ enum Stage {
     Answered(u8, Vec<Frame>),
 }
 
-/// What a frame of the host leads to.
+/// The result of a frame from the host.
 #[derive(Debug, Default)]
 pub struct Reaction {
-    /// To be sent at once.
+    /// The frames to send at once.
     pub send: Vec<Frame>,
-    /// A request that is complete now; [`Exchange::answer`] is to follow.
+    /// A complete request. The caller has to call [`Exchange::answer`].
     pub request: Option<Result<Request, postcard::Error>>,
 }
 
@@ -43,26 +43,26 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// The exchange of an agent that has just started; `number` tells it from any other, also from itself
-    /// before a restart.
+    /// Creates the exchange of an agent that has started. `number` differs from that of any other agent, and
+    /// from its own before a restart.
     #[must_use]
     pub fn new(number: u16) -> Self {
         Self { number, stage: Stage::Fresh }
     }
 
-    /// Whether there was no request yet. Until then the agent repeats [`Exchange::hello`].
+    /// Returns whether no request has arrived yet. Until then the agent repeats [`Exchange::hello`].
     #[must_use]
     pub fn is_fresh(&self) -> bool {
         matches!(self.stage, Stage::Fresh)
     }
 
-    /// Says that the agent is there.
+    /// Returns the frame that announces the agent.
     #[must_use]
     pub fn hello(&self) -> Frame {
         self.signal(Kind::Hello, 0, 0)
     }
 
-    /// Takes in one line of the console.
+    /// Handles a line of the console.
     pub fn receive(&mut self, line: &str) -> Reaction {
         let frame = Frame::from_line(line).filter(|frame| frame.agent == self.number);
         frame.map(|frame| self.receive_frame(frame)).unwrap_or_default()
@@ -76,7 +76,7 @@ impl Exchange {
             {
                 self.signal(Kind::Accepted, sequence, frame.index + 1)
             }
-            // A request that comes too early does not interrupt a running program.
+            // An early request does not interrupt a running program.
             (_, Stage::Executing(present)) => self.signal(Kind::Busy, *present, 0),
             (Kind::Request, _) => return self.receive_request(frame),
             (Kind::Fetch, Stage::Answered(present, frames)) if *present == sequence => {
@@ -107,7 +107,7 @@ impl Exchange {
         Reaction { send, request: Some(postcard::from_bytes(&message)) }
     }
 
-    /// The answer to the request that is being executed; returns the frames that carry it.
+    /// Ends the request that is being executed. Returns the frames with the answer.
     pub fn answer(&mut self, answer: &Answer) -> Vec<Frame> {
         let Stage::Executing(sequence) = self.stage else {
             return Vec::new();
@@ -123,8 +123,7 @@ impl Exchange {
 }
 
 fn encode(message: &impl Serialize) -> Vec<u8> {
-    // Plain data always has an encoding; an empty message is one that the host does not understand and
-    // reports.
+    // Plain data always has an encoding. The host reports an empty message as invalid.
     postcard::to_allocvec(message).unwrap_or_default()
 }
 
@@ -146,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_executed_once_and_its_answer_repeated() {
+    fn a_request_is_executed_once_and_its_answer_is_sent_again() {
         let mut exchange = Exchange::new(NUMBER);
         let (request, lines) = request(1);
         let (last, first) = lines.split_last().unwrap();
@@ -155,16 +154,16 @@ mod tests {
             assert_eq!((reaction.send[0].kind, reaction.request), (Kind::Accepted, None));
         }
         assert_eq!(exchange.receive(last).request, Some(Ok(request)));
-        assert_eq!(exchange.receive(last).request, None, "it is being executed");
+        assert_eq!(exchange.receive(last).request, None, "the request is being executed");
 
         let frames = exchange.answer(&Answer::Started(3));
-        assert_eq!(exchange.receive(last).request, None, "it was executed");
+        assert_eq!(exchange.receive(last).request, None, "the request was executed");
         let fetch = Frame::signal(Kind::Fetch, NUMBER, 1, 0);
         assert_eq!(exchange.receive(&fetch.to_line()).send, frames);
     }
 
     #[test]
-    fn a_request_that_comes_too_early_is_told_so() {
+    fn a_request_during_another_is_answered_with_busy() {
         let mut exchange = Exchange::new(NUMBER);
         request(1).1.iter().for_each(|line| drop(exchange.receive(line)));
         let reaction = exchange.receive(&request(2).1[0]);
@@ -172,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_to_another_agent_is_passed_over() {
+    fn frames_to_another_agent_are_ignored() {
         let mut exchange = Exchange::new(NUMBER + 1);
         let reaction = exchange.receive(&request(1).1[0]);
         assert!(reaction.send.is_empty() && reaction.request.is_none() && exchange.is_fresh());

@@ -1,48 +1,51 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! One line of the console channel: a frame that cannot be mistaken for anything else on the console.
+//! A frame: one line of the console, which differs from all other lines.
 //!
 //! ```text
 //! '@' base64( kind  sequence  agent  index|LAST  payload…  crc32 ) '\n'
 //!              1       1        2        2                   4      bytes, little-endian
 //! ```
 //!
-//! Two limits of Xen's emulated PL011 (xen/arch/arm/vpl011.c) rule the sizes. Towards a domain there is a
-//! FIFO of 32 characters, and what does not fit is dropped: a frame to an agent is shorter than that, and the
-//! next one is sent when the agent has acknowledged it. From a domain that has not the input focus Xen prints
-//! whole lines, cut at 126 characters: a frame from an agent is shorter than that. Whatever else is printed
-//! in between (the domain's kernel, Xen, another domain) either stands on a line of its own or damages the
-//! checksum. Xen may lose its mark of who printed a line, so a frame names the agent that it comes from or
-//! goes to.
+//! The sizes follow from two limits of Xen's emulated PL011 (xen/arch/arm/vpl011.c):
+//!
+//! - Towards a domain there is a FIFO of 32 characters, and Xen drops what does not fit. A frame to an agent
+//!   is shorter, and the host sends the next one when the agent has acknowledged it.
+//! - Of a domain without the input focus Xen prints whole lines, cut at 126 characters. A frame from an agent
+//!   is shorter.
+//!
+//! Other output (of the domain's kernel, of Xen, of another domain) is on lines of its own or damages the
+//! checksum. Xen's mark of the domain that printed a line may be lost, so a frame has the number of the agent
+//! that it comes from or goes to.
 
 use alloc::{format, string::String, vec, vec::Vec};
 
 use base64::{Engine, prelude::BASE64_STANDARD_NO_PAD};
 
-/// What opens a frame: a character that base64 does not know.
+/// The first character of a frame, which base64 does not use.
 const MARK: char = '@';
-/// kind, sequence, agent, index.
+/// The length of kind, sequence, agent and index.
 const HEADER: usize = 6;
-/// The CRC-32 at the end.
+/// The length of the CRC-32 at the end.
 const CHECKSUM: usize = 4;
-/// Marks the last frame of a message, in the index.
+/// The bit of the index that marks the last frame of a message.
 const LAST: u16 = 0x8000;
 
-/// Payload of one frame towards a domain: with mark and newline 30 of the 32 characters of the FIFO.
+/// The payload of a frame towards a domain: with mark and newline 30 of the 32 characters of the FIFO.
 pub const PAYLOAD_TO_AGENT: usize = 11;
-/// Payload of one frame from a domain: with mark and newline 122 of the 126 characters of a line.
+/// The payload of a frame from a domain: with mark and newline 122 of the 126 characters of a line.
 pub const PAYLOAD_TO_HOST: usize = 80;
 
-/// What a frame is for. The first two go to an agent, the others come from it.
+/// The kind of a frame. The host sends the first two, agents the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A part of a request.
     Request,
-    /// Asks for the answer again, from the given index.
+    /// Requests the answer again, from the given index.
     Fetch,
-    /// An agent has started and waits for its first request.
+    /// The agent has started and waits for its first request.
     Hello,
-    /// The request's parts before this index have arrived.
+    /// The parts of the request before this index have arrived.
     Accepted,
     /// A part of the answer.
     Answer,
@@ -71,26 +74,26 @@ impl Kind {
 pub struct Frame {
     /// What it is for.
     pub kind: Kind,
-    /// The number that an agent gives itself when it starts.
+    /// The number that the agent gave itself when it started.
     pub agent: u16,
-    /// Which exchange it belongs to.
+    /// The number of the exchange.
     pub sequence: u8,
-    /// Its place in the message.
+    /// The place of the payload in the message.
     pub index: u16,
-    /// Whether the message ends with it.
+    /// Whether this is the last frame of the message.
     pub last: bool,
     /// A part of the message.
     pub payload: Vec<u8>,
 }
 
 impl Frame {
-    /// A frame without payload.
+    /// Creates a frame without payload.
     #[must_use]
     pub fn signal(kind: Kind, agent: u16, sequence: u8, index: u16) -> Self {
         Self { kind, agent, sequence, index, last: false, payload: Vec::new() }
     }
 
-    /// The frames that carry `message`, each with at most `limit` bytes of it; at least one.
+    /// Divides a message into frames with at most `limit` bytes each; at least one.
     #[must_use]
     pub fn split(kind: Kind, agent: u16, sequence: u8, message: &[u8], limit: usize) -> Vec<Self> {
         let count = message.len().div_ceil(limit).max(1);
@@ -103,7 +106,7 @@ impl Frame {
             .collect()
     }
 
-    /// The line, with its newline.
+    /// Returns the line, with its newline.
     #[must_use]
     pub fn to_line(&self) -> String {
         let index = (self.index & !LAST) | if self.last { LAST } else { 0 };
@@ -115,7 +118,7 @@ impl Frame {
         format!("{MARK}{}\n", BASE64_STANDARD_NO_PAD.encode(bytes))
     }
 
-    /// The frame at the end of `line`, if it is there undamaged.
+    /// Parses the frame at the end of a line. Returns `None` if there is none or it is damaged.
     #[must_use]
     pub fn from_line(line: &str) -> Option<Self> {
         let (_, text) = line.rsplit_once(MARK)?;
@@ -134,7 +137,7 @@ impl Frame {
     }
 }
 
-/// Puts a message together from frames that may arrive twice, late or not at all.
+/// Assembles a message from frames that may arrive twice, late or not at all.
 #[derive(Debug, Default)]
 pub struct Assembly {
     parts: Vec<Option<Vec<u8>>>,
@@ -142,7 +145,7 @@ pub struct Assembly {
 }
 
 impl Assembly {
-    /// Takes one frame in.
+    /// Adds a frame.
     pub fn add(&mut self, frame: Frame) {
         let place = usize::from(frame.index);
         if self.parts.len() <= place {
@@ -156,14 +159,14 @@ impl Assembly {
         }
     }
 
-    /// The first place at which nothing has arrived.
+    /// Returns the index of the first missing frame.
     #[must_use]
     pub fn first_missing(&self) -> u16 {
         let missing = self.parts.iter().position(Option::is_none).unwrap_or(self.parts.len());
         u16::try_from(missing).unwrap_or(LAST - 1)
     }
 
-    /// The message, if all of it is there.
+    /// Returns the message, if it is complete.
     #[must_use]
     pub fn message(&self) -> Option<Vec<u8>> {
         let parts = self.parts.get(..self.count?)?;
@@ -177,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_frame_survives_the_line() {
+    fn a_frame_is_the_same_after_encoding_and_decoding() {
         let frame = Frame {
             kind: Kind::Answer,
             agent: 99,
@@ -191,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_fit_into_what_xen_takes_and_prints() {
+    fn frames_fit_into_the_limits_of_xen() {
         let longest = |limit| {
             let frames = Frame::split(Kind::Answer, 65535, 255, &vec![0xa5; limit], limit);
             frames.iter().map(|frame| frame.to_line().len()).max()
@@ -201,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn any_damaged_character_is_noticed() {
+    fn any_damaged_character_is_detected() {
         let line = Frame::split(Kind::Answer, 9, 1, b"twenty-one degrees", 64)[0].to_line();
         for place in 0..line.len() - 1 {
             let mut damaged = line.clone().into_bytes();
@@ -217,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_put_together_in_any_order() {
+    fn frames_in_any_order_are_assembled() {
         let message: Vec<u8> = (0..=255).collect();
         let mut frames = Frame::split(Kind::Answer, 9, 1, &message, PAYLOAD_TO_HOST);
         frames.reverse();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What the host and an agent say to each other over the one console that all domains share.
+//! The protocol between the host and the agents, over the console that all domains share.
 //!
 //! ```text
 //!  host                                                agent in a domain
@@ -8,9 +8,11 @@
 //!  answer  ◀─ frames ◀──────────────────────────────  exchange ◀─ answer
 //! ```
 //!
-//! [`frame`] is one line of the console, [`request`] what is asked and answered, [`exchange`] the agent's
-//! side of asking again until it has arrived. There are two agents, one on Linux and one on nothing at all:
-//! this needs an allocator and no operating system.
+//! [`frame`] is one line of the console, [`request`] the requests and answers, [`exchange`] the agent's side
+//! of
+//! acknowledgement and repetition. There are two agents, one on Linux and one without an operating system:
+//! this
+//! crate needs only an allocator.
 
 #![no_std]
 

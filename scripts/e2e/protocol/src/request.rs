@@ -1,52 +1,52 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What the host can ask an agent for, and what it answers. Written with postcard: a request has to pass a
+//! Requests to an agent, and its answers. They are encoded with postcard, because a request passes the
 //! console in steps of a few bytes.
 //!
-//! There is only one thing to ask for: run a program. Everything that plain Linux tools do not do is a tool
-//! of the agent's binary and is run as a program too.
+//! An agent only runs programs. What no Linux tool does is a tool of the agent's binary, run as a program
+//! too.
 
 use alloc::{borrow::ToOwned, string::String, vec::Vec};
 
 use serde::{Deserialize, Serialize};
 
-/// The most that is kept of what a program writes to one of its outputs.
+/// The maximum number of bytes that is kept of each output of a program.
 pub const OUTPUT_LIMIT: usize = 128 * 1024;
 
 /// A request to an agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
-    /// Run a program to its end; after that many milliseconds it is killed.
+    /// Run a program to its end. It is killed after this number of milliseconds.
     Run(Vec<String>, u32),
-    /// Start a program and answer at once, with its number in [`Answer::Started`].
+    /// Start a program and answer at once with its number, [`Answer::Started`].
     Start(Vec<String>),
-    /// What a started program has written so far, and whether it has ended.
+    /// Return the output of a started program, and whether it has ended.
     Look(u32),
-    /// Kill a started program, and say what it had written. Its number is free after this.
+    /// Kill a started program and return its output. Its number is free after this.
     Stop(u32),
-    /// Hand the console to an interactive program; the answer comes when it ends.
+    /// Give the console to an interactive program. The answer follows when it ends.
     Interactive(Vec<String>),
 }
 
-/// What an agent answers.
+/// An answer of an agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
-    /// What a program has written, and how it ended.
+    /// The output of a program, and how it ended.
     Output(Output),
     /// The number of the program that was started.
     Started(u32),
-    /// The agent could not do it, and why.
+    /// The error because of which the agent could not do it.
     Failed(String),
 }
 
-/// What a program has written, and how it ended.
+/// The output of a program, and how it ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Output {
     /// Standard output, at most [`OUTPUT_LIMIT`] bytes.
     pub stdout: Vec<u8>,
     /// Standard error, likewise.
     pub stderr: Vec<u8>,
-    /// How it ended.
+    /// Whether and how the program ended.
     pub end: End,
 }
 
@@ -60,24 +60,24 @@ pub enum End {
     Exited(i32),
     /// By this signal.
     Killed(i32),
-    /// The agent killed it, since its time was over.
+    /// The agent killed it after its time limit.
     TimedOut,
 }
 
 impl Output {
-    /// Whether the program ended with exit status 0.
+    /// Returns whether the program ended with exit status 0.
     #[must_use]
     pub fn succeeded(&self) -> bool {
         self.end == End::Exited(0)
     }
 
-    /// Standard output as text, without white space at its end.
+    /// Returns standard output as text, without trailing white space.
     #[must_use]
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.stdout).trim_end().to_owned()
     }
 
-    /// Standard error as text, without white space at its end.
+    /// Returns standard error as text, without trailing white space.
     #[must_use]
     pub fn error_text(&self) -> String {
         String::from_utf8_lossy(&self.stderr).trim_end().to_owned()

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What is known to have worked somewhere, step by step. A step that must not succeed has the name of its
-//! attack.
+//! Sequences of hypercalls that have succeeded on some system. A step that must not succeed has the name of
+//! its attack.
 
 use core::sync::atomic::Ordering;
 
@@ -19,36 +19,36 @@ use crate::witness::{ANSWER, CONTROL};
 /// `GNTMAP_device_map`, `GNTMAP_readonly`.
 const DEVICE_MAP: u64 = 1;
 const READ_ONLY: u64 = 4;
-/// `GNTCOPY_source_gref`, `GNTCOPY_dest_gref`, in the word of a copy that has its length and its flags.
+/// `GNTCOPY_source_gref`, `GNTCOPY_dest_gref`, in the word of a copy that has length and flags.
 const FROM_GRANT: u64 = 1 << 16;
 const TO_GRANT: u64 = 2 << 16;
-/// A page of the landing zone for what is mapped by a grant.
+/// The page of the landing zone for granted pages.
 const MAPPED: u64 = 8;
-/// The first frame of a guest's RAM, in which its image is (arch-arm.h: GUEST_RAM0_BASE).
+/// The first frame of a guest's RAM, which has its image (arch-arm.h: GUEST_RAM0_BASE).
 const IMAGE: u64 = 0x4_0000;
 /// An entry of a guest's grant table that the guest does not use.
 const FORGED: u64 = 300;
-/// Ports that a domain may have at first.
+/// The number of ports that a domain may have at first.
 const PORTS: u64 = 64;
-/// The most event channels that a domain has, and one more.
+/// One more than the number of event channels that a domain may have.
 const MOST_CHANNELS: usize = 1025;
-/// What the rogue leaves behind where it can write.
+/// The value that the rogue writes wherever it can.
 const MARK: u64 = 0xbad0_bad0_bad0_bad0;
 
-/// The positive control: a page that a guest has granted can be mapped, read and written.
+/// Checks that a page that a guest has granted can be mapped, read and written.
 pub(super) fn control(ledger: &mut Ledger, known: &[Known; 2]) -> Result<()> {
     for guest in known {
         let map = map(guest.domid, guest.control, HOST_MAP)?;
-        ensure!(ledger.make(&map, false), "the page that domain {} has granted is not mapped", guest.domid);
-        let found = memory::landed(MAPPED, 0).context("nothing is where the page was mapped")?;
-        ensure!(found == CONTROL, "the page that domain {} has granted has {found:#x}", guest.domid);
-        ensure!(memory::overwrite(MAPPED, 1, ANSWER), "the page cannot be written");
+        ensure!(ledger.make(&map, false), "a page that domain {} has granted cannot be mapped", guest.domid);
+        let found = memory::landed(MAPPED, 0).context("the mapped page cannot be read")?;
+        ensure!(found == CONTROL, "the page that domain {} has granted reads {found:#x}", guest.domid);
+        ensure!(memory::overwrite(MAPPED, 1, ANSWER), "the mapped page cannot be written");
         unmap(ledger)?;
     }
     Ok(())
 }
 
-/// All attacks, each at both guests.
+/// Runs all attacks on both guests.
 pub(super) fn run(ledger: &mut Ledger, known: &[Known; 2]) -> Result<()> {
     type Attack = fn(&mut Ledger, &Known) -> Result<()>;
     const ATTACKS: [Attack; 11] = [
@@ -74,26 +74,26 @@ pub(super) fn run(ledger: &mut Ledger, known: &[Known; 2]) -> Result<()> {
 }
 
 fn call(hypercall: u64, name: &str, target: &Target) -> Result<Attempt> {
-    Attempt::named(hypercall, name, target).with_context(|| alloc::format!("no call has the name {name}"))
+    Attempt::named(hypercall, name, target).with_context(|| alloc::format!("unknown call: {name}"))
 }
 
-/// struct gnttab_map_grant_ref: host_addr; flags and ref; dom, status and handle.
+/// Returns a map_grant_ref. `struct gnttab_map_grant_ref`: host_addr; flags and ref; dom, status and handle.
 fn map(domid: u16, reference: u32, flags: u64) -> Result<Attempt> {
     let target = Target { domid, grant: reference, ..Target::default() };
     let attempt = call(GRANT_TABLE_OP, "map_grant_ref", &target)?;
     Ok(attempt.with(1, flags | u64::from(reference) << 32))
 }
 
-/// Takes back what the last successful [`map`] has put there. Its handle is where Xen has written it.
+/// Unmaps the page of the last successful [`map`]. Xen has written the handle to its structure.
 fn unmap(ledger: &mut Ledger) -> Result<()> {
     let handle = memory::argument_word(2) >> 32;
     let attempt = call(GRANT_TABLE_OP, "unmap_grant_ref", &Target::default())?;
     let status = 0x5555 << 32;
-    ensure!(ledger.make(&attempt.with(2, handle | status), false), "a grant cannot be unmapped");
+    ensure!(ledger.make(&attempt.with(2, handle | status), false), "a granted page cannot be unmapped");
     Ok(())
 }
 
-/// Maps the guest's grant table, writes an entry that grants the secret, and maps that.
+/// Maps the guest's grant table, writes an entry that grants a page with the secret, and maps that page.
 fn forge_grant_table(ledger: &mut Ledger, guest: &Known) -> Result<()> {
     let target = guest.target();
     for frame in 0..4 {
@@ -113,7 +113,7 @@ fn forge_grant_table(ledger: &mut Ledger, guest: &Known) -> Result<()> {
     Ok(())
 }
 
-/// Puts the guest's pages among its own, by all calls that put pages somewhere.
+/// Adds the guest's pages to its own address space, by all calls that add pages.
 fn map_foreign_pages(ledger: &mut Ledger, guest: &Known) -> Result<()> {
     let (target, image) = (guest.target(), Target { frame: IMAGE, ..guest.target() });
     for target in [target, image] {
@@ -132,8 +132,7 @@ fn map_foreign_pages(ledger: &mut Ledger, guest: &Known) -> Result<()> {
     Ok(())
 }
 
-/// Maps and copies by references that were granted to another domain or to none, and by all that the guest
-/// may have.
+/// Maps and copies by references that are granted to another domain or to none, and by all likely references.
 fn forge_references(ledger: &mut Ledger, guest: &Known) -> Result<()> {
     let own = [guest.control, guest.read_only];
     let forged =
@@ -148,7 +147,8 @@ fn forge_references(ledger: &mut Ledger, guest: &Known) -> Result<()> {
     Ok(())
 }
 
-/// struct gnttab_copy: source and its domid, destination and its domid, length, flags and status.
+/// Returns a copy. `struct gnttab_copy`: source and its domid, destination and its domid, length, flags and
+/// status.
 fn copy(guest: &Known, source: u64, destination: u64, flags: u64) -> Result<Attempt> {
     const SELF: u64 = 0x7ff0;
     let domid = u64::from(guest.domid);
@@ -157,9 +157,9 @@ fn copy(guest: &Known, source: u64, destination: u64, flags: u64) -> Result<Atte
     Ok(attempt.with(2, destination).with(3, to).with(4, 4096 | flags | 0x5555 << 32))
 }
 
-/// Writes to a page that it may read: by mapping it for writing, by copying. It maps the page for reading,
-/// too, but does not write there: Xen 4.20 does not inject the fault that this is, so the rogue would take it
-/// again and again, for ever.
+/// Writes to a page that is granted read-only: by a writable mapping, by a copy. It maps the page for reading
+/// too, but does not write to it: Xen 4.20 does not inject this fault, so the instruction would be executed
+/// again without end.
 fn write_where_reading_is_granted(ledger: &mut Ledger, guest: &Known) -> Result<()> {
     let writable = map(guest.domid, guest.read_only, HOST_MAP)?;
     if ledger.make(&writable.attack("map-for-writing"), false) {
@@ -173,7 +173,7 @@ fn write_where_reading_is_granted(ledger: &mut Ledger, guest: &Known) -> Result<
     Ok(())
 }
 
-/// Copies without a grant at either end.
+/// Copies by frame number, without a grant.
 fn copy_from_and_to_frames(ledger: &mut Ledger, guest: &Known) -> Result<()> {
     let (domid, own) = (u64::from(guest.domid), memory::own_frame());
     for frame in [guest.frame, IMAGE] {
@@ -187,7 +187,7 @@ fn copy_from_and_to_frames(ledger: &mut Ledger, guest: &Known) -> Result<()> {
     Ok(())
 }
 
-/// Resources other than those of an ioreq server, and more of those than there are.
+/// Acquires resources other than those of an ioreq server, and frames of an ioreq server that do not exist.
 fn take_other_resources(ledger: &mut Ledger, guest: &Known) -> Result<()> {
     for kind in 1..8 {
         for (id, frame) in [(0, 0), (1, 0), (0, 1), (7, 4)] {
@@ -203,10 +203,10 @@ fn take_other_resources(ledger: &mut Ledger, guest: &Known) -> Result<()> {
     Ok(())
 }
 
-/// Puts the pages of devices that it does not own, and RAM as if it were a device.
+/// Maps the pages of devices that the domain does not own, and RAM as if it were a device.
 fn put_pages_of_devices(ledger: &mut Ledger, guest: &Known) -> Result<()> {
-    // QEMU's virt machine: the interrupt controller, the UART that Xen has, a virtio slot of no
-    // domain, and RAM from which Xen takes guests.
+    // QEMU's virt machine: the interrupt controller, Xen's UART, a virtio slot of no domain, and RAM of
+    // guests.
     for frame in [0x8000, 0x80a0, 0x9000, 0xa000, 0x4_0000, 0x7_0000, 0xb_0000, 0xb_f000] {
         let attempt = call(MEMORY_OP, "add_to_physmap:dev_mmio", &guest.target())?;
         for domid in [0x7ff0, u64::from(guest.domid)] {
@@ -218,16 +218,16 @@ fn put_pages_of_devices(ledger: &mut Ledger, guest: &Known) -> Result<()> {
     Ok(())
 }
 
-/// Binds to ports that a guest may have, and makes, asks, sends to and closes what is not its own.
+/// Binds to the ports that a guest may have; creates channels between other domains; resets the guest's.
 fn take_event_channels(ledger: &mut Ledger, guest: &Known) -> Result<()> {
     let domid = u64::from(guest.domid);
     let other = if domid == 2 { 3 } else { 2 };
     for port in 0..PORTS {
         let bind = call(EVENT_CHANNEL_OP, "bind_interdomain", &guest.target())?;
-        // Those of an ioreq server are meant for it.
+        // Ports of an ioreq server: the driver domain may bind to them.
         ledger.make(&bind.with(0, domid | port << 32), false);
     }
-    // A channel from one guest to the other, and one whose other end any domain may bind.
+    // A channel from one guest to the other, and channels that any domain may bind.
     for remote in [other, 0, 0x7ff1, 0x7ff2] {
         let alloc = call(EVENT_CHANNEL_OP, "alloc_unbound", &guest.target())?;
         ledger.make(&alloc.with(0, domid | remote << 16).attack("connect-a-guest-to-another"), false);
@@ -238,8 +238,8 @@ fn take_event_channels(ledger: &mut Ledger, guest: &Known) -> Result<()> {
     Ok(())
 }
 
-/// Has an ioreq server answer for addresses where the guest has RAM, its interrupt controller and its
-/// console. Xen looks there first; that the guest goes on shows it.
+/// Maps ranges of an ioreq server over the guest's RAM, interrupt controller and console. Xen handles those
+/// first: the guest continues to run.
 fn cover_what_xen_emulates(ledger: &mut Ledger, guest: &Known) -> Result<()> {
     let target = guest.target();
     let create = call(DEVICE_MODEL_OP, "create_ioreq_server", &target)?;
@@ -257,12 +257,12 @@ fn cover_what_xen_emulates(ledger: &mut Ledger, guest: &Known) -> Result<()> {
     Ok(())
 }
 
-/// Raises every interrupt. Those of a vCPU and the console's are Xen's alone.
+/// Raises every interrupt. Those of a vCPU and of the console are raised by Xen only.
 fn raise_interrupts(ledger: &mut Ledger, guest: &Known) -> Result<()> {
     for interrupt in 0..1100 {
         let mut attempt =
             call(DEVICE_MODEL_OP, "set_irq_level", &guest.target())?.with(1, interrupt | 1 << 32);
-        // Private ones, and GUEST_VPL011_SPI.
+        // Private interrupts, and GUEST_VPL011_SPI.
         if interrupt <= 32 {
             attempt = attempt.attack("raise-interrupt-of-xen");
         }
@@ -272,11 +272,11 @@ fn raise_interrupts(ledger: &mut Ledger, guest: &Known) -> Result<()> {
     Ok(())
 }
 
-/// Grants itself what it does not have, and maps that.
+/// Grants frames of others to itself, and maps them.
 fn grant_what_is_not_its_own(ledger: &mut Ledger, guest: &Known) -> Result<()> {
     for frame in [guest.frame, IMAGE, 0x4_0001, 0x9000] {
         let granted = Granted::with_flags(0)?;
-        let entry = grants::entry(granted.reference()).context("a reference beyond the table")?;
+        let entry = grants::entry(granted.reference()).context("the reference is beyond the table")?;
         entry.domain.store(1, Ordering::Relaxed);
         entry.frame.store(u32::try_from(frame)?, Ordering::Relaxed);
         entry.flags.store(PERMIT, Ordering::Release);
@@ -289,13 +289,13 @@ fn grant_what_is_not_its_own(ledger: &mut Ledger, guest: &Known) -> Result<()> {
     Ok(())
 }
 
-/// Makes event channels until Xen gives no more, and lets go of all.
+/// Creates event channels until Xen refuses, and closes all.
 fn exhaust_event_channels(ledger: &mut Ledger) -> Result<()> {
     let own = Target { domid: 0x7ff0, ..Target::default() };
     let made = (0..MOST_CHANNELS).take_while(|_| {
         call(EVENT_CHANNEL_OP, "bind_ipi", &own).is_ok_and(|attempt| ledger.make(&attempt, false))
     });
-    ensure!(made.count() < MOST_CHANNELS, "Xen gives event channels without an end");
+    ensure!(made.count() < MOST_CHANNELS, "Xen does not limit event channels");
     ledger.make(&call(EVENT_CHANNEL_OP, "reset", &own)?, false);
     Ok(())
 }

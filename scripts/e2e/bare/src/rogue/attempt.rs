@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! One hypercall that the rogue makes: what it hands over, whether that succeeded, and under which name it is
-//! recorded.
+//! One hypercall of the rogue: its arguments, whether it succeeded, and the name under which it is recorded.
 
 use alloc::borrow::ToOwned;
 use alloc::format;
@@ -18,37 +17,37 @@ use crate::machine;
 
 /// `__HYPERVISOR_multicall`.
 const MULTICALL: u64 = 13;
-/// `GNTST_okay` is 0; before Xen has written a status there is this.
+/// A status that Xen does not write. `GNTST_okay` is 0.
 const NO_STATUS: u64 = 0x5555;
 
-/// Where the domid is that a call is about.
+/// The place of the domid in the arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Place {
     /// In a register.
     Register(usize),
-    /// In a word of the structure, from a bit on.
+    /// In a word of the structure, from this bit on.
     Argument(usize, u32),
 }
 
-/// A hypercall with all that it hands over.
+/// A hypercall with all of its arguments.
 #[derive(Clone, Debug)]
 pub(super) struct Attempt {
     /// The number of the hypercall.
     pub(super) number: u64,
-    /// What is in the registers.
+    /// The arguments in registers.
     pub(super) registers: [u64; 4],
-    /// The first page.
+    /// The structure: the first words of the first page.
     pub(super) argument: [u64; ARGUMENT_LENGTH],
-    /// The second.
+    /// The first words of the second page.
     pub(super) list: [u64; LIST_LENGTH],
-    /// Where the domid is, if there is one.
+    /// The place of the target's domid, if there is one.
     pub(super) domid: Option<Place>,
-    /// The name of an attack of which this is the decisive step. Nothing of that name may succeed.
+    /// The name of the attack of which this is the last step. It must not succeed.
     pub(super) attack: Option<&'static str>,
 }
 
 impl Attempt {
-    /// A sub-operation as its table has it; one without an entry is given by its number.
+    /// A sub-operation with the values of its table; one without an entry is given by its number.
     pub(super) fn new(hypercall: &Hypercall, operation: Result<&Operation, u64>, target: &Target) -> Self {
         let (number, shape) = match operation {
             Ok(operation) => (operation.number, operation.words),
@@ -70,14 +69,14 @@ impl Attempt {
         attempt
     }
 
-    /// A sub-operation by its names.
+    /// A sub-operation of the table, by the number of the hypercall and its name.
     pub(super) fn named(hypercall: u64, name: &str, target: &Target) -> Option<Self> {
         let hypercall = HYPERCALLS.iter().find(|candidate| candidate.number == hypercall)?;
         let operation = hypercall.operations.iter().find(|operation| operation.name == name)?;
         Some(Self::new(hypercall, Ok(operation), target))
     }
 
-    /// Finds out where the domid is, after the sub-operation has become another one.
+    /// Sets the place of the domid after the sub-operation has changed.
     pub(super) fn find_domid(&mut self) {
         let Some(hypercall) = self.hypercall() else { return };
         let number = self.operation();
@@ -85,7 +84,7 @@ impl Attempt {
         self.domid = Self::new(hypercall, named.ok_or(number), &Target::default()).domid;
     }
 
-    /// With this in a word of the structure.
+    /// Sets a word of the structure.
     pub(super) fn with(mut self, index: usize, value: u64) -> Self {
         if let Some(word) = self.argument.get_mut(index) {
             *word = value;
@@ -93,14 +92,13 @@ impl Attempt {
         self
     }
 
-    /// As a step of an attack that must not succeed.
+    /// Marks this as a step of an attack that must not succeed.
     pub(super) fn attack(mut self, name: &'static str) -> Self {
         self.attack = Some(name);
         self
     }
 
-    /// Sets the registers and the words that say which sub-operation it is. Returns the index of the next
-    /// word.
+    /// Sets the registers and words that select the sub-operation. Returns the index of the next word.
     fn set_head(&mut self, form: Form, number: u64, target: &Target) -> usize {
         let argument = memory::argument();
         let (registers, next) = match form {
@@ -142,7 +140,7 @@ impl Attempt {
         }
     }
 
-    /// A status that Xen does not write is no success.
+    /// Sets the status to one that is not success, in case Xen does not write it.
     fn prepare_status(&mut self, operation: u64) {
         if let Some((index, shift)) = self.status(operation)
             && let Some(word) = self.argument.get_mut(index)
@@ -151,7 +149,7 @@ impl Attempt {
         }
     }
 
-    /// Where the structure has a status of 16 bits: the word, and from which bit on (grant_table.h).
+    /// Returns the place of a 16-bit status in the structure: word and first bit (grant_table.h).
     fn status(&self, operation: u64) -> Option<(usize, u32)> {
         if self.number != GRANT_TABLE_OP {
             return None;
@@ -169,12 +167,12 @@ impl Attempt {
         }
     }
 
-    /// Which hypercall this is, if it is one that has a name.
+    /// Returns the hypercall, if the table has it.
     pub(super) fn hypercall(&self) -> Option<&'static Hypercall> {
         HYPERCALLS.iter().find(|candidate| candidate.number == self.number)
     }
 
-    /// Which sub-operation.
+    /// Returns the number of the sub-operation.
     pub(super) fn operation(&self) -> u64 {
         let form = self.hypercall().map_or(Form::None, |hypercall| hypercall.form);
         let ([register, ..], [word, ..]) = (self.registers, self.argument);
@@ -185,7 +183,7 @@ impl Attempt {
         }
     }
 
-    /// Makes the call, plainly or as the one entry of a multicall. Returns what Xen says.
+    /// Makes the call, directly or as the only entry of a multicall. Returns the result.
     pub(super) fn perform(&self, is_wrapped: bool) -> i64 {
         memory::prepare(&self.argument, &self.list);
         machine::barrier();
@@ -197,7 +195,7 @@ impl Attempt {
         if result == 0 { memory::entry_result() } else { result }
     }
 
-    /// Whether what was asked for has been done, by the result and what Xen has written.
+    /// Returns whether the call has had its effect, judged by the result and by what Xen has written.
     pub(super) fn succeeded(&self, result: i64) -> bool {
         if result < 0 {
             return false;
@@ -210,7 +208,7 @@ impl Attempt {
             return result == 0 && memory::argument_word(index) >> shift & 0xffff == 0;
         }
         match (self.number, operation) {
-            // How many pages it was done for, with those that an earlier part of the call has done.
+            // The number of pages that were handled, including earlier parts of the call.
             (MEMORY_OP, 0 | 1 | 6) => result > 0,
             // A result for each page.
             (MEMORY_OP, 23) => memory::list_word(RESULTS) & 0xffff_ffff == 0,
@@ -218,25 +216,25 @@ impl Attempt {
         }
     }
 
-    /// Whether there is nothing to do: no structures, or a copy of no bytes.
+    /// Returns whether the call has nothing to do: no structures, or a copy of no bytes.
     fn asks_for_nothing(&self, operation: u64) -> bool {
         let ([_, _, count, _], [_, _, _, _, length, ..]) = (self.registers, self.argument);
         self.number == GRANT_TABLE_OP && (count == 0 || (operation == 5 && length & 0xffff == 0))
     }
 
-    /// Where a grant has just been mapped, and Xen's handle for it.
+    /// Returns the address and the handle of a page that was mapped by a grant.
     pub(super) fn mapped(&self) -> Option<(u64, u64)> {
         let [address, ..] = self.argument;
         let is_map = self.number == GRANT_TABLE_OP && self.operation() == 0;
         is_map.then(|| (address, memory::argument_word(2) >> 32))
     }
 
-    /// Whether pages may have been put somewhere, even if the call did not succeed.
+    /// Returns whether the call may have mapped pages, even if it failed.
     pub(super) fn may_have_done_something(&self, result: i64) -> bool {
         result >= 0 || memory::list_word(RESULTS) != NO_RESULT
     }
 
-    /// The name under which a success is recorded: hypercall, sub-operation and kind of target.
+    /// Returns the name under which a success is recorded: hypercall, sub-operation and type of target.
     pub(super) fn name(&self) -> String {
         let target = self.target();
         if let Some(attack) = self.attack {
@@ -252,20 +250,20 @@ impl Attempt {
         format!("{} {name}{} {target}", hypercall.name, self.detail().unwrap_or_default())
     }
 
-    /// The registers and the first words of the structure, for the report.
+    /// Returns the registers and the first words of the structure, for the report.
     pub(super) fn text(&self) -> String {
         let [a, b, c, d, e, f, ..] = self.argument;
         format!("{:x?} {:x?}", self.registers, [a, b, c, d, e, f])
     }
 
-    /// What distinguishes calls of the same sub-operation (memory.h).
+    /// Returns the type or space that distinguishes calls of the same sub-operation (memory.h).
     fn detail(&self) -> Option<String> {
         let [word, ..] = self.argument;
         let (names, value) = match (self.number, self.operation()) {
             (MEMORY_OP, 7) => (SPACES, word >> 32),
             (MEMORY_OP, 23) => (SPACES, word >> 16 & 0xffff),
             (MEMORY_OP, 28) => (RESOURCES, word >> 16 & 0xffff),
-            // In the domain itself for another, or in another.
+            // A channel from the domain itself, or from another.
             (EVENT_CHANNEL_OP, 6) => {
                 (&["in", "for"][..], u64::from(self.domid != Some(Place::Argument(0, 0))))
             }
@@ -275,7 +273,7 @@ impl Attempt {
         Some(name.map_or_else(|| format!(":{value}"), |name| format!(":{name}")))
     }
 
-    /// The kind of domain that the call is about (xen.h: `DOMID_*`).
+    /// Returns the type of the domain that the call is for (xen.h: `DOMID_*`).
     fn target(&self) -> &'static str {
         let value = match self.domid {
             None => return "-",
@@ -295,20 +293,19 @@ impl Attempt {
         }
     }
 
-    /// Why the call must not be made, if it must not: it would be the rogue that is stopped, and nothing
-    /// else.
+    /// Returns the reason why the call must not be made, if it would stop the rogue itself.
     pub(super) fn harms_only_itself(&self) -> Option<&'static str> {
         match (self.number, self.operation()) {
-            (SCHED_OP | SCHED_OP_COMPAT, 1) => Some("it waits for an event that does not come"),
+            (SCHED_OP | SCHED_OP_COMPAT, 1) => Some("it waits for an event that never comes"),
             (SCHED_OP | SCHED_OP_COMPAT, 2) => Some("it ends the rogue"),
-            (SCHED_OP, 3) => Some("it waits for an event that does not come"),
-            (SCHED_OP, 6) => Some("it ends the rogue after a while"),
+            (SCHED_OP, 3) => Some("it waits for an event that never comes"),
+            (SCHED_OP, 6) => Some("it ends the rogue after a delay"),
             _ => None,
         }
     }
 }
 
-/// The name of a sub-operation without what distinguishes its entries in the table.
+/// Returns the name of a sub-operation without the type or space of its entry.
 fn base(name: &str) -> &str {
     name.split_once(':').map_or(name, |(base, _)| base)
 }
@@ -321,7 +318,7 @@ mod tests {
     const GUEST: Target = Target { domid: 2, frame: 0x4_0000, grant: 9 };
 
     #[test]
-    fn a_success_is_named_by_what_was_called_at_whom() {
+    fn a_success_is_named_by_call_and_type_of_target() {
         let name = |number, operation| Attempt::named(number, operation, &GUEST).unwrap().name();
         assert_eq!(name(DOMCTL, "pausedomain"), "domctl pausedomain guest");
         assert_eq!(
@@ -336,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_changed_afterwards_changes_the_name() {
+    fn a_changed_word_changes_the_name() {
         let attempt = Attempt::named(DOMCTL, "pausedomain", &GUEST).unwrap().with(1, 0x7ff2);
         assert_eq!(attempt.name(), "domctl pausedomain xen");
         let attempt = Attempt::named(MEMORY_OP, "acquire_resource:grant_table", &GUEST).unwrap();
@@ -347,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_xen_does_not_have_does_not_succeed() {
+    fn an_unknown_call_does_not_succeed() {
         for hypercall in HYPERCALLS {
             for operation in hypercall.operations {
                 let attempt = Attempt::new(hypercall, Ok(operation), &GUEST);
@@ -358,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_that_xen_has_not_written_is_no_success() {
+    fn an_unwritten_status_is_not_success() {
         for operation in ["map_grant_ref", "copy", "setup_table", "query_size", "transfer", "dump_table"] {
             let attempt = Attempt::named(GRANT_TABLE_OP, operation, &GUEST).unwrap();
             let (index, shift) = attempt.status(attempt.operation()).unwrap();

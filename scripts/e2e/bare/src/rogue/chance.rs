@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Hypercalls by chance: one of the tables', at any target, with some of its words changed. The same seed
-//! makes the same calls.
+//! Random hypercalls: one of the tables', for any target, with some words changed. The same seed makes the
+//! same calls.
 
 use anyhow::Result;
 
@@ -15,8 +15,8 @@ use super::tables::{FREQUENT, HYPERCALLS};
 use super::words::{BUFFERS, Target};
 use crate::random::Random;
 
-/// Numbers at which programs go wrong besides those of [`Random`]: domids, frames of guests, addresses of
-/// nothing.
+/// Numbers at which programs fail, besides those of [`Random`]: domids, frames of guests, addresses without
+/// memory.
 const NUMBERS: [u64; 16] = [
     0x7ff0,
     0x7ff1,
@@ -36,10 +36,10 @@ const NUMBERS: [u64; 16] = [
     u64::MAX,
 ];
 
-/// `GNTTABOP_setup_table` and `GNTTABOP_get_status_frames`: their structures have the address of a list.
+/// `GNTTABOP_setup_table` and `GNTTABOP_get_status_frames`, whose structures have the address of a list.
 const WITH_LIST: [u64; 2] = [2, 9];
 
-/// After so many calls what was mapped is taken away, lest there be no room for more.
+/// The number of calls after which mapped pages are unmapped, to make room for others.
 const CLEARED_AFTER: u64 = 100;
 
 pub(super) fn run(ledger: &mut Ledger, known: &[Known; 2], seed: u64, count: u64) -> Result<()> {
@@ -69,7 +69,7 @@ pub(super) fn run(ledger: &mut Ledger, known: &[Known; 2], seed: u64, count: u64
     Ok(())
 }
 
-/// A call as the tables have it, now and then one that they do not have.
+/// Returns a call of the tables, or sometimes an unknown one.
 fn pick(random: &mut Random, targets: &[Target]) -> Attempt {
     let target = targets.get(random.below(targets.len())).copied().unwrap_or_default();
     let unknown = Hypercall {
@@ -91,11 +91,11 @@ fn pick(random: &mut Random, targets: &[Target]) -> Attempt {
     Attempt::new(hypercall, chosen.or(named).ok_or(number), &target)
 }
 
-/// Changes one word: to a number that hurts, by a bit, by a little, or to anything.
+/// Changes one word to a special number or a random one, by one bit, or by a small amount.
 fn change(random: &mut Random, attempt: &mut Attempt) {
     let is_list = random.one_in(4);
     let place = match random.below(8) {
-        // The first register has the number of the operation, or the address of the structure.
+        // The first register has the number of the operation or the address of the structure.
         0 => attempt.registers.get_mut(1 + random.below(3)),
         _ if is_list => attempt.list.get_mut(random.below(32)),
         _ => attempt.argument.get_mut(random.below(6)),
@@ -112,15 +112,15 @@ fn change(random: &mut Random, attempt: &mut Attempt) {
     };
 }
 
-/// Keeps the call away from the rogue's own RAM, in which it would only hurt itself: addresses there become
-/// that of a page that it can spare, and frames become frames of the landing zone.
+/// Keeps the call away from the rogue's own RAM. Addresses in it become those of a spare page, frames become
+/// frames of the landing zone.
 fn spare_own_memory(attempt: &mut Attempt) {
     let (number, operation) = (attempt.number, attempt.operation());
     let gives_pages_away = number == MEMORY_OP || number == GRANT_TABLE_OP;
     limit_lengths(attempt);
     let takes_addresses = number == GRANT_TABLE_OP && !WITH_LIST.contains(&operation);
     let spare = |word: &mut u64, is_address_of_page: bool| {
-        // What a vCPU registers is written to at any time.
+        // Xen may write to the areas that a vCPU registers at any time.
         if number == VCPU_OP && memory::is_own_address(*word) {
             *word = memory::own();
         }
@@ -131,7 +131,7 @@ fn spare_own_memory(attempt: &mut Attempt) {
             *word = (memory::LANDING >> 12) + (*word & 7);
         }
     };
-    // The structure is where its fields are looked for afterwards.
+    // The results are read from the structure at its usual place.
     let is_readable =
         |word: &&mut u64| memory::is_own_address(**word) || memory::is_beside_grant_table(**word);
     for word in attempt.registers.iter_mut().filter(is_readable) {
@@ -146,14 +146,14 @@ fn spare_own_memory(attempt: &mut Attempt) {
     }
 }
 
-/// Keeps Xen from writing results beyond the pages that are meant for them.
+/// Limits lengths, so that Xen does not write results beyond the pages for them.
 fn limit_lengths(attempt: &mut Attempt) {
     let operation = attempt.operation();
     let ([_, _, count, _], [first, ..]) = (&mut attempt.registers, &mut attempt.argument);
     match (attempt.number, operation) {
-        // So many structures, each with a status.
+        // The number of structures, each with a status.
         (GRANT_TABLE_OP, _) => *count %= 16,
-        // So many frames, each with a result: `size` of struct xen_add_to_physmap_batch.
+        // The number of frames, each with a result: `size` of struct xen_add_to_physmap_batch.
         (MEMORY_OP, 23) => *first &= !(0xfff8 << 32),
         _ => {}
     }

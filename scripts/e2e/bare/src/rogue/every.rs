@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Every hypercall with every sub-operation at every target, with values that make sense: plainly, and as the
+//! Every hypercall with every sub-operation for every target, with plausible values: directly, and as the
 //! entry of a multicall.
 
 use alloc::vec::Vec;
@@ -14,12 +14,12 @@ use super::ledger::Ledger;
 use super::tables::HYPERCALLS;
 use super::words::Target;
 
-/// The domids at which calls are made, with the guests' before them: the rogue by its number and as
-/// DOMID_SELF, DOMID_IO, DOMID_XEN, DOMID_COW, DOMID_INVALID, DOMID_IDLE, and what does not exist.
+/// The targets besides the guests: the rogue by its domid and as DOMID_SELF, DOMID_IO, DOMID_XEN, DOMID_COW,
+/// DOMID_INVALID, DOMID_IDLE, and domids that do not exist.
 const OTHERS: [u16; 11] = [1, 0x7ff0, 0x7ff1, 0x7ff2, 0x7ff3, 0x7ff4, 0x7fff, 0, 4, 0x7fef, 0xffff];
-/// Hypercalls have numbers below this.
+/// The numbers of hypercalls are below this.
 const END: u64 = 64;
-/// `__HYPERVISOR_multicall`, by which all others are made once more.
+/// `__HYPERVISOR_multicall`. All other hypercalls are made once more by it.
 const MULTICALL: u64 = 13;
 
 pub(super) fn run(ledger: &mut Ledger, known: &[Known; 2]) -> Result<()> {
@@ -37,14 +37,14 @@ pub(super) fn run(ledger: &mut Ledger, known: &[Known; 2]) -> Result<()> {
     Ok(())
 }
 
-/// All targets, with what is known of the first guest for those that are no guests.
+/// Returns all targets. Those that are not guests have the frame and the grant of the first guest.
 pub(super) fn targets(known: &[Known; 2]) -> Vec<Target> {
     let [first, _] = known;
     let guests = known.iter().map(Known::target);
     guests.chain(OTHERS.map(|domid| Target { domid, ..first.target() })).collect()
 }
 
-/// Whether no table has this hypercall.
+/// Returns whether no table has this hypercall.
 pub(super) fn is_unknown(number: u64) -> bool {
     number != MULTICALL && HYPERCALLS.iter().all(|hypercall| hypercall.number != number)
 }
@@ -55,8 +55,7 @@ fn make(ledger: &mut Ledger, attempt: &Attempt, is_wrapped: bool) {
     }
 }
 
-/// The sub-operations that have a name and the numbers that have none, each at all targets if it is about a
-/// domain.
+/// Calls `perform` for all sub-operations, with or without a name, and for all targets of each that has one.
 fn all_of(hypercall: &Hypercall, targets: &[Target], mut perform: impl FnMut(&Attempt)) {
     let named = hypercall.operations.iter().map(Ok);
     let has_name = |number: &u64| hypercall.operations.iter().any(|operation| operation.number == *number);
@@ -77,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_hypercall_is_made_at_every_target() {
+    fn every_hypercall_is_made_for_every_target() {
         let guest = Known { domid: 2, frame: 0, control: 0, read_only: 0, neighbour: 0, secret: 0 };
         let known = [guest, Known { domid: 3, ..guest }];
         let mut names = alloc::collections::BTreeSet::new();

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What the rogue has found out: which calls succeed, how the others were refused, and whether it has seen a
-//! secret.
+//! The results of a run: which calls succeeded, how the others were refused, and whether a secret was read.
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
@@ -10,14 +9,14 @@ use super::attempt::Attempt;
 use super::memory;
 use crate::jobs::Job;
 
-/// What each secret is combined with wherever the rogue keeps it, lest it find its own copy.
+/// The mask of each secret in the rogue's memory, so that the rogue does not find its own copy.
 pub(super) const MASK: u64 = 0xa5c3_96e7_1b2d_4f78;
 
-/// The record of a run.
+/// The results of a run.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     secrets: [u64; 2],
-    /// By the name, how often, and what the first one handed over.
+    /// The number of successes by name, and the arguments of the first.
     succeeded: BTreeMap<String, (u64, String)>,
     seen: BTreeSet<String>,
     refused: BTreeMap<i64, u64>,
@@ -25,12 +24,12 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    /// An empty record; the secrets are combined with [`MASK`].
+    /// Creates an empty ledger. The secrets are masked with [`MASK`].
     pub(super) fn new(secrets: [u64; 2]) -> Self {
         Self { secrets, ..Self::default() }
     }
 
-    /// Makes a call and records how it ended. Returns whether it succeeded.
+    /// Makes a call and records its result. Returns whether it succeeded.
     pub(super) fn make(&mut self, attempt: &Attempt, is_wrapped: bool) -> bool {
         self.calls += 1;
         let result = attempt.perform(is_wrapped);
@@ -49,7 +48,8 @@ impl Ledger {
         has_succeeded
     }
 
-    /// Looks for a secret in all that the rogue can read, and writes down after which call it was there.
+    /// Searches the memory that the rogue can read for a secret, and records the call after which it is
+    /// there.
     pub(super) fn look(&mut self, attempt: &Attempt) {
         let secrets = self.secrets;
         if memory::has_any(|word| secrets.contains(&(word ^ MASK))) {
@@ -58,7 +58,7 @@ impl Ledger {
         }
     }
 
-    /// Says what there is, a line for each.
+    /// Prints the results, one on each line.
     pub(super) fn report(&self, job: &Job) {
         for (name, (times, first)) in &self.succeeded {
             job.print(format_args!("succeeded {times} {name} {first}"));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
 //! All hypercalls with their sub-operations: numbers, names and structures of Xen's public headers (4.20),
-//! with plausible values. Numbers without a name are called, too.
+//! with plausible values. Numbers without a name are called as well.
 
 mod control;
 mod domain;
@@ -19,10 +19,10 @@ use super::hypercall::{
 };
 use super::words::{LANDING_FRAMES, RESULTS, TARGET_FRAMES, TEXT, Word};
 
-/// So many of the hypercalls, the first ones, are there on Arm and have much to check.
+/// The number of hypercalls at the start of the table that exist on Arm and have many checks.
 pub(super) const FREQUENT: usize = 9;
 
-/// The hypercalls. Those that are not here have no known sub-operations on Arm.
+/// The hypercalls. Others have no known sub-operations on Arm.
 pub(super) const HYPERCALLS: &[Hypercall] = &[
     Hypercall {
         number: MEMORY_OP,

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a structure of a hypercall consists of, before it is known which domain the call is about: words of
-//! 64 bits.
+//! The words of 64 bits that a structure consists of, as templates without a target.
 
 use super::memory::{self, LIST_LENGTH};
 
@@ -10,48 +9,49 @@ use super::memory::{self, LIST_LENGTH};
 pub(super) enum Word {
     /// A number.
     Is(u64),
-    /// A number, with the domid of the target in it from this bit on.
+    /// A number with the target's domid from this bit on.
     Target(u32, u64),
-    /// The address of the second page, so many words from its beginning.
+    /// The address of a word of the list.
     List(u64),
-    /// The address of a page where pages of others may be put.
+    /// An address in this page of the landing zone.
     Landing(u64),
-    /// Its frame.
+    /// The frame of this page of the landing zone.
     LandingFrame(u64),
-    /// The address of a page of the rogue's that Xen may use as it likes.
+    /// The address of the page that Xen may write.
     Own,
-    /// Its frame.
+    /// The frame of the page that Xen may write.
     OwnFrame,
-    /// A frame of the target's in which its secret is.
+    /// A frame of the target with its secret.
     Frame,
-    /// A number, with the reference of a page that the target has granted to the rogue from this bit on.
+    /// A number with a grant reference from this bit on: that of a page that the target has granted to the
+    /// rogue.
     Grant(u32, u64),
 }
 
-/// The second page: frames of the landing zone, frames of the target, results, and text, at these words.
+/// The offsets in the list of: frames of the landing zone, frames of the target, results, buffers, and text.
 pub(super) const LANDING_FRAMES: u64 = 0;
 pub(super) const TARGET_FRAMES: u64 = 8;
 pub(super) const RESULTS: u64 = 16;
 pub(super) const BUFFERS: u64 = 24;
 pub(super) const TEXT: u64 = 32;
-/// A string for calls that want one: a label of the policy.
+/// The text: a label of the policy.
 const LABEL: &[u8] = b"system_u:system_r:driver_t\0";
-/// What a result is before Xen has written one.
+/// The value of a result that Xen has not written.
 pub(super) const NO_RESULT: u64 = 0x5555_5555_5555_5555;
 
-/// What is known of the domain that a call is about.
+/// The domain that a call is for.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Target {
     /// Its domid.
     pub(super) domid: u16,
-    /// A frame in which its secret is.
+    /// A frame with its secret.
     pub(super) frame: u64,
     /// The reference of a page that it has granted to the rogue.
     pub(super) grant: u32,
 }
 
 impl Word {
-    /// Its value for a target.
+    /// Returns the value of the word for a target.
     pub(super) fn value(self, target: &Target) -> u64 {
         let domid = u64::from(target.domid);
         match self {
@@ -67,7 +67,7 @@ impl Word {
         }
     }
 
-    /// From which bit on it has the target's domid.
+    /// Returns the first bit of the target's domid.
     pub(super) fn domid_at(self) -> Option<u32> {
         match self {
             Self::Target(shift, _) => Some(shift),
@@ -76,7 +76,7 @@ impl Word {
     }
 }
 
-/// The second page for a target.
+/// Returns the list for a target.
 pub(super) fn list(target: &Target) -> [u64; LIST_LENGTH] {
     let mut words = [0; LIST_LENGTH];
     let mut put = |offset: u64, value| {
@@ -89,7 +89,7 @@ pub(super) fn list(target: &Target) -> [u64; LIST_LENGTH] {
         put(TARGET_FRAMES + page, target.frame + page);
     }
     put(RESULTS, NO_RESULT);
-    // One buffer, of dm_op: the first page.
+    // One buffer of dm_op: the structure.
     put(BUFFERS, memory::argument());
     put(BUFFERS + 1, 64);
     for (offset, bytes) in (TEXT..).zip(LABEL.chunks(8)) {

@@ -7,7 +7,7 @@ use Word::{Frame, Is, List, OwnFrame, Target};
 use crate::rogue::hypercall::{FRAMES, OF_VCPU, Operation, SMALL, op};
 use crate::rogue::words::{RESULTS, TARGET_FRAMES, TEXT, Word};
 
-/// The words of these come after the command, the version and the domid.
+/// domctl. The words follow command, version and domid.
 pub(super) const DOMAIN_CONTROL: &[Operation] = &[
     op(1, "createdomain", &[Is(0), Is(0), Is(0), Is(1 << 32 | 1)]),
     op(2, "destroydomain", SMALL),
@@ -93,7 +93,7 @@ pub(super) const DOMAIN_CONTROL: &[Operation] = &[
     op(1003, "gdbsx_domstatus", SMALL),
 ];
 
-/// The words of these come after the command and the version.
+/// sysctl. The words follow command and version.
 pub(super) const SYSTEM_CONTROL: &[Operation] = &[
     op(1, "readconsole", &[Is(0), List(RESULTS), Is(64)]),
     op(2, "tbuf_op", SMALL),

@@ -126,7 +126,7 @@ pub(super) const HVM: &[Operation] = &[
     op(25, "altp2m", &[Target(32, 0x1_0000_0000_0001), Is(1)]),
 ];
 
-/// The words of these come after the operation.
+/// dm_op. The words follow the operation.
 pub(super) const DEVICE_MODEL: &[Operation] = &[
     op(1, "create_ioreq_server", &[Is(0)]),
     op(2, "get_ioreq_server_info", &[Is(1 << 16), Is(0), Is(0)]),
