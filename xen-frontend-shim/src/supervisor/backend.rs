@@ -34,6 +34,9 @@ const LISTEN_LIMIT: Duration = Duration::from_secs(5);
 /// new socket, but not when a program begins to listen at it.
 const CONNECT_DELAYS: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(100)];
 
+/// Why a backend is not used, in the log. The worker logs the reason.
+pub(super) const UNUSABLE: &str = "the backend cannot be used";
+
 /// Reasons why a backend is not started.
 #[derive(Debug, Error)]
 pub enum StartError {
@@ -253,8 +256,8 @@ impl ManagedBackend {
                 if self.is_disconnected && (status.success() || was_killed) {
                     return Ok(Some(End::WithConnection));
                 }
-                let reason = self.failure.take().unwrap_or_else(|| format!("backend ended ({status})"));
-                Ok(Some(End::Failed(reason)))
+                let reason = self.failure.take().unwrap_or_else(|| "backend ended".to_owned());
+                Ok(Some(End::Failed(format!("{reason} ({status})"))))
             }
             other => {
                 self.state = other;
@@ -266,7 +269,11 @@ impl ManagedBackend {
     /// Records that the worker has closed the connection, and whether it `has_served` the device. Returns
     /// whether the backend is absent by that: a process is still to end.
     pub(super) fn connection_closed(&mut self, has_served: bool) -> bool {
-        self.is_disconnected |= has_served;
+        if has_served {
+            self.is_disconnected = true;
+        } else {
+            self.failure.get_or_insert_with(|| UNUSABLE.to_owned());
+        }
         let was_connected = matches!(self.state, BackendState::Connected);
         if was_connected {
             self.state = BackendState::Absent;
@@ -359,6 +366,17 @@ mod tests {
             wait(&pidfd);
             assert_eq!(matches!(backend.reap().unwrap(), Some(End::Failed(_))), is_failure, "{then}");
         }
+    }
+
+    #[test]
+    fn program_that_is_refused_has_failed_even_if_it_ends_with_status_0() {
+        let mut backend = shell("exec 4<&-; cat <&3 >&2");
+        let connection = start(&mut backend);
+        assert!(!backend.connection_closed(false));
+        drop(connection.socket);
+        wait(connection.pidfd.as_ref().unwrap());
+        let reason = format!("{UNUSABLE} (exit status: 0)");
+        assert_eq!(backend.reap().unwrap(), Some(End::Failed(reason)));
     }
 
     #[test]
@@ -520,7 +538,7 @@ mod tests {
         let process = backend.process().unwrap();
         process.kill_if_overdue(then);
         wait(process);
-        assert_eq!(backend.reap().unwrap(), Some(End::Failed(error)));
+        assert_eq!(backend.reap().unwrap(), Some(End::Failed(format!("{error} (signal: 9 (SIGKILL))"))));
     }
 
     #[test]

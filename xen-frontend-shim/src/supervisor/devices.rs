@@ -22,7 +22,7 @@ use log::{error, info, warn};
 use xen_bindings::DomId;
 
 use super::SupervisorError;
-use super::backend::{End, ManagedBackend};
+use super::backend::{End, ManagedBackend, UNUSABLE};
 use super::claim::Claim;
 use super::device::{ManagedDevice, Stage};
 use super::reload::{is_same_to_guest, merge};
@@ -290,7 +290,7 @@ impl Devices {
     pub(super) fn refused(&mut self, number: u16, worker: Option<&Control>, now: Instant) {
         let Some(device) = self.devices.get_mut(&number) else { return };
         if device.backend.connection_closed(false) {
-            device.backend.failed("the backend cannot be used", now);
+            device.backend.failed(UNUSABLE, now);
         }
         device.stop_waiting(number, worker);
     }

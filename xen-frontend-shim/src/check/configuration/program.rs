@@ -6,6 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use confinement::role::program::check_names;
+use confinement::{User, with_effective};
+use rustix::fs::{Access, AtFlags, CWD, accessat};
 use shim_config::{Confine, Program};
 
 use super::super::{Finding, Paths};
@@ -27,7 +29,10 @@ pub(super) fn check(what: &str, program: &Program, paths: &Paths) -> Finding {
     let Some(confine) = &program.confine else {
         return Finding::of(format!("{what}: {word}, which confines itself"), &complaints);
     };
-    complaints.extend(confine.read.iter().chain(&confine.write).filter_map(|path| missing(path, paths)));
+    let read = confine.read.iter().map(|path| (path, Access::READ_OK));
+    let write = confine.write.iter().map(|path| (path, Access::READ_OK | Access::WRITE_OK));
+    let accesses = read.chain(write);
+    complaints.extend(accesses.filter_map(|(path, access)| refusal(path, access, program.user, paths)));
     if let Some(Err(error)) = confine.system_calls.as_deref().map(check_names) {
         complaints.push(error.to_string());
     }
@@ -48,12 +53,21 @@ fn rights(program: &Program, confine: &Confine) -> String {
     format!("as {user}{}{}", list("reads", &confine.read), list("writes", &confine.write))
 }
 
-fn missing(path: &Path, paths: &Paths) -> Option<String> {
-    let is_there = path.is_absolute() && paths.path(path).exists();
+/// Why the program cannot access a path.
+fn refusal(path: &Path, access: Access, user: Option<User>, paths: &Paths) -> Option<String> {
+    let (is_absolute, place) = (path.is_absolute(), paths.path(path));
     let path = path.display();
-    (!is_there).then(|| {
-        format!("there is no {path}: create it, load its driver, or correct `read` and `write` (full paths)")
-    })
+    if !is_absolute || !place.exists() {
+        return Some(format!(
+            "there is no {path}: create it, load its driver, or correct `read` and `write` (full paths)"
+        ));
+    }
+    let user = user?;
+    let try_access = || accessat(CWD, &place, access, AtFlags::EACCESS);
+    // Only root can try this as another user.
+    let tried = with_effective(user.uid(), user.gid(), try_access).ok()?;
+    let right = if access.contains(Access::WRITE_OK) { "read and write" } else { "read" };
+    tried.err().map(|_| format!("{user} may not {right} {path}: change its owner or mode at the start"))
 }
 
 fn runnable(program: &str, paths: &Paths) -> Result<(), String> {
@@ -73,6 +87,10 @@ mod tests {
 
     fn finding(change: impl FnOnce(&mut Program)) -> String {
         let (_directory, paths) = fake();
+        std::fs::set_permissions(&paths.root, PermissionsExt::from_mode(0o755)).unwrap();
+        for path in ["/run", "/dev"] {
+            std::fs::set_permissions(paths.path(path), PermissionsExt::from_mode(0o777)).unwrap();
+        }
         let mut program = Program {
             command: ["/usr/bin/backend", "--socket-path={socket}"].map(str::to_owned).into(),
             user: "10100:10101".parse().ok(),
@@ -93,6 +111,26 @@ mod tests {
                 Some(Confine { write: vec!["/run".into(), "/dev".into()], ..Confine::default() });
         };
         assert!(finding(confine).ends_with("as 10100:10101, writes /run /dev"));
+    }
+
+    #[test]
+    fn path_that_the_user_may_not_access_is_missing() {
+        // Only root can try this as another user.
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let (_directory, paths) = fake();
+        let root = &paths.root;
+        let place = paths.path("/dev/i2c-0");
+        let user = "10100:10101".parse().ok();
+        let refused = |access| refusal(Path::new("/dev/i2c-0"), access, user, &paths);
+        std::fs::set_permissions(root, PermissionsExt::from_mode(0o755)).unwrap();
+        std::fs::set_permissions(&place, PermissionsExt::from_mode(0o604)).unwrap();
+        assert_eq!(refused(Access::READ_OK), None);
+        let refusal = refused(Access::READ_OK | Access::WRITE_OK).unwrap();
+        assert!(refusal.starts_with("10100:10101 may not read and write /dev/i2c-0: change"), "{refusal}");
+        std::fs::set_permissions(&place, PermissionsExt::from_mode(0o600)).unwrap();
+        assert!(refused(Access::READ_OK).unwrap().starts_with("10100:10101 may not read /dev/i2c-0: "));
     }
 
     #[test]
