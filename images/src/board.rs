@@ -101,6 +101,8 @@ pub enum Kind {
     I2c,
     /// A GPIO controller.
     Gpio,
+    /// Hardware of another kind, for a backend of `[[guest.virtio]]`.
+    Other,
 }
 
 /// A shared peripheral interrupt.
@@ -136,6 +138,7 @@ impl Kind {
         match self {
             Self::I2c => "an I2C adapter",
             Self::Gpio => "a GPIO controller",
+            Self::Other => "hardware of another kind",
         }
     }
 }

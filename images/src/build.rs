@@ -123,7 +123,7 @@ impl Job<'_> {
         ramdisk.file(SHIM_CONFIG, shim);
         ramdisk.program(SHIM, self.input(SHIM_BINARY)?);
         ramdisk.program(BACKEND, self.input(BACKEND_BINARY)?);
-        for file in &driver_domain.files {
+        for file in self.plan.manifest.files() {
             ramdisk.program(&file.destination.value, self.input(&file.source.value)?);
         }
         Ok(ramdisk)

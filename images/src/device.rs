@@ -8,6 +8,7 @@
 pub mod gpio;
 pub mod i2c;
 mod own;
+pub mod virtio;
 
 use std::fmt::Debug;
 
@@ -21,12 +22,13 @@ use toml_span::{DeserError, Deserialize, Span, Spanned};
 
 use crate::board::{Board, Hardware, Kind};
 use crate::diagnostics::Diagnostic;
-use crate::manifest::{Guest, Manifest};
+use crate::manifest::{ExtraFile, Guest, Manifest};
 use crate::spanned::finish;
 use crate::validate::hardware::owned;
 
 /// The tables of devices in `[[guest]]`, in the order in which devices get addresses and interrupts.
-const TABLES: [fn(&mut TableHelper<'_>) -> Vec<Device>; 2] = [take::<i2c::I2c>, take::<gpio::Gpio>];
+const TABLES: [fn(&mut TableHelper<'_>) -> Vec<Device>; 3] =
+    [take::<i2c::I2c>, take::<gpio::Gpio>, take::<virtio::Virtio>];
 
 /// A virtio device of a guest.
 #[derive(Debug)]
@@ -41,6 +43,8 @@ pub struct Device {
     pub base: Option<Spanned<i64>>,
     /// The interrupt's INTID at the guest's GIC, for the same guests.
     pub irq: Option<Spanned<i64>>,
+    /// Whether the guest starts and works without the device while its backend is absent.
+    pub optional: bool,
     /// The place of the device's table in the file.
     pub span: Span,
 }
@@ -52,6 +56,16 @@ pub trait DeviceType: Debug {
 
     /// The hardware that the device uses, each part once.
     fn parts(&self) -> Vec<Part<'_>>;
+
+    /// Files that its backend needs in the driver domain's ramdisk.
+    fn files(&self) -> &[ExtraFile] {
+        &[]
+    }
+
+    /// The user of its backend, if the manifest names one.
+    fn user(&self) -> Option<&Spanned<User>> {
+        None
+    }
 
     /// The shim's configuration of the device. Returns none if [`DeviceType::check`] would refuse it.
     fn configuration(&self, place: &Place<'_>) -> Option<shim_config::Device>;
@@ -114,6 +128,8 @@ pub struct Place<'a> {
     pub guest: &'a Guest,
     /// The user of the guest's processes in the driver domain.
     pub user: User,
+    /// A user that no other process has.
+    pub own_user: User,
     /// The device.
     pub device: &'a Device,
     /// The address of the register window.
@@ -132,8 +148,9 @@ impl std::fmt::Display for Part<'_> {
 }
 
 impl<'a> Checks<'a> {
-    /// The hardware called `name`, which the driver domain must own, if it is of the given kind.
-    pub(crate) fn owned(&mut self, name: &Spanned<String>, kind: Kind) -> Option<&'a Hardware> {
+    /// The hardware called `name`, which the driver domain must own, if it is of the given kind or any kind
+    /// will do.
+    pub(crate) fn owned(&mut self, name: &Spanned<String>, kind: Option<Kind>) -> Option<&'a Hardware> {
         owned(name, kind, self.manifest, self.board, self.found)
     }
 }
@@ -142,7 +159,8 @@ impl Place<'_> {
     /// A device of the type with the given device ID (virtio 1.3, 5) and number of virtqueues.
     fn device(&self, device_id: u32, queues: u16, backend: Backend) -> shim_config::Device {
         let name = self.device.name.value.clone();
-        shim_config::Device::new(name, device_id, queues, self.base, self.irq, backend)
+        let device = shim_config::Device::new(name, device_id, queues, self.base, self.irq, backend);
+        shim_config::Device { optional: self.device.optional, ..device }
     }
 
     /// The path of hardware in the driver domain's device tree, by which a backend finds it.
@@ -174,10 +192,11 @@ impl<'de, T: Table> Deserialize<'de> for Entry<T> {
         let name = table.optional("name");
         let read = T::read(&mut table, span);
         let (base, irq) = (table.optional("base"), table.optional("irq"));
+        let optional = table.optional("optional").unwrap_or_default();
         finish!(table, {
             let (device_type, default) = read?;
             let (name, device_type) = (name.unwrap_or(default), Box::new(device_type));
-            let device = Device { name, table: T::KEY, device_type, base, irq, span };
+            let device = Device { name, table: T::KEY, device_type, base, irq, optional, span };
             Self { device, _type: std::marker::PhantomData }
         })
     }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Errors in a manifest or a board file, with their place, the reason and what to write instead.
+//! Errors and warnings about a manifest or a board file, with their place, the reason and what to write
+//! instead.
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
 use toml_span::{DeserError, Error, ErrorKind, Span};
@@ -14,9 +15,10 @@ pub struct Source {
     pub text: String,
 }
 
-/// An error.
+/// An error, or a warning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
+    is_warning: bool,
     title: String,
     label: String,
     span: Span,
@@ -27,7 +29,15 @@ pub struct Diagnostic {
 impl Diagnostic {
     /// An error at `span`: `title` says what is wrong, `label` stands below the words at `span`.
     pub fn new(span: Span, title: impl Into<String>, label: impl Into<String>) -> Self {
-        Self { title: title.into(), label: label.into(), span, related: Vec::new(), help: None }
+        let (title, label) = (title.into(), label.into());
+        Self { is_warning: false, title, label, span, related: Vec::new(), help: None }
+    }
+
+    /// Makes it a warning.
+    #[must_use]
+    pub fn warning(mut self) -> Self {
+        self.is_warning = true;
+        self
     }
 
     /// Adds another place that the error is about.
@@ -54,7 +64,8 @@ impl Diagnostic {
             snippet = snippet
                 .annotation(AnnotationKind::Context.span(first_line(text, *span)).label(label.as_str()));
         }
-        let mut group = Level::ERROR.primary_title(self.title.as_str()).element(snippet);
+        let level = if self.is_warning { Level::WARNING } else { Level::ERROR };
+        let mut group = level.primary_title(self.title.as_str()).element(snippet);
         if let Some(help) = &self.help {
             group = group.element(Level::HELP.message(help.as_str()));
         }
@@ -88,6 +99,11 @@ pub(crate) fn listed<S: AsRef<str>>(words: impl IntoIterator<Item = S>) -> Strin
     }
 }
 
+/// `1 line`, `2 lines`.
+pub(crate) fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 /// The one of `candidates` that is most like `word`, if any is.
 pub(crate) fn nearest<'a, S: AsRef<str> + 'a>(
     word: &str,
@@ -117,7 +133,7 @@ pub(crate) fn from_error(error: Error) -> Vec<Diagnostic> {
 fn from_kind(kind: ErrorKind, span: Span) -> Diagnostic {
     let new = |title: String, label: String| Diagnostic::new(span, title, label);
     match kind {
-        ErrorKind::Wanted { expected: "u32", found } => new(
+        ErrorKind::Wanted { expected: "u16" | "u32" | "u64", found } => new(
             format!("expected a whole number, found {found}"),
             "a number belongs here, without quotation marks".into(),
         ),
@@ -125,8 +141,11 @@ fn from_kind(kind: ErrorKind, span: Span) -> Diagnostic {
             new(format!("expected {expected}, found {found}"), format!("{expected} belongs here"))
         }
         ErrorKind::OutOfRange(kind) => {
-            new("a number that is too large or too small".into(), "this number".into())
-                .help(if kind == "u32" { "write 0 to 4294967295" } else { "write 0 or more" })
+            new("a number that is too large or too small".into(), "this number".into()).help(match kind {
+                "u16" => "write 0 to 65535",
+                "u32" => "write 0 to 4294967295",
+                _ => "write 0 or more",
+            })
         }
         ErrorKind::MissingField(key) => new(format!("the key `{key}` is missing"), "in this table".into())
             .help(format!("add `{key} = …` to it")),

@@ -13,9 +13,10 @@
 //! ```
 //!
 //! [`load`] reads a [`manifest`] and its [`board`], whose values carry their places in the file. Each type of
-//! [`device`] has a file with all that is particular to it. [`validate`] finds what cannot work, with the help
-//! of [`kernel`]. [`plan`] assigns domids, addresses and interrupts, and [`modules`] places in memory.
-//! [`build`] writes the files that [`emit`] makes from both, so they cannot disagree.
+//! [`device`] has a file with all that is particular to it. [`validate`] finds what cannot work, with the
+//! help of [`kernel`]. [`plan`] assigns domids, addresses and interrupts, and [`modules`] places in memory.
+//! [`build`] writes the files that [`emit`] makes from both, so they cannot disagree. [`explain`] prints who
+//! reaches what.
 
 pub mod board;
 pub mod build;
@@ -23,6 +24,7 @@ pub mod device;
 pub mod diagnostics;
 pub mod emit;
 pub mod error;
+pub mod explain;
 pub mod kernel;
 pub mod load;
 pub mod manifest;

@@ -37,17 +37,22 @@ impl Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let renderer = if std::io::stderr().is_terminal() { Renderer::styled() } else { Renderer::plain() };
         let count = match self.found.len() {
             1 => "one error".to_owned(),
             count => format!("{count} errors"),
         };
-        let found = render(&self.found, &self.source, &renderer);
+        let found = rendered(&self.found, &self.source);
         write!(f, "{found}\n{}: {count}, nothing was written", self.source.path)
     }
 }
 
 impl std::error::Error for Refusal {}
+
+/// The text for standard error.
+fn rendered(found: &[Diagnostic], source: &Source) -> String {
+    let renderer = if std::io::stderr().is_terminal() { Renderer::styled() } else { Renderer::plain() };
+    render(found, source, &renderer)
+}
 
 /// A manifest that was accepted, and its board.
 #[derive(Debug)]
@@ -68,6 +73,12 @@ impl Loaded {
     /// [`Error::NoPlan`], if the validation accepts what cannot be planned.
     pub fn plan(&self) -> Result<Plan<'_>, Error> {
         Plan::new(&self.manifest, &self.board).ok_or(Error::NoPlan)
+    }
+
+    /// What the manifest gives away on purpose, as a text for standard error. None if there is nothing.
+    pub fn warnings(&self) -> Option<String> {
+        let found = validate::warnings(&self.manifest);
+        (!found.is_empty()).then(|| rendered(&found, &self.source))
     }
 
     /// Checks the files in `directory` that the manifest names.

@@ -9,7 +9,9 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use images::build::Job;
 use images::emit::ramdisk::Ramdisk;
-use images::load::load;
+use images::error::Error;
+use images::explain::explain;
+use images::load::{Loaded, load};
 
 #[derive(Parser)]
 #[command(version, about)]
@@ -30,6 +32,11 @@ enum Command {
         /// Check the board's own device tree, too.
         #[arg(long, value_name = "FILE")]
         host_dtb: Option<PathBuf>,
+    },
+    /// Print who reaches what: domains, memory, devices, windows, interrupts, hardware.
+    Explain {
+        /// The manifest.
+        manifest: PathBuf,
     },
     /// Build the image: device trees, policy, the driver domain's ramdisk, the command to run it.
     Build {
@@ -87,19 +94,33 @@ fn run(command: Command) -> anyhow::Result<()> {
             check(&manifest, files.as_deref(), host_dtb.as_deref())
         }
         Command::Build { manifest, files, output, host_dtb } => {
-            let loaded = load(&manifest)?;
+            let loaded = load_aloud(&manifest)?;
             loaded.require_files(&files)?;
             let plan = loaded.plan()?;
             // qemu.json is used from another directory.
             let (files, output) = (std::path::absolute(files)?, std::path::absolute(output)?);
             Ok(Job { loaded: &loaded, plan: &plan, files, output, host_dtb }.run()?)
         }
+        Command::Explain { manifest } => {
+            let loaded = load(&manifest)?;
+            print!("{}", explain(&loaded.plan()?));
+            Ok(())
+        }
         Command::Ramdisk { busybox, init, files, output } => ramdisk(&busybox, &init, &files, &output),
     }
 }
 
-fn check(path: &Path, files: Option<&Path>, host_dtb: Option<&Path>) -> anyhow::Result<()> {
+/// Reads a manifest, and prints its warnings.
+fn load_aloud(path: &Path) -> Result<Loaded, Error> {
     let loaded = load(path)?;
+    if let Some(warnings) = loaded.warnings() {
+        eprintln!("{warnings}");
+    }
+    Ok(loaded)
+}
+
+fn check(path: &Path, files: Option<&Path>, host_dtb: Option<&Path>) -> anyhow::Result<()> {
+    let loaded = load_aloud(path)?;
     if let Some(files) = files {
         loaded.require_files(files)?;
     }

@@ -11,6 +11,7 @@ use toml_span::{Deserialize, Spanned};
 
 pub use crate::device::Device;
 use crate::diagnostics::{self, Diagnostic};
+use crate::spanned::Named;
 pub use crate::spanned::{Memory, Property};
 
 /// A manifest.
@@ -59,6 +60,13 @@ pub struct ExtraFile {
     pub source: Spanned<String>,
 }
 
+impl ExtraFile {
+    /// The files of a table `destination = source`.
+    pub(crate) fn list(table: Named<Spanned<String>>) -> Vec<Self> {
+        table.0.into_iter().map(|(destination, source)| Self { destination, source }).collect()
+    }
+}
+
 /// A guest.
 #[derive(Debug)]
 pub struct Guest {
@@ -68,8 +76,19 @@ pub struct Guest {
     pub domain: Domain,
     /// The ramdisk, below the directory of input files.
     pub ramdisk: Option<Spanned<String>>,
+    /// How the driver domain reaches its memory.
+    pub memory_access: Spanned<MemoryAccess>,
     /// The virtio devices, type by type, each in the order of the file.
     pub devices: Vec<Device>,
+}
+
+/// How the driver domain reaches the memory of a guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemoryAccess {
+    /// It reaches the pages that the guest grants, while it grants them.
+    Granted,
+    /// It reaches all of it, at any time. For guests that have no grants.
+    All,
 }
 
 impl Manifest {
@@ -81,6 +100,13 @@ impl Manifest {
     pub fn parse(text: &str) -> Result<Self, Vec<Diagnostic>> {
         let mut value = toml_span::parse(text).map_err(diagnostics::from_error)?;
         Self::deserialize(&mut value).map_err(diagnostics::from_reader)
+    }
+
+    /// The files that are added to the driver domain's ramdisk, its own and those of devices. A file of
+    /// several devices is there for each.
+    pub fn files(&self) -> impl Iterator<Item = &ExtraFile> {
+        let devices = self.guests.iter().flat_map(|guest| &guest.devices);
+        self.driver_domain.files.iter().chain(devices.flat_map(|device| device.device_type.files()))
     }
 
     /// The driver domain and the guests, in the order of their domids.

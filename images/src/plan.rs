@@ -6,12 +6,13 @@
 //! serves, and the domid in an `iommus` property is the one that Xen assigns.
 
 use confinement::User;
+use shim_config::MemoryBank;
 pub use shim_config::WINDOW_SIZE;
 use toml_span::Spanned;
 
 use crate::board::{Board, Hardware, Region};
 use crate::device::Place;
-use crate::manifest::{Device, Guest, Manifest};
+use crate::manifest::{Device, Guest, Manifest, MemoryAccess};
 
 /// The guest physical addresses that Xen reserves for virtio-mmio.
 pub const WINDOWS: Region =
@@ -21,12 +22,21 @@ pub const WINDOWS: Region =
 pub const INTERRUPTS: Interrupts =
     Interrupts { first: *shim_config::INTERRUPTS.start(), last: *shim_config::INTERRUPTS.end() };
 
+/// The guest physical addresses of a guest's RAM (`GUEST_RAM_BANK_BASES` and `_SIZES` in Xen's public header
+/// `arch-arm.h`).
+const GUEST_RAM: [Region; 2] =
+    [Region { base: 0x4000_0000, size: 0xc000_0000 }, Region { base: 0x02_0000_0000, size: 0xfe_0000_0000 }];
+
 /// The domid of the driver domain, the first that Xen creates.
 pub const DRIVER_DOMID: u16 = 1;
 
 /// The number that is added to a guest's domid for the user and the group of its worker and backends. A
 /// process that is taken over has no right to files or processes of another guest.
 const FIRST_USER: u32 = 10000;
+
+/// The users of backends' programs for which the manifest names none, each of one device: see
+/// [`device_user`].
+pub(crate) const RESERVED_USERS: std::ops::RangeInclusive<u32> = 20_000..=29_999;
 
 /// A range of interrupt numbers.
 #[derive(Clone, Copy, Debug)]
@@ -83,9 +93,7 @@ impl<'a> Plan<'a> {
     /// Plans `manifest` on `board`. Returns none if [`crate::validate`] would refuse them.
     pub fn new(manifest: &'a Manifest, board: &'a Board) -> Option<Self> {
         let hardware = manifest.driver_domain.hardware.iter().map(|name| board.hardware(&name.value));
-        let domids = DRIVER_DOMID + 1..;
-        let guests =
-            manifest.guests.iter().zip(domids).map(|(guest, domid)| GuestPlan::new(guest, domid, board));
+        let guests = guests_with_domids(manifest).map(|(guest, domid)| GuestPlan::new(guest, domid, board));
         Some(Self {
             manifest,
             board,
@@ -93,6 +101,23 @@ impl<'a> Plan<'a> {
             guests: guests.collect::<Option<_>>()?,
         })
     }
+}
+
+/// The guests, each with its domid: Xen counts the domains of the host device tree.
+pub(crate) fn guests_with_domids(manifest: &Manifest) -> impl Iterator<Item = (&Guest, u16)> {
+    manifest.guests.iter().zip(DRIVER_DOMID + 1..)
+}
+
+/// The number of the user and the group of a guest's processes.
+pub(crate) fn guest_user(domid: u16) -> u32 {
+    FIRST_USER + u32::from(domid)
+}
+
+/// The number of the user and the group of a program that serves the device at `place` in the list of a
+/// guest.
+fn device_user(domid: u16, place: usize) -> Option<u32> {
+    let number = usize::from(domid) * INTERRUPTS.count() + place;
+    Some(*RESERVED_USERS.start() + u32::try_from(number).ok()?)
 }
 
 impl<'a> GuestPlan<'a> {
@@ -107,16 +132,32 @@ impl<'a> GuestPlan<'a> {
             .filter(|base| !taken.contains(base));
         let taken = fixed(|device| &device.irq);
         let mut irqs = (INTERRUPTS.first..=INTERRUPTS.last).map(u64::from).filter(|irq| !taken.contains(irq));
-        let number = FIRST_USER + u32::from(domid);
-        let user = User::new(number, number).ok()?;
+        let user = |number| User::new(number, number).ok();
+        let guest_user = user(guest_user(domid))?;
         let mut devices = Vec::new();
-        for device in &guest.devices {
+        for (number, device) in guest.devices.iter().enumerate() {
+            let own_user = user(device_user(domid, number)?)?;
             let base = place(device.base.as_ref(), &mut bases)?;
             let irq = u32::try_from(place(device.irq.as_ref(), &mut irqs)?).ok()?;
-            let place = Place { board, guest, user, device, base, irq };
+            let place = Place { board, guest, user: guest_user, own_user, device, base, irq };
             devices.push(DevicePlan { device, configuration: device.device_type.configuration(&place)? });
         }
-        Some(Self { guest, domid, user, devices })
+        Some(Self { guest, domid, user: guest_user, devices })
+    }
+
+    /// The guest's RAM, if the driver domain reaches all of it; else nothing. Xen fills the first bank before
+    /// it uses the second (`allocate_memory()`).
+    pub fn reached_memory(&self) -> Vec<MemoryBank> {
+        let mut rest = match self.guest.memory_access.value {
+            MemoryAccess::Granted => 0,
+            MemoryAccess::All => self.guest.domain.memory.value.bytes,
+        };
+        let banks = GUEST_RAM.map(|bank| {
+            let size = rest.min(bank.size);
+            rest -= size;
+            MemoryBank { base: bank.base, size }
+        });
+        banks.into_iter().filter(|bank| bank.size > 0).collect()
     }
 
     /// The guest's type in the policy.

@@ -9,12 +9,14 @@
 mod board;
 mod devices;
 mod domains;
-mod files;
+pub(crate) mod files;
 pub(crate) mod hardware;
 mod host;
+mod memory_access;
 pub(crate) mod names;
 pub(crate) mod once;
 mod placement;
+mod users;
 pub(crate) mod words;
 
 use std::path::Path;
@@ -42,10 +44,16 @@ pub fn validate(manifest: &Manifest, board: &Board) -> Vec<Diagnostic> {
     hardware::check(manifest, board, &mut found);
     devices::check(manifest, board, &mut found);
     placement::check(manifest, &mut found);
+    users::check(manifest, &mut found);
     files::destinations(manifest, &mut found);
     files::console(manifest, &mut found);
     files::kernels(manifest, &mut found);
     found
+}
+
+/// What `manifest`, which has no errors, gives away on purpose.
+pub fn warnings(manifest: &Manifest) -> Vec<Diagnostic> {
+    memory_access::warnings(manifest)
 }
 
 /// Contradictions between the board file and `host`, the board's device tree.

@@ -13,6 +13,7 @@ use dtoolkit::model::{DeviceTree, DeviceTreeNode};
 use images::board::Region;
 use images::emit::host_dt::{DomainFiles, Files, host_dt};
 use images::emit::{accounts, driver_dt::driver_dt, guest_dt::guest_dt, policy, shim::shim};
+use images::explain::explain;
 use images::load::load;
 use images::plan::Plan;
 use shim_config::{Backend, Device, Guest};
@@ -55,6 +56,7 @@ fn emitted(plan: &Plan<'_>) -> Vec<(String, String)> {
         ("passwd".to_owned(), accounts::passwd(plan)),
         ("group".to_owned(), accounts::group(plan)),
         ("shim.toml".to_owned(), toml::to_string(&shim(plan)).unwrap()),
+        ("explained".to_owned(), explain(plan)),
     ];
     for guest in &plan.guests {
         let name = format!("{}.dts", guest.guest.name.value);
@@ -86,6 +88,20 @@ fn files_of_the_demo_are_as_expected() {
 #[test]
 fn files_of_a_guest_with_fixed_places_on_a_board_beside_the_manifest_are_as_expected() {
     compare(&directory().join("pi.toml"), "pi");
+}
+
+#[test]
+fn files_of_guests_with_other_backends_and_without_grants_are_as_expected() {
+    compare(&directory().join("devices.toml"), "devices");
+}
+
+#[test]
+fn memory_that_is_reached_without_a_grant_gives_a_warning_with_its_place() {
+    let loaded = load(&directory().join("devices.toml")).unwrap();
+    let text = loaded.warnings().unwrap();
+    assert!(text.starts_with("warning: the driver domain reaches all memory of `rtos`"), "{text}");
+    assert!(text.contains("devices.toml:49:18"), "{text}");
+    assert!(load(&directory().join("pi.toml")).unwrap().warnings().is_none());
 }
 
 /// The backends of several adapters of a guest take turns together, by a lock.

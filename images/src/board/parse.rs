@@ -90,7 +90,7 @@ impl<'de> Deserialize<'de> for Hardware {
 
 impl<'de> Deserialize<'de> for Kind {
     fn deserialize(value: &mut Value<'de>) -> Result<Self, DeserError> {
-        choice(value, &[("i2c", Self::I2c), ("gpio", Self::Gpio)])
+        choice(value, &[("i2c", Self::I2c), ("gpio", Self::Gpio), ("other", Self::Other)])
     }
 }
 

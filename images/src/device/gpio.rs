@@ -6,6 +6,7 @@ mod line;
 
 use dtoolkit::error::ModelError;
 use dtoolkit::model::DeviceTreeNode;
+use shim_config::DeviceType as TypeRow;
 use toml_span::de_helpers::TableHelper;
 use toml_span::{Span, Spanned};
 
@@ -13,7 +14,7 @@ pub use self::line::{Bias, Drive, Line, Safe};
 use super::own::Own;
 use super::{Checks, Device, DeviceType, Part, Place, Table};
 use crate::board::Kind;
-use crate::diagnostics::Diagnostic;
+use crate::diagnostics::{Diagnostic, counted};
 use crate::emit::fdt::{Build, FLAG};
 use crate::validate::names::LONGEST;
 use crate::validate::once::Once;
@@ -88,7 +89,7 @@ impl DeviceType for Gpio {
     }
 
     fn summary(&self) -> String {
-        format!("GPIO, {} lines", self.lines.len())
+        format!("GPIO, {}", counted(self.lines.len(), "line"))
     }
 
     fn reaches(&self) -> Vec<String> {
@@ -105,8 +106,7 @@ impl Gpio {
     /// queue (virtio 1.3, 5.18.7), and Linux asks for no more lines than fit.
     fn number_of_lines(&self, device: Span, found: &mut Vec<Diagnostic>) {
         let lines = self.lines.len();
-        let most =
-            shim_config::DeviceType::with_id(DEVICE_ID).map_or(0, |row| usize::from(row.queue_size / 2));
+        let most = TypeRow::with_id(DEVICE_ID).map_or(0, |row| usize::from(row.queue_size / 2));
         if lines == 0 {
             let help = "list its lines: `lines = [{ chip = \"…\", line = 0, name = \"…\" }]`";
             let (title, label) = ("a GPIO controller without lines", "the guest can do nothing by it");
@@ -120,7 +120,7 @@ impl Gpio {
 }
 
 fn check_line(line: &Line, checks: &mut Checks<'_>) {
-    let Some(hardware) = checks.owned(&line.chip, Kind::Gpio) else { return };
+    let Some(hardware) = checks.owned(&line.chip, Some(Kind::Gpio)) else { return };
     let count = hardware.lines.as_ref().map_or(0, |lines| lines.value);
     if !(0..i64::from(count)).contains(&line.line.value) {
         let title = format!("`{}` has no line {}", line.chip.value, line.line.value);

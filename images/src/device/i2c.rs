@@ -11,7 +11,7 @@ use toml_span::{DeserError, Deserialize, Span, Spanned};
 use super::own::Own;
 use super::{Checks, Device, DeviceType, Part, Place, Table};
 use crate::board::Kind;
-use crate::diagnostics::Diagnostic;
+use crate::diagnostics::{Diagnostic, counted};
 use crate::emit::fdt::Build;
 use crate::spanned::{Compatible, Named, Property, finish};
 use crate::validate::words;
@@ -39,6 +39,8 @@ pub struct I2c {
     pub adapter: Spanned<String>,
     /// The targets that the guest reaches on it.
     pub targets: Vec<Target>,
+    /// Whether a driver without VIRTIO_I2C_F_ZERO_LENGTH_REQUEST is refused (virtio 1.3, 5.16.6.4).
+    pub strict: bool,
     own: Own,
 }
 
@@ -62,10 +64,11 @@ impl Table for I2c {
     fn read(table: &mut TableHelper<'_>, _: Span) -> Result<(Self, Spanned<String>), toml_span::Error> {
         let adapter: Result<Spanned<String>, _> = table.required("adapter");
         let targets = table.required("targets");
+        let strict = table.optional("strict").unwrap_or(true);
         let own = Own::read(table);
         let adapter = adapter?;
         let name = adapter.clone();
-        Ok((Self { adapter, targets: targets?, own }, name))
+        Ok((Self { adapter, targets: targets?, strict, own }, name))
     }
 }
 
@@ -83,7 +86,7 @@ impl<'de> Deserialize<'de> for Target {
 impl DeviceType for I2c {
     fn check(&self, device: &Device, checks: &mut Checks<'_>) {
         self.own.check(checks);
-        checks.owned(&self.adapter, Kind::I2c);
+        checks.owned(&self.adapter, Some(Kind::I2c));
         if self.targets.is_empty() {
             let (title, label) = ("an I2C adapter without targets", "the guest reaches nothing by it");
             let help = "list what the guest may reach: `targets = [{ address = 0x48 }]`";
@@ -109,8 +112,11 @@ impl DeviceType for I2c {
             self.targets.iter().map(|target| format!("{:#04x}", target.address.value)).collect();
         let words = ["--adapter", &place.path(&self.adapter.value)?, "--allow", &allowed.join(",")];
         let mut words = words.map(str::to_owned).to_vec();
+        // The shim offers the driver what the backend accepts.
+        words.extend((!self.strict).then(|| "--no-strict".to_owned()));
         words.extend(turns(place).map(|directory| format!("--turns={directory}")));
-        Some(place.device(DEVICE_ID, QUEUES, self.own.backend("i2c", words, place)))
+        let device = place.device(DEVICE_ID, QUEUES, self.own.backend("i2c", words, place));
+        Some(shim_config::Device { strict: self.strict, ..device })
     }
 
     fn node(&self) -> Result<Option<DeviceTreeNode>, ModelError> {
@@ -125,7 +131,7 @@ impl DeviceType for I2c {
     }
 
     fn summary(&self) -> String {
-        format!("I2C, {} targets", self.targets.len())
+        format!("I2C, {}", counted(self.targets.len(), "target"))
     }
 
     fn reaches(&self) -> Vec<String> {

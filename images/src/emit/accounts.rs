@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The driver domain's users: root, and one for each guest. Programs use the numbers; the names are for
-//! listings.
+//! The driver domain's users: root, one for each guest, and one for each program that serves a device.
+//! Programs use the numbers; the names are for listings.
 
 use std::fmt::Write;
+
+use confinement::User;
+use shim_config::{Backend, Program};
 
 use crate::plan::Plan;
 
@@ -16,9 +19,8 @@ pub const GROUP: &str = "/etc/group";
 /// Makes `/etc/passwd`. No user has a password.
 pub fn passwd(plan: &Plan<'_>) -> String {
     let mut text = "root:*:0:0:root:/:/bin/sh\n".to_owned();
-    for guest in &plan.guests {
-        let (name, user) = (&guest.guest.name.value, guest.user);
-        let _ = writeln!(text, "{name}:*:{}:{}:processes of {name}:/:/bin/false", user.uid(), user.gid());
+    for (name, what, user) in users(plan) {
+        let _ = writeln!(text, "{name}:*:{}:{}:{what}:/:/bin/false", user.uid(), user.gid());
     }
     text
 }
@@ -26,8 +28,24 @@ pub fn passwd(plan: &Plan<'_>) -> String {
 /// Makes `/etc/group`.
 pub fn group(plan: &Plan<'_>) -> String {
     let mut text = "root:*:0:\n".to_owned();
-    for guest in &plan.guests {
-        let _ = writeln!(text, "{}:*:{}:", guest.guest.name.value, guest.user.gid());
+    for (name, _, user) in users(plan) {
+        let _ = writeln!(text, "{name}:*:{}:", user.gid());
     }
     text
+}
+
+/// The names, the descriptions and the numbers of all users but root. A name with a dot is that of a device.
+fn users(plan: &Plan<'_>) -> Vec<(String, String, User)> {
+    let mut users = Vec::new();
+    for guest in &plan.guests {
+        let name = &guest.guest.name.value;
+        users.push((name.clone(), format!("processes of {name}"), guest.user));
+        for device in &guest.devices {
+            if let Backend::Program(Program { user: Some(user), .. }) = &device.configuration.backend {
+                let device = &device.configuration.name;
+                users.push((format!("{name}.{device}"), format!("backend of {name} {device}"), *user));
+            }
+        }
+    }
+    users
 }

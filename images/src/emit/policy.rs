@@ -11,6 +11,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::error::Error;
+use crate::manifest::MemoryAccess;
 use crate::plan::Plan;
 
 /// The parts of the policy that come with Xen, in the order that the compiler requires.
@@ -41,8 +42,13 @@ pub fn domains(plan: &Plan<'_>) -> String {
         // Writing to a string does not fail.
         let _ = writeln!(text, "declare_guest({guest})");
     }
-    for guest in &types {
-        let _ = writeln!(text, "allow_service({DRIVER_TYPE}, {guest})");
+    for (guest, guest_type) in plan.guests.iter().zip(&types) {
+        let _ = writeln!(text, "allow_service({DRIVER_TYPE}, {guest_type})");
+        let memory = match guest.guest.memory_access.value {
+            MemoryAccess::Granted => "allow_grants",
+            MemoryAccess::All => "allow_memory",
+        };
+        let _ = writeln!(text, "{memory}({DRIVER_TYPE}, {guest_type})");
     }
     for guest in &types {
         for other in types.iter().filter(|other| *other != guest) {

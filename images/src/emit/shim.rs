@@ -12,7 +12,7 @@ pub fn shim(plan: &Plan<'_>) -> Config {
         name: guest.guest.name.value.clone(),
         domid: guest.domid,
         user: Some(guest.user),
-        memory: Vec::new(),
+        memory: guest.reached_memory(),
         device: guest.devices.iter().map(|device| device.configuration.clone()).collect(),
     });
     Config { domid: DRIVER_DOMID, guest: guests.collect() }

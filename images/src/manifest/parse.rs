@@ -6,9 +6,9 @@ use toml_span::de_helpers::TableHelper;
 use toml_span::value::Value;
 use toml_span::{DeserError, Deserialize, Spanned};
 
-use super::{Domain, DriverDomain, ExtraFile, Guest, Manifest};
+use super::{Domain, DriverDomain, ExtraFile, Guest, Manifest, MemoryAccess};
 use crate::device;
-use crate::spanned::{Named, finish};
+use crate::spanned::{Named, choice, finish};
 
 impl<'de> Deserialize<'de> for Manifest {
     fn deserialize(value: &mut Value<'de>) -> Result<Self, DeserError> {
@@ -38,8 +38,7 @@ impl<'de> Deserialize<'de> for DriverDomain {
         let hardware = table.required("hardware");
         let console = table.optional("console").unwrap_or_default();
         let files: Named<Spanned<String>> = table.optional("files").unwrap_or_default();
-        let files =
-            files.0.into_iter().map(|(destination, source)| ExtraFile { destination, source }).collect();
+        let files = ExtraFile::list(files);
         finish!(table, Self { domain: domain?, hardware: hardware?, console, files })
     }
 }
@@ -50,7 +49,15 @@ impl<'de> Deserialize<'de> for Guest {
         let name = table.required("name");
         let domain = Domain::take(&mut table);
         let ramdisk = table.optional("ramdisk");
+        let memory_access = table.optional("memory-access");
+        let memory_access = memory_access.unwrap_or(Spanned::new(MemoryAccess::Granted));
         let devices = device::take_all(&mut table);
-        finish!(table, Self { name: name?, domain: domain?, ramdisk, devices })
+        finish!(table, Self { name: name?, domain: domain?, ramdisk, memory_access, devices })
+    }
+}
+
+impl<'de> Deserialize<'de> for MemoryAccess {
+    fn deserialize(value: &mut Value<'de>) -> Result<Self, DeserError> {
+        choice(value, &[("granted", Self::Granted), ("all", Self::All)])
     }
 }

@@ -25,9 +25,13 @@ const LONGEST_PATH: usize = 4095;
 
 /// Checks the paths of extra files in the driver domain.
 pub(super) fn destinations(manifest: &Manifest, found: &mut Vec<Diagnostic>) {
-    let mut seen: Vec<&str> = Vec::new();
-    for file in &manifest.driver_domain.files {
+    let mut seen: Vec<(&str, &str)> = Vec::new();
+    for file in manifest.files() {
         let (path, span) = (file.destination.value.as_str(), file.destination.span);
+        // Devices can have the same program.
+        if seen.contains(&(path, file.source.value.as_str())) {
+            continue;
+        }
         let mut refuse = |title: String, label: &str, help: &str| {
             found.push(Diagnostic::new(span, title, label).help(help));
         };
@@ -41,16 +45,16 @@ pub(super) fn destinations(manifest: &Manifest, found: &mut Vec<Diagnostic>) {
         } else if OWN_FILES.iter().any(|own| is_below(path, own) || is_below(own, path)) {
             let title = format!("`{path}` is taken");
             refuse(title, "the builder puts a file of its own there", "choose another place");
-        } else if seen.iter().any(|other| is_below(path, other) || is_below(other, path)) {
+        } else if seen.iter().any(|(other, _)| is_below(path, other) || is_below(other, path)) {
             let title = format!("`{path}` cannot be beside the other files");
             refuse(title, "another file is there, above it or below it", "choose another place");
         }
-        seen.push(path);
+        seen.push((path, &file.source.value));
     }
 }
 
 /// Whether `path` is absolute and has no `.` and `..`, and the kernel unpacks a file there.
-fn is_path(path: &str) -> bool {
+pub(crate) fn is_path(path: &str) -> bool {
     let is_name = |part: &str| !["", ".", ".."].contains(&part) && part.len() <= LONGEST_NAME;
     path.strip_prefix('/').is_some_and(|rest| rest.split('/').all(is_name))
         && path.len() <= LONGEST_PATH
@@ -58,8 +62,16 @@ fn is_path(path: &str) -> bool {
 }
 
 /// Whether `path` is `directory` or below it.
-fn is_below(path: &str, directory: &str) -> bool {
+pub(crate) fn is_below(path: &str, directory: &str) -> bool {
     path.strip_prefix(directory).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// The programs of every driver domain.
+const PROGRAMS: [&str; 4] = [BUSYBOX, SHELL, SHIM, BACKEND];
+
+/// Whether `path` is a program in the driver domain's ramdisk.
+pub(crate) fn has_program(manifest: &Manifest, path: &str) -> bool {
+    PROGRAMS.contains(&path) || manifest.files().any(|file| file.destination.value == path)
 }
 
 /// Checks that the driver domain has the program of its console, and that busybox's init starts it as
@@ -67,13 +79,11 @@ fn is_below(path: &str, directory: &str) -> bool {
 pub(super) fn console(manifest: &Manifest, found: &mut Vec<Diagnostic>) {
     let driver_domain = &manifest.driver_domain;
     let Some(program) = driver_domain.console.first() else { return };
-    let added = driver_domain.files.iter().map(|file| file.destination.value.as_str());
-    let own = [BUSYBOX, SHELL, SHIM, BACKEND];
-    if !added.chain(own).any(|path| path == program.value) {
+    if !has_program(manifest, &program.value) {
         let title = format!("the driver domain has no program `{}`", program.value);
         found.push(
             Diagnostic::new(program.span, title, "not in its ramdisk")
-                .help(format!("add it to `files`, or write one of {}", listed(own))),
+                .help(format!("add it to `files`, or write one of {}", listed(PROGRAMS))),
         );
     }
     let plain = |char: char| char.is_ascii_alphanumeric() || "/._-+=:,@%".contains(char);
@@ -103,9 +113,7 @@ pub(super) fn kernels(manifest: &Manifest, found: &mut Vec<Diagnostic>) {
 
 /// The errors in the files of `manifest` in `directory`.
 pub(super) fn contents(manifest: &Manifest, directory: &Path) -> Vec<Diagnostic> {
-    let driver_domain = &manifest.driver_domain;
-    let mut found: Vec<_> =
-        driver_domain.files.iter().filter_map(|file| missing(&file.source, directory)).collect();
+    let mut found: Vec<_> = manifest.files().filter_map(|file| missing(&file.source, directory)).collect();
     let mut kernels = BTreeMap::new();
     for domain in manifest.domains() {
         let size = || kernel(domain, directory, &mut found);

@@ -39,20 +39,21 @@ fn share_pages(a: &Hardware, b: &Hardware) -> bool {
     a.pages().any(|a| b.pages().any(|b| a.overlaps(b)))
 }
 
-/// The hardware called `name` behind a guest's device, if it is of the right kind.
+/// The hardware called `name` behind a guest's device, if it is of the kind `kind`. Without one every kind is
+/// right.
 pub(crate) fn owned<'a>(
     name: &Spanned<String>,
-    kind: Kind,
+    kind: Option<Kind>,
     manifest: &Manifest,
     board: &'a Board,
     found: &mut Vec<Diagnostic>,
 ) -> Option<&'a Hardware> {
-    let of_kind = board.hardware.iter().filter(|hardware| hardware.kind == kind);
+    let of_kind = board.hardware.iter().filter(|hardware| kind.is_none_or(|kind| hardware.kind == kind));
     let Some(hardware) = board.hardware(&name.value) else {
         found.push(unknown(name, board, of_kind));
         return None;
     };
-    if hardware.kind != kind {
+    if let Some(kind) = kind.filter(|kind| hardware.kind != *kind) {
         let names = listed(of_kind.map(|hardware| &hardware.name.value));
         let title = format!("`{}` is not {}", name.value, kind.name());
         let help = format!("write one of {names}");

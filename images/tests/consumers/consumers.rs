@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use images::emit::shim::shim;
 use images::plan::Plan;
 use shim_config::backend::FD;
-use shim_config::{Backend, Config};
+use shim_config::{Backend, Config, Program};
 
 use crate::inputs::Inputs;
 
@@ -45,8 +45,8 @@ pub(crate) fn accept(plan: &Plan<'_>, output: &Path, inputs: &Inputs) -> Result<
         }
     }
     for device in config.guest.iter().flat_map(|guest| &guest.device) {
-        if let Backend::Program(program) = &device.backend {
-            readers.push(backend(&program.command, inputs)?);
+        if let Backend::Program(Program { command, confine: None, .. }) = &device.backend {
+            readers.push(backend(command, inputs)?);
         }
     }
     let verdicts: Vec<_> = readers.into_iter().map(verdict).collect();

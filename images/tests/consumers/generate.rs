@@ -17,7 +17,7 @@ pub(crate) const KERNELS: [(&str, u64); 3] = [("Image", 8), ("rtos.bin", 1), ("I
 pub(crate) const RAMDISKS: [(&str, u64); 2] = [("guest.cpio.gz", 4), ("small.cpio.gz", 1)];
 
 /// Programs among them.
-pub(crate) const PROGRAMS: [&str; 2] = ["bin/agent", "bin/other"];
+pub(crate) const PROGRAMS: [&str; 3] = ["bin/agent", "bin/other", "bin/daemon"];
 
 /// The largest number of hardware of a board.
 pub(crate) const MOST_HARDWARE: u64 = 6;
@@ -121,7 +121,7 @@ fn qemu() -> impl Strategy<Value = Table> {
 #[derive(Clone, Debug)]
 struct Piece {
     table: Table,
-    is_i2c: bool,
+    kind: &'static str,
     reg: Vec<(u64, u64)>,
     triggers: Vec<&'static str>,
 }
@@ -130,11 +130,12 @@ fn hardware() -> impl Strategy<Value = Piece> {
     let clocks = vec(("[a-z][a-z0-9_]{0,9}", 1..=u32::MAX), 0..=2);
     let reg = vec((0..0x800_u64, 1..0x800_u64), 1..=2);
     let triggers = vec(select(vec!["edge-rising", "level-high"]), 0..=3);
-    (any::<bool>(), any::<bool>(), compatible(), clocks, properties(), reg, triggers).prop_map(
-        |(is_i2c, has_qemu, compatible, clocks, properties, reg, triggers)| {
+    let kind = select(vec!["i2c", "gpio", "other"]);
+    (kind, any::<bool>(), compatible(), clocks, properties(), reg, triggers).prop_map(
+        |(kind, has_qemu, compatible, clocks, properties, reg, triggers)| {
             let mut table = Table::new();
-            table.insert("kind".into(), if is_i2c { "i2c" } else { "gpio" }.into());
-            if !is_i2c {
+            table.insert("kind".into(), kind.into());
+            if kind == "gpio" {
                 table.insert("lines".into(), (MOST_GUESTS * LINES_EACH).into());
             }
             table.insert("compatible".into(), compatible);
@@ -148,22 +149,22 @@ fn hardware() -> impl Strategy<Value = Piece> {
                 let device = toml! { vhost-user = "vhost-user-device" bus = "virtio-mmio-bus.1" };
                 table.insert("qemu".into(), device.into());
             }
-            Piece { table, is_i2c, reg, triggers }
+            Piece { table, kind, reg, triggers }
         },
     )
 }
 
-/// The table of all hardware, and the name of each and whether it is an I2C adapter.
-fn place_hardware(pieces: Vec<Piece>) -> (Table, Vec<(String, bool)>) {
+/// The table of all hardware, and the name and the kind of each.
+fn place_hardware(pieces: Vec<Piece>) -> (Table, Vec<(String, &'static str)>) {
     let mut all = Table::new();
     let mut kinds = Vec::new();
     for (place, piece) in (0..MOST_HARDWARE).zip(pieces) {
-        let Piece { mut table, is_i2c, reg, triggers } = piece;
+        let Piece { mut table, kind, reg, triggers } = piece;
         let start = |page: u64, offset: u64| i64::try_from(base(place) + (page << 12) + offset).unwrap();
         let first = start(0, reg.first().map_or(0, |(offset, _)| *offset));
         let (parent, name) = host_node(place);
         table.insert("host-node".into(), format!("{}/{name}", parent.trim_end_matches('/')).into());
-        table.insert("node".into(), format!("{}@{first:x}", if is_i2c { "i2c" } else { "gpio" }).into());
+        table.insert("node".into(), format!("{kind}@{first:x}").into());
         let reg: Vec<_> = (0..)
             .zip(reg)
             .map(|(page, (offset, size))| region(start(page, offset), i64::try_from(size).unwrap()))
@@ -175,8 +176,8 @@ fn place_hardware(pieces: Vec<Piece>) -> (Table, Vec<(String, bool)>) {
             .map(|(spi, trigger)| toml! { spi = spi trigger = trigger }.into())
             .collect();
         table.insert("interrupts".into(), interrupts.into());
-        let name = format!("{}{place}", if is_i2c { "i2c" } else { "gpio" });
-        kinds.push((name.clone(), is_i2c));
+        let name = format!("{kind}{place}");
+        kinds.push((name.clone(), kind));
         all.insert(name, table.into());
     }
     (all, kinds)
@@ -217,6 +218,7 @@ struct Guest {
     name: String,
     i2c: Vec<I2c>,
     gpio: Vec<Gpio>,
+    virtio: Vec<Table>,
 }
 
 type I2c = (prop::sample::Index, Vec<(i64, Table)>, Option<i64>);
@@ -229,12 +231,58 @@ fn guest() -> impl Strategy<Value = Guest> {
     let i2c = vec((any::<prop::sample::Index>(), targets, busy_poll()), 0..=3);
     let count = prop_oneof![20 => 1..=4_i64, 1 => 120..=LINES_EACH];
     let gpio = vec((any::<prop::sample::Index>(), 0..LINES_EACH, count, line(), busy_poll()), 0..=2);
-    (domain(), "[a-z][a-z0-9]{0,8}(-[a-z0-9]{1,8})?", ramdisk, i2c, gpio).prop_map(
-        |(mut table, name, ramdisk, i2c, gpio)| {
+    let access = option::of(select(vec!["granted", "all"]));
+    let virtio = vec(virtio(), 0..=2);
+    (domain(), "[a-z][a-z0-9]{0,8}(-[a-z0-9]{1,8})?", ramdisk, access, i2c, gpio, virtio).prop_map(
+        |(mut table, name, ramdisk, access, i2c, gpio, virtio)| {
             table.extend(ramdisk.map(|ramdisk| ("ramdisk".into(), ramdisk.into())));
-            Guest { table, name, i2c, gpio }
+            table.extend(access.map(|access| ("memory-access".into(), access.into())));
+            Guest { table, name, i2c, gpio, virtio }
         },
     )
+}
+
+/// A device of any type, without its name and its user.
+fn virtio() -> impl Strategy<Value = Table> {
+    let known = select(vec!["rng", "console", "scsi", "vsock", "fs", "sound", "i2c", "gpio"]);
+    let known = known.prop_map(|name| toml! { type = name });
+    let unknown = (49..=99_i64, 2..=8_i64, 1..=10_u32, 0..=256_i64, 0..=0xff_ffff_i64);
+    let unknown = unknown.prop_map(|(id, queues, size, config, features)| {
+        let mut table = toml! { inbound = [1] device-id = id queues = queues config-size = config };
+        table.insert("queue-size".into(), (1_i64 << size).into());
+        table.insert("features".into(), features.into());
+        let writable = toml! { offset = 0 size = config };
+        table.insert("writable".into(), writable.into());
+        table
+    });
+    (prop_oneof![known, unknown], served(), any::<bool>()).prop_map(|(mut table, served, optional)| {
+        table.extend(served);
+        table.insert("optional".into(), optional.into());
+        table
+    })
+}
+
+/// What serves a device.
+fn served() -> impl Strategy<Value = Table> {
+    let place = select(vec!["{fd}", "{listen-fd}", "{socket}"]);
+    let paths = || vec(select(vec!["/dev/hwrng", "/srv/share", "/proc"]), 0..=2);
+    let calls = option::of(vec(select(vec!["openat", "read", "preadv2"]), 1..=2));
+    let limits = (option::of(1..=64_i64), option::of(16..=4096_i64));
+    let program = (place, words(), paths(), paths(), calls, limits).prop_map(
+        |(place, argument, read, write, calls, (memory, open_files))| {
+            let socket = format!("--socket={place}");
+            let command = vec!["/usr/bin/daemon".to_owned(), socket, argument];
+            let mut table = toml! { files = { "/usr/bin/daemon" = "bin/daemon" } };
+            table.insert("command".into(), command.into());
+            table.insert("read".into(), read.into());
+            table.insert("write".into(), write.into());
+            table.extend(calls.map(|calls| ("system-calls".into(), calls.into())));
+            table.extend(memory.map(|memory| ("memory".into(), format!("{memory} MiB").into())));
+            table.extend(open_files.map(|count| ("open-files".into(), count.into())));
+            table
+        },
+    );
+    prop_oneof![4 => program, 1 => Just(toml! { socket = "/run/daemon.sock" })]
 }
 
 fn target() -> impl Strategy<Value = Table> {
@@ -266,15 +314,15 @@ fn line() -> impl Strategy<Value = Table> {
 
 impl Guest {
     /// The guest with the given number, on hardware of these names and kinds.
-    fn place(self, number: i64, kinds: &[(String, bool)]) -> Table {
-        let of_kind = |wanted: bool| {
+    fn place(self, number: i64, kinds: &[(String, &'static str)]) -> Table {
+        let of_kind = |wanted: &str| {
             kinds
                 .iter()
-                .filter(move |(_, is_i2c)| *is_i2c == wanted)
+                .filter(|(_, kind)| *kind == wanted)
                 .map(|(name, _)| name.as_str())
                 .collect::<Vec<_>>()
         };
-        let (adapters, chips) = (of_kind(true), of_kind(false));
+        let (adapters, chips, others) = (of_kind("i2c"), of_kind("gpio"), of_kind("other"));
         let mut table = self.table;
         table.insert("name".into(), format!("{}{number}", self.name).into());
         let mut taken = HashSet::new();
@@ -285,8 +333,23 @@ impl Guest {
         let gpio = self.gpio.iter().enumerate().filter(|_| !chips.is_empty());
         let gpio = gpio.filter_map(|(place, device)| place_gpio(place, number, device, &chips, &mut taken));
         table.insert("gpio".into(), gpio.collect::<Vec<_>>().into());
+        // The first guest has all other hardware.
+        let mut others = others.into_iter().filter(|_| number == 0);
+        let virtio = (0..)
+            .zip(self.virtio)
+            .map(|(place, device)| place_virtio(device, number * 16 + place, others.next()));
+        table.insert("virtio".into(), virtio.collect::<Vec<_>>().into());
         table
     }
+}
+
+fn place_virtio(mut device: Table, number: i64, hardware: Option<&str>) -> Value {
+    device.insert("name".into(), format!("device{number}").into());
+    if device.contains_key("command") && number % 2 == 0 {
+        device.insert("user".into(), format!("{0}:{0}", 12_000 + number).into());
+    }
+    device.extend(hardware.map(|hardware| ("hardware".into(), vec![hardware].into())));
+    device.into()
 }
 
 fn place_i2c<'a>(

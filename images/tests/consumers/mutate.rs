@@ -42,7 +42,7 @@ const INTEGERS: [i64; 26] = [
 ];
 
 /// Strings with characters that are special to a consumer, and names that are taken.
-const STRINGS: [&str; 96] = [
+const STRINGS: [&str; 103] = [
     "",
     " ",
     "a b",
@@ -139,6 +139,13 @@ const STRINGS: [&str; 96] = [
     "31 MiB",
     "1 GiB",
     "17592186044415 MiB",
+    "0:0",
+    "10002:10002",
+    "12000:12000",
+    "20022:20022",
+    "all",
+    "rng",
+    "other",
 ];
 
 /// Paths of the driver domain.

@@ -14,8 +14,9 @@ use dtoolkit::model::{DeviceTree, DeviceTreeNode};
 use dtoolkit::{Node, Property};
 use flate2::read::GzDecoder;
 use images::board::Region;
-use images::manifest::Domain;
+use images::manifest::{Domain, MemoryAccess};
 use images::plan::Plan;
+use shim_config::Backend;
 
 /// The size of Xen's buffer for its command line, with the NUL (`saved_cmdline`).
 const XEN_BOOTARGS: usize = 1024;
@@ -28,9 +29,6 @@ const PAGE: u64 = 4096;
 
 /// A domain's grant table (`GUEST_GNTTAB_BASE`), also where the domain's memory has the addresses of the bus.
 const GRANT_TABLE: Region = Region { base: 0x3800_0000, size: 0x0100_0000 };
-
-/// The virtio device ID of a GPIO controller.
-const GPIO: u32 = 41;
 
 /// The number of lines whose interrupts fit into one queue.
 const LINES: usize = 128;
@@ -45,7 +43,9 @@ pub(crate) fn hold(plan: &Plan<'_>, output: &Path) -> Result<(), String> {
     names(plan)?;
     devices(plan)?;
     hardware(plan, &std::fs::read(output.join("driver-domain.dtb")).unwrap())?;
-    ramdisk(&output.join("driver-domain.cpio.gz"))
+    reached_memory(plan)?;
+    let files = ramdisk(&output.join("driver-domain.cpio.gz"))?;
+    programs(plan, &files)
 }
 
 fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), String> {
@@ -186,13 +186,40 @@ fn devices(plan: &Plan<'_>) -> Result<(), String> {
         once("the window", guest.devices.iter().map(|device| device.configuration.base))?;
         once("the interrupt", guest.devices.iter().map(|device| device.configuration.irq))?;
         for device in &guest.devices {
-            if device.configuration.device_id == GPIO {
+            if device.device.table == "gpio" {
                 let lines = device.device.device_type.parts().len();
                 ensure((1..=LINES).contains(&lines), || format!("{lines} lines"))?;
             }
         }
     }
     Ok(())
+}
+
+/// The shim has the RAM of each guest without grants, and of no other.
+fn reached_memory(plan: &Plan<'_>) -> Result<(), String> {
+    for guest in &plan.guests {
+        let size: u64 = guest.reached_memory().iter().map(|bank| bank.size).sum();
+        let all = guest.guest.memory_access.value == MemoryAccess::All;
+        let expected = if all { guest.guest.domain.memory.value.bytes } else { 0 };
+        ensure(size == expected, || format!("{size} bytes of {expected} are reached"))?;
+    }
+    Ok(())
+}
+
+/// The programs of backends are in the ramdisk, and no process has the user of another.
+fn programs(plan: &Plan<'_>, files: &HashMap<String, u32>) -> Result<(), String> {
+    let mut users: Vec<_> = plan.guests.iter().map(|guest| guest.user).collect();
+    for device in plan.guests.iter().flat_map(|guest| &guest.devices) {
+        let Backend::Program(program) = &device.configuration.backend else { continue };
+        let path = program.command.first().ok_or("an empty command")?;
+        let mode = files.get(path.trim_start_matches('/'));
+        ensure(mode.is_some_and(|mode| mode & 0o111 != 0), || format!("{path} is no program"))?;
+        if program.confine.is_some() {
+            users.push(program.user.ok_or_else(|| format!("{path} would be root"))?);
+        }
+    }
+    once("the user", users.iter().map(|user| user.uid()))?;
+    once("the group", users.iter().map(|user| user.gid()))
 }
 
 /// The driver domain's tree has all hardware, with the registers and the host nodes that Xen assigns.
@@ -224,7 +251,7 @@ fn hardware(plan: &Plan<'_>, dtb: &[u8]) -> Result<(), String> {
 }
 
 /// The kernel unpacks entry by entry: each file comes after its directory, once.
-fn ramdisk(path: &Path) -> Result<(), String> {
+fn ramdisk(path: &Path) -> Result<HashMap<String, u32>, String> {
     let mut archive = Vec::new();
     GzDecoder::new(std::fs::File::open(path).unwrap())
         .read_to_end(&mut archive)
@@ -235,7 +262,7 @@ fn ramdisk(path: &Path) -> Result<(), String> {
         let reader = Reader::new(rest).map_err(|error| format!("the ramdisk: {error}"))?;
         let (name, mode) = (reader.entry().name().to_owned(), reader.entry().mode());
         if reader.entry().is_trailer() {
-            return Ok(());
+            return Ok(modes);
         }
         let parent = name.rsplit_once('/').map(|(parent, _)| parent);
         let in_directory =

@@ -87,8 +87,8 @@ fn host_node(path: &Spanned<String>, found: &mut Vec<Diagnostic>) {
 fn lines(hardware: &Hardware, found: &mut Vec<Diagnostic>) {
     let name = &hardware.name.value;
     match (hardware.kind, &hardware.lines) {
-        (Kind::I2c, Some(lines)) => {
-            let title = format!("`{name}` is an I2C adapter, and has no lines");
+        (Kind::I2c | Kind::Other, Some(lines)) => {
+            let title = format!("`{name}` is {}, and has no lines", hardware.kind.name());
             found.push(
                 Diagnostic::new(lines.span, title, "of GPIO controllers only").help("leave `lines` out"),
             );
