@@ -10,7 +10,7 @@
 //! ```
 //!
 //! - [`driver`]: what the driver requests, start to stop, becomes calls to the backend;
-//! - [`replay`]: another backend gets the driver's setup and goes on;
+//! - [`replay`]: another backend gets the driver's setup and goes on, if [`recovery`] permits it;
 //! - [`watch`]: a backend that hangs is found and killed;
 //! - [`events`]: what a backend reports reaches the transport.
 //!
@@ -24,6 +24,7 @@
 mod driver;
 mod events;
 mod link;
+mod recovery;
 mod replay;
 mod stall;
 mod view;

@@ -105,41 +105,39 @@ static TYPES: [DeviceType; 18] = [
         features: 0b1_1110_0111_0110 | 1 << 14 | 1 << 13,
         ..COMMON
     },
-    // 5.3.3: SIZE, MULTIPORT, EMERG_WRITE. 5.3.4: the driver writes `emerg_wr`. Ports that the driver has
-    // opened are forgotten with the backend.
+    // 5.3.3: SIZE and MULTIPORT. Not EMERG_WRITE: a driver writes `emerg_wr` (5.3.4), and no known backend
+    // has SET_CONFIG. Ports that the driver has opened are forgotten with the backend.
     DeviceType {
         id: 3,
         name: "console",
         config_size: 12,
-        writable: 8..12,
         queues: 4,
-        features: 0b111,
+        features: 0b11,
         inbound: Inbound::Even,
         lifetime: Lifetime::Recorded,
         ..COMMON
     },
     // 5.4.3: no features. 5.4.4: no configuration.
     DeviceType { id: 4, name: "rng", inbound: Inbound::Queues(&[0]), ..COMMON },
-    // 5.6.3: INOUT, HOTPLUG, CHANGE, T10_PI. 5.6.4: the driver writes `sense_size` and `cdb_size`. A request
-    // takes up to `seg_max` + 2 descriptors, and upstream's backend has a `seg_max` of 126.
+    // 5.6.3: INOUT, HOTPLUG, CHANGE, T10_PI. A driver may write `sense_size` and `cdb_size` (5.6.4). Linux
+    // writes the defaults, and upstream's backend ends at SET_CONFIG: writes have no effect. A request takes
+    // up to `seg_max` + 2 descriptors, and upstream's backend has a `seg_max` of 126.
     DeviceType {
         id: 8,
         name: "scsi",
         config_size: 36,
-        writable: 20..28,
         queues: 3,
         queue_size: 128,
         features: 0b1111,
         inbound: Inbound::Queues(&[1]),
         ..COMMON
     },
-    // 5.7.3: VIRGL, EDID, RESOURCE_UUID, RESOURCE_BLOB, CONTEXT_INIT. 5.7.4: the driver writes
-    // `events_clear`.
+    // 5.7.3: VIRGL, EDID, RESOURCE_UUID, RESOURCE_BLOB, CONTEXT_INIT. A driver writes `events_clear` (5.7.4),
+    // which concerns changes of displays. Upstream's backend reports none and ends at SET_CONFIG.
     DeviceType {
         id: 16,
         name: "gpu",
         config_size: 16,
-        writable: 4..8,
         queues: 2,
         features: 0b1_1111,
         lifetime: Lifetime::Process,

@@ -4,11 +4,10 @@
 
 use std::time::Instant;
 
-use log::{error, info};
+use log::{error, info, warn};
 
-use super::stall::Progress;
 use super::view::RingView;
-use super::{BackedDevice, Failure, Setup};
+use super::{BackedDevice, Failure, Setup, recovery};
 use crate::hypervisor::Hypervisor;
 use crate::memory::Ring;
 use crate::vhost_user::{Process, Session, Start};
@@ -19,10 +18,17 @@ use crate::window::Window;
 /// driver has to reset the device.
 pub fn replace_backend<H: Hypervisor>(
     window: &mut Window<BackedDevice<H>>,
-    session: Session,
-    config: Vec<u8>,
+    mut session: Session,
+    mut config: Vec<u8>,
     process: Option<Process>,
 ) {
+    let state = window.state();
+    if state.has_driver() {
+        match session.restore_config(&state.config) {
+            Ok(restored) => config = restored,
+            Err(error) => warn!("{}: {error}", window.device().name()),
+        }
+    }
     window.backend_replaced(session.offered(), config);
     if window.device_mut().attach(session, process).is_err() {
         window.device_lost();
@@ -68,8 +74,8 @@ impl<H: Hypervisor> BackedDevice<H> {
 
     fn replay(&mut self, setup: &Setup) -> Result<(), Failure> {
         let session = self.link.session().ok_or(Failure::NoBackend)?;
-        if !setup.is_fresh && !session.tracks_inflight() {
-            self.check_nothing_outstanding(setup)?;
+        if !setup.is_fresh {
+            self.check_recoverable(session, setup)?;
         }
         let base = |ring: &Ring| if setup.is_fresh { 0 } else { self.used_index(ring.index).unwrap_or(0) };
         let rings: Vec<_> = setup.rings.iter().map(|ring| (*ring, base(ring))).collect();
@@ -103,22 +109,15 @@ impl<H: Hypervisor> BackedDevice<H> {
         }
     }
 
-    /// Refuses to go on with requests of which the former backend has left no record: none must be carried
-    /// out twice.
-    fn check_nothing_outstanding(&self, setup: &Setup) -> Result<(), Failure> {
-        for ring in &setup.rings {
+    /// Refuses to continue if a request could be carried out twice or if state is missing.
+    fn check_recoverable(&self, session: &Session, setup: &Setup) -> Result<(), Failure> {
+        let rings = setup.rings.iter().filter_map(|ring| {
             let view = self.views.get(usize::from(ring.index)).and_then(Option::as_ref);
-            let Some(Progress { available, used }) = view.and_then(RingView::progress) else { continue };
-            let outstanding = available.wrapping_sub(used);
-            if outstanding != 0 {
-                error!(
-                    "{}: {outstanding} requests of queue {} may have been carried out or not: the backend \
-                     lacks the protocol feature INFLIGHT_SHMFD",
-                    self.name, ring.index
-                );
-                return Err(Failure::Refused);
-            }
-        }
-        Ok(())
+            Some((*ring, view.and_then(RingView::progress)?))
+        });
+        recovery::check(session.properties(), session.tracks_inflight(), rings).map_err(|obstacle| {
+            error!("{}: {obstacle}", self.name);
+            Failure::Refused
+        })
     }
 }

@@ -28,6 +28,9 @@ const BASE: u64 = 0x200_0000;
 const IRQ: u32 = 33;
 
 const GPIO: u32 = 41;
+const I2C: u32 = 34;
+const RNG: u32 = 4;
+const VSOCK: u32 = 19;
 const INPUT: u32 = 18;
 
 /// Registers (virtio 1.3, 4.2.2).
@@ -96,15 +99,16 @@ impl Guest {
         guest
     }
 
-    /// A guest with a real GPIO backend, of the upstream crate, which does not track requests in flight.
+    /// A guest with a real I2C backend, of the upstream crate, which does not track requests in flight.
     fn with_real_backend() -> Self {
-        Self::with_socket(GPIO, test_backend::start().0)
+        Self::with_socket(I2C, test_backend::start().0)
     }
 
-    /// A guest with a GPIO backend that follows `script`.
+    /// A guest with a backend that follows `script`, of a GPIO device unless the script has another type.
     fn with(script: Script) -> (Self, ScriptedBackend) {
+        let device_id = script.device_id;
         let (socket, backend) = scripted::start(script);
-        (Self::with_socket(GPIO, socket), backend)
+        (Self::with_socket(device_id, socket), backend)
     }
 
     /// As [`Self::with`]. The driver has started the device; five requests have been used and two more are
@@ -117,9 +121,10 @@ impl Guest {
         (guest, backend)
     }
 
-    /// Replaces the worker: the next one finds `state` of the GPIO device, and has no backend yet.
+    /// Replaces the worker: the next one finds `state` of the device, and has no backend yet.
     fn replace_worker(&mut self, state: Option<State>) -> Result<(), RestoreError> {
-        let (window, restored) = Window::restored(identity(GPIO), state, device(&self.xen), None);
+        let device_id = self.window().state().device_id;
+        let (window, restored) = Window::restored(identity(device_id), state, device(&self.xen), None);
         self.bus = bus(window);
         restored
     }
@@ -128,9 +133,9 @@ impl Guest {
         self.device().backend_lost("killed", false);
     }
 
-    /// Connects another backend to the GPIO device.
+    /// Connects another backend to the device.
     fn connect(&mut self, socket: UnixStream, process: Option<Process>) {
-        let (session, config) = open(GPIO, socket, &self.memory);
+        let (session, config) = open(self.window().state().device_id, socket, &self.memory);
         replace_backend(self.window(), session, config, process);
     }
 

@@ -144,8 +144,7 @@ impl Client {
         self.send(request, &[], &[], deadline).map_err(|cause| CallError { request, cause })
     }
 
-    /// Sends SET_PROTOCOL_FEATURES, with `REPLY_ACK` among the features: there is a reply to all that
-    /// follows.
+    /// Sends SET_PROTOCOL_FEATURES. With REPLY_ACK among the features there is a reply to all that follows.
     pub fn set_protocol_features(
         &mut self,
         features: VhostUserProtocolFeatures,
@@ -154,11 +153,16 @@ impl Client {
         let request = FrontendReq::SET_PROTOCOL_FEATURES;
         let sent = self.send(request, VhostUserU64::new(features.bits()).as_slice(), &[], deadline);
         sent.map_err(|cause| CallError { request, cause })?;
-        self.flags |= NEED_REPLY;
+        if features.contains(VhostUserProtocolFeatures::REPLY_ACK) {
+            self.flags |= NEED_REPLY;
+        }
         Ok(())
     }
 
-    /// Has the backend do something, and waits for its acknowledgement. `fds` are passed with the message.
+    /// Has the backend do something, and waits until it has done it. `fds` are passed with the message.
+    ///
+    /// A backend handles its messages in their order: one without REPLY_ACK has done it when it replies to a
+    /// GET_FEATURES that follows. It cannot report an error but by closing the connection.
     pub fn set(
         &mut self,
         request: FrontendReq,
@@ -166,12 +170,23 @@ impl Client {
         fds: &[RawFd],
         deadline: Instant,
     ) -> Result<(), CallError> {
+        if self.flags & NEED_REPLY == 0 {
+            let sent = self.send(request, payload, fds, deadline);
+            let replied = sent.and_then(|()| self.barrier(deadline));
+            return replied.map_err(|cause| CallError { request, cause });
+        }
         let reply = self.call(request, payload, fds, size_of::<u64>(), deadline)?;
         if reply.iter().all(|&byte| byte == 0) {
             Ok(())
         } else {
             Err(CallError { request, cause: ClientError::Refused })
         }
+    }
+
+    /// Waits until the backend has handled all requests.
+    fn barrier(&mut self, deadline: Instant) -> Result<(), ClientError> {
+        let features = self.get::<VhostUserU64>(FrontendReq::GET_FEATURES, &[], deadline);
+        features.map(drop).map_err(|error| error.cause)
     }
 
     /// Reads something. A descriptor that comes with it is closed.

@@ -51,9 +51,6 @@ pub enum NegotiateError {
          of rust-vmm: `cargo build --features xen`)"
     )]
     NoXen,
-    /// It cannot report when it has unmapped the guest's memory.
-    #[error("it lacks the protocol feature REPLY_ACK, without which a reset cannot be waited for")]
-    NoReplyAck,
     /// It does not provide the configuration that a driver needs.
     #[error(
         "it lacks the protocol feature CONFIG, and the configuration of a device of type {0} has {1} bytes"
@@ -138,13 +135,12 @@ fn inflight_size(
     }
 }
 
-/// The protocol features to use, of those that the backend offers.
+/// The protocol features to use, of those that the backend offers. Not used are those that concern
+/// migration, STATUS (the backend learns of start and stop by its rings), and BACKEND_SEND_FD and SHMEM (a
+/// backend that maps files into the guest needs a frontend that may map them there: none has this right).
 fn choose(offered: Protocol, properties: &Properties) -> Result<Protocol, NegotiateError> {
     if !offered.contains(Protocol::XEN_MMAP) {
         return Err(NegotiateError::NoXen);
-    }
-    if !offered.contains(Protocol::REPLY_ACK) {
-        return Err(NegotiateError::NoReplyAck);
     }
     let mut wanted = Protocol::XEN_MMAP
         | Protocol::REPLY_ACK
@@ -169,11 +165,8 @@ mod tests {
     fn a_missing_protocol_feature_is_named_in_the_error() {
         let gpio = properties(41);
         let all = Protocol::all();
-        for (lacks, word) in [
-            (Protocol::XEN_MMAP, "--features xen"),
-            (Protocol::REPLY_ACK, "REPLY_ACK"),
-            (Protocol::CONFIG, "gpio has 8 bytes"),
-        ] {
+        for (lacks, word) in [(Protocol::XEN_MMAP, "--features xen"), (Protocol::CONFIG, "gpio has 8 bytes")]
+        {
             let error = choose(all - lacks, &gpio).expect_err("refused").to_string();
             assert!(error.contains(word), "{error}");
         }

@@ -28,7 +28,11 @@ pub(crate) const RECORD: usize = 256;
 pub(crate) struct Script {
     pub(crate) features: u64,
     pub(crate) config: Vec<u8>,
+    /// The type of the device, for the frontend.
+    pub(crate) device_id: u32,
     pub(crate) tracks_inflight: bool,
+    /// The protocol features that it lacks.
+    pub(crate) lacks: Protocol,
     /// The request that it acknowledges with an error.
     pub(crate) refuses: Option<FrontendReq>,
     /// The request after which it replies no more.
@@ -43,7 +47,9 @@ impl Default for Script {
         Self {
             features,
             config: b"constant".to_vec(),
+            device_id: 41,
             tracks_inflight: true,
+            lacks: Protocol::empty(),
             refuses: None,
             hangs_after: None,
             ends_at: None,
@@ -100,6 +106,19 @@ pub(crate) fn bases(requests: &[Request]) -> Vec<u32> {
     bases.map(|request| u32::from_ne_bytes(request.payload[4..8].try_into().unwrap())).collect()
 }
 
+/// What was written to the configuration: the ends of the payloads of SET_CONFIG.
+pub(crate) fn writes(requests: &[Request]) -> Vec<Vec<u8>> {
+    let writes = requests.iter().filter(|request| request.code == FrontendReq::SET_CONFIG);
+    writes.map(|request| request.payload[12..].to_vec()).collect()
+}
+
+/// Carries out SET_CONFIG.
+fn write_config(config: &mut [u8], payload: &[u8]) {
+    let offset = usize::try_from(u32::from_ne_bytes(payload[..4].try_into().unwrap())).unwrap();
+    let bytes = &payload[12..];
+    config[offset..offset + bytes.len()].copy_from_slice(bytes);
+}
+
 /// The contents of the record of requests in flight.
 pub(crate) fn records(requests: &[Request]) -> Vec<Vec<u8>> {
     requests.iter().filter_map(|request| request.record.clone()).collect()
@@ -129,6 +148,7 @@ fn serve(mut socket: UnixStream, script: &Script, shared: &Mutex<Shared>) {
                 File::from(fds.remove(0)).read_exact_at(&mut content, 0).unwrap();
                 record = Some(content);
             }
+            FrontendReq::SET_CONFIG => write_config(&mut shared.config, &payload),
             FrontendReq::SET_BACKEND_REQ_FD => shared.channel = Some(fds.remove(0).into()),
             _ => {}
         }
@@ -158,7 +178,9 @@ fn reply_to(
     let inflight = if script.tracks_inflight { Protocol::INFLIGHT_SHMFD } else { Protocol::empty() };
     match code {
         FrontendReq::GET_FEATURES => Some(script.features.to_ne_bytes().to_vec()),
-        FrontendReq::GET_PROTOCOL_FEATURES => Some((protocol | inflight).bits().to_ne_bytes().to_vec()),
+        FrontendReq::GET_PROTOCOL_FEATURES => {
+            Some(((protocol | inflight) - script.lacks).bits().to_ne_bytes().to_vec())
+        }
         FrontendReq::GET_CONFIG => Some([&payload[..12], config].concat()),
         FrontendReq::GET_VRING_BASE => Some(payload.to_vec()),
         FrontendReq::GET_INFLIGHT_FD => Some([&RECORD.to_ne_bytes(), &payload[8..]].concat()),

@@ -3,6 +3,7 @@
 //! A connection to a backend over which a device is started and stopped, as often as its driver does so.
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::time::{Duration, Instant};
 
@@ -94,6 +95,8 @@ pub struct Session {
     backing: Box<dyn Backing>,
     properties: Properties,
     queues: u16,
+    /// The configuration as it was read last.
+    config: Vec<u8>,
     running: Vec<Ring>,
     /// Whether nothing has been set since the device was last stopped.
     is_idle: bool,
@@ -116,6 +119,7 @@ impl Session {
             backing,
             properties,
             queues,
+            config: config.clone(),
             running: Vec::new(),
             is_idle: true,
             call_limit: CALL_LIMIT,
@@ -133,6 +137,12 @@ impl Session {
     #[must_use]
     pub fn tracks_inflight(&self) -> bool {
         self.agreement.inflight_size.is_some()
+    }
+
+    /// The properties of the device.
+    #[must_use]
+    pub fn properties(&self) -> &Properties {
+        &self.properties
     }
 
     /// The connection, to wait for messages and for the reply to a ping.
@@ -254,10 +264,41 @@ impl Session {
     /// the driver may not write there.
     pub fn write_config(&mut self, offset: u32, bytes: &[u8]) -> Result<Option<Vec<u8>>, SessionError> {
         let size = u32::try_from(bytes.len()).ok().filter(|&size| self.properties.may_write(offset, size));
-        let Some(size) = size else { return Ok(None) };
-        let config = VhostUserConfig::new(offset, size, VhostUserConfigFlags::WRITABLE);
-        self.set_with_fds(FrontendReq::SET_CONFIG, &[config.as_slice(), bytes].concat(), &[])?;
+        let Some(written) = size.and_then(|_| self.with_written(offset, bytes)) else { return Ok(None) };
+        self.send_config(&written)?;
         self.read_config().map(Some)
+    }
+
+    /// Writes what the driver has written to the former backend, whose configuration was `former`. Returns
+    /// the configuration after that.
+    pub fn restore_config(&mut self, former: &[u8]) -> Result<Vec<u8>, SessionError> {
+        let written = self.writable(former).filter(|written| self.writable(&self.config) != Some(written));
+        let Some(written) = written.map(<[u8]>::to_vec) else { return Ok(self.config.clone()) };
+        self.send_config(&written)?;
+        self.read_config()
+    }
+
+    /// The part of a configuration that a driver may write, if there is one.
+    fn writable<'a>(&self, config: &'a [u8]) -> Option<&'a [u8]> {
+        let Range { start, end } = self.properties.writable.clone();
+        let range = usize::try_from(start).ok()?..usize::try_from(end).ok()?;
+        config.get(range).filter(|part| !part.is_empty())
+    }
+
+    /// The part of the configuration that a driver may write, after a write of `bytes` at `offset`.
+    fn with_written(&self, offset: u32, bytes: &[u8]) -> Option<Vec<u8>> {
+        let mut part = self.writable(&self.config)?.to_vec();
+        let start = usize::try_from(offset.checked_sub(self.properties.writable.start)?).ok()?;
+        part.get_mut(start..start.checked_add(bytes.len())?)?.copy_from_slice(bytes);
+        Some(part)
+    }
+
+    /// Sends all of the configuration that a driver may write: some backends expect no less.
+    fn send_config(&mut self, written: &[u8]) -> Result<(), SessionError> {
+        let size = u32::try_from(written.len()).unwrap_or(u32::MAX);
+        let config =
+            VhostUserConfig::new(self.properties.writable.start, size, VhostUserConfigFlags::WRITABLE);
+        self.set_with_fds(FrontendReq::SET_CONFIG, &[config.as_slice(), written].concat(), &[])
     }
 
     /// The channel on which the backend reports changes of the configuration, if there is one.
@@ -283,7 +324,8 @@ impl Session {
 
     fn read_config(&mut self) -> Result<Vec<u8>, SessionError> {
         let deadline = self.deadline();
-        Ok(self.client.get_config(self.properties.config_size, deadline)?)
+        self.config = self.client.get_config(self.properties.config_size, deadline)?;
+        Ok(self.config.clone())
     }
 
     fn set_memory(&mut self, table: &[Region]) -> Result<(), SessionError> {
@@ -324,6 +366,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use rustix::event::{PollFd, PollFlags, poll};
+    use vhost::vhost_user::VhostUserProtocolFeatures as Protocol;
     use vhost::vhost_user::message::VhostUserMemoryRegion;
 
     use super::*;
@@ -483,6 +526,39 @@ mod tests {
         driver.session.call_limit = CALL_LIMIT;
         let error = driver.session.stop().unwrap_err();
         assert!(!error.is_timeout() && !error.is_refusal(), "{error}");
+    }
+
+    /// A backend without REPLY_ACK replies to GET_FEATURES only.
+    #[test]
+    fn a_backend_without_reply_ack_is_waited_for_by_a_request_that_has_a_reply() {
+        let script = Script { lacks: Protocol::REPLY_ACK, ..Script::default() };
+        let (socket, backend) = scripted::start(script);
+        let mut driver = Driver::new(socket);
+        backend.take();
+        driver.start(VERSION_1).unwrap();
+        driver.session.stop().unwrap();
+        let codes = scripted::codes(&backend.take());
+        for (position, code) in codes.iter().enumerate() {
+            let has_reply = [FrontendReq::GET_FEATURES, FrontendReq::GET_VRING_BASE].contains(code);
+            assert!(has_reply || codes.get(position + 1) == Some(&FrontendReq::GET_FEATURES), "{codes:?}");
+        }
+        assert!(codes.contains(&FrontendReq::SET_MEM_TABLE) && codes.contains(&FrontendReq::RESET_DEVICE));
+    }
+
+    #[test]
+    fn a_backend_without_reply_ack_that_ends_or_hangs_fails_the_call() {
+        let lacks = Protocol::REPLY_ACK;
+        let request = Some(FrontendReq::SET_MEM_TABLE);
+        for (script, is_timeout) in [
+            (Script { lacks, ends_at: request, ..Script::default() }, false),
+            (Script { lacks, hangs_after: request, ..Script::default() }, true),
+        ] {
+            let mut driver = Driver::new(scripted::start(script).0);
+            driver.session.call_limit = Duration::from_millis(50);
+            let error = driver.start(VERSION_1).unwrap_err();
+            assert!(error.is_timeout() == is_timeout && !error.is_refusal(), "{error}");
+            assert!(error.to_string().contains("SET_MEM_TABLE"), "{error}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use vhost::vhost_user::message::FrontendReq;
 
 use super::*;
-use crate::vhost_user::scripted_backend::{codes, records};
+use crate::vhost_user::scripted_backend::{codes, records, writes};
 
 /// A backend that lacks a feature that the driver uses.
 fn less() -> Script {
@@ -212,16 +212,63 @@ fn a_backend_that_refuses_to_go_on_is_disconnected_and_the_driver_needs_a_reset(
     assert!(guest.device().take_disconnected());
 }
 
+/// What becomes of a device of a type that `outstanding` buffers are outstanding in when its backend ends.
+fn after_the_end(device_id: u32, tracks_inflight: bool, outstanding: u16) -> (u64, Vec<u32>) {
+    let script = Script { device_id, tracks_inflight, ..Script::default() };
+    let (mut guest, _) = Guest::in_use(script.clone());
+    guest.set_indices(outstanding.wrapping_add(5), 5);
+    guest.disconnect_backend();
+    let backend = guest.connect_scripted(script);
+    (guest.status(), bases(&backend.take()))
+}
+
 #[test]
 fn without_a_record_in_flight_only_an_idle_device_goes_on() {
-    let script = Script { tracks_inflight: false, ..Script::default() };
-    for (outstanding, status, started_at) in [(0, RUNNING, vec![5]), (1, NEEDS_RESET, vec![])] {
-        let (mut guest, _) = Guest::in_use(script.clone());
-        guest.set_indices(5 + outstanding, 5);
-        guest.disconnect_backend();
-        let backend = guest.connect_scripted(script.clone());
-        assert_eq!((guest.status(), bases(&backend.take())), (status, started_at));
+    assert_eq!(after_the_end(I2C, false, 0), (RUNNING, vec![5]));
+    assert_eq!(after_the_end(I2C, false, 1), (NEEDS_RESET, vec![]));
+    assert_eq!(after_the_end(I2C, true, 1), (RUNNING, vec![5]));
+}
+
+#[test]
+fn posted_buffers_are_offered_to_the_next_backend() {
+    assert_eq!(after_the_end(RNG, false, 8), (RUNNING, vec![5]));
+}
+
+#[test]
+fn a_device_whose_state_has_ended_needs_a_reset_even_when_idle() {
+    assert_eq!(after_the_end(GPIO, false, 0), (NEEDS_RESET, vec![]));
+    assert_eq!(after_the_end(VSOCK, false, 0), (NEEDS_RESET, vec![]));
+    assert_eq!(after_the_end(VSOCK, true, 0), (NEEDS_RESET, vec![]));
+}
+
+#[test]
+fn a_device_whose_used_index_is_ahead_needs_a_reset() {
+    assert_eq!(after_the_end(RNG, false, u16::MAX), (NEEDS_RESET, vec![]));
+    assert_eq!(after_the_end(I2C, true, u16::MAX), (NEEDS_RESET, vec![]));
+}
+
+/// The configuration of an input device is what the driver has selected.
+#[test]
+fn the_next_backend_gets_what_the_driver_has_written_to_the_configuration() {
+    let script = Script {
+        device_id: INPUT,
+        features: 1 << 32 | 1 << 33 | 1 << 30,
+        config: vec![0; 136],
+        ..Script::default()
+    };
+    let (mut guest, backend) = Guest::with(script.clone());
+    guest.probe_with(0);
+    for (at, value) in [(1, 7), (0, 3)] {
+        guest.xen.trap(0, write(BASE + CONFIG + at, 1, value));
+        guest.bus.serve(&*guest.xen, 0);
+        assert_eq!(guest.xen.answers().len(), 1);
     }
+    // All that a driver may write, each time.
+    assert_eq!(writes(&backend.take()), [[0, 7], [3, 7]]);
+    guest.disconnect_backend();
+    let backend = guest.connect_scripted(script);
+    assert_eq!((guest.status(), writes(&backend.take())), (RUNNING, vec![vec![3, 7]]));
+    assert_eq!(guest.read(CONFIG) & 0xffff, 0x703);
 }
 
 #[test]
