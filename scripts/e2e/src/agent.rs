@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The agent: runs on the console of a domain and executes what the host asks for.
+//! The agent: executes requests of the host, which it reads from the console of its domain.
 //!
-//! One loop owns all state. It waits for characters of the console and for the program that is being run, so
-//! it can say at any time that it is busy. What is said when is [`Exchange`]'s business.
+//! One loop owns all state. It waits for the console and for the end of the running program at once, so it
+//! answers that it is busy at any time. [`Exchange`] decides which frame is sent when.
 
 pub mod job;
 pub mod mark;
@@ -22,9 +22,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use job::Jobs;
 
-/// Interval of hellos, until the host answers.
+/// The interval of the hello frames that are sent until the host answers.
 const HELLO_INTERVAL: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
-/// Longer than any frame. Further characters of a longer line are dropped.
+/// The length at which a line is cut. Every frame is shorter.
 const LINE_LIMIT: usize = 256;
 
 /// An agent on a console.
@@ -34,27 +34,28 @@ pub struct Agent<C> {
     exchange: Exchange,
     line: Vec<u8>,
     jobs: Jobs,
-    /// One byte for each output, so that [`poll`] sees it.
+    /// Receives one byte for each output, so that [`poll`] returns.
     finished: UnixStream,
     finish: UnixStream,
     outputs: (mpsc::Sender<Output>, mpsc::Receiver<Output>),
 }
 
 impl<C: Read + Write + AsFd> Agent<C> {
-    /// An agent on `console`; `number` tells it from any other, also from itself before a restart.
+    /// Returns an agent on `console`. `number` identifies it: another agent has another number, and so does
+    /// this one after a restart.
     ///
     /// # Errors
-    /// If a socket pair cannot be made.
+    /// Returns an error if a socket pair cannot be created.
     pub fn new(console: C, number: u16) -> io::Result<Self> {
         let (finished, finish) = UnixStream::pair()?;
         let (exchange, line, jobs) = (Exchange::new(number), Vec::new(), Jobs::default());
         Ok(Self { console, exchange, line, jobs, finished, finish, outputs: mpsc::channel() })
     }
 
-    /// Serves until the console ends.
+    /// Serves requests until the console is closed.
     ///
     /// # Errors
-    /// If the console fails.
+    /// Returns an error if the console cannot be read or written.
     pub fn serve(&mut self) -> io::Result<()> {
         mark::mark(ledger::Mark::Ready);
         self.send(&[self.exchange.hello()])?;
@@ -82,7 +83,7 @@ impl<C: Read + Write + AsFd> Agent<C> {
         Ok(if finished.revents().is_empty() { Event::Console } else { Event::Finished })
     }
 
-    /// Returns whether the console is still there.
+    /// Reads what the console has, and returns false if it is closed.
     fn read_console(&mut self) -> io::Result<bool> {
         let mut buffer = [0; LINE_LIMIT];
         let count = self.console.read(&mut buffer)?;
@@ -105,7 +106,7 @@ impl<C: Read + Write + AsFd> Agent<C> {
 
     fn begin(&mut self, request: Request) -> io::Result<()> {
         let answer = match request {
-            // It needs the console for itself, so the loop waits for it.
+            // The program uses the console, so the loop waits for its end.
             Request::Interactive(command) => job::interactive(&command),
             Request::Run(command, limit) => match self.jobs.run(&command, limit) {
                 Ok(running) => return self.answer_later(running),
@@ -122,7 +123,7 @@ impl<C: Read + Write + AsFd> Agent<C> {
         let mut finish = self.finish.try_clone()?;
         let outputs = self.outputs.0.clone();
         thread::spawn(move || {
-            // The other ends are in this process and live as long as the console does.
+            // The other ends are in this process. They are closed when `serve` has returned.
             let _ = outputs.send(running.wait());
             let _ = finish.write_all(&[0]);
         });

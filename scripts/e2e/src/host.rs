@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The end outside: QEMU, what is behind its devices, and the console that all domains share.
+//! The host's end: QEMU, the simulated board, and the console that all domains share.
 
 pub mod board;
 pub mod census;
@@ -15,6 +15,6 @@ pub mod view;
 
 use std::time::Duration;
 
-/// How much longer everything takes on a machine that emulates another one and is busy besides. Only failures
-/// take as long as this.
+/// The limit of a wait for a boot or an agent: long enough for a busy host that emulates the board. Only a
+/// failure takes that long.
 pub const PATIENCE: Duration = Duration::from_secs(120);

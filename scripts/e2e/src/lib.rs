@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The end-to-end run: Xen in QEMU, a driver domain, two guests, and the scenarios that they have to pass.
+//! The end-to-end tests: Xen in QEMU with a driver domain and guests, and what the tests control it with.
 //!
 //! ```text
 //!  host                                            QEMU
@@ -13,9 +13,9 @@
 //!  └──────────────────────────────────────┘        └───────────────────────────────────────────┘
 //! ```
 //!
-//! [`protocol`] is what host and agent say to each other over the one console that all domains share,
-//! [`agent`] is the end inside a domain, [`host`] the end outside with all that belongs to it. The scenarios
-//! are the test target `scenarios`, the demo is the program `demo`.
+//! [`protocol`] is the exchange of host and agent over the console that all domains share, [`agent`] its end
+//! in a domain, [`host`] its end on the host, with QEMU and the board. The scenarios are the test target
+//! `scenarios`, the demo is the program `demo`.
 
 pub mod agent;
 pub mod host;

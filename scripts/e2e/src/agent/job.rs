@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Programs that an agent runs for the host: each in a process group of its own, so that it can be ended with
-//! all that it has started.
+//! Programs that an agent runs for the host, each in a process group of its own: a program is killed together
+//! with the processes that it has started.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -23,10 +23,10 @@ pub struct Jobs {
 }
 
 impl Jobs {
-    /// Starts a program that has `milliseconds` to end.
+    /// Starts a program that is killed after `milliseconds`.
     ///
     /// # Errors
-    /// If it cannot be started, with the reason.
+    /// Returns the reason if it cannot be started.
     pub fn run(&mut self, command: &[String], milliseconds: u32) -> Result<Job, String> {
         Job::start(command, Some(Duration::from_millis(milliseconds.into())))
     }
@@ -34,7 +34,7 @@ impl Jobs {
     /// Starts a program and returns its number.
     ///
     /// # Errors
-    /// If it cannot be started, with the reason.
+    /// Returns the reason if it cannot be started.
     pub fn start(&mut self, command: &[String]) -> Result<u32, String> {
         let job = Job::start(command, None)?;
         self.last += 1;
@@ -42,7 +42,7 @@ impl Jobs {
         Ok(self.last)
     }
 
-    /// What a program has written so far.
+    /// Returns what a program has written so far.
     #[must_use]
     pub fn look(&self, number: u32) -> Answer {
         match self.running.get(&number) {
@@ -51,7 +51,7 @@ impl Jobs {
         }
     }
 
-    /// Kills a program, unless it has ended, and forgets it.
+    /// Kills a program, unless it has ended, and removes it from the list.
     pub fn stop(&mut self, number: u32) -> Answer {
         match self.running.remove(&number) {
             Some(job) => {
@@ -123,7 +123,7 @@ impl Job {
         thread::spawn(move || {
             let status = child.wait();
             for reader in readers {
-                // A reader cannot panic: it only copies within bounds.
+                // An error means that the reader panicked. It copies within bounds and does not.
                 let _ = reader.join();
             }
             let mut output = job.lock();
@@ -135,21 +135,21 @@ impl Job {
         });
     }
 
-    /// What it has written so far.
+    /// Returns what the program has written so far.
     #[must_use]
     pub fn look(&self) -> Output {
         self.lock().clone()
     }
 
-    /// Kills it and all that it has started.
+    /// Kills the program and the processes that it has started.
     pub fn kill(&self) {
         if let (Some(group), End::Running) = (self.group, self.lock().end) {
-            // If the group is gone already, that is what was wanted.
+            // Fails only if the group has ended.
             let _ = kill_process_group(group, Signal::KILL);
         }
     }
 
-    /// Waits until it ends, or its time does.
+    /// Waits until the program ends. Kills it after its limit.
     #[must_use]
     pub fn wait(&self) -> Output {
         let running = |output: &mut Output| output.end == End::Running;
@@ -177,7 +177,7 @@ fn end_of(status: ExitStatus) -> End {
     }
 }
 
-/// Runs a program on the console itself, until it ends.
+/// Runs a program with the console as its standard streams, and waits for its end.
 #[must_use]
 pub fn interactive(command: &[String]) -> Answer {
     let Some((program, arguments)) = command.split_first() else {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Tools for what plain Linux tools do not do: checked transfers at full rate, GPIO lines, attempts to reach
-//! foreign memory. Each is a command of the agent's program, also for use in a guest's shell.
+//! Tools beyond those of busybox: checked transfers at full rate, GPIO lines, attempts to reach the memory of
+//! other domains. Each is a command of the program `agent`, also in a guest's shell.
 
 mod arguments;
 mod borrow;
@@ -21,9 +21,8 @@ use std::fmt::Write;
 use arguments::Arguments;
 pub use arguments::Failure;
 
-/// A tool.
 struct Tool {
-    /// Its name and the names of its arguments. The last one may be repeated: `NAME...`.
+    /// The tool's name and the names of its arguments. The last one may be repeated: `NAME...`.
     usage: &'static str,
     help: &'static str,
     run: fn(Arguments<'_>) -> Result<(), Failure>,
@@ -77,14 +76,14 @@ const TOOLS: &[Tool] = &[
     tool("make-edges FILE N MILLISECONDS", "make N rising edges with the file `pull` of gpio-sim", |a| {
         timing::make_edges(a.text(0)?, a.number(1)?, a.number(2)?)
     }),
-    tool("connect ADDRESS", "send standard input, print what comes; ADDRESS is as below", |a| {
+    tool("connect ADDRESS", "send standard input, print what is received; ADDRESS is as below", |a| {
         stream::connect(a.text(0)?)
     }),
-    tool("listen ADDRESS", "accept one connection, print what comes", |a| stream::listen(a.text(0)?)),
-    tool("random-statistics FILE LENGTH", "count what random bytes have evenly", |a| {
+    tool("listen ADDRESS", "accept one connection, print what is received", |a| stream::listen(a.text(0)?)),
+    tool("random-statistics FILE LENGTH", "print how evenly bits and bytes are distributed", |a| {
         random::statistics(a.text(0)?, a.number(1)?)
     }),
-    tool("keyboard NAME FIFO", "be a keyboard; codes of keys are written to FIFO", |a| {
+    tool("keyboard NAME FIFO", "create a keyboard; codes of keys are written to FIFO", |a| {
         input::keyboard(a.text(0)?, a.text(1)?)
     }),
     tool("keys NAME N", "print N presses and releases of keys of an input device", |a| {
@@ -95,7 +94,7 @@ const TOOLS: &[Tool] = &[
         Ok(())
     }),
     tool("threads", "print the threads of all programs", |_| census::threads()),
-    tool("census", "print the shim's and the backends' processes, and what each holds", |_| census::census()),
+    tool("census", "print the processes of shim and backends with their resources", |_| census::census()),
     tool("map-foreign DOMID GFN COUNT", "try to map pages of a domain by foreign mapping", |a| {
         foreign::map_foreign(a.number(0)?, a.number(1)?, a.number(2)?)
     }),
@@ -110,7 +109,7 @@ const TOOLS: &[Tool] = &[
     tool("take-ports DOMID", "try to use up the event channels of a domain", |a| {
         forbidden::take_ports(a.number(0)?)
     }),
-    tool("enable-without-page DOMID", "try to enable an ioreq server without its page of requests", |a| {
+    tool("enable-without-page DOMID", "try to enable an ioreq server without its ioreq page", |a| {
         forbidden::enable_without_page(a.number(0)?)
     }),
     tool("overload DOMID", "create as many ioreq servers and ranges of a guest as Xen allows", |a| {
@@ -132,7 +131,7 @@ const TOOLS: &[Tool] = &[
 ];
 
 impl Tool {
-    /// Whether the command names this tool, with as many arguments as it takes.
+    /// Returns whether a command names this tool and has its number of arguments.
     fn accepts(&self, name: &str, arguments: &[&str]) -> bool {
         let mut words = self.usage.split(' ');
         let (is_named, takes) = (words.next() == Some(name), words.count());
@@ -142,11 +141,11 @@ impl Tool {
     }
 }
 
-/// The help text.
+/// Returns the help text.
 fn usage() -> String {
     let mut text = format!("{:<50} serve the console (standard input and output)\n", "agent");
     for Tool { usage, help, .. } in TOOLS {
-        // A `String` takes any text.
+        // Writing to a `String` does not fail.
         let _ = writeln!(text, "{:<50} {help}", format!("agent {usage}"));
     }
     text + "CHIP is a name like gpiochip0, or the label of a chip\n\
@@ -157,7 +156,7 @@ fn usage() -> String {
 /// Runs the tool that `arguments` name and prints its result to standard output.
 ///
 /// # Errors
-/// There is no such tool, or it failed.
+/// Returns an error if there is no such tool, or it fails.
 pub fn run(arguments: &[String]) -> Result<(), Failure> {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     if words == ["help"] {
@@ -167,7 +166,7 @@ pub fn run(arguments: &[String]) -> Result<(), Failure> {
     let (name, arguments) = words.split_first().ok_or("no tool is named")?;
     match TOOLS.iter().find(|tool| tool.accepts(name, arguments)) {
         Some(tool) => (tool.run)(Arguments(arguments)),
-        None => Err(format!("unknown command\n{}", usage()).into()),
+        None => Err(format!("unknown command, or wrong number of arguments\n{}", usage()).into()),
     }
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Runs on the console of a domain under test and does what the host asks for; with arguments, one of its
-//! tools.
+//! Executes requests of the host on the console of a domain under test. With arguments, it runs one of its
+//! tools instead.
 
 use std::env;
 use std::fs::File;
@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Serves the console, which is standard input: no echo, no line editing, nothing translated.
+/// Serves the console, which is standard input, in raw mode: no echo, no line editing, no translation.
 fn serve() -> io::Result<()> {
     let console = File::from(stdin().as_fd().try_clone_to_owned()?);
     if isatty(&console) {
@@ -33,7 +33,8 @@ fn serve() -> io::Result<()> {
         settings.make_raw();
         tcsetattr(&console, OptionalActions::Now, &settings)?;
     }
-    // The standard library seeds its hash tables from the kernel's random numbers: no two agents are alike.
+    // The standard library seeds its hash tables with random numbers of the kernel: each agent has another
+    // number.
     let [low, high, ..] = RandomState::new().hash_one(std::process::id()).to_le_bytes();
     Agent::new(console, u16::from_le_bytes([low, high]))?.serve()
 }

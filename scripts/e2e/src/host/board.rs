@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The board: what is connected to the hardware of the driver domain. Each piece of hardware is a simulation
-//! of ours (`backend … --sim`) behind a vhost-user device of QEMU, so that a test sees every transaction on
-//! the bus and can do what a person does to a board: warm a sensor, press a button, pull a wire.
+//! The board: what is connected to the hardware of the driver domain. Each piece of hardware is simulated by
+//! `backend … --sim` behind a vhost-user device of QEMU. A test reads each transaction of the bus in its
+//! journal, and acts on the board by its control socket: it warms a sensor or drives a line.
 
 use std::fs::read_to_string;
 use std::io::{BufRead, BufReader, Write};
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::process::{Process, wait_until};
 
-/// How long a simulation has to start and to answer.
+/// The limit for a simulation to start and to answer.
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// One simulated piece of hardware.
@@ -27,10 +27,10 @@ pub struct Hardware {
 }
 
 impl Hardware {
-    /// Starts the simulation that QEMU reaches at `<name>.sock`; `kind` is the subcommand of `backend`.
+    /// Starts the simulation to which QEMU connects at `<name>.sock`. `kind` is the subcommand of `backend`.
     ///
     /// # Errors
-    /// If it does not come up.
+    /// Returns an error if the simulation does not open its sockets.
     pub fn start(backend: &Path, kind: &str, name: &str, sim: &Path, directory: &Path) -> Result<Self> {
         let place = |suffix: &str| directory.join(format!("{name}.{suffix}"));
         let (socket, journal, control) = (place("sock"), place("journal"), place("control"));
@@ -38,7 +38,7 @@ impl Hardware {
             command.arg(kind).arg("--socket-path").arg(&socket).arg("--sim").arg(sim);
             command.arg("--sim-journal").arg(&journal).arg("--sim-control").arg(&control);
             if kind == "i2c" {
-                // All of the bus belongs to the driver domain; what a guest may reach is decided there.
+                // The driver domain owns the whole bus and decides what a guest reaches.
                 command.args(["--allow", "any"]);
             }
             command.env("RUST_LOG", "info");
@@ -51,18 +51,18 @@ impl Hardware {
         Ok(Self { process, journal, control })
     }
 
-    /// Fails if the simulation has ended.
+    /// Checks that the simulation runs.
     ///
     /// # Errors
-    /// If it has, with its status.
+    /// Returns an error with the exit status if it has ended.
     pub fn alive(&mut self) -> Result<()> {
         self.process.alive()
     }
 
-    /// What has happened on the hardware so far, in order.
+    /// Returns the journal: what has happened on the hardware so far, in order.
     ///
     /// # Errors
-    /// If the journal is damaged.
+    /// Returns an error if the journal is damaged.
     pub fn journal(&self) -> Result<Vec<Value>> {
         let Ok(text) = read_to_string(&self.journal) else {
             return Ok(Vec::new());
@@ -71,26 +71,26 @@ impl Hardware {
         complete.lines().map(|line| serde_json::from_str(line).with_context(|| line.to_owned())).collect()
     }
 
-    /// How many entries the journal has.
+    /// Returns the number of entries in the journal.
     ///
     /// # Errors
-    /// If the journal is damaged.
+    /// Returns an error if the journal is damaged.
     pub fn mark(&self) -> Result<usize> {
         Ok(self.journal()?.len())
     }
 
-    /// The journal's entries from `mark` on.
+    /// Returns the journal's entries from `mark` on.
     ///
     /// # Errors
-    /// If the journal is damaged.
+    /// Returns an error if the journal is damaged.
     pub fn since(&self, mark: usize) -> Result<Vec<Value>> {
         Ok(self.journal()?.into_iter().skip(mark).collect())
     }
 
-    /// Tells the simulation to do something.
+    /// Sends a request to the simulation's control socket and returns the answer.
     ///
     /// # Errors
-    /// If it refuses.
+    /// Returns an error if the simulation refuses the request or does not answer.
     pub fn control(&self, request: &Value) -> Result<Value> {
         let mut stream = UnixStream::connect(&self.control).context("the simulation's control socket")?;
         stream.set_read_timeout(Some(LIMIT))?;
@@ -107,31 +107,31 @@ impl Hardware {
     /// Sets the temperature around the sensor at `address`.
     ///
     /// # Errors
-    /// If there is no such sensor.
+    /// Returns an error if there is no such sensor.
     pub fn set_temperature(&self, address: u16, celsius: f64) -> Result<()> {
         self.control(&json!({ "set-temperature": { "address": address, "celsius": celsius } })).map(drop)
     }
 
-    /// Drives a line from outside.
+    /// Drives a line from the board's side.
     ///
     /// # Errors
-    /// If there is no such line, or the other side drives it.
+    /// Returns an error if there is no such line, or the driver domain drives it.
     pub fn drive(&self, line: u32, value: u8) -> Result<()> {
         self.control(&json!({ "drive": { "line": line, "value": value } })).map(drop)
     }
 
-    /// Lets go of a line.
+    /// Stops driving a line.
     ///
     /// # Errors
-    /// If there is no such line.
+    /// Returns an error if there is no such line.
     pub fn release(&self, line: u32) -> Result<()> {
         self.control(&json!({ "release": { "line": line } })).map(drop)
     }
 
-    /// Direction and value of a line, as the board sees them.
+    /// Returns direction and value of a line, as seen from the board.
     ///
     /// # Errors
-    /// If there is no such line.
+    /// Returns an error if there is no such line.
     pub fn line(&self, line: u32) -> Result<(String, u64)> {
         let answer = self.control(&json!({ "read": { "line": line } }))?;
         let direction = answer.get("direction").and_then(Value::as_str).context("no direction")?;

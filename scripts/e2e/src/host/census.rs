@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The processes of the driver domain with their resources, before and after an action: no process was
-//! replaced, and nothing leaks. The agent counts the processes (its command `census`), Xen the grants and
-//! event channels.
+//! Compares the processes of the driver domain and their resources before and after an action: none was
+//! replaced, and none leaks. The agent lists the processes (its command `census`), Xen the mapped grants and
+//! the event channels.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,22 +15,22 @@ use super::{event_channels, grants};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Resident memory may differ by so many KiB: the stacks and the heap of a process keep the pages that they
-/// once needed. What leaks at every transfer or reset would be far beyond after some thousand of them.
+/// By how many KiB resident memory may grow: the stacks and the heap of a process keep pages that they needed
+/// once. A leak in each transfer or reset exceeds this after some thousand of them.
 pub const RESIDENT_SLACK: u64 = 256;
 
 /// One process of the shim or of a backend.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
-    /// Its number.
+    /// The process ID.
     pub pid: u32,
-    /// The program that it runs.
+    /// The file name of its program.
     pub program: String,
-    /// How it was started.
+    /// Its command line.
     pub command: String,
-    /// How many descriptors it has open.
+    /// The number of its open descriptors.
     pub descriptors: u64,
-    /// How many threads it has.
+    /// The number of its threads.
     pub threads: u64,
     /// Its resident memory, in KiB.
     pub resident: u64,
@@ -39,7 +39,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Reads a line of `agent census`.
+    /// Parses a line of `agent census`.
     fn parse(line: &str) -> Option<Self> {
         let (values, command) = line.split_once(" command=")?;
         let values: BTreeMap<&str, &str> =
@@ -57,35 +57,36 @@ impl Process {
     }
 }
 
-/// The processes of the shim and the backends, by their numbers.
+/// Returns the processes of shim and backends, by their process IDs.
 ///
 /// # Errors
-/// If the agent does not list them.
+/// Returns an error if the agent does not list them.
 pub fn processes(driver_domain: &Channel) -> Result<BTreeMap<u32, Process>> {
     let text = driver_domain.check(&["agent", "census"], LIMIT)?;
     let read = |line: &str| {
-        let process = Process::parse(line).with_context(|| format!("no process: {line}"))?;
+        let process =
+            Process::parse(line).with_context(|| format!("not a line of `agent census`: {line}"))?;
         Ok((process.pid, process))
     };
     text.lines().map(read).collect()
 }
 
-/// All that is counted.
+/// The processes of the driver domain, and the grants and event channels of all domains.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Census {
-    /// The processes, by their numbers.
+    /// The processes, by their process IDs.
     pub processes: BTreeMap<u32, Process>,
-    /// How many grants of each domain are mapped.
+    /// The number of mapped grants of each domain.
     pub grants: BTreeMap<u16, usize>,
-    /// How many event channels each domain has.
+    /// The number of event channels of each domain.
     pub event_channels: BTreeMap<u16, usize>,
 }
 
 impl Census {
-    /// Counts.
+    /// Takes a census of the running machine.
     ///
     /// # Errors
-    /// If the agent or Xen does not say.
+    /// Returns an error if the agent or Xen does not print what is counted.
     pub fn take(driver_domain: &Channel, console: &Console) -> Result<Self> {
         Ok(Self {
             processes: processes(driver_domain)?,
@@ -94,10 +95,10 @@ impl Census {
         })
     }
 
-    /// Fails unless all is in `later` as it is here, with all the differences.
+    /// Checks that `later` equals this census, but for processor time and [`RESIDENT_SLACK`].
     ///
     /// # Errors
-    /// If something differs.
+    /// Returns an error that lists all differences.
     pub fn require_unchanged(&self, later: &Self) -> Result<()> {
         let mut differences = Vec::new();
         for process in self.processes.values() {
@@ -116,7 +117,7 @@ impl Census {
                 differences.push(format!("{what} by domain: {before:?}, now {after:?}"));
             }
         }
-        ensure!(differences.is_empty(), "the driver domain is not as it was:\n{}", differences.join("\n"));
+        ensure!(differences.is_empty(), "the driver domain has changed:\n{}", differences.join("\n"));
         Ok(())
     }
 }
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_the_agent_are_read() {
+    fn lines_of_the_agent_are_parsed() {
         let process = Process::parse(LINE).unwrap();
         assert_eq!((process.pid, process.descriptors, process.threads), (31, 12, 2));
         assert_eq!((process.resident, process.nanoseconds), (1440, 5_000_000_000));
@@ -152,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn only_time_and_a_little_memory_may_change() {
+    fn processor_time_and_a_little_memory_may_change() {
         let mut later = census();
         for process in later.processes.values_mut() {
             process.nanoseconds += 1;
@@ -162,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn every_difference_is_told() {
+    fn each_other_difference_is_an_error() {
         let changes: [fn(&mut Census); 7] = [
             |census| census.processes.clear(),
             |census| {

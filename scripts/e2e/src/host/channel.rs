@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The host's end of the exchange with an agent: every frame is sent until it is acknowledged, every part of
-//! an answer is asked for until it is there.
+//! The host's end of the exchange with an agent. It sends each frame until that is acknowledged, and requests
+//! each part of an answer until it is received.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,15 +13,15 @@ use super::console::{Console, Line, Party};
 use crate::frame::{Assembly, Frame, Kind, PAYLOAD_TO_AGENT};
 use crate::request::{Answer, Output, Request};
 
-/// After this much silence a frame is taken for lost.
+/// The time without an answer after which a frame counts as lost.
 const SILENCE: Duration = Duration::from_secs(2);
-/// So often a frame is sent before the channel counts as broken.
+/// How often a frame is sent before the channel counts as broken.
 const ATTEMPTS: u32 = 20;
-/// What a request has on top of the time of the program that it runs.
+/// The time that a request may take beyond that of the program that it runs.
 const OVERHEAD: Duration = Duration::from_secs(60);
 
-/// The channel to the agent of one domain. One exchange at a time; channels of different domains do not wait
-/// for each other's answers.
+/// The channel to the agent of one domain. It has one exchange at a time; the channels of other domains are
+/// independent of it.
 pub struct Channel {
     console: Arc<Console>,
     domain: u16,
@@ -36,16 +36,16 @@ struct Exchange {
 }
 
 impl Channel {
-    /// The channel to `domain`.
+    /// Returns the channel to `domain`.
     #[must_use]
     pub fn new(console: Arc<Console>, domain: u16) -> Self {
         Self { console, domain, exchange: Mutex::default() }
     }
 
-    /// Waits until the agent says that it is there.
+    /// Waits for the agent's hello.
     ///
     /// # Errors
-    /// If it does not in time.
+    /// Returns an error if the agent sends none within `limit`.
     pub fn wait_for_agent(&self, limit: Duration) -> Result<()> {
         let mut exchange = self.exchange.lock().unwrap_or_else(PoisonError::into_inner);
         if exchange.agent.is_some() {
@@ -58,13 +58,14 @@ impl Channel {
                 return Ok(());
             }
         }
-        bail!("the agent of domain {} does not report", self.domain)
+        bail!("the agent of domain {} has sent no hello within {limit:?}", self.domain)
     }
 
-    /// Runs a program in the domain to its end.
+    /// Runs a program in the domain, and waits for its end.
     ///
     /// # Errors
-    /// If it cannot be run, or the channel fails. A program that fails is no error here.
+    /// Returns an error if the program cannot be started, or the channel fails. A program that fails is not
+    /// an error here.
     pub fn run(&self, command: &[&str], limit: Duration) -> Result<Output> {
         let milliseconds = u32::try_from(limit.as_millis())?;
         let answer = self.ask(&Request::Run(owned(command), milliseconds), limit)?;
@@ -74,7 +75,7 @@ impl Channel {
     /// Runs a program in the domain and returns what it printed.
     ///
     /// # Errors
-    /// Also if the program fails, with what it said.
+    /// Returns an error if the program cannot be started or fails, with its output, or if the channel fails.
     pub fn check(&self, command: &[&str], limit: Duration) -> Result<String> {
         let output = self.run(command, limit)?;
         ensure!(
@@ -89,35 +90,34 @@ impl Channel {
         Ok(output.text())
     }
 
-    /// Starts a program in the domain, which is stopped when the returned value goes.
+    /// Starts a program in the domain. It is killed when the returned value is dropped.
     ///
     /// # Errors
-    /// If it cannot be started.
+    /// Returns an error if the program cannot be started, or the channel fails.
     pub fn start(&self, command: &[&str]) -> Result<Background<'_>> {
         match self.ask(&Request::Start(owned(command)), Duration::ZERO)? {
             Answer::Started(number) => Ok(Background { channel: self, number }),
             Answer::Failed(reason) => bail!("domain {}: {reason}", self.domain),
-            Answer::Output(_) => bail!("domain {} answered something else", self.domain),
+            Answer::Output(_) => bail!("domain {}: unexpected answer of the agent", self.domain),
         }
     }
 
-    /// Asks, and waits for the answer, `limit` being the time that the agent may work on it.
+    /// Sends a request and waits for its answer. `limit` is the time that the requested program may take.
     ///
     /// # Errors
-    /// If the agent does not answer, or was started anew.
+    /// Returns an error if the agent does not answer, or was restarted.
     pub fn ask(&self, request: &Request, limit: Duration) -> Result<Answer> {
         self.wait_for_agent(super::PATIENCE)?;
         let mut exchange = self.exchange.lock().unwrap_or_else(PoisonError::into_inner);
         let assembly = self.send(&mut exchange, request)?;
         let answer = self.collect(&mut exchange, assembly, limit + OVERHEAD)?;
-        postcard::from_bytes(&answer).context("an answer that is none")
+        postcard::from_bytes(&answer).context("invalid answer of the agent")
     }
 
-    /// Gives the domain's console to an interactive program until it ends, or until `input` gives none:
-    /// [`None`].
+    /// Runs an interactive program on the domain's console until it ends, or until `input` returns [`None`].
     ///
     /// # Errors
-    /// If the agent does not take the request, or the input cannot be read.
+    /// Returns an error if the agent does not acknowledge the request, or the input cannot be read.
     pub fn interactive(
         &self,
         command: &[&str],
@@ -136,7 +136,7 @@ impl Channel {
         self.console.hand_over(self.domain, ended_or_input, output)
     }
 
-    /// Sends a request; what is returned may have the beginning of the answer.
+    /// Sends a request. Returns the begin of the answer, if it was received already.
     fn send(&self, exchange: &mut Exchange, request: &Request) -> Result<Assembly> {
         let agent = exchange.agent.unwrap_or_default();
         exchange.sequence = exchange.sequence.wrapping_add(1);
@@ -148,6 +148,7 @@ impl Channel {
         Ok(assembly)
     }
 
+    /// Sends a frame until the agent acknowledges it.
     fn deliver(&self, exchange: &mut Exchange, frame: &Frame, assembly: &mut Assembly) -> Result<()> {
         for _ in 0..ATTEMPTS {
             self.console.type_to(self.domain, frame.to_line().as_bytes())?;
@@ -167,9 +168,10 @@ impl Channel {
                 }
             }
         }
-        bail!("the agent of domain {} does not acknowledge", self.domain)
+        bail!("the agent of domain {} does not acknowledge a frame", self.domain)
     }
 
+    /// Receives the frames of an answer until it is complete.
     fn collect(&self, exchange: &mut Exchange, mut assembly: Assembly, limit: Duration) -> Result<Vec<u8>> {
         let end = Instant::now() + limit;
         loop {
@@ -193,13 +195,14 @@ impl Channel {
         }
     }
 
-    /// The next frame of the domain's agent.
+    /// Returns the next frame of the domain's agent, or [`None`] at `end`.
     fn receive(&self, exchange: &mut Exchange, end: Instant) -> Result<Option<Frame>> {
         let known = exchange.agent;
         let own = |line: &Line| {
             let frame = Frame::from_line(&line.text)?;
             let here = line.from == Party::Domain(self.domain);
-            // Only a line with Xen's mark says where an agent is. Later its number says it.
+            // A hello shows in which domain its agent is by Xen's prefix of the line. Later frames are
+            // identified by the agent's number, as a line may have lost its prefix.
             (known == Some(frame.agent) || (here && frame.kind == Kind::Hello)).then_some(frame)
         };
         let left = end.saturating_duration_since(Instant::now());
@@ -208,7 +211,7 @@ impl Channel {
         };
         exchange.mark = next;
         let other = known.is_some_and(|number| number != frame.agent);
-        ensure!(!other, "the agent of domain {} was started anew", self.domain);
+        ensure!(!other, "the agent of domain {} was restarted", self.domain);
         Ok(Some(frame))
     }
 }
@@ -221,29 +224,29 @@ fn output(answer: Answer) -> Result<Output> {
     match answer {
         Answer::Output(output) => Ok(output),
         Answer::Failed(reason) => bail!(reason),
-        Answer::Started(_) => bail!("it was started, not run"),
+        Answer::Started(_) => bail!("unexpected answer of the agent"),
     }
 }
 
-/// A program that runs in a domain.
+/// A program that runs in a domain until this value is dropped.
 pub struct Background<'a> {
     channel: &'a Channel,
     number: u32,
 }
 
 impl Background<'_> {
-    /// What it has written so far, and whether it has ended.
+    /// Returns what the program has written so far, and whether it has ended.
     ///
     /// # Errors
-    /// If the channel fails.
+    /// Returns an error if the channel fails.
     pub fn look(&self) -> Result<Output> {
         output(self.channel.ask(&Request::Look(self.number), Duration::ZERO)?)
     }
 
-    /// Looks until `ready` says that it is enough, or the program has ended.
+    /// Polls the program's output until `ready` returns true for it, or the program has ended.
     ///
     /// # Errors
-    /// If that takes longer than `limit`, or the channel fails.
+    /// Returns an error if that takes longer than `limit`, or the channel fails.
     pub fn look_until(&self, limit: Duration, ready: impl Fn(&Output) -> bool) -> Result<Output> {
         let end = Instant::now() + limit;
         loop {
@@ -251,14 +254,19 @@ impl Background<'_> {
             if ready(&output) || output.end != crate::request::End::Running {
                 return Ok(output);
             }
-            ensure!(Instant::now() < end, "still waiting; so far: {} {}", output.text(), output.error_text());
+            ensure!(
+                Instant::now() < end,
+                "not within {limit:?}; output so far: {} {}",
+                output.text(),
+                output.error_text()
+            );
         }
     }
 }
 
 impl Drop for Background<'_> {
     fn drop(&mut self) {
-        // If the channel is broken, so is the scenario; it says so itself.
+        // If the channel is broken, the test has failed already.
         let _ = self.channel.ask(&Request::Stop(self.number), Duration::ZERO);
     }
 }

@@ -2,9 +2,9 @@
 
 //! The console: one UART on which Xen and all domains print, and one input focus.
 //!
-//! A domain without the focus is printed by whole lines, each with `(XEN) DOM1: ` before it. The focus is
-//! therefore with Xen, but for the moment in which something is typed for a domain. Xen says where the focus
-//! goes (xen/drivers/char/console.c), so what is typed never goes astray for long.
+//! Xen prints the output of a domain without the focus by whole lines, with the prefix `(XEN) DOM1: `. Xen
+//! therefore has the focus, except while input is sent to a domain. It prints each change of the focus
+//! (xen/drivers/char/console.c), so input for the wrong domain is noticed.
 
 use std::fmt::{self, Display, Formatter};
 use std::fs::File;
@@ -16,14 +16,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// Ctrl-a three times: the focus goes to the next domain, after the last one to Xen.
+/// Ctrl-a three times, which moves the focus to the next domain, and from the last one to Xen.
 const SWITCH: &[u8] = b"\x01\x01\x01";
 const FOCUS_MESSAGE: &str = "*** Serial input to ";
 const FROM_DOMAIN: &str = "(XEN) DOM";
 const FROM_XEN: &str = "(XEN) ";
-/// More domains than any machine here has, with Xen counted as one.
+/// A number that exceeds that of the domains of each test, with Xen as one.
 const MOST_DOMAINS: usize = 16;
-/// How long Xen has to say where the focus went.
+/// The limit for Xen to print where the focus is.
 const FOCUS_LIMIT: Duration = Duration::from_secs(20);
 
 /// The origin of a line, or the receiver of input.
@@ -33,16 +33,16 @@ pub enum Party {
     Xen,
     /// The domain with this domid.
     Domain(u16),
-    /// Not known: characters of a domain that had the focus, or of what runs before Xen.
+    /// Not known: a domain that had the focus, or firmware that runs before Xen.
     Unknown,
 }
 
 /// One line of the console.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
-    /// The domain that printed it, or Xen.
+    /// The domain that printed the line, or Xen.
     pub from: Party,
-    /// The text without Xen's mark of the domain.
+    /// The text without Xen's prefix.
     pub text: String,
 }
 
@@ -57,7 +57,8 @@ impl Display for Line {
 }
 
 impl Line {
-    /// The lines in one line of the UART: two if a domain with the focus was interrupted.
+    /// Parses one line of the UART. It has two lines if another domain's line interrupted that of the domain
+    /// with the focus.
     fn parse(raw: &str) -> Vec<Self> {
         let line = |from, text: &str| Self { from, text: text.to_owned() };
         if let Some((before, after)) = raw.rsplit_once(FROM_DOMAIN)
@@ -74,7 +75,7 @@ impl Line {
         }
     }
 
-    /// Where the focus went, if the line says so.
+    /// Returns where the focus is, if this is Xen's message about that.
     pub(super) fn focus(&self) -> Option<Party> {
         let (_, to) = self.text.rsplit_once(FOCUS_MESSAGE)?;
         if to.starts_with("Xen") {
@@ -104,15 +105,15 @@ pub struct Console {
 
 struct Keyboard {
     output: Box<dyn Write + Send>,
-    /// The domains that the focus goes through, once they are known.
+    /// The domains that get the focus, in this order. [`None`] until they are known.
     cycle: Option<Vec<u16>>,
 }
 
 impl Console {
-    /// Reads `input` to its end in a thread of its own, and keeps it in `log` as it came.
+    /// Reads `input` to its end in a thread of its own, and writes it to the file `log`.
     ///
     /// # Errors
-    /// If the log cannot be written.
+    /// Returns an error if the log cannot be created.
     pub fn new(
         mut input: impl Read + Send + 'static,
         output: impl Write + Send + 'static,
@@ -127,7 +128,7 @@ impl Console {
             let mut buffer = [0; 4096];
             while let Ok(count @ 1..) = input.read(&mut buffer) {
                 let bytes = buffer.get(..count).unwrap_or_default();
-                // A full disk shows elsewhere; the run goes on without its log.
+                // The tests do not need the log: they continue without it.
                 let _ = log.write_all(bytes);
                 reader.take(bytes);
             }
@@ -166,29 +167,29 @@ impl Console {
         self.changed.notify_all();
     }
 
-    /// How many lines there are.
+    /// Returns the number of lines so far.
     #[must_use]
     pub fn mark(&self) -> usize {
         self.lock().lines.len()
     }
 
-    /// The lines from `mark` on.
+    /// Returns the lines from `mark` on.
     #[must_use]
     pub fn since(&self, mark: usize) -> Vec<Line> {
         self.lock().lines.iter().skip(mark).cloned().collect()
     }
 
-    /// What domain `number` has printed.
+    /// Returns the lines of `party`.
     #[must_use]
     pub fn lines_of(&self, party: Party) -> Vec<String> {
         self.lock().lines.iter().filter(|line| line.from == party).map(|line| line.text.clone()).collect()
     }
 
-    /// Waits for the first line from `mark` on that `wanted` makes something of; returns that and the mark
-    /// after it.
+    /// Waits for the first line from `mark` on for which `wanted` returns a value. Returns the value and the
+    /// mark after the line, or [`None`] after `limit`.
     ///
     /// # Errors
-    /// If no such line comes in time, or the console ends.
+    /// Returns an error if the console ends.
     pub fn wait<T>(
         &self,
         mark: usize,
@@ -205,7 +206,7 @@ impl Console {
                     return Ok(Some((found, next)));
                 }
             }
-            ensure!(!state.ended, "the console has ended: QEMU is gone");
+            ensure!(!state.ended, "the console has ended: QEMU has ended");
             let Some(left) = end.checked_duration_since(Instant::now()) else {
                 return Ok(None);
             };
@@ -213,10 +214,10 @@ impl Console {
         }
     }
 
-    /// Sends `text` to a domain; before and after it the focus is with Xen.
+    /// Sends `text` to a domain. Before and after that Xen has the focus.
     ///
     /// # Errors
-    /// If Xen does not move the focus there.
+    /// Returns an error if Xen does not move the focus there.
     pub fn type_to(&self, domain: u16, text: &[u8]) -> Result<()> {
         let mut keyboard = self.keyboard.lock().unwrap_or_else(PoisonError::into_inner);
         if keyboard.cycle.is_none() {
@@ -224,23 +225,24 @@ impl Console {
         }
         let cycle = keyboard.cycle.clone().unwrap_or_default();
         let place = cycle.iter().position(|&number| number == domain);
-        let place = place.with_context(|| format!("the console's focus never comes to domain {domain}"))?;
+        let place = place.with_context(|| format!("domain {domain} does not get the console's focus"))?;
         let switches = self.lock().switches;
         let burst = [SWITCH.repeat(place + 1), text.to_vec(), SWITCH.repeat(cycle.len() - place)].concat();
         keyboard.output.write_all(&burst)?;
         keyboard.output.flush()?;
         let arrived = self.wait_focus(switches + cycle.len() + 1)?;
         if arrived != Some(Party::Xen) {
-            // A domain has come or gone: what was typed is lost, and the sender will notice.
+            // A domain was created or has ended. The input is lost, so the sender gets no answer and repeats
+            // it.
             self.learn_cycle(&mut keyboard)?;
         }
         Ok(())
     }
 
-    /// Sends `text` to Xen itself: its debug keys.
+    /// Sends debug keys to Xen.
     ///
     /// # Errors
-    /// If Xen does not take the focus.
+    /// Returns an error if Xen does not get the focus.
     pub fn type_to_xen(&self, text: &[u8]) -> Result<()> {
         let mut keyboard = self.keyboard.lock().unwrap_or_else(PoisonError::into_inner);
         if self.lock().focus != Some(Party::Xen) {
@@ -250,7 +252,7 @@ impl Console {
         Ok(keyboard.output.flush()?)
     }
 
-    /// Moves the focus on until it has come to Xen twice, and notes the domains between.
+    /// Moves the focus until Xen had it twice, and stores the domains between.
     fn learn_cycle(&self, keyboard: &mut Keyboard) -> Result<()> {
         let mut cycle = None;
         for _ in 0..2 * MOST_DOMAINS {
@@ -264,32 +266,34 @@ impl Console {
                 _ => {}
             }
         }
-        bail!("the console's focus does not come round to Xen")
+        bail!("the console's focus does not return to Xen")
     }
 
+    /// Moves the focus once, and returns where it is.
     fn switch(&self, keyboard: &mut Keyboard) -> Result<Party> {
         let switches = self.lock().switches;
         keyboard.output.write_all(SWITCH)?;
         keyboard.output.flush()?;
         let arrived = self.wait_focus(switches + 1)?;
-        arrived.context("Xen does not say where the console's focus is")
+        arrived.context("Xen does not print where the console's focus is")
     }
 
-    /// Waits until the focus has moved for the `count`th time, and says where it is then.
+    /// Waits until the focus has moved `count` times in all, and returns where it is then. Returns [`None`]
+    /// after [`FOCUS_LIMIT`].
     fn wait_focus(&self, count: usize) -> Result<Option<Party>> {
         let state = self.lock();
         let waiting = |state: &mut State| state.switches < count && !state.ended;
         let waited = self.changed.wait_timeout_while(state, FOCUS_LIMIT, waiting);
         let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        ensure!(!state.ended, "the console has ended: QEMU is gone");
+        ensure!(!state.ended, "the console has ended: QEMU has ended");
         Ok(state.focus.filter(|_| state.switches >= count))
     }
 
-    /// Gives the focus to a domain, its characters to `output` and those of `input` to it, until `input`
-    /// gives none: [`None`]. Then Xen has the focus again.
+    /// Gives a domain the focus, and copies its output to `output` and `input` to it, until `input` returns
+    /// [`None`]. Then Xen has the focus again.
     ///
     /// # Errors
-    /// If Xen does not move the focus, or the input cannot be read.
+    /// Returns an error if Xen does not move the focus, or the input cannot be read.
     pub fn hand_over(
         &self,
         domain: u16,
@@ -303,7 +307,7 @@ impl Console {
             match input() {
                 Ok(None) => break Ok(()),
                 Ok(Some(bytes)) => {
-                    // Few enough for the FIFO of 32 characters, if a person types.
+                    // Keyboard input fits the UART's FIFO of 32 characters.
                     keyboard.output.write_all(&bytes)?;
                     keyboard.output.flush()?;
                 }
@@ -321,7 +325,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_say_who_printed_them() {
+    fn origin_of_a_line_is_parsed() {
         let domain = |number, text: &str| Line { from: Party::Domain(number), text: text.to_owned() };
         let other = |from, text: &str| Line { from, text: text.to_owned() };
         assert_eq!(Line::parse("(XEN) DOM2: [    1.0] hello: you"), [domain(2, "[    1.0] hello: you")]);
@@ -335,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn xen_says_where_the_focus_is() {
+    fn focus_is_parsed_from_xens_message() {
         let focus = |text: &str| Line { from: Party::Xen, text: text.to_owned() }.focus();
         assert_eq!(
             focus("*** Serial input to DOM2 (type 'CTRL-a' three times to switch input)"),

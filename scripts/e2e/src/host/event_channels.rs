@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! How many event channels each domain has, by Xen's own book-keeping: its debug key `e`
+//! The number of event channels of each domain, as Xen prints it for its debug key `e`
 //! (xen/common/event_channel.c, dump_evtchn_info).
 
 use std::collections::BTreeMap;
@@ -13,16 +13,16 @@ use super::grants;
 
 const LIMIT: Duration = Duration::from_secs(30);
 const DOMAIN: &str = "Event channel information for domain ";
-/// Between a port with its flags and what it is bound to.
+/// The text between a port's flags and its state, in each line of a port.
 const PORT: &str = "]: s=";
 
-/// How many event channels each domain has at present.
+/// Returns the present number of event channels of each domain.
 ///
 /// # Errors
-/// If Xen does not print them.
+/// Returns an error if Xen does not print them.
 pub fn open(console: &Console) -> Result<BTreeMap<u16, usize>> {
     let mark = console.mark();
-    // Xen takes one key after the other, and only of the second does it say that it has printed everything.
+    // Xen handles one key after the other. It marks the end of its output for `g` only.
     console.type_to_xen(b"eg")?;
     let end = console.wait(mark, LIMIT, |line| line.text.ends_with(grants::END).then_some(()))?;
     end.context("Xen does not print its event channels")?;
@@ -30,7 +30,7 @@ pub fn open(console: &Console) -> Result<BTreeMap<u16, usize>> {
     Ok(count(lines.iter().filter(|line| line.from == Party::Xen).map(|line| line.text.as_str())))
 }
 
-/// Counts the ports between the headings.
+/// Counts the ports below each domain's heading.
 fn count<'a>(lines: impl Iterator<Item = &'a str>) -> BTreeMap<u16, usize> {
     let mut domains = BTreeMap::new();
     let mut present = None;

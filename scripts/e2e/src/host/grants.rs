@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Which pages of a domain are mapped by another one, by Xen's own book-keeping: its debug key `g`
+//! The number of mapped grants of each domain, as Xen prints them for its debug key `g`
 //! (xen/common/grant_table.c, gnttab_usage_print_all).
 
 use std::collections::BTreeMap;
@@ -14,10 +14,10 @@ const LIMIT: Duration = Duration::from_secs(30);
 const DOMAIN: &str = "grant-table for remote d";
 pub(super) const END: &str = "gnttab_usage_print_all ] done";
 
-/// How many grants of each domain are mapped at present.
+/// Returns the present number of mapped grants of each domain.
 ///
 /// # Errors
-/// If Xen does not print its grant tables.
+/// Returns an error if Xen does not print its grant tables.
 pub fn mapped(console: &Console) -> Result<BTreeMap<u16, usize>> {
     let mark = console.mark();
     console.type_to_xen(b"g")?;
@@ -27,7 +27,7 @@ pub fn mapped(console: &Console) -> Result<BTreeMap<u16, usize>> {
     Ok(count(lines.iter().filter(|line| line.from == Party::Xen).map(|line| line.text.as_str())))
 }
 
-/// Counts the entries between the headings. Xen prints an entry only while it is in use.
+/// Counts the entries below each domain's heading. Xen prints an entry only while it is in use.
 fn count<'a>(lines: impl Iterator<Item = &'a str>) -> BTreeMap<u16, usize> {
     let mut domains = BTreeMap::new();
     let mut present = None;

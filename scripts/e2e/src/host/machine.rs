@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! One machine: the board's hardware, QEMU with Xen and the domains in it, and the channels to their agents.
+//! A machine: the board's hardware, QEMU with Xen and the domains, and the channels to their agents.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -19,22 +19,22 @@ use super::process::Process;
 use super::qmp::Qmp;
 use crate::frame::Frame;
 
-/// The domains, by their domids.
+/// The domid of the driver domain.
 pub const DRIVER_DOMAIN: u16 = 1;
-/// The first guest.
+/// The domid of the first guest.
 pub const GUEST_A: u16 = 2;
-/// The second guest.
+/// The domid of the second guest.
 pub const GUEST_B: u16 = 3;
 
-/// Arguments by which QEMU counts instructions in place of time: the same run gives the same figures.
+/// The arguments with which QEMU's clock counts instructions, so that equal runs have equal times.
 pub const ICOUNT: [&str; 2] = ["-icount", "shift=1"];
-/// How long an instruction takes then.
+/// The duration of an instruction with [`ICOUNT`].
 pub const NANOSECONDS_PER_INSTRUCTION: u64 = 2;
 
-/// After this much silence of the console Xen has said what it was asked for.
+/// The time without a line of Xen after which its output for a debug key counts as complete.
 const QUIET: Duration = Duration::from_secs(2);
 
-/// Debug keys of Xen, and what they are for.
+/// Debug keys of Xen, with what they print.
 const XEN_STATE: [(u8, &str); 4] =
     [(b'q', "domains"), (b'r', "run queues"), (b'a', "timers"), (b'd', "processors")];
 /// Prints the processes, the kernel function in which each sleeps, and the interrupts.
@@ -42,30 +42,30 @@ const PROCESSES: &str = "for p in /proc/[0-9]*; do \
     echo ${p#/proc/} $(tr '\\0' ' ' <$p/cmdline) - $(cat $p/wchan) - $(head -c 200 $p/syscall); done; \
     cat /proc/interrupts";
 
-/// Where a machine is made from, and where it leaves its logs.
+/// The files from which a machine is started, and the directory of its logs.
 #[derive(Clone, Debug)]
 pub struct Place {
     /// The manifest.
     pub manifest: PathBuf,
-    /// The program `images`, which builds an image of it.
+    /// The program `images`, which builds images.
     pub builder: PathBuf,
-    /// What images are built from.
+    /// The folder of the files from which images are built.
     pub files: PathBuf,
-    /// What the builder has made of the manifest.
+    /// The image of the manifest.
     pub image: PathBuf,
     /// The program `backend` of the host.
     pub backend: PathBuf,
-    /// What is on the board.
+    /// The description of the simulated board.
     pub board: PathBuf,
     /// The directory of the run: sockets, logs, journals.
     pub run: PathBuf,
-    /// What QEMU is told besides what the image says.
+    /// Arguments of QEMU besides those of the image.
     pub arguments: Vec<String>,
     /// The guests of the manifest, in its order.
     pub guests: Vec<Guest>,
 }
 
-/// What an agent on Linux always can do.
+/// A command that succeeds on each agent on Linux.
 const ON_LINUX: &[&str] = &["sh", "-c", "true"];
 
 /// A guest of the manifest.
@@ -73,12 +73,12 @@ const ON_LINUX: &[&str] = &["sh", "-c", "true"];
 pub struct Guest {
     /// Its name.
     pub name: &'static str,
-    /// What its agent always can do, to find out whether it is there.
+    /// A command that succeeds on its agent: its answer shows that the agent runs.
     pub greeting: &'static [&'static str],
 }
 
 impl Guest {
-    /// A guest that runs Linux.
+    /// Returns a guest that runs Linux.
     #[must_use]
     pub const fn linux(name: &'static str) -> Self {
         Self { name, greeting: ON_LINUX }
@@ -86,9 +86,8 @@ impl Guest {
 }
 
 impl Place {
-    /// The places in a checkout, `run` being the name of the run: of the image with a guest that has no
-    /// operating system (scripts/e2e/hostile.toml). That is the first one of [`Machine`], a well-behaved one
-    /// is the second.
+    /// Returns the place of the image with a bare-metal guest (scripts/e2e/hostile.toml), for the run of this
+    /// name. The bare-metal guest is the first of [`Machine`], a guest with Linux the second.
     #[must_use]
     pub fn hostile(run: &str) -> Self {
         let demo = Self::in_checkout(run);
@@ -100,8 +99,8 @@ impl Place {
         }
     }
 
-    /// The places in a checkout, `run` being the name of the run: of the image whose driver domain was taken
-    /// over (scripts/e2e/rogue.toml). Its guests wait until that starts them.
+    /// Returns the place of the image whose driver domain is an attacker (scripts/e2e/rogue.toml), for the
+    /// run of this name. Its guests are paused until the driver domain starts them.
     #[must_use]
     pub fn rogue(run: &str) -> Self {
         let demo = Self::in_checkout(run);
@@ -114,7 +113,7 @@ impl Place {
         }
     }
 
-    /// The places in a checkout, `run` being the name of the run: of the demo's image.
+    /// Returns the place of the demo's image in this checkout, for the run of this name.
     #[must_use]
     pub fn in_checkout(run: &str) -> Self {
         let package = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -141,7 +140,7 @@ struct CommandLine {
     args: Vec<String>,
 }
 
-/// A machine that runs. Everything that belongs to it ends with this value.
+/// A running machine. All its processes end when this value is dropped.
 pub struct Machine {
     /// The console of all domains.
     pub console: Arc<Console>,
@@ -149,17 +148,17 @@ pub struct Machine {
     pub driver_domain: Channel,
     /// The agents in the guests, in the manifest's order.
     pub guests: Vec<Arc<Channel>>,
-    /// The first of them.
+    /// The agent in the first guest.
     pub guest_a: Arc<Channel>,
-    /// The second guest; with one guest in the manifest, it does not answer.
+    /// The agent in the second guest. It does not answer if the manifest has one guest.
     pub guest_b: Arc<Channel>,
     /// The I2C bus of the board.
     pub i2c: Hardware,
     /// The GPIO controller of the board.
     pub gpio: Hardware,
-    /// When QEMU was started.
+    /// The time at which QEMU was started.
     pub started: Instant,
-    /// Where the logs are.
+    /// The directory of the logs.
     pub directory: PathBuf,
     expected: Vec<Guest>,
     qmp: Mutex<Qmp>,
@@ -167,10 +166,10 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Starts the hardware and QEMU. The domains are still to boot: see [`Machine::wait_for_guests`].
+    /// Starts the hardware and QEMU. [`Machine::wait_for_guests`] waits for the domains.
     ///
     /// # Errors
-    /// If something of it does not start.
+    /// Returns an error if one of them does not start.
     pub fn start(place: &Place) -> Result<Self> {
         let directory = fresh_directory(&place.run)?;
         let hardware =
@@ -202,21 +201,21 @@ impl Machine {
         })
     }
 
-    /// Waits until the shim has unpaused all guests and all agents report.
+    /// Waits until the shim has unpaused all guests and all agents answer.
     ///
     /// # Errors
-    /// If one of them does not, with the last lines of the console.
+    /// Returns an error with the last lines of the console if that does not happen within [`PATIENCE`].
     pub fn wait_for_guests(&self) -> Result<()> {
-        self.wait_for_guests_or_reason().map_err(|error| error.context(self.last_words()))
+        self.wait_for_guests_or_reason().map_err(|error| error.context(self.last_lines()))
     }
 
     fn wait_for_guests_or_reason(&self) -> Result<()> {
         for guest in &self.expected {
             let unpaused = format!("{}: unpaused", guest.name);
             let seen = self.console.wait(0, PATIENCE, |line| line.text.contains(&unpaused).then_some(()))?;
-            seen.with_context(|| format!("the shim does not report `{unpaused}`"))?;
+            seen.with_context(|| format!("the shim has not printed `{unpaused}`"))?;
         }
-        // An agent that has been spoken to stops saying that it is there.
+        // The answer also ends the hello frames of the agent.
         self.driver_domain.check(ON_LINUX, PATIENCE)?;
         for (channel, guest) in self.guests.iter().zip(&self.expected) {
             channel.check(guest.greeting, PATIENCE)?;
@@ -224,23 +223,24 @@ impl Machine {
         Ok(())
     }
 
-    fn last_words(&self) -> String {
-        // An agent sends a hello once a second until the host has answered.
-        let said = |line: &&Line| Frame::from_line(&line.text).is_none() && line.focus().is_none();
+    /// Returns the last lines of the console, without frames and changes of the focus.
+    fn last_lines(&self) -> String {
+        let is_output = |line: &&Line| Frame::from_line(&line.text).is_none() && line.focus().is_none();
         let lines = self.console.since(0);
-        let mut last: Vec<String> = lines.iter().rev().filter(said).take(12).map(Line::to_string).collect();
+        let mut last: Vec<String> =
+            lines.iter().rev().filter(is_output).take(12).map(Line::to_string).collect();
         last.reverse();
         format!("the console's last lines (all of it: {}):\n{}", self.directory.display(), last.join("\n"))
     }
 
-    /// What a reader wants who cannot look at the machine any more: the console's last lines, what Xen knows
-    /// of its domains and processors, and what runs in the driver domain if it still answers.
+    /// Returns the state of the machine after a failure: the console's last lines, Xen's domains and
+    /// processors, and the processes of the driver domain if its agent answers.
     #[must_use]
     pub fn post_mortem(&self) -> String {
-        let mut report = vec![self.last_words()];
+        let mut report = vec![self.last_lines()];
         for (key, name) in XEN_STATE {
-            let said = self.ask_xen(key).unwrap_or_else(|error| format!("{error:#}"));
-            report.push(format!("Xen's {name}:\n{said}"));
+            let text = self.ask_xen(key).unwrap_or_else(|error| format!("{error:#}"));
+            report.push(format!("Xen's {name}:\n{text}"));
         }
         let processes = self.driver_domain.check(&["sh", "-c", PROCESSES], QUIET);
         report.push(format!(
@@ -250,19 +250,19 @@ impl Machine {
         report.join("\n")
     }
 
-    /// What Xen prints for one of its debug keys (xen/common/keyhandler.c). It says when it begins, not when
-    /// it ends.
+    /// Returns what Xen prints for one of its debug keys (xen/common/keyhandler.c). Xen does not mark the end
+    /// of its output, so this waits until Xen prints nothing for [`QUIET`].
     ///
     /// # Errors
-    /// The console fails.
+    /// Returns an error if the console fails.
     pub fn ask_xen(&self, key: u8) -> Result<String> {
         let mark = self.console.mark();
         self.console.type_to_xen(&[key])?;
         let end = Instant::now() + PATIENCE;
-        let said = |line: &Line| (line.from == Party::Xen).then_some(());
-        while Instant::now() < end && self.console.wait(self.console.mark(), QUIET, said)?.is_some() {}
-        let said = self.console.since(mark);
-        Ok(said
+        let of_xen = |line: &Line| (line.from == Party::Xen).then_some(());
+        while Instant::now() < end && self.console.wait(self.console.mark(), QUIET, of_xen)?.is_some() {}
+        let lines = self.console.since(mark);
+        Ok(lines
             .iter()
             .filter(|line| line.from == Party::Xen)
             .map(Line::to_string)
@@ -273,32 +273,32 @@ impl Machine {
     /// Presses the power button.
     ///
     /// # Errors
-    /// If QEMU refuses.
+    /// Returns an error if QEMU refuses the command or does not answer.
     pub fn press_power_button(&self) -> Result<()> {
         let mut qmp = self.qmp.lock().unwrap_or_else(PoisonError::into_inner);
         qmp.execute("system_powerdown").map(drop)
     }
 
-    /// Fails if QEMU or a piece of hardware has ended.
+    /// Checks that QEMU and the simulated hardware run.
     ///
     /// # Errors
-    /// If one has.
+    /// Returns an error if one of them has ended.
     pub fn alive(&mut self) -> Result<()> {
         self.qemu.alive()?;
         self.i2c.alive()?;
         self.gpio.alive()
     }
 
-    /// Time since QEMU was started.
+    /// Returns the time since QEMU was started.
     #[must_use]
     pub fn uptime(&self) -> Duration {
         self.started.elapsed()
     }
 
-    /// Writes what each domain and Xen have printed into a file of its own.
+    /// Writes the console lines of Xen and of each domain into files of their own.
     ///
     /// # Errors
-    /// If that cannot be written.
+    /// Returns an error if a file cannot be written.
     pub fn split_log(&self) -> Result<()> {
         fs::write(self.directory.join("xen.log"), self.console.lines_of(Party::Xen).join("\n"))?;
         for domain in (DRIVER_DOMAIN..).take(1 + self.guests.len()) {
@@ -311,12 +311,12 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // The whole console is in console.log anyway.
+        // On an error, console.log still has all lines.
         let _ = self.split_log();
     }
 }
 
-/// Nothing of an earlier run may be taken for something of this one.
+/// Creates an empty directory at `path`, and deletes that of an earlier run.
 fn fresh_directory(path: &Path) -> Result<PathBuf> {
     if path.exists() {
         fs::remove_dir_all(path)?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Processes that end with the one that started them, whatever way that ends.
+//! Processes that the kernel kills when the process that started them ends.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-/// How often a condition is looked at for which there is nothing to wait on.
+/// The interval at which a condition is checked that has no event to wait for.
 const INTERVAL: Duration = Duration::from_millis(10);
 
-/// A process that is killed when this value goes.
+/// A process that is killed when this value is dropped.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -22,11 +22,11 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command` in `directory`, with what it says in `<name>.log` there. `prepare` sets the other
-    /// streams.
+    /// Starts `program` in `directory`, with its output in `<name>.log` there. `prepare` adds arguments and
+    /// may set other streams.
     ///
     /// # Errors
-    /// If it cannot be started.
+    /// Returns an error if it cannot be started.
     pub fn start(
         name: &str,
         directory: &Path,
@@ -34,7 +34,7 @@ impl Process {
         prepare: impl FnOnce(&mut Command) -> Result<()>,
     ) -> Result<Self> {
         let log = File::create(directory.join(format!("{name}.log")))?;
-        // The kernel kills it when this process dies without having a say.
+        // The kernel kills it also if this process is killed.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]).arg(program.as_ref()).current_dir(directory);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
@@ -43,15 +43,15 @@ impl Process {
         Ok(Self { child, name: name.to_owned() })
     }
 
-    /// The streams that `prepare` has asked for.
+    /// Returns the child process, with the streams that `prepare` has set.
     pub fn child(&mut self) -> &mut Child {
         &mut self.child
     }
 
-    /// Fails if the process has ended.
+    /// Checks that the process runs.
     ///
     /// # Errors
-    /// If it has ended, with its status.
+    /// Returns an error with the exit status if it has ended.
     pub fn alive(&mut self) -> Result<()> {
         match self.child.try_wait()? {
             Some(status) => bail!("{} has ended: {status}", self.name),
@@ -62,16 +62,16 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Both fail only if it has ended already.
+        // Both fail only if the process has ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Waits until `condition` gives something.
+/// Waits until `condition` returns a value.
 ///
 /// # Errors
-/// If that takes longer than `limit`: `what` did not happen.
+/// Returns an error that names `what` if that takes longer than `limit`, and the error of `condition`.
 pub fn wait_until<T>(
     what: &str,
     limit: Duration,

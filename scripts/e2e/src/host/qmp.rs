@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::process::wait_until;
 
-/// How long QEMU has to answer.
+/// The limit for QEMU to answer.
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// A connection to QEMU, ready for commands.
@@ -22,16 +22,16 @@ pub struct Qmp {
 }
 
 impl Qmp {
-    /// Connects to the socket at `path`, once it is there.
+    /// Connects to the socket at `path` as soon as QEMU listens there.
     ///
     /// # Errors
-    /// If that takes too long, or what is there is not QEMU.
+    /// Returns an error if that takes too long, or the peer does not use QMP.
     pub fn connect(path: &Path) -> Result<Self> {
         let stream = wait_until("QEMU opens its QMP socket", LIMIT, || Ok(UnixStream::connect(path).ok()))?;
         stream.set_read_timeout(Some(LIMIT))?;
         let mut qmp = Self { stream: BufReader::new(stream) };
         let greeting = qmp.read()?;
-        greeting.get("QMP").context("no greeting of QMP")?;
+        greeting.get("QMP").context("no QMP greeting")?;
         qmp.execute("qmp_capabilities")?;
         Ok(qmp)
     }
@@ -45,7 +45,7 @@ impl Qmp {
     /// Executes a command without arguments.
     ///
     /// # Errors
-    /// If QEMU refuses it or does not answer.
+    /// Returns an error if QEMU refuses it or does not answer.
     pub fn execute(&mut self, command: &str) -> Result<Value> {
         writeln!(self.stream.get_mut(), "{}", json!({ "execute": command }))?;
         loop {
@@ -53,7 +53,7 @@ impl Qmp {
             if let Some(error) = answer.get("error") {
                 bail!("QMP command {command}: {error}");
             }
-            // What is neither is an event.
+            // A message with neither key is an event.
             if let Some(value) = answer.get_mut("return") {
                 return Ok(value.take());
             }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a person sees of the console who works in one domain: that domain, and nothing of Xen, of the other
-//! domains and of the channel.
+//! A filter of the console for a shell in one domain: it passes the output of that domain, without that of
+//! Xen, other domains and the channel.
 
 use std::io::{Result, Write};
 
@@ -10,11 +10,11 @@ use crate::frame::Frame;
 const XEN: &[u8] = b"(XEN) ";
 const OTHER_DOMAIN: &[u8] = b"(XEN) DOM";
 
-/// Passes on what the domain with the focus prints.
+/// A writer that passes on what the domain with the focus prints.
 #[derive(Debug)]
 pub struct View<W> {
     output: W,
-    /// What may become a mark of Xen, or a frame.
+    /// Bytes that may turn out to be a prefix of Xen, or a frame.
     held: Vec<u8>,
     place: Place,
 }
@@ -25,12 +25,12 @@ enum Place {
     InLine,
     /// In a line that begins as a frame does.
     Frame,
-    /// In a line of another domain; the flag says whether it began where ours had begun too.
+    /// In a line of another domain. The flag is whether this began at the start of a line.
     OtherDomain(bool),
 }
 
 impl<W: Write> View<W> {
-    /// A view on `output`.
+    /// Returns a filter that writes to `output`.
     pub fn new(output: W) -> Self {
         Self { output, held: Vec::new(), place: Place::LineStart }
     }
@@ -72,7 +72,7 @@ impl<W: Write> View<W> {
             self.held.clear();
             self.place = Place::OtherDomain(self.place == Place::LineStart);
         } else if !OTHER_DOMAIN.starts_with(&self.held) {
-            // What does not go on as a mark may end with the beginning of one.
+            // The byte that does not continue a prefix may begin another one.
             let begins = byte == b'(' && self.held.len() > 1;
             let rest = self.held.split_off(self.held.len() - usize::from(begins));
             let held = std::mem::replace(&mut self.held, rest);
@@ -112,24 +112,24 @@ mod tests {
     }
 
     #[test]
-    fn xens_mark_is_left_out() {
+    fn prefix_of_xen_is_removed() {
         assert_eq!(seen("(XEN) total 3\r\n(XEN) \n(XEN) / # "), "total 3\r\n\n/ # ");
     }
 
     #[test]
-    fn other_domains_are_left_out_wherever_they_interrupt() {
+    fn lines_of_other_domains_are_removed_at_any_place() {
         assert_eq!(seen("(XEN) DOM1: hello\n(XEN) a(XEN) DOM3: x\nb\n"), "ab\n");
     }
 
     #[test]
-    fn frames_are_left_out_and_what_looks_like_one_is_not() {
+    fn frames_are_removed_and_similar_lines_are_not() {
         let frame = Frame::signal(Kind::Hello, 1, 2, 3).to_line();
         assert_eq!(seen(&format!("(XEN) {frame}{frame}(XEN) @home\n@ a\n")), "@home\n@ a\n");
     }
 
     #[test]
-    fn brackets_are_not_swallowed() {
-        assert_eq!(seen("(X) (XE(XEN"), "(X) (XE", "the end may still become a mark");
+    fn text_that_begins_like_a_prefix_is_kept() {
+        assert_eq!(seen("(X) (XE(XEN"), "(X) (XE", "the end may still become a prefix");
         assert_eq!(seen("(XE(XEN) DOM1: x\ny"), "(XEy");
     }
 }

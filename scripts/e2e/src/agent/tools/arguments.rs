@@ -13,28 +13,28 @@ pub type Failure = Box<dyn Error + Send + Sync>;
 pub(super) struct Arguments<'a>(pub(super) &'a [&'a str]);
 
 impl<'a> Arguments<'a> {
-    /// The argument at `index`.
+    /// Returns the argument at `index`.
     pub(super) fn text(self, index: usize) -> Result<&'a str, Failure> {
         self.0.get(index).copied().ok_or_else(|| "an argument is missing".into())
     }
 
-    /// The argument at `index`, a number.
+    /// Returns the number that is the argument at `index`.
     pub(super) fn number<T: FromStr + TryFrom<u64>>(self, index: usize) -> Result<T, Failure> {
         number(self.text(index)?)
     }
 
-    /// The arguments from `index` on.
+    /// Returns the arguments from `index` on.
     pub(super) fn rest(self, index: usize) -> &'a [&'a str] {
         self.0.get(index..).unwrap_or_default()
     }
 
-    /// The arguments from `index` on, all of them numbers.
+    /// Returns the numbers that are the arguments from `index` on.
     pub(super) fn numbers<T: FromStr + TryFrom<u64>>(self, index: usize) -> Result<Vec<T>, Failure> {
         self.rest(index).iter().map(|text| number(text)).collect()
     }
 }
 
-/// Parses a decimal number, or a hexadecimal one after `0x`.
+/// Parses a decimal number, or a hexadecimal number with the prefix `0x`.
 pub(super) fn number<T: FromStr + TryFrom<u64>>(text: &str) -> Result<T, Failure> {
     let value = match text.strip_prefix("0x") {
         Some(digits) => u64::from_str_radix(digits, 16)?,

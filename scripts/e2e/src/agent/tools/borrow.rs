@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a process that was taken over could do with its descriptors of `/dev/xen`: each attempt on a line of
-//! its own, `DOMID ATTEMPT: done` or `DOMID ATTEMPT: refused: REASON`.
+//! Attempts to reach domains with the `/dev/xen` descriptors of a process, as an attacker in that process
+//! could. Prints a line for each attempt: `DOMID ATTEMPT: done` or `DOMID ATTEMPT: refused: REASON`.
 //!
-//! It is tried with the very descriptors, as the user of the process. There is no list of system calls: this
-//! is about what such a list cannot see, and third-party programs have none.
+//! The attempts use the open files of the process itself, as its user, and without its seccomp filter: a
+//! filter does not see which domain an ioctl is about, and programs of other projects have none.
 //!
-//! All that is tried can be had: as root, by a descriptor that is not restricted, it is found or made before.
+//! The target of each attempt exists: it is found or created before, as root, with an unrestricted
+//! descriptor.
 
 use std::fs;
 use std::io;
@@ -19,28 +20,28 @@ use xen_bindings::{
 };
 
 use super::arguments::Failure;
-use super::confined::{become_user, say};
+use super::confined::{become_user, report};
 
-/// Where a guest's rings are: granted when it boots, and so among the first. One page of a grant table has so
-/// many.
+/// The grant references that are searched: those of the first page of a grant table. A guest grants its rings
+/// while it boots, so these are among them.
 const GRANTS: u32 = 512;
 
-/// No grant table reaches that far.
+/// A grant reference beyond the end of every grant table.
 const NO_GRANT: u32 = u32::MAX;
 
-/// What a domain can be reached by.
+/// A domain, with a grant and event channels to reach it by.
 struct Target {
     domain: DomId,
-    /// A page that it has granted.
+    /// A page that the domain has granted.
     grant: GrantRef,
-    /// A channel that waits to be bound.
+    /// An event channel that is not bound yet.
     offer: RemotePort,
-    /// A channel that is bound, by another descriptor.
+    /// An event channel that another descriptor has bound.
     bound: Channel,
     _servers: [IoreqServer; 2],
 }
 
-/// Tries everything that a process has of `/dev/xen` on each domain.
+/// Tries all `/dev/xen` descriptors of a process on each domain.
 pub(super) fn borrow(process: u32, domains: &[u16]) -> Result<(), Failure> {
     let open_files = |path| descriptors(process, Path::new(path));
     let privcmds: Vec<_> = open_files("/dev/xen/privcmd")?.into_iter().map(Privcmd::from_fd).collect();
@@ -70,37 +71,38 @@ impl Target {
         Ok(Self { domain, grant, offer, bound, _servers: [first, second] })
     }
 
-    fn say<T>(&self, attempt: &str, result: Result<T, xen_bindings::Error>) {
-        say(&format!("{} {attempt}", self.domain.get()), &result.map_err(Into::into));
+    fn report<T>(&self, attempt: &str, result: Result<T, xen_bindings::Error>) {
+        report(&format!("{} {attempt}", self.domain.get()), &result.map_err(Into::into));
     }
 
     fn call(&self, privcmd: &Privcmd) {
-        self.say("call", privcmd.nr_vcpus(self.domain));
+        self.report("call", privcmd.nr_vcpus(self.domain));
     }
 
     fn use_grants(&self, gntdev: &Gntdev) {
-        self.say("map", gntdev.map(self.domain, &[self.grant], Access::Read));
+        self.report("map", gntdev.map(self.domain, &[self.grant], Access::Read));
         let mut byte = [0];
         let mut batch = CopyBatch::new();
         // One byte does not cross a page.
         let _ = batch.from_guest(self.domain, self.grant, 0, &mut byte);
-        self.say("copy-from", gntdev.copy(&mut batch));
+        self.report("copy-from", gntdev.copy(&mut batch));
         let mut batch = CopyBatch::new();
-        // Into nothing: Xen would refuse that in the status of the copy, after the kernel has let it pass.
+        // The destination does not exist, so a copy that the kernel permits is refused by Xen in the status
+        // of the operation.
         let _ = batch.to_guest(self.domain, GrantRef::new(NO_GRANT), 0, &byte);
-        self.say("copy-to", gntdev.copy(&mut batch));
-        self.say("restrict", gntdev.restrict(self.domain));
+        self.report("copy-to", gntdev.copy(&mut batch));
+        self.report("restrict", gntdev.restrict(self.domain));
     }
 
     fn bind(&self, evtchn: &Evtchn) {
-        self.say("bind", evtchn.bind(self.domain, self.offer));
-        self.say("bind-static", evtchn.bind_static(self.bound.port()));
-        self.say("bind-virq", evtchn.bind_domain_events());
-        self.say("notify", evtchn.notify(self.bound.port()));
+        self.report("bind", evtchn.bind(self.domain, self.offer));
+        self.report("bind-static", evtchn.bind_static(self.bound.port()));
+        self.report("bind-virq", evtchn.bind_domain_events());
+        self.report("notify", evtchn.notify(self.bound.port()));
     }
 }
 
-/// A channel of an ioreq server that is made for it.
+/// Creates an ioreq server, and returns it with one of its event channels.
 fn offer(privcmd: &Privcmd, domain: DomId) -> Result<(IoreqServer, RemotePort), Failure> {
     let server = IoreqServer::create(privcmd, domain)?;
     let page = server.page()?;
@@ -109,14 +111,15 @@ fn offer(privcmd: &Privcmd, domain: DomId) -> Result<(IoreqServer, RemotePort), 
     Ok((server, offer))
 }
 
-/// The user of a process.
+/// Returns the user of a process.
 fn user(process: u32) -> Result<u32, Failure> {
     let status = fs::read_to_string(format!("/proc/{process}/status"))?;
     let user = status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().next());
     Ok(user.ok_or("the process has no user")?.parse()?)
 }
 
-/// The open files of a node that a process has, themselves: not the node opened once more.
+/// Returns duplicates of the descriptors that a process has of a device node. They share the process's open
+/// files.
 fn descriptors(process: u32, wanted: &Path) -> Result<Vec<OwnedFd>, Failure> {
     let pid = Pid::from_raw(i32::try_from(process)?).ok_or("no process has the number 0")?;
     let pidfd = pidfd_open(pid, PidfdFlags::empty())?;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Who there is of the shim and the backends, and what each holds: a line per process, `name=value` with
-//! spaces between. Who compares two of them sees what has died and what leaks (see [`crate::host::census`]).
+//! Lists the processes of shim and backends with their resources: a line of `name=value` for each process.
+//! [`crate::host::census`] compares two lists to find ended processes and leaks.
 
 use std::fs::{read_dir, read_link, read_to_string};
 use std::path::Path;
@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 
 use super::arguments::Failure;
 
-/// The programs that count.
+/// The programs whose processes are listed.
 const PROGRAMS: [&str; 2] = ["backend", "xen-frontend-shim"];
 
 pub(super) fn census() -> Result<(), Failure> {
@@ -26,7 +26,7 @@ pub(super) fn census() -> Result<(), Failure> {
     Ok(())
 }
 
-/// The line of a process, unless it is another program, or has just ended.
+/// Returns the line of a process, or [`None`] if it runs another program or has ended.
 fn process(pid: i32) -> Option<String> {
     let place = Path::new("/proc").join(pid.to_string());
     let program = read_link(place.join("exe")).ok()?;
@@ -43,7 +43,7 @@ fn process(pid: i32) -> Option<String> {
     let clock = clock_getcpuclockid(Pid::from_raw(pid)).ok()?;
     let used = clock_gettime(clock).ok()?;
     let nanoseconds = i128::from(used.tv_sec()) * 1_000_000_000 + i128::from(used.tv_nsec());
-    // By what it was started as, a backend says which device it serves, and a worker which guest.
+    // The command line of a backend names its device, that of a worker its guest.
     let command = read_to_string(place.join("cmdline")).ok()?.replace('\0', " ");
     Some(format!(
         "pid={pid} program={program} descriptors={descriptors} threads={threads} resident={resident} \
@@ -52,11 +52,11 @@ fn process(pid: i32) -> Option<String> {
     ))
 }
 
-/// A line for each thread of each program: its number, that of its process, the program and its arguments.
+/// Prints a line for each thread of each program: its number, the program and the command line.
 pub(super) fn threads() -> Result<(), Failure> {
     for entry in read_dir("/proc")? {
         let place = entry?.path();
-        // A process may just have ended; what is no process has no program.
+        // Fails for entries that are not processes, and for a process that has ended.
         let Ok(program) = read_link(place.join("exe")) else { continue };
         let program = program.file_name().and_then(|name| name.to_str()).unwrap_or("?");
         let command = read_to_string(place.join("cmdline")).unwrap_or_default().replace('\0', " ");

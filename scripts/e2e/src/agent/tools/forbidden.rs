@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Attempts of the driver domain on what Xen keeps for a guest, beyond what serving it takes.
-//! images/xen/policy/README.md says of each permission of the policy what it opens, and names these.
+//! Attempts of the driver domain at hypercalls about a guest that its devices do not need.
+//! images/xen/policy/README.md has what each permission of the policy opens, and refers to these attempts.
 
 use std::fs;
 use std::io::Read;
@@ -17,17 +17,17 @@ const OWN: DomId = DomId::new(1);
 /// More event channels than a domain can have: Xen gives a dom0less domain 1023 (`dom0less-build.c`,
 /// `max_evtchn_port`).
 const MANY_PORTS: u32 = 1200;
-/// Where a guest has virtio devices (Xen's `public/arch-arm.h`, GUEST_VIRTIO_MMIO_BASE).
+/// The guest physical addresses of virtio devices (Xen's `public/arch-arm.h`, GUEST_VIRTIO_MMIO_BASE).
 const WINDOWS: u64 = 0x0200_0000;
 const WINDOWS_LEN: u64 = 0x0010_0000;
-/// Where a guest has nothing.
+/// A guest physical address at which a guest has neither memory nor a device.
 const ELSEWHERE: u64 = 0x3000_0000;
-/// The first memory of a guest, its GIC's distributor and its UART: base and length.
+/// The begin of a guest's memory, its GIC's distributor and its UART: base and length.
 const OF_XEN_AND_MEMORY: [(u64, u64); 3] =
     [(0x4000_0000, 0x0400_0000), (0x0300_1000, 0x0001_0000), (0x2200_0000, 0x0000_1000)];
 /// A connection to this socket ends `overload`.
 const END: &str = "/tmp/overload";
-/// All domctls of Xen 4.20 and some more, and those of its debugger.
+/// All domctls of Xen 4.20 and some more, and those of gdbsx.
 const DOMCTLS: [RangeInclusive<u16>; 2] = [0..=100, 1000..=1004];
 /// All sysctls of Xen 4.20 and some more.
 const SYSCTLS: RangeInclusive<u16> = 0..=40;
@@ -35,7 +35,7 @@ const SYSCTLS: RangeInclusive<u16> = 0..=40;
 const PLATFORM: RangeInclusive<u16> = 0..=70;
 /// All operations of the security server, and some more.
 const FLASK: RangeInclusive<u16> = 0..=30;
-/// `XEN_DOMCTL_createdomain`, whose first parameter is the label of the domain to be.
+/// `XEN_DOMCTL_createdomain`, whose first parameter is the label of the new domain.
 const CREATE_DOMAIN: u16 = 1;
 /// All labels that a policy with two guests has, and some more.
 const LABELS: RangeInclusive<u16> = 0..=40;
@@ -43,10 +43,10 @@ const LABELS: RangeInclusive<u16> = 0..=40;
 const PARAMETERS: RangeInclusive<u16> = 0..=40;
 /// All spaces that a page can be mapped from, and some more.
 const SPACES: RangeInclusive<u16> = 0..=8;
-/// The ports of a domain that are asked for.
+/// The ports whose status is read.
 const PORTS: RangeInclusive<u16> = 0..=31;
 
-/// Tries to map one frame.
+/// Tries to map one frame of a resource, and prints the result.
 pub(super) fn map_resource(domain: u16, resource: &str, id: u16, frame: u32) -> Result<(), Failure> {
     let resource = match resource {
         "ioreq-server" => Resource::IoreqServer(IoreqServerId::new(id)),
@@ -63,7 +63,7 @@ pub(super) fn map_resource(domain: u16, resource: &str, id: u16, frame: u32) -> 
     Ok(())
 }
 
-/// Makes event channels in the domain, with this one at the other end, until Xen refuses.
+/// Allocates event channels in the domain, with this one at the other end, until Xen refuses.
 pub(super) fn take_ports(domain: u16) -> Result<(), Failure> {
     let privcmd = Privcmd::open()?;
     for taken in 0..MANY_PORTS {
@@ -76,8 +76,8 @@ pub(super) fn take_ports(domain: u16) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Makes an ioreq server for all that the guest's devices have, and enables it without having asked for its
-/// page. If Xen does that, the server stays, so that the guest's next access meets it.
+/// Creates an ioreq server for all regions of the guest's devices, and enables it without having mapped its
+/// ioreq page. If Xen permits that, the server is kept, so that it gets the guest's next access.
 pub(super) fn enable_without_page(domain: u16) -> Result<(), Failure> {
     let server = IoreqServer::create(&Privcmd::open()?, DomId::new(domain))?;
     server.map_window(WINDOWS, WINDOWS_LEN)?;
@@ -91,9 +91,9 @@ pub(super) fn enable_without_page(domain: u16) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Makes ioreq servers, each with as many ranges as Xen allows, and enables them. The first has the guest's
-/// memory and what Xen emulates for it. They stay until `end_overload`, since Xen keeps them when this
-/// process is killed.
+/// Creates ioreq servers, each with as many ranges as Xen allows, and enables them. The ranges of the first
+/// server include the guest's memory and devices that Xen emulates. Xen would keep the servers if this
+/// process were killed: `end_overload` makes it destroy them.
 pub(super) fn overload(domain: u16) -> Result<(), Failure> {
     let (privcmd, domain) = (Privcmd::open()?, DomId::new(domain));
     let (mut servers, mut pages) = (Vec::new(), Vec::new());
@@ -108,7 +108,7 @@ pub(super) fn overload(domain: u16) -> Result<(), Failure> {
         if ranges == 0 {
             OF_XEN_AND_MEMORY.iter().try_for_each(|(base, len)| server.map_window(*base, *len))?;
         }
-        // One byte each, and one apart, lest Xen make one range of them.
+        // One byte each, with a gap of one byte: Xen would join adjacent ranges.
         while server.map_window(ELSEWHERE + 2 * ranges, 1).is_ok() {
             ranges += 1;
         }
@@ -122,13 +122,13 @@ pub(super) fn overload(domain: u16) -> Result<(), Failure> {
     Ok(fs::remove_file(END)?)
 }
 
-/// Ends `overload`, and waits until its ioreq servers are gone.
+/// Ends `overload`, and waits until its ioreq servers are destroyed.
 pub(super) fn end_overload() -> Result<(), Failure> {
     Ok(UnixStream::connect(END)?.read_to_end(&mut Vec::new()).map(drop)?)
 }
 
-/// Makes each call about the domain and then about this one. Those that are not refused get a line each, the
-/// last line says how many were.
+/// Makes each call about the domain and then about this one. Prints a line for each call that is not refused,
+/// and then the number of refused calls.
 pub(super) fn hypercalls(domain: u16) -> Result<(), Failure> {
     let privcmd = Privcmd::open()?;
     let domain = DomId::new(domain);
@@ -146,12 +146,14 @@ pub(super) fn hypercalls(domain: u16) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What would end or break the domain that makes it, if Xen did it.
+/// Returns the calls that are made about the guest only. About the calling domain they would end or damage
+/// it.
 fn about_a_guest() -> impl Iterator<Item = Forbidden> {
     let calls = [Forbidden::ResetPorts, Forbidden::Shutdown, Forbidden::RemoveFromPhysmap];
     calls.into_iter().chain(SPACES.map(Forbidden::AddToPhysmap)).chain(PARAMETERS.map(Forbidden::GetParam))
 }
 
+/// Returns the calls that are made about the guest and about the calling domain.
 fn about_any() -> impl Iterator<Item = Forbidden> {
     let single = [
         Forbidden::AllocUnbound(OWN),
@@ -168,6 +170,7 @@ fn about_any() -> impl Iterator<Item = Forbidden> {
         .chain(single)
 }
 
+/// Returns the calls that are about no domain.
 fn about_none() -> impl Iterator<Item = Forbidden> {
     SYSCTLS
         .map(Forbidden::Sysctl)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Attempts of the driver domain on memory of a guest: what Xen does not refuse here, it should have. And
-//! what the driver domain has of a guest in Xen.
+//! Attempts of the driver domain to map memory of a guest, each of which Xen has to refuse, and the list of
+//! the ioreq servers that it has for a guest.
 
 use std::fmt::Display;
 
@@ -9,21 +9,21 @@ use xen_bindings::{Access, DomId, Gfn, Gntdev, GrantRef, IoreqServer, Privcmd};
 
 use super::arguments::Failure;
 
-/// Tries each page by itself, by the right that a privileged domain would have.
+/// Tries to map each page by itself, as a privileged domain could.
 pub(super) fn map_foreign(domain: u16, first: u64, count: u64) -> Result<(), Failure> {
     let privcmd = Privcmd::open()?;
     let pages = first..first + count;
     summarise(pages.map(|page| privcmd.map_foreign_page(DomId::new(domain), Gfn::new(page))))
 }
 
-/// Tries each grant reference by itself.
+/// Tries to map each grant reference by itself.
 pub(super) fn map_grants(domain: u16, first: u32, count: u32) -> Result<(), Failure> {
     let gntdev = Gntdev::open()?;
     let grants = first..first + count;
     summarise(grants.map(|grant| gntdev.map(DomId::new(domain), &[GrantRef::new(grant)], Access::Read)))
 }
 
-/// Which ioreq servers of a guest this domain has, in one line.
+/// Prints the numbers of this domain's ioreq servers for a guest, in one line.
 pub(super) fn ioreq_servers(domain: u16) -> Result<(), Failure> {
     let servers = IoreqServer::list(&Privcmd::open()?, DomId::new(domain))?;
     println!("{:?}", servers.into_iter().map(xen_bindings::IoreqServerId::get).collect::<Vec<_>>());

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! GPIO lines by the kernel's character device, version 2.
+//! GPIO lines, by version 2 of the kernel's character device.
 
 use std::io::{Write, stdout};
 use std::thread;
@@ -12,7 +12,7 @@ use super::arguments::Failure;
 
 const CONSUMER: &str = "agent";
 
-/// A chip by the name of its device, or by its label.
+/// Returns the chip with this device name or label.
 pub(super) fn chip(name: &str) -> Result<Chip, Failure> {
     for path in Chip::list_devices()? {
         let chip = Chip::new(&path)?;
@@ -31,8 +31,8 @@ pub(super) fn output(chip: &Chip, line: u32, value: bool) -> Result<Lines<Output
     Ok(chip.request_lines(Options::output([line]).values([value]).consumer(CONSUMER))?)
 }
 
-/// Prints a line of output and lets it go at once: the host waits for it.
-fn say(text: &str) -> Result<(), Failure> {
+/// Prints a line and flushes it: the host waits for it.
+fn print_line(text: &str) -> Result<(), Failure> {
     println!("{text}");
     Ok(stdout().flush()?)
 }
@@ -41,19 +41,19 @@ pub(super) fn lines(name: &str) -> Result<(), Failure> {
     let chip = chip(name)?;
     for line in 0..chip.num_lines() {
         let info = chip.line_info(line)?;
-        say(&format!("{line} {:?} {} {:?}", info.name, info.direction, info.consumer))?;
+        print_line(&format!("{line} {:?} {} {:?}", info.name, info.direction, info.consumer))?;
     }
     Ok(())
 }
 
 pub(super) fn get(name: &str, line: u32) -> Result<(), Failure> {
     let [value] = input(&chip(name)?, line)?.get_values([false])?;
-    say(if value { "1" } else { "0" })
+    print_line(if value { "1" } else { "0" })
 }
 
 pub(super) fn hold(name: &str, line: u32, value: bool) -> Result<(), Failure> {
     let _held = output(&chip(name)?, line, value)?;
-    say("held")?;
+    print_line("held")?;
     loop {
         thread::park();
     }
@@ -64,11 +64,11 @@ pub(super) fn blink(name: &str, line: u32, count: u32, milliseconds: u64) -> Res
     for _ in 0..count {
         for value in [true, false] {
             line.set_values([value])?;
-            // The pace of a lamp, not a wait for something to happen.
+            // The duration of one state of the lamp.
             thread::sleep(Duration::from_millis(milliseconds));
         }
     }
-    say("done")
+    print_line("done")
 }
 
 pub(super) fn watch(name: &str, line: u32, edge: &str, count: u32) -> Result<(), Failure> {
@@ -79,10 +79,10 @@ pub(super) fn watch(name: &str, line: u32, edge: &str, count: u32) -> Result<(),
         _ => return Err(format!("an edge is rising, falling or both, not {edge}").into()),
     };
     let mut lines = chip(name)?.request_lines(Options::input([line]).edge(edge).consumer(CONSUMER))?;
-    say("watching")?;
+    print_line("watching")?;
     for _ in 0..count {
         let event = lines.read_event()?;
-        say(&format!("{:?}", event.edge).to_lowercase())?;
+        print_line(&format!("{:?}", event.edge).to_lowercase())?;
     }
     Ok(())
 }
@@ -107,5 +107,7 @@ pub(super) fn stress(name: &str, out: u32, back: u32, rounds: u32) -> Result<(),
     }
     let transfers = u64::from(rounds) * 2;
     let seconds = start.elapsed().as_secs_f64();
-    say(&format!("transfers={transfers} errors={errors} differences={differences} seconds={seconds:.3}"))
+    print_line(&format!(
+        "transfers={transfers} errors={errors} differences={differences} seconds={seconds:.3}"
+    ))
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! I2C at the rate the bus can do, each transfer checked.
+//! I2C transfers at the rate of the bus, each of them checked.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -15,14 +15,17 @@ pub(super) fn open(bus: u32) -> Result<LinuxI2CBus, Failure> {
     Ok(LinuxI2CBus::new(PathBuf::from(format!("/dev/i2c-{bus}")))?)
 }
 
-/// Hands `messages` to the kernel in one request. A virtio adapter that carries out only the first of them
-/// gives no error but their number, which plain tools take lightly; here it is one.
+/// Transfers `messages` with one system call.
+///
+/// # Errors
+/// Returns an error also if only the first messages were transferred. Linux's virtio adapter then returns
+/// their number, which i2c-tools do not treat as an error.
 fn transfer(bus: &mut LinuxI2CBus, messages: &mut [LinuxI2CMessage<'_>]) -> Result<(), Failure> {
     let done = usize::try_from(bus.transfer(messages)?)?;
     if done == messages.len() { Ok(()) } else { Err(format!("done={done} of={}", messages.len()).into()) }
 }
 
-/// One message of a request, with its own address.
+/// One message of a transfer, with its own address.
 struct Message {
     address: u16,
     write: bool,
@@ -30,7 +33,7 @@ struct Message {
 }
 
 impl Message {
-    /// Reads `w0x50:0a0b` or `r0x48:2`.
+    /// Parses `w0x50:0a0b` or `r0x48:2`.
     fn parse(text: &str) -> Result<Self, Failure> {
         let wrong = || Failure::from(format!("a message is wADDRESS:HEX or rADDRESS:LENGTH, not {text}"));
         let (head, tail) = text.split_once(':').ok_or_else(wrong)?;
@@ -53,7 +56,7 @@ impl Message {
     }
 }
 
-/// Carries out one request and prints what it read, a line per message that reads.
+/// Makes one transfer and prints what it read, a line for each message that reads.
 pub(super) fn request(bus: u32, messages: &[&str]) -> Result<(), Failure> {
     let mut messages: Vec<Message> =
         messages.iter().map(|text| Message::parse(text)).collect::<Result<_, _>>()?;
@@ -66,11 +69,11 @@ pub(super) fn request(bus: u32, messages: &[&str]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// So many errors are told one by one.
-const ERRORS_TOLD: u32 = 3;
+/// How many errors are printed.
+const PRINTED_ERRORS: u32 = 3;
 
-/// Which bytes of which target are written and read. The target has a register pointer of one byte, as
-/// EEPROMs and clocks with memory have.
+/// The bytes of a target that are written and read. The target has a register pointer of one byte, as EEPROMs
+/// and real-time clocks with memory.
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) address: u16,
@@ -78,15 +81,15 @@ pub(super) struct Place {
     pub(super) length: u8,
 }
 
-/// The pattern of one round: no two neighbours alike, no two rounds in a row alike.
+/// Returns the pattern of one round. Adjacent bytes differ, and so do the patterns of consecutive rounds.
 fn pattern(round: u32, length: u8) -> Vec<u8> {
     (0..length)
         .map(|place| round.wrapping_mul(31).wrapping_add(u32::from(place) * 7).to_le_bytes()[0])
         .collect()
 }
 
-/// Two transfers a round: one that writes, one that sets the register pointer and reads (with a repeated
-/// start).
+/// Makes two transfers in each round: one that writes, and one that sets the register pointer and reads (with
+/// a repeated start). Prints the number of errors and of differences.
 pub(super) fn stress(bus: u32, place: &Place, rounds: u32) -> Result<(), Failure> {
     let mut bus = open(bus)?;
     let start = Instant::now();
@@ -97,7 +100,7 @@ pub(super) fn stress(bus: u32, place: &Place, rounds: u32) -> Result<(), Failure
             Ok(false) => differences += 1,
             Err(error) => {
                 errors += 1;
-                if errors <= ERRORS_TOLD {
+                if errors <= PRINTED_ERRORS {
                     eprintln!("round {round}: {error}");
                 }
             }
@@ -109,6 +112,7 @@ pub(super) fn stress(bus: u32, place: &Place, rounds: u32) -> Result<(), Failure
     Ok(())
 }
 
+/// Writes a pattern, reads it back, and returns whether both are equal.
 fn check(bus: &mut LinuxI2CBus, place: &Place, pattern: &[u8]) -> Result<bool, Failure> {
     let mut bytes = vec![place.offset];
     bytes.extend(pattern);
@@ -118,7 +122,7 @@ fn check(bus: &mut LinuxI2CBus, place: &Place, pattern: &[u8]) -> Result<bool, F
     Ok(back == pattern)
 }
 
-/// Sets the register pointer and reads from there on, with a repeated start between.
+/// Sets the register pointer and reads from that register on, with a repeated start between.
 pub(super) fn read_register(
     bus: &mut LinuxI2CBus,
     address: u16,
@@ -130,8 +134,8 @@ pub(super) fn read_register(
     transfer(bus, &mut [write.with_address(address), read.with_address(address)])
 }
 
-/// Reads two bytes again and again in one request.
-pub(super) fn read_often(bus: &mut LinuxI2CBus, address: u16, messages: usize) -> Result<(), Failure> {
+/// Reads two bytes in each of `messages` messages of one transfer.
+pub(super) fn read_messages(bus: &mut LinuxI2CBus, address: u16, messages: usize) -> Result<(), Failure> {
     let mut bytes = vec![[0; 2]; messages];
     let read = |bytes| LinuxI2CMessage::read(bytes).with_address(address);
     transfer(bus, &mut bytes.iter_mut().map(|bytes| read(bytes.as_mut_slice())).collect::<Vec<_>>())
@@ -142,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_are_read_from_text() {
+    fn messages_are_parsed() {
         let write = Message::parse("w0x50:10ff").unwrap();
         assert_eq!((write.address, write.write, write.bytes), (0x50, true, vec![0x10, 0xff]));
         let read = Message::parse("r0x48:2").unwrap();
@@ -153,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pattern_changes_from_round_to_round() {
+    fn patterns_of_consecutive_rounds_differ() {
         assert_eq!(pattern(3, 8), pattern(3, 8));
         assert_ne!(pattern(3, 8), pattern(4, 8));
     }

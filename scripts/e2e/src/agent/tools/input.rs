@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A keyboard that is a program (Linux's uinput), and what arrives of its keys.
+//! A keyboard of Linux's uinput, and a reader of the keys of an input device.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -12,8 +12,8 @@ use rustix::fs::{CWD, Mode, mkfifoat};
 
 use super::arguments::{Failure, number};
 
-/// Makes a keyboard of this name, and presses and releases the keys whose codes are written to `fifo`, one a
-/// line, until killed.
+/// Creates a keyboard of this name, and presses and releases the keys whose codes are written to `fifo`, one
+/// in each line. Runs until it is killed.
 pub(super) fn keyboard(name: &str, fifo: &str) -> Result<(), Failure> {
     if !Path::new(fifo).exists() {
         mkfifoat(CWD, fifo, Mode::from_raw_mode(0o600))?;
@@ -25,14 +25,14 @@ pub(super) fn keyboard(name: &str, fifo: &str) -> Result<(), Failure> {
         for line in BufReader::new(fs::File::open(fifo)?).lines() {
             let code = number(line?.trim())?;
             for value in [1, 0] {
-                // The kernel is told that an event is complete (SYN_REPORT) by `emit`.
+                // `emit` adds the SYN_REPORT that completes the event.
                 device.emit(&[InputEvent::new(EventType::KEY.0, code, value)])?;
             }
         }
     }
 }
 
-/// Prints the next presses and releases of keys of the input device of this name, as `CODE=VALUE`.
+/// Prints the next `count` presses and releases of keys of the input device of this name, as `CODE=VALUE`.
 pub(super) fn keys(name: &str, count: usize) -> Result<(), Failure> {
     let named = |(_, device): &(_, Device)| device.name() == Some(name);
     let (_, mut device) = evdev::enumerate().find(named).ok_or("there is no input device of that name")?;

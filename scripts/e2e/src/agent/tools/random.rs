@@ -1,22 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Whether bytes look random: counts that a constant, a counter or text get wrong.
+//! Statistics of random bytes, in which a constant, a counter or text differ from random bytes.
 
 use std::fs::File;
 use std::io::Read;
 
 use super::arguments::Failure;
 
-/// What is counted of some bytes.
+/// The statistics of some bytes.
 #[derive(Debug, PartialEq)]
 struct Statistics {
-    /// How many bytes.
+    /// The number of bytes.
     bytes: usize,
-    /// How many of their bits are 1.
+    /// The number of bits that are 1.
     ones: u64,
-    /// How far the counts of the 256 values are from equal: around 255, with a standard deviation of 23.
+    /// Chi-square of the counts of the 256 values. For random bytes it has a mean of 255 and a standard
+    /// deviation of 23.
     chi_square: f64,
-    /// How many bytes are equal to the one before: 1 of 256.
+    /// The number of bytes that equal the byte before them: 1 of 256 of random bytes.
     repeated: usize,
 }
 
@@ -39,7 +40,7 @@ impl Statistics {
     }
 }
 
-/// Reads so many bytes of a file and prints what is counted of them.
+/// Reads `length` bytes of a file and prints their statistics.
 pub(super) fn statistics(path: &str, length: usize) -> Result<(), Failure> {
     let mut bytes = vec![0; length];
     File::open(path)?.read_exact(&mut bytes)?;

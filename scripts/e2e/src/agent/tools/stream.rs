@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Streams between a guest and the driver domain, by virtio sockets and Unix sockets: what `nc` does for TCP.
+//! Streams between a guest and the driver domain, by virtio sockets and Unix sockets, as `nc` for TCP.
 
 use std::fs;
 use std::io::{self, Read, Write, copy, stdin, stdout};
@@ -11,10 +11,10 @@ use vsock::{VMADDR_CID_ANY, VsockListener, VsockStream};
 
 use super::arguments::{Failure, number};
 
-/// Longest answer to `CONNECT`.
+/// The maximum length of an answer to `CONNECT`.
 const ANSWER_LIMIT: usize = 64;
 
-/// Where a stream leads to.
+/// The address of one end of a stream.
 #[derive(Debug, PartialEq, Eq)]
 enum Address<'a> {
     /// `vsock:CID:PORT`
@@ -22,7 +22,7 @@ enum Address<'a> {
     /// `unix:PATH`
     Unix(&'a str),
     /// `unix-vsock:PATH:PORT`: a port of the guest whose virtio socket device has this Unix socket. The
-    /// client names the port in a line, and the device answers with another one.
+    /// client sends a line with the port, and the device answers with a line.
     Device { path: &'a str, port: u32 },
 }
 
@@ -39,7 +39,7 @@ impl<'a> Address<'a> {
     }
 }
 
-/// Sends what standard input has, and prints what comes until the other side ends.
+/// Sends standard input, and then prints what is received until the peer closes the stream.
 pub(super) fn connect(address: &str) -> Result<(), Failure> {
     match Address::parse(address)? {
         Address::Vsock { cid, port } => {
@@ -55,7 +55,7 @@ pub(super) fn connect(address: &str) -> Result<(), Failure> {
     }
 }
 
-/// Accepts one connection, and prints what comes until the other side ends.
+/// Accepts one connection, and prints what is received until the peer closes the stream.
 pub(super) fn listen(address: &str) -> Result<(), Failure> {
     match Address::parse(address)? {
         Address::Vsock { port, .. } => {
@@ -96,11 +96,11 @@ fn print(mut from: impl Read) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Asks a virtio socket device for a port of its guest.
+/// Connects a stream of a virtio socket device to a port of its guest.
 fn name_port(mut stream: &UnixStream, port: u32) -> Result<(), Failure> {
     writeln!(stream, "CONNECT {port}")?;
     let (mut answer, mut byte) = (Vec::new(), [0]);
-    // Byte by byte: what follows the line is the guest's.
+    // Byte by byte: what follows the line belongs to the stream of the guest.
     while answer.len() < ANSWER_LIMIT && !answer.ends_with(b"\n") && stream.read(&mut byte)? == 1 {
         answer.extend(byte);
     }
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn address_is_of_a_guest_of_a_file_or_of_a_device() {
+    fn addresses_of_each_kind_are_parsed() {
         let parsed = |text| Address::parse(text).ok();
         assert_eq!(parsed("vsock:2:0x400"), Some(Address::Vsock { cid: 2, port: 0x400 }));
         assert_eq!(parsed("unix:/run/a:b"), Some(Address::Unix("/run/a:b")));
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn device_that_refuses_a_port_is_an_error() {
+    fn refused_port_is_an_error_and_the_stream_begins_after_the_answer() {
         for (answer, accepted) in [("OK 5\nrest", true), ("", false), ("NO\n", false)] {
             let (ours, mut theirs) = UnixStream::pair().unwrap();
             theirs.write_all(answer.as_bytes()).unwrap();

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The same transfer again and again, for its cost: how long all of them took by the clock of the domain.
+//! Measures repeated transfers by the clock of the domain.
 //!
-//! The board is not looked at and nothing is compared; that is what the stress tools are for. A transfer that
-//! fails is counted, since it costs something else than one that succeeds.
+//! Data is not compared: the stress tools do that. Failed transfers are counted, since their cost differs.
 
 use std::fs::write;
 use std::io::{Write, stdout};
@@ -17,10 +16,10 @@ use super::arguments::Failure;
 use super::{gpio, i2c};
 use crate::agent::mark::mark;
 
-/// So many transfers go before those that are measured.
+/// The number of transfers before those that are measured.
 const WARM_UP: u32 = 8;
 
-/// One transfer, which says whether it succeeded.
+/// Makes one transfer, and returns whether it succeeded.
 type Transfer<'a> = Box<dyn FnMut() -> bool + 'a>;
 
 /// Writes the number of a register and reads `length` bytes of it, with a repeated start.
@@ -30,11 +29,11 @@ pub(super) fn i2c_read(bus: u32, address: u16, register: u8, length: u8, count: 
     report(count, Box::new(|| i2c::read_register(&mut bus, address, register, &mut bytes).is_ok()))
 }
 
-/// Reads two bytes in each of so many messages of one request, which a virtio driver has in flight all at
-/// once.
+/// Reads two bytes in each of `messages` messages of one transfer, all of which a virtio driver has in flight
+/// at once.
 pub(super) fn i2c_flight(bus: u32, address: u16, messages: usize, count: u32) -> Result<(), Failure> {
     let mut bus = i2c::open(bus)?;
-    report(count, Box::new(|| i2c::read_often(&mut bus, address, messages).is_ok()))
+    report(count, Box::new(|| i2c::read_messages(&mut bus, address, messages).is_ok()))
 }
 
 /// Reads an input.
@@ -56,7 +55,7 @@ pub(super) fn gpio_set(chip: &str, line: u32, count: u32) -> Result<(), Failure>
     )
 }
 
-/// Waits for rising edges: one that is not measured, then so many that are.
+/// Waits for rising edges: one that is not measured, then `count` that are.
 pub(super) fn edges(chip: &str, line: u32, count: u32) -> Result<(), Failure> {
     let options = Options::input([line]).edge(EdgeDetect::Rising).consumer("agent");
     let mut lines = gpio::chip(chip)?.request_lines(options)?;
@@ -73,8 +72,8 @@ pub(super) fn edges(chip: &str, line: u32, count: u32) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Makes edges on a line of Linux's gpio-sim, whose file `pull` is named. They are so far apart that all
-/// processes sleep at each.
+/// Makes edges on the line of Linux's gpio-sim whose file `pull` is named. `milliseconds` is long enough that
+/// all processes sleep when an edge comes.
 pub(super) fn make_edges(pull: &str, count: u32, milliseconds: u64) -> Result<(), Failure> {
     let pause = Duration::from_millis(milliseconds);
     for _ in 0..count {
@@ -88,9 +87,9 @@ pub(super) fn make_edges(pull: &str, count: u32, milliseconds: u64) -> Result<()
     Ok(())
 }
 
-/// Does nothing.
+/// Sleeps between two marks.
 pub(super) fn idle(milliseconds: u64) {
-    // What is before is of the program's start.
+    // The program's start is not measured.
     thread::sleep(Duration::from_millis(50));
     mark(Mark::Begin);
     thread::sleep(Duration::from_millis(milliseconds));
@@ -98,10 +97,11 @@ pub(super) fn idle(milliseconds: u64) {
     println!("transfers=1 errors=0");
 }
 
+/// Makes `count` transfers after [`WARM_UP`] others, and prints errors and latencies.
 fn report(count: u32, mut transfer: Transfer<'_>) -> Result<(), Failure> {
     let mut latencies = Vec::with_capacity(count.try_into()?);
     let mut errors = 0_u32;
-    // The first ones cause page faults. One that fails here fails again below.
+    // The first transfers cause page faults. If one fails here, a later one fails and is counted.
     for _ in 0..WARM_UP {
         transfer();
     }

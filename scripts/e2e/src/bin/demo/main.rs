@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Shows a person what the appliance does: two guests at work on the hardware of a driver domain.
-//! `scripts/demo` builds what it needs and runs it.
+//! The demo: two guests use the hardware of a driver domain. `scripts/demo` builds what it needs and runs it.
 
 mod picture;
 mod shell;
@@ -26,7 +25,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Returns whether all that was shown worked.
+/// Returns whether all steps worked.
 fn run(once: bool) -> Result<bool> {
     picture::print()?;
     let machine = Machine::start(&Place::in_checkout("demo"))?;

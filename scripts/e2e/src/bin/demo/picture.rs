@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A picture of the domains and their devices, as in the manifest.
+//! Prints the domains and their devices as a tree, from the manifest.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use images::load::load;
 use images::plan::{DRIVER_DOMID, GuestPlan, Plan};
 
-/// Prints the picture of the demo's manifest.
+/// Prints the tree of the demo's manifest.
 pub(crate) fn print() -> Result<()> {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../images/examples/demo.toml");
     let loaded = load(&manifest)?;

@@ -11,14 +11,15 @@ use e2e::host::view::View;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
-/// How often to see whether the shell has ended while there is no input.
-const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
-/// Ctrl-].
+/// The interval at which the end of the shell is checked while there is no input.
+const CHECK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+/// Ctrl-], which leaves the shell running.
 const LEAVE: u8 = 0x1d;
-/// The agent has the console without echo and line editing; a shell wants both.
+/// The command of the shell. The agent has the console in raw mode, in which the shell would not echo or edit
+/// lines.
 const SHELL: &[&str] = &["sh", "-c", "stty sane; cd /root 2>/dev/null; sh; stty raw -echo"];
 
-/// Asks for a domain, gives its shell, until the answer is to end.
+/// Asks the user for a domain and runs a shell in it, until the user ends the demo.
 pub(crate) fn offer(machine: &Machine) -> Result<()> {
     loop {
         print!("\nA shell in guest-[a], guest-[b] or the [d]river domain? Enter ends the demo. ");
@@ -41,7 +42,7 @@ fn shell(channel: &Channel) -> Result<()> {
     let terminal = RawTerminal::enter()?;
     let input = || {
         let stdin = stdin();
-        if poll(&mut [PollFd::new(&stdin, PollFlags::IN)], Some(&LOOK))? == 0 {
+        if poll(&mut [PollFd::new(&stdin, PollFlags::IN)], Some(&CHECK))? == 0 {
             return Ok(Some(Vec::new()));
         }
         let mut buffer = vec![0; 16];
@@ -55,7 +56,7 @@ fn shell(channel: &Channel) -> Result<()> {
     ended
 }
 
-/// The terminal without echo and line editing, until this value goes.
+/// The terminal in raw mode, until this value is dropped.
 struct RawTerminal {
     before: Termios,
 }
@@ -72,7 +73,7 @@ impl RawTerminal {
 
 impl Drop for RawTerminal {
     fn drop(&mut self) {
-        // The terminal is gone if this fails.
+        // Fails only if there is no terminal any more.
         let _ = tcsetattr(stdin(), OptionalActions::Now, &self.before);
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What is shown, step by step. A step that does not work is said to have failed; the others are still shown.
+//! The steps of the demo. A step that fails is reported, and the others follow.
 
 use std::io::{Write, stdout};
 use std::time::Duration;
@@ -20,7 +20,7 @@ const EEPROM: &str = "/sys/bus/i2c/devices/0-0050/eeprom";
 const LED: u32 = 0;
 const BLINKS: usize = 4;
 
-/// A step: what it shows, and the doing of it, which returns what there is to see.
+/// A step: its title, and the function that performs it and returns its result for the user.
 type Step = (&'static str, fn(&Machine) -> Result<String>);
 
 const STEPS: &[Step] = &[
@@ -30,17 +30,17 @@ const STEPS: &[Step] = &[
     ("guest-b reads the clock on the same bus (driver ds1307)", clock),
     ("guest-b tries to reach guest-a's sensor", forbidden),
     ("guest-a blinks its line `led`, the board sees", blink),
-    ("somebody presses the power button, guest-a gets the event", power_button),
+    ("the power button is pressed, guest-a gets the event", power_button),
 ];
 
-/// Boots, shows all steps, and returns whether all of them worked.
+/// Boots, performs all steps, and returns whether all of them worked.
 pub(crate) fn run(machine: &Machine) -> Result<bool> {
-    say(machine, "QEMU starts Xen");
+    report(machine, "QEMU starts Xen");
     boot(machine).inspect_err(|_| eprintln!("\nThe console's log is in {}", machine.directory.display()))?;
     println!();
     let mut worked = 0;
     for (place, (what, step)) in STEPS.iter().enumerate() {
-        say(machine, &format!("{}. {what}", place + 1));
+        report(machine, &format!("{}. {what}", place + 1));
         match step(machine) {
             Ok(seen) => {
                 worked += 1;
@@ -59,9 +59,10 @@ pub(crate) fn run(machine: &Machine) -> Result<bool> {
     Ok(worked == STEPS.len())
 }
 
-fn say(machine: &Machine, text: &str) {
+/// Prints a line with the time since QEMU was started.
+fn report(machine: &Machine, text: &str) {
     println!("  [{:5.1} s] {text}", machine.uptime().as_secs_f64());
-    // The output is shown as it comes.
+    // An error here means that there is no terminal any more.
     let _ = stdout().flush();
 }
 
@@ -70,7 +71,7 @@ fn boot(machine: &Machine) -> Result<()> {
         .console
         .wait(0, PATIENCE, |line| (line.from == Party::Domain(DRIVER_DOMAIN)).then_some(()))?;
     alive.context("the driver domain does not start")?;
-    say(machine, "the driver domain starts; the guests are held until their devices answer");
+    report(machine, "the driver domain starts; the guests are held until their devices answer");
     let mut mark = 0;
     for _ in 0..2 {
         let unpaused = |line: &e2e::host::console::Line| {
@@ -80,14 +81,14 @@ fn boot(machine: &Machine) -> Result<()> {
         let (guest, next) =
             machine.console.wait(mark, PATIENCE, unpaused)?.context("a guest is not unpaused")?;
         mark = next;
-        say(machine, &format!("{guest} may run: its devices answer"));
+        report(machine, &format!("{guest} may run: its devices answer"));
     }
     machine.wait_for_guests()?;
-    say(machine, "both guests are up");
+    report(machine, "both guests are up");
     Ok(())
 }
 
-/// What the bus has seen since `mark`, in short.
+/// Returns the messages on the bus since `mark`, as text.
 fn bus_since(machine: &Machine, mark: usize) -> Result<String> {
     let entries = machine.i2c.since(mark)?;
     let text = |message: &Value| {
@@ -167,7 +168,7 @@ fn blink(machine: &Machine) -> Result<String> {
     Ok(format!("{BLINKS} times on and off"))
 }
 
-/// The values that the line `led` took, from the journal.
+/// Returns the values that the line `led` took, from the journal's entries.
 fn values(entries: &[Value]) -> Vec<u64> {
     let of_led = |entry: &&Value| entry.get("line") == Some(&json!(LED));
     let value = |entry: &Value| entry.get("value").and_then(Value::as_u64);
