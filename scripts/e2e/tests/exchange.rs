@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The exchange between host and agent, over a console that loses, damages and mixes up what it carries.
+//! Tests of the exchange between host and agent, over a console that loses and damages characters and
+//! interleaves lines.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
@@ -17,11 +18,12 @@ use e2e::request::End;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// Xen's console with agents in the domains 1 and 2. One in `damage` lines is damaged in each of three ways,
-/// and fewer of the characters that are typed are lost; 0 means none.
+/// A model of Xen's console with agents in the domains 1 and 2. One of `damage` lines is damaged in each of
+/// three ways, and one of 25 times as many input characters is lost. With 0, none is.
 struct FakeXen {
     output: Mutex<UnixStream>,
-    dice: Mutex<u64>,
+    /// The state of a pseudo-random generator.
+    random: Mutex<u64>,
     damage: u64,
 }
 
@@ -29,7 +31,7 @@ impl FakeXen {
     fn start(damage: u64) -> Arc<Console> {
         let (host_input, output) = UnixStream::pair().unwrap();
         let (host_output, keyboard) = UnixStream::pair().unwrap();
-        let xen = Arc::new(Self { output: Mutex::new(output), dice: Mutex::new(1), damage });
+        let xen = Arc::new(Self { output: Mutex::new(output), random: Mutex::new(1), damage });
         let domains: Vec<UnixStream> = (1..=2).map(|domain| xen.start_domain(domain)).collect();
         thread::spawn(move || xen.serve_keyboard(keyboard, &domains));
         let log = tempfile::NamedTempFile::new().unwrap();
@@ -44,16 +46,19 @@ impl FakeXen {
         console
     }
 
-    fn unlucky(&self, one_in: u64) -> bool {
-        let mut dice = self.dice.lock().unwrap();
-        *dice = dice.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        one_in != 0 && (*dice >> 33).is_multiple_of(one_in)
+    /// Returns true at random, once in `one_in` times, and never if that is 0.
+    fn is_damaged(&self, one_in: u64) -> bool {
+        let mut random = self.random.lock().unwrap();
+        *random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        one_in != 0 && (*random >> 33).is_multiple_of(one_in)
     }
 
     fn print(&self, text: &str) {
         self.output.lock().unwrap().write_all(text.as_bytes()).unwrap();
     }
 
+    /// Prints the lines of a domain: damaged by another domain's line, a lost prefix or a lost half, or
+    /// intact.
     fn print_domain(&self, domain: u16, mut reader: UnixStream) {
         let mut line = String::new();
         let mut byte = [0];
@@ -65,12 +70,12 @@ impl FakeXen {
             assert!(line.len() < 126, "Xen would cut {line}");
             let line = std::mem::take(&mut line);
             let (left, right) = line.split_at(line.len() / 2);
-            if self.unlucky(self.damage) {
+            if self.is_damaged(self.damage) {
                 self.print(&format!("(XEN) DOM{domain}: {left}"));
                 self.print(&format!("(XEN) DOM{}: it is me\n{right}\n", 3 - domain));
-            } else if self.unlucky(self.damage) {
+            } else if self.is_damaged(self.damage) {
                 self.print(&format!("{left}{right}\n"));
-            } else if self.unlucky(self.damage) {
+            } else if self.is_damaged(self.damage) {
                 self.print(&format!("(XEN) DOM{domain}: {right}\n"));
             } else {
                 self.print(&format!("(XEN) DOM{domain}: {left}{right}\n"));
@@ -78,6 +83,7 @@ impl FakeXen {
         }
     }
 
+    /// Passes input to the domain with the focus, and moves the focus.
     fn serve_keyboard(&self, mut keyboard: UnixStream, domains: &[UnixStream]) {
         let (mut focus, mut switches) = (0, 0);
         let mut byte = [0];
@@ -90,7 +96,7 @@ impl FakeXen {
                     self.print(&format!("(XEN) *** Serial input to {name} (type 'CTRL-a' three times)\n"));
                 }
             } else if let Some(mut domain) = focus.checked_sub(1).map(|place| &domains[place])
-                && (byte[0] == b'\n' || !self.unlucky(self.damage * 25))
+                && (byte[0] == b'\n' || !self.is_damaged(self.damage * 25))
             {
                 domain.write_all(&byte).unwrap();
             }
@@ -99,7 +105,7 @@ impl FakeXen {
 }
 
 #[test]
-fn a_program_runs_and_its_output_arrives() {
+fn program_runs_and_its_output_is_returned() {
     let channel = Channel::new(FakeXen::start(0), 1);
     let output = channel.run(&["sh", "-c", "echo out; echo err >&2; exit 3"], LIMIT).unwrap();
     assert_eq!((output.text().as_str(), output.error_text().as_str()), ("out", "err"));
@@ -109,14 +115,14 @@ fn a_program_runs_and_its_output_arrives() {
 }
 
 #[test]
-fn a_program_that_takes_too_long_is_killed() {
+fn program_that_exceeds_its_limit_is_killed() {
     let channel = Channel::new(FakeXen::start(0), 1);
     let output = channel.run(&["sh", "-c", "echo here; sleep 1000"], Duration::from_millis(300)).unwrap();
     assert_eq!((output.end, output.text().as_str()), (End::TimedOut, "here"));
 }
 
 #[test]
-fn a_program_in_the_background_is_watched_and_stopped() {
+fn background_program_is_polled_and_killed() {
     let channel = Channel::new(FakeXen::start(0), 2);
     let watched = channel.start(&["sh", "-c", "echo ready; sleep 1000"]).unwrap();
     let output = watched.look_until(LIMIT, |output| output.text() == "ready").unwrap();
@@ -126,7 +132,7 @@ fn a_program_in_the_background_is_watched_and_stopped() {
 }
 
 #[test]
-fn damage_and_interleaving_never_change_an_answer() {
+fn answers_are_correct_over_a_damaged_and_interleaved_console() {
     let console = FakeXen::start(40);
     let channels = [1, 2].map(|domain| Channel::new(Arc::clone(&console), domain));
     thread::scope(|scope| {

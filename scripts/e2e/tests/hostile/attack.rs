@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The attacks: which command of the bare guest, how often, and what has to have happened for it to count.
+//! The attacks: the command of the bare-metal guest, how often it runs, and what it has to reach.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -12,30 +12,30 @@ use serde_json::json;
 
 use crate::shared;
 
-/// How long the guest may take for one command. Only failures take as long as this.
+/// The limit for one command of the guest. Only a failure takes that long.
 const LIMIT: Duration = Duration::from_secs(600);
 
 /// An attack.
 pub(crate) struct Attack {
     pub(crate) name: &'static str,
-    /// The command of the guest, which gets a seed and a number.
+    /// The command of the guest, without its last arguments: the seed and the number of attempts.
     command: &'static str,
-    /// How many attempts a command makes.
+    /// The number of attempts in each command.
     size: u64,
-    /// How many commands there are, and in the long run.
+    /// The number of commands in the normal run, and in the long run.
     commands: [u64; 2],
-    /// What of its report must not be nothing: that something got through which is not refused at once.
+    /// The counts of the report that must not be 0: they show that attempts passed the first checks.
     reached: &'static [&'static str],
-    /// How many of the guest's messages the bus takes its time for, in each command.
+    /// The number of messages that the bus delays, in each command.
     delays: u64,
 }
 
-/// How long the bus takes then.
+/// The duration of a delayed message.
 const DELAY_MILLISECONDS: u64 = 100;
-/// The target that the guest has.
+/// The address of the guest's target.
 const EEPROM: u16 = 0x50;
 
-/// In this order.
+/// The attacks, in the order in which they run.
 pub(crate) const ATTACKS: &[Attack] = &[
     Attack {
         name: "hostile-register-accesses",
@@ -96,7 +96,11 @@ pub(crate) const ATTACKS: &[Attack] = &[
 ];
 
 impl Attack {
-    /// Carries it out to its end.
+    /// Runs all commands of the attack.
+    ///
+    /// # Errors
+    /// Returns an error if the guest did not complete them, if they reached less than they have to, or if an
+    /// access was aborted.
     pub(crate) fn run(&self, machine: &Machine) -> Result<()> {
         let [short, long] = self.commands;
         let commands = if shared::is_long() { long } else { short };
@@ -123,14 +127,14 @@ impl Attack {
     }
 }
 
-/// What the guest reports, `name=number` with spaces between, added up.
+/// The sums of the guest's reports, which are `name=number` separated by spaces.
 #[derive(Default)]
 struct Totals(BTreeMap<String, u64>);
 
 impl Totals {
     fn add(&mut self, report: &str) -> Result<()> {
         for pair in report.split_whitespace() {
-            let (name, number) = pair.split_once('=').context("no report")?;
+            let (name, number) = pair.split_once('=').context("not a report")?;
             *self.0.entry(name.to_owned()).or_default() += number.parse::<u64>()?;
         }
         Ok(())

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The test of what each process may do (xen-frontend-shim/common/confinement/tests/attempts), on the kernel
-//! and the processor that it is about: a list of system calls is another one on each.
+//! The tests of the confinement (xen-frontend-shim/common/confinement/tests/attempts) in the driver domain:
+//! the list of system calls depends on the kernel and the architecture.
 
 use anyhow::{Result, ensure};
 use e2e::host::machine::Machine;
 
 use crate::LIMIT;
 
-/// What it starts as the supervisor does, where busybox has no names of its own.
+/// Links the programs that the tests start: the driver domain has busybox without links.
 const PROGRAMS: &str =
     "mkdir -p /tmp/bin; for name in true mount id grep sleep; do ln -sf /bin/busybox /tmp/bin/$name; done";
-/// Its summary when all is well.
+/// The begin of the summary if all tests passed.
 const PASSED: &str = "test result: ok. ";
 
 pub(crate) fn to_its_role(machine: &Machine) -> Result<()> {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A guest kicks a queue that is not ready, and waits: neither its worker nor a backend has anything to do
-//! meanwhile.
+//! A guest kicks a queue that is not ready, and waits. Its worker and its backends use nearly no processor
+//! time meanwhile.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use e2e::host::machine::Machine;
 
 use crate::LIMIT;
 
-/// So long the guest waits, with each of its two devices.
+/// How long the guest waits, for each of its two devices.
 const PAUSE: Duration = Duration::from_secs(2);
-/// The processor time that all processes together may use of it: a tenth.
+/// The maximum of the processor time of all processes in that time: a tenth.
 const MOST: Duration = Duration::from_millis(400);
 
-pub(crate) fn keeps_nobody_busy(machine: &Machine) -> Result<()> {
+pub(crate) fn kick_uses_no_processor_time(machine: &Machine) -> Result<()> {
     let used = || -> Result<u64> {
         let processes = processes(&machine.driver_domain)?;
         Ok(processes.values().map(|Process { nanoseconds, .. }| nanoseconds).sum())
@@ -24,7 +24,7 @@ pub(crate) fn keeps_nobody_busy(machine: &Machine) -> Result<()> {
     let before = used()?;
     machine.guest_a.check(&["hostile", "early", &PAUSE.as_millis().to_string()], LIMIT)?;
     let busy = Duration::from_nanos(used()?.checked_sub(before).context("a process has ended")?);
-    eprintln!("the processes were at work for {busy:?} of {:?}", 2 * PAUSE);
-    ensure!(busy < MOST, "the processes were at work for {busy:?} of {:?}", 2 * PAUSE);
+    eprintln!("the processes used {busy:?} of {:?}", 2 * PAUSE);
+    ensure!(busy < MOST, "the processes used {busy:?} of {:?}", 2 * PAUSE);
     crate::works(machine)
 }

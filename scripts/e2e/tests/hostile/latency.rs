@@ -1,21 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! How much longer the well-behaved guest waits for a transfer while the other one attacks, in instructions.
+//! The latency of a guest's transfers while another guest attacks, in instructions.
 //!
-//! Guests share the driver domain, and with it its processor: one that only uses its devices as much as it
-//! can makes the others wait, too. Compared is therefore with a guest that does just that, with as many
-//! requests in flight as a driver may have. An attack must not cost the others more than ten per cent above
-//! it, in the mean and in the median. (The 99th percentile is told and not judged: it is that of messages on
-//! the UART, and of starts and resets of a device, which orderly use does not have. Each is one step of the
-//! driver domain's, and is soon over.)
+//! The guests share the driver domain and its processor, so a guest that uses its devices without pause also
+//! delays the other one. The reference is such a guest, with as many requests in flight as a driver may have.
+//! An attack may cost at most a tenth more than that, in the mean and in the median. The 99th percentile is
+//! printed but has no limit: it shows messages on the UART and starts and resets of a device, which ordinary
+//! use does not have. Each of these is one short step of the driver domain.
 //!
-//! Each vCPU has a processor of its own (`sched=null`), lest Xen's scheduler be what is measured. QEMU lets
-//! the processors take turns and has one clock for all of them: what the other guest executes counts, too, if
-//! anything of it runs while a transfer waits. That is why a guest that only computes is no measure: it never
-//! waits, and has turns of milliseconds.
+//! Each vCPU has a processor of its own (`sched=null`), so that Xen's scheduler is not measured. QEMU runs
+//! the processors in turns, with one clock for all of them. Instructions of the other guest therefore count
+//! if they are executed while a transfer waits. For this reason a guest that only computes is no reference:
+//! it never waits, and has turns of milliseconds.
 //!
-//! The transfers are reads of a line of the PL061, which QEMU emulates by itself: no transfer waits for the
-//! host.
+//! The transfers read a line of the PL061, which QEMU emulates: no transfer waits for a process of the host.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -32,15 +30,15 @@ use crate::shared::{is_long, rebuild, section};
 
 const LIMIT: Duration = Duration::from_secs(600);
 const TRANSFERS: &str = "300";
-/// Odd, for there is a middle one then.
+/// The number of rounds: odd, so that the median is one of them.
 const ROUNDS: usize = 5;
 
-/// What the other guest does meanwhile, again and again, but not too often: the console over which it is told
-/// is on all processors' clock.
-type Doing = (&'static str, &'static [&'static str]);
-const NOTHING: Doing = ("does nothing", &[]);
-const BUSY: Doing = ("is busy", &["hostile", "busy", "2000"]);
-const ATTACKS: [Doing; 6] = [
+/// What the other guest does repeatedly: a description, and its command. A command is long, since the
+/// requests on the console use time of the common clock.
+type Load = (&'static str, &'static [&'static str]);
+const NOTHING: Load = ("does nothing", &[]);
+const BUSY: Load = ("is busy", &["hostile", "busy", "2000"]);
+const ATTACKS: [Load; 6] = [
     ("accesses registers", &["hostile", "registers", "1", "20000"]),
     ("sends chains for I2C", &["hostile", "chains", "i2c", "1", "1000"]),
     ("sends chains for GPIO", &["hostile", "chains", "gpio", "1", "1000"]),
@@ -49,28 +47,27 @@ const ATTACKS: [Doing; 6] = [
     ("kicks", &["hostile", "storm", "1", "20000"]),
 ];
 
-/// The most vCPUs that the hostile guest can use.
+/// The maximum number of vCPUs that the bare-metal guest uses.
 const MANY: u16 = 8;
-/// Transfers beside so many: all processors take turns on one of the host.
+/// The number of transfers beside that many vCPUs. Fewer, as all processors run in turns on one of the host.
 const FEW_TRANSFERS: &str = "100";
 const FEW_ROUNDS: usize = 3;
-/// The guest that they are compared with, for longer than the transfers take.
-const SOON_DONE: Doing = ("is busy", &["hostile", "busy", "400"]);
-/// What the hostile guest does on all vCPUs, for so many milliseconds, likewise; and how much longer a
-/// transfer may take beside it than beside a busy guest, in tenths of that. The kernel bounds kicks. Reads
-/// are a worker's to answer, and only the scheduler bounds those: a worker has its share of the processor
-/// like any other process.
-const FLOODS: [(Doing, u64); 2] = [
+/// The reference for that many vCPUs: it takes longer than the transfers.
+const SHORT_BUSY: Load = ("is busy", &["hostile", "busy", "400"]);
+/// The attacks on all vCPUs, each for so many milliseconds, and the limit of the latency in tenths of that
+/// beside the reference. The kernel limits the rate of kicks. Register reads are answered by the worker,
+/// which only the scheduler limits: it gets its share of the processor like other processes.
+const FLOODS: [(Load, u64); 2] = [
     (("kicks on eight vCPUs", &["hostile", "kicks", "1000"]), 11),
     (("reads on eight vCPUs", &["hostile", "reads", "1000"]), 30),
 ];
 
-/// What a transfer took, in instructions.
+/// The latency of transfers, in instructions.
 #[derive(Clone, Copy, Debug)]
 struct Latency {
     mean: u64,
     median: u64,
-    late: u64,
+    p99: u64,
 }
 
 impl Latency {
@@ -83,34 +80,33 @@ impl Latency {
         Ok(Self {
             mean: number("nanoseconds")? / number("transfers")? / NANOSECONDS_PER_INSTRUCTION,
             median: number("median")? / NANOSECONDS_PER_INSTRUCTION,
-            late: number("p99")? / NANOSECONDS_PER_INSTRUCTION,
+            p99: number("p99")? / NANOSECONDS_PER_INSTRUCTION,
         })
     }
 
-    /// Whether it is more than so many tenths of that beside a busy guest, in the mean or in the median.
+    /// Returns whether mean or median exceeds `tenths` tenths of that in `busy`.
     fn is_slower_than(self, busy: Self, tenths: u64) -> bool {
         let pairs = [(self.mean, busy.mean), (self.median, busy.median)];
         pairs.iter().any(|(one, other)| one * 10 > other * tenths)
     }
 
-    fn tell(self, name: &str) {
-        let Self { mean, median, late } = self;
-        eprintln!("the other guest {name:26} mean {mean:8} median {median:8} p99 {late:8}");
+    fn print(self, name: &str) {
+        let Self { mean, median, p99 } = self;
+        eprintln!("the other guest {name:26} mean {mean:8} median {median:8} p99 {p99:8}");
     }
 
-    /// Of several rounds, the middle one of each figure.
+    /// Returns the median of each figure over several rounds.
     fn middle(rounds: &[Self]) -> Self {
         let middle = |figure: fn(&Self) -> u64| {
             let mut figures: Vec<u64> = rounds.iter().map(figure).collect();
             figures.sort_unstable();
             figures.get(figures.len() / 2).copied().unwrap_or(0)
         };
-        Self { mean: middle(|l| l.mean), median: middle(|l| l.median), late: middle(|l| l.late) }
+        Self { mean: middle(|l| l.mean), median: middle(|l| l.median), p99: middle(|l| l.p99) }
     }
 }
 
-/// Fails if an attack makes a transfer of the other guest take longer than a tenth above what a busy guest
-/// does.
+/// Checks that transfers take at most a tenth longer beside an attack than beside a busy guest.
 pub(crate) fn compare() -> Result<()> {
     let machine = boot("latency", 2)?;
     measure(&machine, NOTHING, (1, TRANSFERS))?;
@@ -124,12 +120,12 @@ pub(crate) fn compare() -> Result<()> {
     require_none(&slow)
 }
 
-/// The same for one that does what the kernel or a worker answers, on all of many vCPUs and without end.
+/// Checks the limits of [`FLOODS`], in which the guest kicks or reads registers on all its vCPUs.
 pub(crate) fn compare_floods() -> Result<()> {
     let machine = boot("flood", MANY)?;
     let rounds = if is_long() { ROUNDS } else { FEW_ROUNDS };
     measure(&machine, NOTHING, (1, FEW_TRANSFERS))?;
-    let busy = beside_all_of(&machine, SOON_DONE, rounds)?;
+    let busy = beside_all_of(&machine, SHORT_BUSY, rounds)?;
     crate::works(&machine)?;
     let (mark, start) = (machine.console.mark(), Instant::now());
     let before = Census::take(&machine.driver_domain, &machine.console)?;
@@ -139,40 +135,45 @@ pub(crate) fn compare_floods() -> Result<()> {
             slow.push(flood.0);
         }
     }
-    // No watchdog has killed a process, and none complains.
+    // No watchdog has killed a process, and no process reports a fault.
     crate::works(&machine)?;
     before.require_unchanged(&Census::take(&machine.driver_domain, &machine.console)?)?;
     quiet::check(&machine, mark, start.elapsed())?;
     require_none(&slow)
 }
 
-/// The latency of transfers that begin and end while the other guest does something.
-fn beside_all_of(machine: &Machine, (name, command): Doing, rounds: usize) -> Result<Latency> {
+/// Measures and prints the latency of transfers that begin and end while the other guest runs one command.
+fn beside_all_of(machine: &Machine, (name, command): Load, rounds: usize) -> Result<Latency> {
     let round = || {
         let mark = machine.console.mark();
         thread::scope(|scope| {
             let other = scope.spawn(|| machine.guest_a.check(command, LIMIT));
             let begins = |line: &Line| line.text.contains("bare: begins").then_some(());
-            machine.console.wait(mark, LIMIT, begins)?.context("the other guest does not begin")?;
+            machine.console.wait(mark, LIMIT, begins)?.context("the other guest has not begun its attack")?;
             let latency = transfers(machine, FEW_TRANSFERS);
             let is_over = other.is_finished();
             let report = other.join().map_err(|_| anyhow!("a panic"))??;
             eprintln!("the other guest: {}", report.trim_end());
-            ensure!(!is_over, "`{}` was over before the transfers were", command.join(" "));
+            ensure!(!is_over, "`{}` ended before the transfers", command.join(" "));
             latency
         })
     };
     let latency = Latency::middle(&(0..rounds).map(|_| round()).collect::<Result<Vec<_>>>()?);
-    latency.tell(name);
+    latency.print(name);
     Ok(latency)
 }
 
 fn require_none(slow: &[&str]) -> Result<()> {
-    ensure!(slow.is_empty(), "too slow, compared with what it is beside a busy guest: {}", slow.join(", "));
+    ensure!(
+        slow.is_empty(),
+        "transfers take too long, compared with those beside a busy guest, if the other guest: {}",
+        slow.join(", ")
+    );
     Ok(())
 }
 
-/// The hostile image, with so many vCPUs for the hostile guest, on a board with a processor for each vCPU.
+/// Boots the hostile image with `vcpus` vCPUs of the bare-metal guest, on a board with a processor for each
+/// vCPU.
 fn boot(run: &str, vcpus: u16) -> Result<Machine> {
     let arguments = ICOUNT.map(str::to_owned).to_vec();
     let place = Place { arguments, ..Place::hostile(run) };
@@ -192,11 +193,12 @@ fn boot(run: &str, vcpus: u16) -> Result<Machine> {
     Ok(machine)
 }
 
-/// The latency while the other guest does something, which is told.
-fn measure(machine: &Machine, (name, command): Doing, effort: (usize, &str)) -> Result<Latency> {
+/// Measures and prints the latency while the other guest runs a command repeatedly. `effort` has the rounds
+/// and the transfers in each.
+fn measure(machine: &Machine, (name, command): Load, effort: (usize, &str)) -> Result<Latency> {
     let (rounds, count) = effort;
     if !command.is_empty() {
-        // What it has the driver domain say, over a UART, is said by now; more of it comes seldom.
+        // The first run causes messages of the driver domain on the UART. Their rate is limited from then on.
         machine.guest_a.check(command, LIMIT)?;
     }
     let over = AtomicBool::new(false);
@@ -213,11 +215,11 @@ fn measure(machine: &Machine, (name, command): Doing, effort: (usize, &str)) -> 
         other.join().map_err(|_| anyhow!("a panic"))??;
         Ok::<_, anyhow::Error>(Latency::middle(&measured?))
     })?;
-    latency.tell(name);
+    latency.print(name);
     Ok(latency)
 }
 
-/// So many transfers of the well-behaved guest.
+/// Measures `count` transfers of the well-behaved guest.
 fn transfers(machine: &Machine, count: &str) -> Result<Latency> {
     Latency::of(&machine.guest_b.check(&["agent", "time-gpio-get", "gpiochip0", "3", count], LIMIT)?)
 }

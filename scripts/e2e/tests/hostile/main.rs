@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A guest that means harm: what it does is in scripts/e2e/bare/src/hostile, each attack a test here, all on
-//! one machine that boots once. `scripts/test e2e [NAME]` runs them.
+//! Attacks of a guest on its devices. The bare-metal guest makes them (scripts/e2e/bare/src/hostile), each is
+//! a test here, and most run on one machine that boots once. `scripts/test e2e [NAME]` runs them.
 //!
-//! An attack passes if the guest got an answer to every access, its devices work afterwards, the driver
-//! domain has the processes and resources that it had, no kernel and no program reports a fault, and the
-//! guest beside it, which worked all the time, saw no error.
+//! An attack passes if each access of the guest was answered, its devices work afterwards, the driver domain
+//! has the same processes and resources as before, no kernel and no program reports a fault, and the guest
+//! beside it used its devices all the time without an error.
 //!
 //! `XBA_LONG=1` runs more than a million register accesses and a hundred thousand chains, and compares
-//! latencies; `XBA_SEED=N` makes other attacks.
+//! latencies. `XBA_SEED=N` selects other random attacks.
 
 mod attack;
 mod confined;
@@ -31,24 +31,24 @@ use e2e::host::census::Census;
 use e2e::host::machine::{ICOUNT, Machine, Place};
 use libtest_mimic::{Arguments, Failed, Trial};
 
-/// How long anything may take that is no attack.
+/// The limit for each command but the attacks.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// The machine, booted when the first test needs it, or why it did not boot.
+/// The machine, which the first test boots, or the reason why it did not boot.
 type Shared = Mutex<OnceLock<Result<Machine, String>>>;
 
 fn boot() -> Result<Machine> {
-    // With a clock that counts instructions QEMU changes between the processors when something happens, and
-    // not every 100 ms: an attack on both of them takes a tenth of the time, and is the same again.
+    // With a clock that counts instructions, QEMU switches between the processors at events instead of every
+    // 100 ms. An attack that uses two of them takes a tenth of the time, and is reproducible.
     let arguments = ICOUNT.map(str::to_owned).to_vec();
     let machine = Machine::start(&Place { arguments, ..Place::hostile("hostile") })?;
     machine.wait_for_guests()?;
-    // What the first use of a device leaves behind is no leak.
+    // The first use of a device allocates resources that stay.
     works(&machine)?;
     Ok(machine)
 }
 
-/// All CPUs of the bare guest answer, and its devices do what they are to do.
+/// Checks that all CPUs of the bare-metal guest answer and that its devices work.
 fn works(machine: &Machine) -> Result<()> {
     let done = machine.guest_a.check(&["hostile", "works"], LIMIT);
     done.map(drop).context("the devices of the hostile guest do not work any more")
@@ -64,7 +64,7 @@ fn perform(machine: &Machine, attack: &Attack) -> Result<()> {
     quiet::check(machine, mark, start.elapsed())
 }
 
-/// What a test does.
+/// The function of a test.
 type Perform = fn(&Machine) -> Result<()>;
 
 fn trial(shared: &Shared, perform: impl FnOnce(&Machine) -> Result<()>) -> Result<(), Failed> {
@@ -78,7 +78,7 @@ fn trial(shared: &Shared, perform: impl FnOnce(&Machine) -> Result<()>) -> Resul
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    // They share one machine.
+    // The tests share one machine.
     arguments.test_threads = Some(1);
     let shared = Arc::new(Shared::default());
     let attacks = ATTACKS.iter().map(|attack| {
@@ -87,14 +87,14 @@ fn main() -> ExitCode {
     });
     let others: [(_, Perform); 3] = [
         ("each-process-is-confined-to-its-role", confined::to_its_role),
-        ("a-kick-that-is-early-keeps-nobody-busy", early::keeps_nobody_busy),
-        ("a-device-comes-back-by-a-reload", reload::a_device_comes_back),
+        ("an-early-kick-uses-no-processor-time", early::kick_uses_no_processor_time),
+        ("a-reload-restores-a-removed-device", reload::removed_device_is_restored),
     ];
     let others = others.map(|(name, run)| {
         let shared = Arc::clone(&shared);
         Trial::test(name, move || trial(&shared, run))
     });
-    // On machines of their own, which are gone when the others boot.
+    // These boot machines of their own, which end before the shared machine boots.
     let latency = Trial::test("latency-beside-a-hostile-guest", || {
         latency::compare().map_err(|error| Failed::from(format!("{error:#}")))
     });
@@ -102,12 +102,12 @@ fn main() -> ExitCode {
     let crowd = Trial::test("a-guest-with-eleven-adapters-has-one-turn", || {
         crowd::has_one_turn().map_err(|error| Failed::from(format!("{error:#}")))
     });
-    let flood = Trial::test("eight-vcpus-without-end", || {
+    let flood = Trial::test("flood-from-eight-vcpus", || {
         latency::compare_floods().map_err(|error| Failed::from(format!("{error:#}")))
     });
     let apart = [latency, crowd, flood].into_iter();
     let conclusion = libtest_mimic::run(&arguments, apart.chain(others).chain(attacks).collect());
-    // `exit` would leave QEMU and the hardware running.
+    // Ends QEMU and the simulated hardware before this process.
     drop(shared.lock().unwrap_or_else(PoisonError::into_inner).take());
     conclusion.exit_code()
 }

@@ -12,7 +12,7 @@ use e2e::host::machine::{DRIVER_DOMAIN, Machine};
 
 use crate::LIMIT;
 
-/// What Xen, Linux and Rust say when they themselves are in trouble.
+/// Text of messages by which Xen, Linux and Rust report faults of their own.
 const COMPLAINTS: &[&str] = &[
     "WARNING:",
     "BUG:",
@@ -30,20 +30,20 @@ const COMPLAINTS: &[&str] = &[
     "unbalanced",
 ];
 
-/// A process says the same so often at once, and then once in so many seconds
-/// (xen-frontend-shim/common/logging). The driver domain's clock is never ahead of ours.
+/// The limit of equal messages of a process: so many at once, and then one in so many seconds
+/// (xen-frontend-shim/common/logging). The driver domain's clock is not ahead of the host's.
 const BURST: u64 = 10;
 const PERIOD: u64 = 10;
 
-/// Whether a line is the beginning of a message of the shim or of a backend. That messages were left out is
-/// said for each place in the source, in the same words.
+/// Returns whether a line begins a message of the shim or of a backend. Does not count the messages about
+/// omitted messages, which are equal for all places in the source.
 fn is_message(line: &Line) -> bool {
     let leads = ["ERROR ", "WARN ", "INFO "].iter().any(|level| line.text.starts_with(level));
     line.from == Party::Domain(DRIVER_DOMAIN) && leads && !line.text.contains("messages like the next one")
 }
 
-/// Fails if the driver domain has said the same again and again in this time, but for what differs in
-/// numbers.
+/// Checks the number of equal messages of the driver domain in this time. Messages that differ in hexadecimal
+/// digits only count as equal.
 fn check_repetitions(console: &[Line], elapsed: Duration) -> Result<()> {
     let mut repeated = BTreeMap::<String, u64>::new();
     for line in console.iter().filter(|line| is_message(line)) {
@@ -52,13 +52,13 @@ fn check_repetitions(console: &[Line], elapsed: Duration) -> Result<()> {
     }
     let most = BURST + elapsed.as_secs() / PERIOD + 1;
     for (words, times) in repeated {
-        ensure!(times <= most, "{times} times, {most} at most in {elapsed:?}: {words}");
+        ensure!(times <= most, "{times} times, at most {most} in {elapsed:?}: {words}");
     }
     Ok(())
 }
 
-/// Fails if the console since `mark`, or the log of one of the two kernels, has a fault or too many messages
-/// for the time.
+/// Checks that the console since `mark` and the logs of the two kernels have no fault, and that no message is
+/// repeated too often for the time.
 pub(crate) fn check(machine: &Machine, mark: usize, elapsed: Duration) -> Result<()> {
     let console = machine.console.since(mark);
     check_repetitions(&console, elapsed)?;
@@ -69,6 +69,6 @@ pub(crate) fn check(machine: &Machine, mark: usize, elapsed: Duration) -> Result
     }
     let complains = |line: &&String| COMPLAINTS.iter().any(|complaint| line.contains(complaint));
     let complaints: Vec<&str> = lines.iter().filter(complains).map(String::as_str).collect();
-    ensure!(complaints.is_empty(), "complaints: {}", complaints.join("\n"));
+    ensure!(complaints.is_empty(), "reported faults: {}", complaints.join("\n"));
     Ok(())
 }

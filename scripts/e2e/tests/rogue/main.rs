@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A driver domain that was taken over: in its place, with its label and its hardware, Xen boots a program
-//! that makes every hypercall at every domain and tries what is known to have worked somewhere
-//! (scripts/e2e/bare/src/rogue). All on one machine that boots once. `scripts/test e2e rogue` runs it.
+//! Attacks of a driver domain that was taken over. In place of the driver domain, with its label and its
+//! hardware, Xen boots a program that makes each hypercall about each domain and tries known attacks
+//! (scripts/e2e/bare/src/rogue). All tests run on one machine that boots once. `scripts/test e2e rogue` runs
+//! them.
 //!
-//! A test passes if two guests, which watch their own memory all the while, have found nothing changed and
-//! have been held up by nothing, if the rogue has seen the secret of neither, if Xen answers, and if what
-//! succeeded is what `successes.toml` lists.
+//! A test passes if two guests, which check their own memory all the time, found no change and were not
+//! stopped, if the rogue has not seen the secret of a guest, if Xen answers, and if exactly the calls
+//! succeeded that `successes.toml` lists.
 //!
-//! `XBA_LONG=1` makes a hundred thousand calls by chance; `XBA_SEED=N` makes others.
+//! `XBA_LONG=1` makes a hundred thousand random calls. `XBA_SEED=N` selects other random calls.
 
 mod guests;
 mod successes;
@@ -25,21 +26,22 @@ use guests::Guests;
 use libtest_mimic::{Arguments, Failed, Trial};
 use successes::{Report, Successes};
 
-/// How long a command may take.
+/// The limit for one command.
 const LIMIT: Duration = Duration::from_secs(60);
-/// So many calls by chance are made by one command, and so many commands there are, and in the long run.
+/// The number of random calls in one command.
 const CALLS: u64 = 1000;
+/// The number of commands in the normal run, and in the long run.
 const COMMANDS: [u64; 2] = [5, 100];
 
-/// The machine, and what is watched on it.
+/// The machine with its guests.
 struct Run {
     machine: Machine,
     guests: Guests,
-    /// What has succeeded while the machine came up.
+    /// The report of the calls that started the guests.
     first: Report,
 }
 
-/// The run, which begins when the first test needs it, or why it did not.
+/// The run, which the first test starts, or the reason why it did not start.
 type Shared = Mutex<OnceLock<Result<Run, String>>>;
 
 fn boot() -> Result<Run> {
@@ -60,14 +62,14 @@ fn rogue(machine: &Machine, command: &[&str]) -> Result<String> {
     machine.driver_domain.check(&[&["rogue"], command].concat(), LIMIT)
 }
 
-/// A page that is granted is mapped, read and written: what is refused below is refused for a reason.
+/// Maps, reads and writes a granted page. This shows that other attempts fail because Xen refuses them.
 fn maps_what_is_granted(run: &Run) -> Result<()> {
     Report::parse(&rogue(&run.machine, &["control"])?)?.require_unseen()?;
     run.guests.require_unharmed(&run.machine)?;
     run.guests.require_answered(&run.machine)
 }
 
-/// Every call at every domain, and every attack by name: exactly what is listed succeeds.
+/// Makes each call about each domain, and each known attack: exactly the listed ones succeed.
 fn does_what_is_listed(run: &Run) -> Result<()> {
     let mut report = run.first.clone();
     for command in ["control", "every", "attacks"] {
@@ -83,7 +85,8 @@ fn does_what_is_listed(run: &Run) -> Result<()> {
     ])
 }
 
-/// All that went wrong, not only the first of it: who has found a way in wants to know what it leads to.
+/// Returns all errors in one, not only the first: the consequences of a successful attack are of interest
+/// too.
 fn all(results: impl IntoIterator<Item = Result<()>>) -> Result<()> {
     let errors: Vec<String> =
         results.into_iter().filter_map(Result::err).map(|error| format!("{error:#}")).collect();
@@ -91,8 +94,8 @@ fn all(results: impl IntoIterator<Item = Result<()>>) -> Result<()> {
     Ok(())
 }
 
-/// Calls by chance: nothing succeeds that is not listed.
-fn does_no_more_by_chance(run: &Run) -> Result<()> {
+/// Makes random calls: only listed ones succeed.
+fn does_no_more_at_random(run: &Run) -> Result<()> {
     let [short, long] = COMMANDS;
     let commands = if env::var_os("XBA_LONG").is_some() { long } else { short };
     let (mut report, start) = (Report::default(), Instant::now());
@@ -104,29 +107,30 @@ fn does_no_more_by_chance(run: &Run) -> Result<()> {
             .require_unharmed(&run.machine)
             .with_context(|| format!("after the calls of seed {seed}"))?;
     }
-    eprintln!("by chance: {} in {:.0} s", report.text(), start.elapsed().as_secs_f64());
+    eprintln!("random calls: {} in {:.0} s", report.text(), start.elapsed().as_secs_f64());
     report.require_unseen()?;
     Successes::read()?.require_no_other(&report)
 }
 
-/// Xen answers, and both guests run and are not paused.
+/// Checks that Xen answers, and that no domain is paused or being destroyed.
 fn xen_lives(machine: &Machine) -> Result<()> {
-    let said = machine.ask_xen(b'q')?;
+    let domains = machine.ask_xen(b'q')?;
     let paused: BTreeSet<&str> =
-        said.lines().filter_map(|line| line.split_once("pause_count=")).map(|(_, count)| count).collect();
-    ensure!(said.contains("General information for domain 3"), "Xen says of its domains: {said}");
-    ensure!(!said.contains("dying=1") && !said.contains("dying=2"), "a domain is being destroyed: {said}");
-    ensure!(paused.iter().all(|count| count.starts_with('0')), "a domain is paused: {said}");
+        domains.lines().filter_map(|line| line.split_once("pause_count=")).map(|(_, count)| count).collect();
+    ensure!(domains.contains("General information for domain 3"), "Xen does not list domain 3: {domains}");
+    let is_dying = domains.contains("dying=1") || domains.contains("dying=2");
+    ensure!(!is_dying, "a domain is being destroyed: {domains}");
+    ensure!(paused.iter().all(|count| count.starts_with('0')), "a domain is paused: {domains}");
     Ok(())
 }
 
-/// What a test does.
+/// The function of a test.
 type Perform = fn(&Run) -> Result<()>;
 
 fn trial(shared: &Shared, perform: Perform) -> Result<(), Failed> {
     let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
     shared.get_or_init(|| boot().map_err(|error| format!("{error:#}")));
-    let run = shared.get_mut().context("nothing runs")?;
+    let run = shared.get_mut().context("the machine was not started")?;
     let run = run.as_mut().map_err(|error| Failed::from(&*error))?;
     let done = perform(run).and_then(|()| xen_lives(&run.machine));
     run.machine.split_log()?;
@@ -136,20 +140,20 @@ fn trial(shared: &Shared, perform: Perform) -> Result<(), Failed> {
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    // They share one machine.
+    // The tests share one machine.
     arguments.test_threads = Some(1);
     let shared = Arc::new(Shared::default());
     let tests: [(_, Perform); 3] = [
         ("rogue-driver-domain-maps-what-is-granted", maps_what_is_granted),
         ("rogue-driver-domain-does-what-is-listed", does_what_is_listed),
-        ("rogue-driver-domain-does-no-more-by-chance", does_no_more_by_chance),
+        ("rogue-driver-domain-does-no-more-at-random", does_no_more_at_random),
     ];
     let trials = tests.map(|(name, perform)| {
         let shared = Arc::clone(&shared);
         Trial::test(name, move || trial(&shared, perform))
     });
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().collect());
-    // `exit` would leave QEMU and the hardware running.
+    // Ends QEMU and the simulated hardware before this process.
     drop(shared.lock().unwrap_or_else(PoisonError::into_inner).take());
     conclusion.exit_code()
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Both guests at once: nothing goes wrong, nothing gets lost, nothing gets mixed up.
+//! Both guests use their devices at once: each transfer succeeds, is on the bus once, and has its own data.
 
 use std::thread;
 use std::time::Duration;
@@ -12,22 +12,22 @@ use serde_json::Value;
 
 use crate::i2c::{is_about, succeeded};
 
-/// Two transfers each: one that writes, one that reads.
+/// The number of rounds. Each has two transfers: one that writes, and one that reads.
 const ROUNDS: usize = 1500;
 const LIMIT: Duration = Duration::from_secs(600);
 
 pub(crate) fn both_guests_at_once(machine: &Machine) -> Result<()> {
     let mark = machine.i2c.mark()?;
     let rounds = ROUNDS.to_string();
-    // Eight bytes of the EEPROM, and of the memory that the clock has.
+    // Eight bytes of the EEPROM, and of the clock's memory.
     let eeprom = ["agent", "i2c-stress", "0", "0x50", "0x20", "8", &rounds];
     let clock = ["agent", "i2c-stress", "0", "0x68", "0x10", "8", &rounds];
     let lines = ["agent", "gpio-stress", "gpiochip0", "2", "3", &rounds];
     let clean = |guest: &Channel, command: &[&str]| -> Result<()> {
         let output = guest.run(command, LIMIT)?;
-        let (text, said) = (output.text(), output.error_text());
+        let (text, errors) = (output.text(), output.error_text());
         let expected = format!("transfers={} errors=0 differences=0 ", 2 * ROUNDS);
-        ensure!(output.succeeded() && text.starts_with(&expected), "{}: {text} {said}", command.join(" "));
+        ensure!(output.succeeded() && text.starts_with(&expected), "{}: {text} {errors}", command.join(" "));
         eprintln!("{}: {text}", command.join(" "));
         Ok(())
     };

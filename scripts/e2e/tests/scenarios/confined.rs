@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What the processes of the driver domain have given up, as its kernel sees them. That the same policies
-//! kill and refuse is tested in crate `confinement`.
+//! The confinement of the driver domain's processes, as its kernel reports it. The tests of crate
+//! `confinement` try what a confined process must not do.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,8 @@ use crate::LIMIT;
 const SHIM: &str = "/usr/bin/xen-frontend-shim";
 const CONFIG: &str = "/etc/xen-frontend-shim.toml";
 
-/// What the kernel says of every process, and what descriptors it has. The shell has these programs built in.
+/// Prints identity, capabilities, limits and descriptors of each process. The shell has these programs built
+/// in.
 const PROCESSES: &str = r#"
 for process in /proc/[0-9]*; do
     [ "$(readlink $process/exe)" ] || continue
@@ -30,7 +31,7 @@ done 2>/dev/null"#;
 #[derive(Debug, Default)]
 struct Process {
     id: String,
-    /// By the word before the colon; limits by their whole line.
+    /// The lines of [`PROCESSES`], by the word before the colon.
     facts: BTreeMap<String, String>,
     limits: String,
     opens: Vec<String>,
@@ -57,11 +58,12 @@ impl Process {
         self.command().starts_with(&format!("{SHIM} run "))
     }
 
-    /// How many descriptors it has of a device.
+    /// Returns the number of its descriptors of device nodes whose path begins with `path`.
     fn count(&self, path: &str) -> usize {
         self.opens.iter().filter(|open| open.starts_with(path)).count()
     }
 
+    /// Adds a line of [`PROCESSES`].
     fn take(&mut self, line: &str) {
         match line.split_once(':') {
             _ if line.starts_with("Max ") => {
@@ -77,7 +79,7 @@ impl Process {
     }
 }
 
-/// The supervisor, the workers and the backends.
+/// Returns the supervisor, the workers and the backends.
 fn processes(machine: &Machine) -> Result<Vec<Process>> {
     let text = machine.driver_domain.check(&["sh", "-c", PROCESSES], LIMIT)?;
     let mut all: Vec<Process> = Vec::new();
@@ -92,12 +94,13 @@ fn processes(machine: &Machine) -> Result<Vec<Process>> {
     Ok(all)
 }
 
-/// The user of the processes of a guest.
+/// Returns the users (real, effective, saved, file system) of the processes of a guest.
 fn user(domid: u16) -> String {
     let uid = (10000 + domid).to_string();
     [uid.as_str(); 4].join(" ")
 }
 
+/// An empty set of capabilities.
 const NOTHING: &str = "0000000000000000";
 
 pub(crate) fn every_process_has_given_up_its_rights(machine: &Machine) -> Result<()> {
@@ -111,7 +114,7 @@ pub(crate) fn every_process_has_given_up_its_rights(machine: &Machine) -> Result
         ensure!(modes == ["1", "2"], "{}: no_new_privs and seccomp are {modes:?}", what());
         ensure!(process.limits.contains("Max core file size 0 0 "), "{}: {}", what(), process.limits);
         if !process.is_supervisor() {
-            is_powerless(process).with_context(what)?;
+            require_confined(process).with_context(what)?;
         }
     }
     let supervisor = processes.iter().find(|process| process.is_supervisor()).context("no supervisor")?;
@@ -126,7 +129,8 @@ pub(crate) fn every_process_has_given_up_its_rights(machine: &Machine) -> Result
     Ok(())
 }
 
-fn is_powerless(process: &Process) -> Result<()> {
+/// Checks users, groups, capabilities, limits and descriptors of a worker or a backend.
+fn require_confined(process: &Process) -> Result<()> {
     for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
         ensure!(process.fact(set) == NOTHING, "its {set} is {}", process.fact(set));
     }
@@ -135,8 +139,7 @@ fn is_powerless(process: &Process) -> Result<()> {
     ensure!(process.fact("Uid") == process.fact("Gid"), "its groups are {}", process.fact("Gid"));
     ensure!(process.fact("Groups").is_empty(), "its other groups are {}", process.fact("Groups"));
     ensure!(process.limits.contains("Max data size 33554432 33554432 "), "{}", process.limits);
-    // The access mode is in the last octal digit of the flags: O_WRONLY. What is typed at the console is not
-    // its business.
+    // The last octal digit of the flags has the access mode, O_WRONLY: the process cannot read the console.
     ensure!(process.fact("output").ends_with('1'), "its standard error has {}", process.fact("output"));
     let (descriptors, privcmds) = if process.is_worker() { (512, 1) } else { (256, 0) };
     let limit = format!("Max open files {descriptors} {descriptors} ");
@@ -152,22 +155,23 @@ fn is_powerless(process: &Process) -> Result<()> {
     Ok(())
 }
 
-/// What is tried with a descriptor of each node, and whether it does for the guest to which the descriptor is
-/// restricted.
+/// The attempts with a descriptor of each node, and whether each succeeds for the guest to which the
+/// descriptor is restricted.
 const ATTEMPTS: [(&str, &[(&str, bool)]); 3] = [
     ("/dev/xen/privcmd", &[("call", true)]),
     ("/dev/xen/gntdev", &[("map", true), ("copy-from", true), ("copy-to", true), ("restrict", true)]),
     ("/dev/xen/evtchn", &[("bind", true), ("bind-static", false), ("bind-virq", false), ("notify", false)]),
 ];
 
-/// A restriction is a property of the open file, so what is tried is the worker's and the backends' own.
+/// Tries the descriptors of each worker and backend on both guests. A restriction is a property of the open
+/// file, so the attempts use the open files of these processes.
 pub(crate) fn a_process_reaches_its_own_guest_only(machine: &Machine) -> Result<()> {
     let processes = processes(machine)?;
     let domains = [GUEST_A, GUEST_A + 1];
     let mut tried = 0;
     for process in processes.iter().filter(|process| !process.is_supervisor()) {
         let own = domains.into_iter().find(|domain| process.fact("Uid") == user(*domain));
-        let own = own.with_context(|| format!("it is of no guest's user: {process:?}"))?;
+        let own = own.with_context(|| format!("the process does not run as a guest's user: {process:?}"))?;
         let [first, second] = domains.map(|domain| domain.to_string());
         let text = machine.driver_domain.check(&["agent", "borrow", &process.id, &first, &second], LIMIT)?;
         let mut expected = 0;
@@ -185,15 +189,15 @@ pub(crate) fn a_process_reaches_its_own_guest_only(machine: &Machine) -> Result<
             }
         }
         ensure!(text.lines().count() == expected && expected > 0, "{}:\n{text}", process.command());
-        restrictions_speak(&text).with_context(|| process.command().to_owned())?;
+        require_reasons(&text).with_context(|| process.command().to_owned())?;
         tried += 1;
     }
     ensure!(tried == 6, "two workers and four backends: {processes:?}");
     Ok(())
 }
 
-/// It is the restriction that refuses, and nothing else that may be otherwise tomorrow.
-fn restrictions_speak(text: &str) -> Result<()> {
+/// Checks that each refusal has the error of the descriptor's restriction, not that of another check.
+fn require_reasons(text: &str) -> Result<()> {
     let reason = |line: &str| match line.split([' ', ':']).nth(1)? {
         "call" | "map" | "copy-from" | "copy-to" => Some("Operation not permitted"),
         "restrict" => Some("Invalid argument"),
@@ -217,24 +221,24 @@ pub(crate) fn a_guests_user_opens_no_device(machine: &Machine) -> Result<()> {
     let text = machine.driver_domain.check(&attempt, LIMIT)?;
     ensure!(text.lines().count() == nodes.len(), "{text}");
     ensure!(text.lines().all(|line| line.contains(": refused: ")), "{text}");
-    // Another user can, so the refusals above mean something.
+    // Root can open a node, so the user is the reason of the refusals above.
     let root = machine.driver_domain.check(&["agent", "open-as", "0", "/dev/xen/gntdev"], LIMIT)?;
     ensure!(root == "/dev/xen/gntdev: done", "{root}");
     Ok(())
 }
 
-pub(crate) fn a_check_finds_nothing_missing(machine: &Machine) -> Result<()> {
+pub(crate) fn check_finds_nothing_missing(machine: &Machine) -> Result<()> {
     const OWN: &str = "guest-b: backend of gpio: /usr/bin/backend, which confines itself";
     let text = machine.driver_domain.check(&[SHIM, "check"], LIMIT)?;
     let bad: Vec<&str> = text.lines().filter(|line| !line.starts_with("ok ")).collect();
     ensure!(bad.is_empty(), "{}", bad.join("\n"));
     for expected in ["/dev/xen/privcmd", "Landlock", "guest-a: domain 2", OWN] {
-        ensure!(text.lines().any(|line| line.ends_with(expected)), "nothing about {expected}: {text}");
+        ensure!(text.lines().any(|line| line.ends_with(expected)), "no line about {expected}: {text}");
     }
     Ok(())
 }
 
-pub(crate) fn a_check_says_what_is_missing(machine: &Machine) -> Result<()> {
+pub(crate) fn check_lists_what_is_missing(machine: &Machine) -> Result<()> {
     let broken = "sed -e 's/^domid = 3/domid = 77/' -e 's,/usr/bin/backend,/usr/bin/no-backend,' \
                   -e 's/^irq = 33/irq = 99/'";
     let command = format!("{broken} {CONFIG} >/tmp/broken.toml && exec {SHIM} check /tmp/broken.toml");

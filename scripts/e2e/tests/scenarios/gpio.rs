@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! GPIO: what a guest drives is seen on the board, what happens on the board is seen by the guest.
+//! GPIO: the board gets what a guest drives, and the guest gets levels and edges of the board.
 
 use anyhow::{Result, ensure};
 use e2e::host::PATIENCE;
@@ -11,14 +11,14 @@ use e2e::host::process::wait_until;
 use crate::LIMIT;
 
 const CHIP: &str = "gpiochip0";
-/// Lines of guest-a, and of the board's chip.
+/// Lines with the same number in guest-a and on the board's chip.
 const LED: u32 = 0;
 const BUTTON: u32 = 1;
-/// `drive = "open-drain"` in the manifest: a line of guest-b, and of the board's chip.
+/// A line with `drive = "open-drain"` in the manifest: its number in guest-b and on the board's chip.
 const WAKE: (&str, u32) = ("4", 6);
-/// `debounce-us = 500_000` in the manifest: a line of guest-b, and of the board's chip.
+/// A line with `debounce-us = 500_000` in the manifest: its number in guest-b and on the board's chip.
 const CONTACT: (&str, u32) = ("5", 7);
-/// A line of guest-a only: the third, on another chip.
+/// The third line of guest-a, which is on another chip.
 const POWER: &str = "2";
 
 pub(crate) fn guest_a_drives_a_line(machine: &Machine) -> Result<()> {
@@ -33,7 +33,7 @@ pub(crate) fn guest_a_drives_a_line(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// Waits until `cause` has been seen by a program in the guest that waits for it.
+/// Has a program in the guest wait for `edges`, calls `cause` for each, and checks that the program gets it.
 fn expect_edges(
     guest: &Channel,
     line: &str,
@@ -63,12 +63,13 @@ pub(crate) fn an_edge_arrives(machine: &Machine) -> Result<()> {
     machine.gpio.release(BUTTON)
 }
 
-/// As [`an_edge_arrives`], but something else happens while the guest waits.
+/// Checks that a rising and a falling edge arrive in guest-a, if `event` happens while the guest waits for
+/// them.
 pub(crate) fn expect_edges_after(machine: &Machine, event: impl Fn(&Machine) -> Result<()>) -> Result<()> {
     expect_two_edges(machine, |place| if place == 0 { event(machine) } else { Ok(()) })
 }
 
-/// As [`an_edge_arrives`], but something else happens before each of two edges.
+/// Checks that a rising and a falling edge arrive in guest-a, with a call of `before` before each.
 pub(crate) fn expect_two_edges(machine: &Machine, mut before: impl FnMut(usize) -> Result<()>) -> Result<()> {
     machine.gpio.drive(BUTTON, 0)?;
     expect_edges(&machine.guest_a, &BUTTON.to_string(), &["rising", "falling"], |place| {
@@ -80,15 +81,15 @@ pub(crate) fn expect_two_edges(machine: &Machine, mut before: impl FnMut(usize) 
 
 pub(crate) fn the_power_button_arrives(machine: &Machine) -> Result<()> {
     let pressed = |_| machine.press_power_button();
-    // QEMU lets the button go 100 ms later.
+    // QEMU releases the button after 100 ms.
     expect_edges(&machine.guest_a, POWER, &["rising"], pressed)?;
-    wait_until("the button is let go", PATIENCE, || {
+    wait_until("the button is released", PATIENCE, || {
         let value = machine.guest_a.check(&["agent", "gpio-get", CHIP, POWER], LIMIT)?;
         Ok((value == "0").then_some(()))
     })
 }
 
-/// At high, others pull the line; the guest reads what they make of it.
+/// Checks that the guest's value 1 leaves the line to others, and that its value 0 drives it low.
 pub(crate) fn an_open_drain_is_not_driven_high(machine: &Machine) -> Result<()> {
     let (line, wire) = WAKE;
     for value in ["1", "0", "1"] {
@@ -109,7 +110,7 @@ pub(crate) fn an_open_drain_is_not_driven_high(machine: &Machine) -> Result<()> 
     Ok(())
 }
 
-/// The contact bounces much faster than the period, and then keeps its level.
+/// Lets a contact bounce faster than its debounce period: the guest gets one edge.
 pub(crate) fn a_bouncing_contact_is_one_edge(machine: &Machine) -> Result<()> {
     let (line, wire) = CONTACT;
     machine.gpio.drive(wire, 0)?;

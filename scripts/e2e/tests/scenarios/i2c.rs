@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! I2C by what Linux has: in-kernel drivers that bound themselves to virtio-i2c, and i2ctransfer.
+//! I2C with the drivers and tools of Linux: kernel drivers on the virtio adapter, and i2ctransfer.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -16,7 +16,7 @@ const CLOCK: u16 = 0x68;
 const TEMPERATURE: &str = "/sys/class/hwmon/hwmon0/temp1_input";
 const EEPROM: &str = "/sys/bus/i2c/devices/0-0050/eeprom";
 
-/// Fails unless the bus has seen exactly these requests since `mark`, all of them carried out.
+/// Checks that exactly these transfers were on the bus since `mark`, and that all succeeded.
 pub(crate) fn expect_journal(bus: &Hardware, mark: usize, expected: &[Value]) -> Result<()> {
     let entries = bus.since(mark)?;
     let seen: Vec<&Value> = entries.iter().filter_map(|entry| entry.get("messages")).collect();
@@ -29,12 +29,12 @@ pub(crate) fn expect_journal(bus: &Hardware, mark: usize, expected: &[Value]) ->
     Ok(())
 }
 
-/// Whether the bus carried out what the entry tells of.
+/// Returns whether the transfer of a journal entry succeeded.
 pub(crate) fn succeeded(entry: &Value) -> bool {
     entry.get("result").and_then(Value::as_str) == Some("ok")
 }
 
-/// Whether the entry tells of a target.
+/// Returns whether a journal entry has a message to this address.
 pub(crate) fn is_about(entry: &Value, address: u16) -> bool {
     let messages = entry.get("messages").and_then(Value::as_array);
     messages.is_some_and(|messages| {
@@ -83,9 +83,9 @@ pub(crate) fn guest_a_writes_eeprom_page(machine: &Machine) -> Result<()> {
 pub(crate) fn guest_b_reads_clock(machine: &Machine) -> Result<()> {
     let mark = machine.i2c.mark()?;
     let seconds = machine.guest_b.check(&["cat", "/sys/class/rtc/rtc0/since_epoch"], LIMIT)?;
-    let seconds: u64 = seconds.parse().with_context(|| format!("the clock says {seconds:?}"))?;
+    let seconds: u64 = seconds.parse().with_context(|| format!("the clock has {seconds:?}"))?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-    ensure!(now.abs_diff(seconds) < 120, "the clock says {seconds}, it is {now}");
+    ensure!(now.abs_diff(seconds) < 120, "the clock has {seconds}, the host {now}");
     let entries = machine.i2c.since(mark)?;
     ensure!(!entries.is_empty(), "no transaction reached the clock on the board");
     ensure!(entries.iter().all(|entry| is_about(entry, CLOCK) && succeeded(entry)), "{}", json!(entries));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a domain must not be able to do.
+//! Attempts of guest-b and of the driver domain at what they must not reach.
 
 use anyhow::{Context, Result, ensure};
 use e2e::host::channel::Channel;
@@ -13,7 +13,7 @@ use crate::i2c::is_about;
 const SENSOR: u16 = 0x48;
 const EEPROM: u16 = 0x50;
 
-/// Fails unless the request is refused and the bus sees nothing of `address`.
+/// Checks that a transfer fails and that no message to `address` is on the bus.
 fn refused(machine: &Machine, guest: &Channel, messages: &[&str], address: u16) -> Result<()> {
     let mark = machine.i2c.mark()?;
     let command = [&["agent", "i2c", "0"], messages].concat();
@@ -33,7 +33,7 @@ pub(crate) fn targets(machine: &Machine) -> Result<()> {
     refused(machine, guest, &["w0x48:00", "r0x48:2"], SENSOR)?;
     refused(machine, guest, &["r0x48:2"], SENSOR)?;
     refused(machine, guest, &["w0x50:00ff"], EEPROM)?;
-    // An address without a target fails, and guest-b's own works: the refusals above mean something.
+    // An address without a target fails, and guest-b's own target works: the adapter is in order.
     refused(machine, guest, &["r0x22:1"], 0x22)?;
     guest.check(&["agent", "i2c", "0", "w0x68:08", "r0x68:1"], LIMIT)?;
     Ok(())
@@ -66,15 +66,15 @@ pub(crate) fn lines(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// Guests' memory starts here (Xen's public/arch-arm.h, GUEST_RAM0_BASE).
+/// The first page of guests' memory (Xen's public/arch-arm.h, GUEST_RAM0_BASE).
 const FIRST_PAGE: &str = "0x40000";
 
 pub(crate) fn foreign_pages(machine: &Machine) -> Result<()> {
     let domain = GUEST_A.to_string();
     let attempts = [
-        // The kernel's image is in the first of these pages, so there is something to map.
+        // These pages exist: they have the kernel's image.
         ["agent", "map-foreign", &domain, FIRST_PAGE, "8"],
-        // Guests grant from small numbers up; this far up there is nothing.
+        // Guests use grant references from small numbers on. These are not in use.
         ["agent", "map-grant", &domain, "400", "8"],
     ];
     for attempt in attempts {
@@ -82,11 +82,10 @@ pub(crate) fn foreign_pages(machine: &Machine) -> Result<()> {
         let refused = text.starts_with("mapped=0 refused=8 ");
         ensure!(refused, "{}: {text}", attempt.join(" "));
     }
-    denied_by_flask(machine).context("Xen has refused, but not by its policy")
+    denied_by_flask(machine).context("Xen has refused, but not because of its policy")
 }
 
-/// Xen's policy says no to the right itself: what was refused above does not hang on whether the page was
-/// there.
+/// Checks that Xen's policy denies the permission itself, whether or not the page exists.
 fn denied_by_flask(machine: &Machine) -> Result<()> {
     let mark = machine.console.mark();
     machine.driver_domain.check(&["agent", "map-foreign", &GUEST_A.to_string(), FIRST_PAGE, "1"], LIMIT)?;
@@ -102,8 +101,8 @@ const UNKNOWN: &str = "Operation not permitted (os error 1)";
 const NO_SUCH: &str = "No such file or directory (os error 2)";
 const INVALID: &str = "Invalid argument (os error 22)";
 
-/// What Xen keeps for a guest: the page of the guest's own ioreq server is mapped, and nothing else. A
-/// domain that maps the grant table can grant itself all of the guest's memory.
+/// Tries to map resources of a guest: only the ioreq page of the shim's server is mapped. A domain that maps
+/// the grant table can grant itself all of the guest's memory.
 pub(crate) fn resources(machine: &Machine) -> Result<()> {
     for guest in [GUEST_A, GUEST_B] {
         let domain = guest.to_string();
@@ -113,7 +112,7 @@ pub(crate) fn resources(machine: &Machine) -> Result<()> {
         let (own, other) = (server.to_string(), (server + 1).to_string());
         let attempts = [
             ("ioreq-server", own.as_str(), "1", MAPPED),
-            // No server of Arm has buffered requests, and there is one page of requests.
+            // On Arm a server has no page of buffered requests (0), and one ioreq page (1).
             ("ioreq-server", &own, "0", NO_SUCH),
             ("ioreq-server", &own, "2", INVALID),
             ("ioreq-server", &other, "1", NO_SUCH),
@@ -133,45 +132,46 @@ pub(crate) fn resources(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
-/// The event channels of a guest are the guest's: the driver domain takes none but by an ioreq server.
+/// Tries to allocate event channels of a guest. The driver domain gets them only with an ioreq server.
 pub(crate) fn event_channels(machine: &Machine) -> Result<()> {
     let text = machine.driver_domain.check(&["agent", "take-ports", &GUEST_A.to_string()], LIMIT)?;
     ensure!(text == format!("taken=0 {DENIED}"), "{text}");
     Ok(())
 }
 
-/// A server that cannot answer is not enabled. Xen would look for its page at the guest's next access.
+/// Tries to enable an ioreq server whose page was not mapped. Xen would need the page at the guest's next
+/// access.
 pub(crate) fn no_page(machine: &Machine) -> Result<()> {
     let text = machine.driver_domain.check(&["agent", "enable-without-page", &GUEST_A.to_string()], LIMIT)?;
-    // The kick, if no other register.
+    // An access: at least the kick.
     let read = machine.guest_a.check(&["agent", "i2c", "0", "r0x48:2"], LIMIT);
     ensure!(text == INVALID, "{text}; then guest-a: {read:?}");
     read.map(drop)
 }
 
-/// All ioreq servers and ranges that Xen allows, over the guest's memory and what Xen emulates too: the guest
-/// does not notice.
+/// Creates all ioreq servers and ranges that Xen allows, also over the guest's memory and devices that Xen
+/// emulates: the guest continues to work.
 pub(crate) fn overload(machine: &Machine) -> Result<()> {
     let guest = GUEST_A.to_string();
     let held = machine.driver_domain.start(&["agent", "overload", &guest])?;
-    let said = held.look_until(LIMIT, |output| output.text().starts_with("servers="))?.text();
+    let text = held.look_until(LIMIT, |output| output.text().starts_with("servers="))?.text();
     machine.guest_a.check(&["agent", "i2c", "0", "r0x48:2"], LIMIT)?;
     machine.guest_a.check(&["sh", "-c", "dmesg"], LIMIT)?;
     machine.driver_domain.check(&["agent", "end-overload"], LIMIT)?;
-    // Eight for a guest, one of which is the shim's; 256 ranges of each kind for a server, of which three are
-    // others here.
-    ensure!(said == "servers=7 ranges=1789 No space left on device (os error 28)", "{said}");
+    // Xen allows eight servers for a guest, one of which is the shim's, and 256 ranges of each server. Three
+    // of the ranges are not counted: those over memory and emulated devices.
+    ensure!(text == "servers=7 ranges=1789 No space left on device (os error 28)", "{text}");
     Ok(())
 }
 
-/// Calls of the driver domain about guest-a, itself or Xen that are not refused, or not because of the
-/// policy. images/xen/policy/README.md has the whole table.
+/// The calls of the driver domain about guest-a, itself or Xen that succeed, or fail for a reason other than
+/// the policy. images/xen/policy/README.md has the whole table.
 const NOT_REFUSED: &[&str] = &[
-    // unpausedomain: it runs already.
+    // unpausedomain: the guest is not paused.
     "domain 2 Domctl(4, 1): Invalid argument (os error 22)",
     // getdomaininfo.
     "domain 2 Domctl(5, 1): 0",
-    // irq_permission, which Arm does not have: FLASK's answer (EILSEQ) to what it does not expect.
+    // irq_permission, which Arm does not have: FLASK returns EILSEQ for unexpected calls.
     "domain 2 Domctl(19, 1): Invalid or incomplete multibyte or wide character (os error 84)",
     // (test_)assign_device, deassign_device: the path of the device is read first, here from address 1.
     "domain 2 Domctl(37, 1): Bad address (os error 14)",
@@ -180,10 +180,10 @@ const NOT_REFUSED: &[&str] = &[
     "domain 1 Domctl(19, 1): Invalid or incomplete multibyte or wide character (os error 84)",
     "domain 1 Domctl(37, 1): Bad address (os error 14)",
     "domain 1 Domctl(45, 1): Bad address (os error 14)",
-    // set_target: a domain is no target of its own. Xen looks at that first.
+    // set_target: a domain cannot be its own target, which Xen checks first.
     "domain 1 Domctl(46, 1): Invalid argument (os error 22)",
     "domain 1 Domctl(47, 1): Bad address (os error 14)",
-    // set_virq_handler: virtual interrupt 1 has no handler, as it is each domain's own.
+    // set_virq_handler: virtual interrupt 1 has no handler, as it is not global.
     "domain 1 Domctl(66, 1): Invalid argument (os error 22)",
     "domain 1 GrantTableSize: 0",
     // getenforce, policyvers, getbool (there are none), mls, getavc_threshold, avc_hashstats, get_peer_sid
@@ -198,7 +198,7 @@ const NOT_REFUSED: &[&str] = &[
     // relabel_domain, of domain 0.
     "domain 1 Flask(24, 0): No such process (os error 3)",
     "domain 1 Flask(2, 1): 1",
-    // setenforce to what it is. To 0 is refused.
+    // setenforce to the present value. The value 0 is refused.
     "domain 1 Flask(3, 1): 0",
     "domain 1 Flask(10, 1): 30",
     "domain 1 Flask(11, 1): No such file or directory (os error 2)",
@@ -212,7 +212,7 @@ pub(crate) fn hypercalls(machine: &Machine) -> Result<()> {
     let text = machine.driver_domain.check(&["agent", "hypercalls", &GUEST_A.to_string()], LIMIT)?;
     let calls: Vec<&str> = text.lines().filter(|line| !line.starts_with("refused ")).collect();
     ensure!(calls == NOT_REFUSED, "not refused: {}", calls.join("\n"));
-    // That the guest and the driver domain go on is part of it.
+    // The guest and the driver domain still work.
     machine.guest_a.check(&["agent", "i2c", "0", "r0x48:2"], LIMIT)?;
     Ok(())
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What scenarios about dying processes have in common: whom to kill, and how to tell that everything is as
-//! it was.
+//! Shared by the scenarios that end processes: the processes, and a comparison of all resources before and
+//! after.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,13 +15,13 @@ use e2e::request::{End, Output};
 
 use crate::LIMIT;
 
-/// How long everything may take to be as it was. A back-off is at most 2 s, and the machine may be busy.
+/// The limit for the former state to be restored. A back-off is at most 2 s, and the machine may be busy.
 const RECOVERY: Duration = Duration::from_secs(60);
 
-/// A process that is killed.
+/// A process of the appliance, by its role.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Victim {
-    /// The supervisor, of which there is one.
+pub(crate) enum Role {
+    /// The supervisor.
     Supervisor,
     /// The worker of a guest.
     Worker(&'static str),
@@ -29,7 +29,7 @@ pub(crate) enum Victim {
     Backend(&'static str, &'static str),
 }
 
-impl Victim {
+impl Role {
     fn is(self, process: &Process) -> bool {
         let (program, command) = (process.program.as_str(), process.command.as_str());
         match self {
@@ -49,19 +49,19 @@ impl Victim {
         found.with_context(|| format!("there is no {self:?} among {processes:?}"))
     }
 
-    /// Its process.
+    /// Returns its process ID.
     pub(crate) fn pid(self, machine: &Machine) -> Result<u32> {
         self.find(machine).map(|process| process.pid)
     }
 
-    /// Sends it a signal. Returns the process.
+    /// Sends it a signal, and returns the process.
     pub(crate) fn signal(self, machine: &Machine, signal: &str) -> Result<Process> {
         let process = self.find(machine)?;
         machine.driver_domain.check(&["sh", "-c", &format!("kill -{signal} {}", process.pid)], LIMIT)?;
         Ok(process)
     }
 
-    /// Sends it a signal that ends it, and waits until another one is in its place.
+    /// Sends it a signal that ends it, and waits for the process that replaces it.
     pub(crate) fn end(self, machine: &Machine, signal: &str) -> Result<()> {
         let before = self.signal(machine, signal)?;
         wait_until(&format!("another {self:?}"), RECOVERY, || {
@@ -72,10 +72,11 @@ impl Victim {
     }
 }
 
-/// Who there is and what is held, without the numbers of processes, which change when they are replaced.
+/// The processes of the driver domain and their resources, without process IDs, which change when processes
+/// are replaced.
 #[derive(Debug)]
-pub(crate) struct Order {
-    /// How many processes, descriptors and threads there are of each command.
+pub(crate) struct Snapshot {
+    /// The number of processes, descriptors and threads of each command line.
     processes: BTreeMap<String, (u64, u64, u64)>,
     grants: BTreeMap<u16, usize>,
     event_channels: BTreeMap<u16, usize>,
@@ -83,7 +84,8 @@ pub(crate) struct Order {
     servers: Vec<String>,
 }
 
-impl Order {
+impl Snapshot {
+    /// Takes a snapshot of the running machine.
     pub(crate) fn of(machine: &Machine) -> Result<Self> {
         let Census { processes: all, grants, event_channels } =
             Census::take(&machine.driver_domain, &machine.console)?;
@@ -100,7 +102,7 @@ impl Order {
         Ok(Self { processes, grants, event_channels, servers: vec![servers(GUEST_A)?, servers(GUEST_B)?] })
     }
 
-    /// Whether the same processes are there later, and none of them has more descriptors or threads.
+    /// Returns whether `later` has the same processes, none of them with more descriptors or threads.
     pub(crate) fn has_not_grown(&self, later: &Self) -> bool {
         let same = |(before, now): (&(u64, u64, u64), &(u64, u64, u64))| {
             before.0 == now.0 && before.1 >= now.1 && before.2 >= now.2
@@ -109,34 +111,34 @@ impl Order {
             && self.processes.values().zip(later.processes.values()).all(same)
     }
 
-    /// What has to be the same to the last descriptor: all but the processes that serve lines. Such a process
-    /// may hold less later, since its predecessor may have kept a line.
+    /// Returns what has to be equal later. That excludes the GPIO backends: a new one may have fewer
+    /// descriptors, since its predecessor may have kept a line.
     fn exact(&self) -> impl PartialEq {
         let is_exact = |(command, _): &(&String, &(u64, u64, u64))| !command.contains("backend gpio ");
         let processes: Vec<_> = self.processes.iter().filter(is_exact).map(|(_, held)| *held).collect();
         (processes, self.grants.clone(), self.event_channels.clone(), self.servers.clone())
     }
 
-    /// Waits until everything is as it was.
-    pub(crate) fn restored(&self, machine: &Machine) -> Result<()> {
+    /// Waits until processes and resources are as in this snapshot.
+    pub(crate) fn wait_until_restored(&self, machine: &Machine) -> Result<()> {
         let mut last = None;
-        let same = wait_until("all is as it was", RECOVERY, || {
+        let same = wait_until("processes and resources are as before", RECOVERY, || {
             let now = Self::of(machine)?;
             let same = self.has_not_grown(&now) && self.exact() == now.exact();
             last = Some(now);
             Ok(same.then_some(()))
         });
-        same.with_context(|| format!("it was {self:#?}, it is {last:#?}"))
+        same.with_context(|| format!("before: {self:#?}, now: {last:#?}"))
     }
 }
 
-/// Transfers of a guest that go on while something happens, each of which is checked.
+/// Transfers of a guest in the background, each of which is checked.
 pub(crate) struct Transfers<'a> {
     background: Background<'a>,
 }
 
 impl<'a> Transfers<'a> {
-    /// Begins with `rounds` of two transfers each, and waits until the first have arrived on the bus.
+    /// Starts `rounds` of two transfers each, and waits until the first are on the bus.
     pub(crate) fn begin(
         machine: &'a Machine,
         guest: &'a Channel,
@@ -150,21 +152,24 @@ impl<'a> Transfers<'a> {
         Ok(Self { background })
     }
 
-    /// Waits for the end, and returns how many failed. None of the others may have gone wrong.
+    /// Waits for the end, and returns the number of failed transfers.
+    ///
+    /// # Errors
+    /// Returns an error if a successful transfer had wrong data, or the program failed.
     pub(crate) fn finish(self, limit: Duration) -> Result<u32> {
         let output = self.background.look_until(limit, |_| false)?;
-        let (text, said) = (output.text(), output.error_text());
-        ensure!(matches!(output, Output { end: End::Exited(0), .. }), "{text} {said}");
+        let (text, errors) = (output.text(), output.error_text());
+        ensure!(matches!(output, Output { end: End::Exited(0), .. }), "{text} {errors}");
         let value = |name: &str| -> Result<u32> {
             let word = text.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
             Ok(word.with_context(|| format!("no {name}: {text}"))?.parse()?)
         };
-        ensure!(value("differences")? == 0, "{text} {said}");
+        ensure!(value("differences")? == 0, "{text} {errors}");
         value("errors")
     }
 }
 
-/// One transfer of each device of both guests.
+/// Checks one transfer of each device of both guests.
 pub(crate) fn devices_work(machine: &Machine) -> Result<()> {
     for (guest, transfer) in
         [(&machine.guest_a, ["w0x50:00", "r0x50:1"]), (&machine.guest_b, ["w0x68:08", "r0x68:1"])]

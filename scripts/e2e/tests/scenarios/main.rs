@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The scenarios: each a test with a name, nearly all on one machine that boots once. `scripts/test e2e
+//! The scenarios, each a test with a name. Nearly all run on one machine that boots once. `scripts/test e2e
 //! [NAME]` runs them.
 //!
-//! `XBA_VCPUS=N` gives each domain so many virtual CPUs in place of one.
+//! `XBA_VCPUS=N` gives each domain N virtual CPUs instead of one.
 
 mod backend_loss;
 mod both;
@@ -31,16 +31,16 @@ use e2e::host::machine::{Machine, Place};
 use libtest_mimic::{Arguments, Failed, Trial};
 use toml::{Table, Value};
 
-/// How long a program in a domain may take that has little to do.
+/// The limit for a short command in a domain.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// One scenario.
 struct Scenario {
     name: &'static str,
     run: fn(&Machine) -> Result<()>,
-    /// What the consoles may say in it that would otherwise be a failure.
+    /// Messages on the console that do not count as faults in this scenario.
     expected: &'static [&'static str],
-    /// Whether it is the first one on another machine.
+    /// Whether another machine boots for this scenario and those after it.
     boots: bool,
 }
 
@@ -48,20 +48,20 @@ const fn scenario(name: &'static str, run: fn(&Machine) -> Result<()>) -> Scenar
     Scenario { name, run, expected: &[], boots: false }
 }
 
-/// One that has Xen deny something.
+/// Returns a scenario in which Xen's policy denies a call.
 const fn denied(name: &'static str, run: fn(&Machine) -> Result<()>) -> Scenario {
     // Two spaces, as the security server prints it.
     Scenario { name, run, expected: &["avc:  denied"], boots: false }
 }
 
-/// In this order. The last ones look back on all that went before.
+/// The scenarios, in the order in which they run. Late ones check the state after all earlier ones.
 const SCENARIOS: &[Scenario] = &[
     scenario("guest-a-reads-temperature", i2c::guest_a_reads_temperature),
     scenario("guest-a-sees-temperature-change", i2c::guest_a_sees_temperature_change),
     scenario("guest-a-writes-eeprom-page", i2c::guest_a_writes_eeprom_page),
     scenario("guest-b-reads-clock", i2c::guest_b_reads_clock),
     scenario("guest-b-cannot-reach-targets-of-guest-a", isolation::targets),
-    scenario("guest-b-cannot-reach-them-second-in-a-request", isolation::second_message),
+    scenario("guest-b-cannot-reach-targets-by-a-later-message", isolation::second_message),
     scenario("guest-b-cannot-reach-lines-of-guest-a", isolation::lines),
     scenario("guest-a-drives-a-line", gpio::guest_a_drives_a_line),
     scenario("an-edge-arrives-in-guest-a", gpio::an_edge_arrives),
@@ -71,7 +71,7 @@ const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "driver-domain-cannot-map-what-was-not-granted",
         run: isolation::foreign_pages,
-        // Two spaces, as the security server prints it: a denied mapping is what this scenario is about.
+        // Two spaces, as the security server prints it. Other denials are faults here.
         expected: &[
             "avc:  denied  { map_read map_write } for",
             "avc:  denied  { map_read } for",
@@ -85,41 +85,38 @@ const SCENARIOS: &[Scenario] = &[
     scenario("driver-domain-does-no-harm-by-many-ioreq-servers", isolation::overload),
     denied("driver-domain-makes-no-call-that-it-does-not-need", isolation::hypercalls),
     scenario("both-guests-at-once", both::both_guests_at_once),
-    scenario("a-driver-that-goes-leaves-a-line-safe", outputs::a_driver_that_goes_leaves_a_line_safe),
-    scenario("a-line-that-shall-stay-stays", outputs::a_line_that_shall_stay_stays),
-    scenario("an-output-outlives-its-daemon", outputs::an_output_outlives_its_daemon),
-    scenario("a-backend-killed-with-a-request-costs-nothing", backend_loss::killed_with_a_request),
-    scenario("a-backend-killed-in-a-transfer-costs-that", backend_loss::killed_in_the_middle_of_a_transfer),
-    scenario("a-backend-that-hangs-costs-nothing", backend_loss::hangs),
-    scenario(
-        "a-backend-that-hangs-in-a-transfer-costs-that",
-        backend_loss::hangs_in_the_middle_of_a_transfer,
-    ),
-    scenario("a-device-without-a-backend-needs-a-reset", backend_loss::none_comes_back),
-    scenario("a-gpio-backend-killed-costs-nothing", backend_loss::gpio_backend_killed),
-    scenario("backends-killed-again-and-again", backend_loss::killed_again_and_again),
+    scenario("an-unbound-driver-leaves-outputs-safe", outputs::unbound_driver_leaves_outputs_safe),
+    scenario("an-output-with-safe-stay-keeps-its-level", outputs::output_with_safe_stay_keeps_its_level),
+    scenario("an-output-outlives-its-backend", outputs::output_outlives_its_backend),
+    scenario("a-backend-killed-before-a-transfer-fails-no-request", backend_loss::killed_with_a_request),
+    scenario("a-backend-killed-in-a-transfer-fails-that-request", backend_loss::killed_in_a_transfer),
+    scenario("a-backend-that-hangs-before-a-transfer-fails-no-request", backend_loss::hangs),
+    scenario("a-backend-that-hangs-in-a-transfer-fails-that-request", backend_loss::hangs_in_a_transfer),
+    scenario("a-device-without-a-backend-needs-a-reset", backend_loss::cannot_be_started_again),
+    scenario("a-gpio-backend-killed-loses-no-edge", backend_loss::gpio_backend_killed),
+    scenario("backends-killed-repeatedly", backend_loss::killed_repeatedly),
     scenario("rebinding-leaves-no-grant-mapped", rebind::rebinding_leaves_no_grant_mapped),
     scenario(
-        "a-request-comes-back-while-the-driver-goes",
-        rebind::a_request_comes_back_while_the_driver_goes,
+        "a-request-completes-while-its-driver-is-unbound",
+        rebind::request_completes_while_its_driver_is_unbound,
     ),
     scenario("every-process-has-given-up-its-rights", confined::every_process_has_given_up_its_rights),
     scenario("a-process-reaches-its-own-guest-only", confined::a_process_reaches_its_own_guest_only),
     scenario("a-guests-user-opens-no-device", confined::a_guests_user_opens_no_device),
-    denied("a-check-finds-nothing-missing", confined::a_check_finds_nothing_missing),
-    denied("a-check-says-what-is-missing", confined::a_check_says_what_is_missing),
+    denied("check-finds-nothing-missing", confined::check_finds_nothing_missing),
+    denied("check-lists-what-is-missing", confined::check_lists_what_is_missing),
     scenario("a-worker-is-killed", shim_loss::worker_killed),
     scenario("the-supervisor-is-killed", shim_loss::supervisor_killed),
     scenario("the-supervisor-is-terminated", shim_loss::supervisor_terminated),
     scenario("the-record-of-an-ioreq-server-is-damaged", shim_loss::server_record_damaged),
-    scenario("a-driver-hears-that-its-device-is-lost", shim_loss::a_driver_hears_that_its_device_is_lost),
-    scenario("a-reload-leaves-lines-in-use-alone", reload::lines_in_use_stay),
-    scenario("a-reload-leaves-transfers-alone", reload::transfers_go_on),
+    scenario("a-lost-device-needs-a-reset", shim_loss::lost_device_needs_a_reset),
+    scenario("a-reload-does-not-affect-lines-in-use", reload::lines_in_use_are_not_affected),
+    scenario("a-reload-does-not-affect-transfers", reload::transfers_are_not_affected),
     scenario("a-reload-replaces-a-worker-that-hangs", reload::hanging_worker_is_replaced),
     scenario("lifecycle-loop", shim_loss::lifecycle_loop),
     scenario("driver-domain-is-small", size::driver_domain_is_small),
-    scenario("kernels-did-not-complain", quiet::kernels_did_not_complain),
-    // After it, Linux can no longer use a device that was taken away.
+    scenario("kernels-report-no-fault", quiet::kernels_report_no_fault),
+    // Linux cannot use the removed device after this one.
     Scenario {
         name: "the-configuration-is-reloaded",
         run: shim_loss::configuration_reloaded,
@@ -135,12 +132,13 @@ const SCENARIOS: &[Scenario] = &[
     },
 ];
 
-/// The machine, booted when a scenario needs it.
+/// The machine, which the first scenario boots.
 #[derive(Default)]
 enum Shared {
     #[default]
     Off,
     On(Box<Machine>),
+    /// The scenario of this name has failed.
     Broken(&'static str),
 }
 
@@ -168,16 +166,16 @@ impl Shared {
 }
 
 fn boot(first: &Scenario) -> Result<Machine> {
-    // The logs of the former machine may be of interest.
+    // Another directory, so that the logs of the former machine are kept.
     let mut place = Place::in_checkout(if first.boots { first.name } else { "scenarios" });
     if let Ok(vcpus) = std::env::var("XBA_VCPUS") {
-        let vcpus: i64 = vcpus.parse().context("XBA_VCPUS is a number")?;
+        let vcpus: i64 = vcpus.parse().context("XBA_VCPUS must be a number")?;
         place = shared::rebuild(place, "vcpus", |manifest, _| {
             let give = |domain: &mut Table| domain.insert("vcpus".to_owned(), vcpus.into());
             give(shared::section(manifest, "driver-domain")?);
             let guests = manifest.get_mut("guest").and_then(Value::as_array_mut);
             for guest in guests.into_iter().flatten() {
-                give(guest.as_table_mut().context("a guest is a table")?);
+                give(guest.as_table_mut().context("a guest of the manifest is not a table")?);
             }
             Ok(())
         })?;
@@ -201,7 +199,7 @@ fn perform(machine: &mut Machine, scenario: &Scenario) -> Result<()> {
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    // They share one machine, and some of them measure what happens on it.
+    // The scenarios share one machine, and some compare its state before and after.
     arguments.test_threads = Some(1);
     let shared = Arc::new(Mutex::new(Shared::default()));
     let trial = |scenario: &'static Scenario| {
@@ -212,7 +210,7 @@ fn main() -> ExitCode {
         })
     };
     let conclusion = libtest_mimic::run(&arguments, SCENARIOS.iter().map(trial).collect());
-    // `exit` would leave QEMU and the hardware running.
+    // Ends QEMU and the simulated hardware before this process.
     *shared.lock().unwrap_or_else(PoisonError::into_inner) = Shared::Off;
     conclusion.exit_code()
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Drivers come and go in the guests: each time the devices work, and no grant stays mapped.
+//! Drivers in the guests are unbound and bound again: the devices work each time, and no grant stays mapped.
 
 use anyhow::{Context, Result, bail, ensure};
 use e2e::host::channel::Channel;
@@ -12,30 +12,31 @@ use serde_json::json;
 
 use crate::LIMIT;
 use crate::i2c::is_about;
-use crate::quiet::kernel_did_not_complain;
+use crate::quiet::kernel_reports_no_fault;
 
+/// How often each driver is unbound and bound again.
 const TIMES: usize = 10;
 const EEPROM: u16 = 0x50;
 const SENSOR: u16 = 0x48;
-/// How often the driver is unbound while a request is with the device.
+/// How often the driver is unbound while a request is in flight.
 const ROUNDS: u64 = 10;
-/// How much longer the device keeps the request in each round than in the one before.
+/// By how much the duration of the request increases in each round.
 const STEP_MILLISECONDS: u64 = 100;
 const DRIVERS: &str = "/sys/bus/virtio/drivers";
 
-/// The guests' virtio devices, with the drivers that have them: `i2c_virtio/virtio0`.
+/// Returns the bound virtio devices of a guest, with their drivers: `i2c_virtio` and `virtio0`.
 pub(crate) fn devices(guest: &Channel) -> Result<Vec<(String, String)>> {
     let listed = guest.check(&["sh", "-c", &format!("cd {DRIVERS} && ls -d */virtio*")], LIMIT)?;
     let pairs = listed.lines().filter_map(|line| line.split_once('/'));
     Ok(pairs.map(|(driver, device)| (driver.to_owned(), device.to_owned())).collect())
 }
 
-/// How many grants of a domain are mapped.
+/// Returns the number of mapped grants of a domain.
 pub(crate) fn mapped(console: &Console, domain: u16) -> Result<usize> {
     Ok(grants::mapped(console)?.get(&domain).copied().unwrap_or(0))
 }
 
-/// Tells the drivers of `devices` to `bind` or `unbind`.
+/// Writes the devices to the file `bind` or `unbind` of their drivers.
 pub(crate) fn tell(guest: &Channel, devices: &[(String, String)], what: &str) -> Result<()> {
     for (driver, device) in devices {
         guest.check(&["sh", "-c", &format!("echo {device} >{DRIVERS}/{driver}/{what}")], LIMIT)?;
@@ -52,30 +53,30 @@ fn rebind(machine: &Machine, guest: &Channel, domain: u16, transfer: &[&str]) ->
     let devices = devices(guest)?;
     ensure!(devices.len() == 2, "domain {domain} has the devices {devices:?}");
     let before = mapped(&machine.console, domain)?;
-    ensure!(before > 0, "devices are bound, and yet no ring of domain {domain} is mapped");
+    ensure!(before > 0, "the drivers are bound, but no ring of domain {domain} is mapped");
     for round in 1..=TIMES {
         tell(guest, &devices, "unbind")?;
         let left = mapped(&machine.console, domain)?;
         ensure!(left == 0, "round {round}: {left} grants of domain {domain} are still mapped");
         tell(guest, &devices, "bind")?;
         let bound = mapped(&machine.console, domain)?;
-        ensure!(bound == before, "round {round}: {bound} grants are mapped, at first there were {before}");
+        ensure!(bound == before, "round {round}: {bound} grants are mapped, {before} before");
         guest.check(&[&["agent", "i2c", "0"], transfer].concat(), LIMIT)?;
         guest.check(&["agent", "gpio-get", "gpiochip0", "1"], LIMIT)?;
     }
     Ok(())
 }
 
-/// Kills a process during its transfer and unbinds the driver: before the device returns the request,
-/// after it, and at about the same time. The interrupt comes to the first CPU, and the driver is unbound on
-/// the last, so the two can overlap with XBA_VCPUS=2 only.
-pub(crate) fn a_request_comes_back_while_the_driver_goes(machine: &Machine) -> Result<()> {
+/// Kills a process during its transfer and unbinds the driver: before the device returns the request, after
+/// that, and at about the same time. The interrupt is handled on the first CPU, and the driver is unbound on
+/// the last, so both overlap with XBA_VCPUS=2 only.
+pub(crate) fn request_completes_while_its_driver_is_unbound(machine: &Machine) -> Result<()> {
     let guest = &machine.guest_a;
     let mut adapters = devices(guest)?;
     adapters.retain(|(driver, _)| driver == "i2c_virtio");
     let [(driver, device)] = adapters.as_slice() else { bail!("guest-a has the I2C devices {adapters:?}") };
     let unbind = format!("echo {device} >{DRIVERS}/{driver}/unbind");
-    // lm75 writes to its sensor when it is unbound, and so would wait for the request.
+    // lm75 writes to its sensor when it is unbound, and would wait for the request.
     let without_lm75 = format!("echo 0-{SENSOR:04x} >/sys/bus/i2c/drivers/lm75/unbind");
     let kill_and_unbind =
         format!("killall -9 i2ctransfer; taskset $(printf %x $((1 << $(nproc) - 1))) sh -c '{unbind}'");
@@ -92,7 +93,7 @@ pub(crate) fn a_request_comes_back_while_the_driver_goes(machine: &Machine) -> R
         drop(write);
         tell(guest, &adapters, "bind").context("bind")?;
         guest.check(&["agent", "i2c", "0", "w0x50:20", "r0x50:1"], LIMIT)?;
-        kernel_did_not_complain(guest).with_context(|| format!("round {round}"))?;
+        kernel_reports_no_fault(guest).with_context(|| format!("round {round}"))?;
     }
     Ok(())
 }

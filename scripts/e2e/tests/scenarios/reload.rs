@@ -1,40 +1,40 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The configuration is read again (SIGHUP): a device that no driver uses changes, and the other devices of
-//! its guest notice nothing: neither does an output move nor is an edge lost, and no transfer fails.
+//! The supervisor reads its configuration again (SIGHUP). A device that no driver uses changes. The other
+//! devices of its guest are not affected: outputs keep their level, no edge is lost, and no transfer fails.
 
 use anyhow::{Context, Result, ensure};
 use e2e::host::channel::Channel;
 use e2e::host::machine::Machine;
 
-use crate::life::{Order, Transfers, Victim, devices_work};
+use crate::life::{Role, Snapshot, Transfers, devices_work};
 use crate::outputs::{LED, events, expect, hold};
 use crate::rebind::{devices, tell};
 use crate::shim_loss::{CONFIG, TRANSFERS};
 use crate::{LIMIT, gpio};
 
 const KEPT: &str = "/tmp/kept.toml";
-/// What serves guest-a, and must not be replaced.
-const WORKER: Victim = Victim::Worker("guest-a");
-const I2C: Victim = Victim::Backend("guest-a", "i2c0");
-const GPIO: Victim = Victim::Backend("guest-a", "gpio");
-/// A target of guest-b.
+/// The processes that serve guest-a.
+const WORKER: Role = Role::Worker("guest-a");
+const I2C: Role = Role::Backend("guest-a", "i2c0");
+const GPIO: Role = Role::Backend("guest-a", "gpio");
+/// A transfer to a target of guest-b.
 const CLOCK: [&str; 5] = ["agent", "i2c", "0", "w0x68:08", "r0x68:1"];
 
-/// A reload that has begun: the place on the console from which on the supervisor says so.
+/// A reload that has begun, with the mark of the console before its messages.
 struct Reload(usize);
 
 impl Reload {
     fn begin(machine: &Machine) -> Result<Self> {
         let mark = machine.console.mark();
-        Victim::Supervisor.signal(machine, "HUP")?;
+        Role::Supervisor.signal(machine, "HUP")?;
         Ok(Self(mark))
     }
 
     fn finish(self, machine: &Machine) -> Result<()> {
         let what = "guest-a: has 2 devices from now on";
-        let said = machine.console.wait(self.0, LIMIT, |line| line.text.contains(what).then_some(()))?;
-        said.with_context(|| format!("the supervisor does not say: {what}")).map(drop)
+        let seen = machine.console.wait(self.0, LIMIT, |line| line.text.contains(what).then_some(()))?;
+        seen.with_context(|| format!("the supervisor has not printed: {what}")).map(drop)
     }
 }
 
@@ -51,7 +51,7 @@ fn undo(machine: &Machine) -> Result<()> {
     busybox(machine, &["cp", KEPT, CONFIG])
 }
 
-/// The guest's devices of one kind, with their driver.
+/// Returns the guest's device of one kind, with its driver.
 fn bound(guest: &Channel, kind: &str) -> Result<Vec<(String, String)>> {
     let mut devices = devices(guest)?;
     devices.retain(|(driver, _)| driver.contains(kind));
@@ -59,9 +59,9 @@ fn bound(guest: &Channel, kind: &str) -> Result<Vec<(String, String)>> {
     Ok(devices)
 }
 
-/// An output is driven and an edge is waited for while the guest's I2C adapter becomes another one.
-pub(crate) fn lines_in_use_stay(machine: &Machine) -> Result<()> {
-    let order = Order::of(machine)?;
+/// Replaces the guest's I2C adapter while the guest drives an output and waits for an edge.
+pub(crate) fn lines_in_use_are_not_affected(machine: &Machine) -> Result<()> {
+    let before = Snapshot::of(machine)?;
     let adapter = bound(&machine.guest_a, "i2c")?;
     let held = hold(&machine.guest_a, 1)?;
     expect(machine, LED, 1, "while guest-a drives 1")?;
@@ -76,30 +76,30 @@ pub(crate) fn lines_in_use_stay(machine: &Machine) -> Result<()> {
         }
         Some(reload) => reload.finish(machine),
     })?;
-    expect(machine, LED, 1, "after the configuration was read again")?;
+    expect(machine, LED, 1, "after the reload")?;
     let seen = events(machine, LED, mark)?;
-    ensure!(seen.is_empty(), "the led should have stayed as it was: {seen:?}");
+    ensure!(seen.is_empty(), "the led has changed: {seen:?}");
     let now = [WORKER.pid(machine)?, GPIO.pid(machine)?];
-    ensure!(now == serving, "worker and GPIO daemon were {serving:?} and are {now:?}");
+    ensure!(now == serving, "worker and GPIO backend were replaced: {serving:?}, now {now:?}");
 
-    // The change is there, and goes again.
+    // The change has taken effect. It is undone.
     tell(&machine.guest_a, &adapter, "bind")?;
     machine.guest_a.check(&CLOCK, LIMIT)?;
     tell(&machine.guest_a, &adapter, "unbind")?;
     undo(machine)?;
     Reload::begin(machine)?.finish(machine)?;
     tell(&machine.guest_a, &adapter, "bind")?;
-    ensure!(machine.guest_a.check(&CLOCK, LIMIT).is_err(), "guest-a reaches what it has no more");
-    expect(machine, LED, 1, "when all is as it was")?;
-    ensure!(events(machine, LED, mark)?.is_empty(), "the led should have stayed as it was");
+    ensure!(machine.guest_a.check(&CLOCK, LIMIT).is_err(), "guest-a reaches a target that was removed");
+    expect(machine, LED, 1, "after the change was undone")?;
+    ensure!(events(machine, LED, mark)?.is_empty(), "the led has changed");
     drop(held);
     devices_work(machine)?;
-    order.restored(machine)
+    before.wait_until_restored(machine)
 }
 
-/// The adapter transfers all the time while the guest's GPIO controller becomes another one.
-pub(crate) fn transfers_go_on(machine: &Machine) -> Result<()> {
-    let order = Order::of(machine)?;
+/// Replaces the guest's GPIO controller during transfers of its adapter.
+pub(crate) fn transfers_are_not_affected(machine: &Machine) -> Result<()> {
+    let before = Snapshot::of(machine)?;
     let controller = bound(&machine.guest_a, "gpio")?;
     let serving = [WORKER.pid(machine)?, I2C.pid(machine)?];
     let transfers = Transfers::begin(machine, &machine.guest_a, "0x50", 40)?;
@@ -111,28 +111,28 @@ pub(crate) fn transfers_go_on(machine: &Machine) -> Result<()> {
             undo(machine)?;
         }
         Reload::begin(machine)?.finish(machine)?;
-        expect(machine, LED, safe, "as the manifest wants it")?;
+        expect(machine, LED, safe, "after the reload")?;
     }
     let errors = transfers.finish(TRANSFERS)?;
-    ensure!(errors == 0, "{errors} transfers of a device that stays failed");
+    ensure!(errors == 0, "{errors} transfers of the unchanged device failed");
     let now = [WORKER.pid(machine)?, I2C.pid(machine)?];
-    ensure!(now == serving, "worker and I2C daemon were {serving:?} and are {now:?}");
+    ensure!(now == serving, "worker and I2C backend were replaced: {serving:?}, now {now:?}");
     tell(&machine.guest_a, &controller, "bind")?;
     devices_work(machine)?;
     gpio::an_edge_arrives(machine)?;
-    order.restored(machine)
+    before.wait_until_restored(machine)
 }
 
-/// A worker that does not answer the supervisor is replaced, and the reload is completed.
+/// Stops a worker during a reload: it is replaced, and the reload completes.
 pub(crate) fn hanging_worker_is_replaced(machine: &Machine) -> Result<()> {
-    let order = Order::of(machine)?;
+    let before = Snapshot::of(machine)?;
     let adapter = bound(&machine.guest_a, "i2c")?;
     tell(&machine.guest_a, &adapter, "unbind")?;
     edit(machine, "s/0x48,0x50/0x48,0x50,0x68/")?;
     let hanging = WORKER.signal(machine, "STOP")?.pid;
     Reload::begin(machine)?.finish(machine)?;
     let now = WORKER.pid(machine)?;
-    ensure!(now != hanging, "the worker that hangs is still there: {now}");
+    ensure!(now != hanging, "the stopped worker was not replaced: {now}");
     tell(&machine.guest_a, &adapter, "bind")?;
     machine.guest_a.check(&CLOCK, LIMIT)?;
 
@@ -141,5 +141,5 @@ pub(crate) fn hanging_worker_is_replaced(machine: &Machine) -> Result<()> {
     Reload::begin(machine)?.finish(machine)?;
     tell(&machine.guest_a, &adapter, "bind")?;
     devices_work(machine)?;
-    order.restored(machine)
+    before.wait_until_restored(machine)
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! For all end-to-end tests: images that differ a little from those that are there.
+//! Shared by the end-to-end tests: images with changes to manifest and board.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use e2e::host::machine::Place;
 use toml::{Table, Value};
 
-/// Builds the image of `place` with changes to the manifest and to the board, as the folder `name` beside it.
+/// Builds the image of `place` with changes to the manifest and to the board, in the folder `name` beside it.
 pub(crate) fn rebuild(
     place: Place,
     name: &str,
@@ -33,12 +33,12 @@ pub(crate) fn rebuild(
     Ok(Place { manifest, image, ..place })
 }
 
-/// Whether time does not matter.
+/// Returns whether the long run was requested (`XBA_LONG`).
 pub(crate) fn is_long() -> bool {
     std::env::var_os("XBA_LONG").is_some()
 }
 
-/// A table in a table.
+/// Returns the table `name` of a table.
 pub(crate) fn section<'table>(table: &'table mut Table, name: &str) -> Result<&'table mut Table> {
     let section = table.get_mut(name).and_then(Value::as_table_mut);
     section.with_context(|| format!("there is no [{name}]"))
