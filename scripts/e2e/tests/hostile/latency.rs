@@ -54,9 +54,10 @@ const FEW_TRANSFERS: &str = "100";
 const FEW_ROUNDS: usize = 3;
 /// The reference for that many vCPUs: it takes longer than the transfers.
 const SHORT_BUSY: Load = ("is busy", &["hostile", "busy", "400"]);
-/// The attacks on all vCPUs, each for so many milliseconds, and the limit of the latency in tenths of that
-/// beside the reference. The kernel limits the rate of kicks. Register reads are answered by the worker,
-/// which only the scheduler limits: it gets its share of the processor like other processes.
+/// The attacks on all vCPUs, each with its duration in milliseconds and the limit of the mean and median
+/// latency, in tenths of those beside the reference. The kernel limits the rate of kicks. Register reads are
+/// answered by the worker, which only the scheduler limits: it gets its share of the processor like other
+/// processes.
 const FLOODS: [(Load, u64); 2] = [
     (("kicks on eight vCPUs", &["hostile", "kicks", "1000"]), 11),
     (("reads on eight vCPUs", &["hostile", "reads", "1000"]), 30),

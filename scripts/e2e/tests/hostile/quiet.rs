@@ -30,9 +30,10 @@ const COMPLAINTS: &[&str] = &[
     "unbalanced",
 ];
 
-/// The limit of equal messages of a process: so many at once, and then one in so many seconds
-/// (xen-frontend-shim/common/logging). The driver domain's clock is not ahead of the host's.
+/// How many equal messages a process may print at once (xen-frontend-shim/common/logging).
 const BURST: u64 = 10;
+/// The period in seconds in which a process may print one more. The driver domain's clock is not ahead of the
+/// host's.
 const PERIOD: u64 = 10;
 
 /// Returns whether a line begins a message of the shim or of a backend. Does not count the messages about

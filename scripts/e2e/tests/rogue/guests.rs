@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
 //! The guests, which check their own memory (scripts/e2e/bare/src/witness.rs): their reports, and what the
-//! rogue gets to know about them.
+//! rogue gets of them.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;

@@ -28,7 +28,7 @@ pub(crate) fn guest_a_drives_a_line(machine: &Machine) -> Result<()> {
         held.look_until(LIMIT, |output| output.text() == "held")?;
         let expected = ("output".to_owned(), value);
         let seen = machine.gpio.line(LED)?;
-        ensure!(seen == expected, "guest-a drives {value}, the board sees {seen:?}");
+        ensure!(seen == expected, "guest-a drives {value}, the board has {seen:?}");
     }
     Ok(())
 }
@@ -97,9 +97,9 @@ pub(crate) fn an_open_drain_is_not_driven_high(machine: &Machine) -> Result<()> 
         held.look_until(LIMIT, |output| output.text() == "held")?;
         let (direction, level) = machine.gpio.line(wire)?;
         let is_driven = direction == "output";
-        ensure!(is_driven == (value == "0"), "the guest sets {value}, and the board sees an {direction}");
+        ensure!(is_driven == (value == "0"), "the guest sets {value}, and the board has an {direction}");
         if is_driven {
-            ensure!(level == 0, "the guest sets 0, and the board sees {level}");
+            ensure!(level == 0, "the guest sets 0, and the board has {level}");
             continue;
         }
         machine.gpio.drive(wire, 1)?;

@@ -27,7 +27,7 @@ pub(crate) fn hold(guest: &Channel, value: u64) -> Result<Background<'_>> {
 /// Checks that the driver domain drives `value` on a line of the board.
 pub(crate) fn expect(machine: &Machine, line: u32, value: u64, when: &str) -> Result<()> {
     let seen = machine.gpio.line(line)?;
-    ensure!(seen == ("output".to_owned(), value), "{when}, the board sees {seen:?} on line {line}");
+    ensure!(seen == ("output".to_owned(), value), "{when}, the board has {seen:?} on line {line}");
     Ok(())
 }
 

@@ -29,7 +29,7 @@ const STEPS: &[Step] = &[
     ("guest-a writes a page of its EEPROM and reads it back (driver at24)", eeprom),
     ("guest-b reads the clock on the same bus (driver ds1307)", clock),
     ("guest-b tries to reach guest-a's sensor", forbidden),
-    ("guest-a blinks its line `led`, the board sees", blink),
+    ("guest-a blinks its line `led`; the levels on the board:", blink),
     ("the power button is pressed, guest-a gets the event", power_button),
 ];
 
@@ -113,7 +113,7 @@ fn temperature(machine: &Machine) -> Result<String> {
     let mark = machine.i2c.mark()?;
     let celsius = read_temperature(machine)?;
     ensure!((celsius - 23.5).abs() < 0.5, "{celsius} °C, the board has 23.5");
-    Ok(format!("{celsius:.1} °C; the bus saw: {}", bus_since(machine, mark)?))
+    Ok(format!("{celsius:.1} °C; on the bus: {}", bus_since(machine, mark)?))
 }
 
 fn warmer(machine: &Machine) -> Result<String> {
@@ -131,7 +131,7 @@ fn eeprom(machine: &Machine) -> Result<String> {
     );
     let text = machine.guest_a.check(&["sh", "-c", &command], LIMIT)?;
     ensure!(text == "hi there", "read back {text:?}");
-    Ok(format!("\"{text}\"; the bus saw: {}", bus_since(machine, mark)?))
+    Ok(format!("\"{text}\"; on the bus: {}", bus_since(machine, mark)?))
 }
 
 fn clock(machine: &Machine) -> Result<String> {
@@ -143,8 +143,8 @@ fn forbidden(machine: &Machine) -> Result<String> {
     let mark = machine.i2c.mark()?;
     let output = machine.guest_b.run(&["agent", "i2c", "0", "w0x48:00", "r0x48:2"], LIMIT)?;
     ensure!(output.end == End::Exited(1), "it got {}", output.text());
-    ensure!(machine.i2c.since(mark)?.is_empty(), "the bus saw: {}", bus_since(machine, mark)?);
-    Ok("refused by the driver domain; the bus saw: nothing".to_owned())
+    ensure!(machine.i2c.since(mark)?.is_empty(), "on the bus: {}", bus_since(machine, mark)?);
+    Ok("refused by the driver domain; on the bus: nothing".to_owned())
 }
 
 fn blink(machine: &Machine) -> Result<String> {
@@ -182,6 +182,6 @@ fn power_button(machine: &Machine) -> Result<String> {
     watch.look_until(LIMIT, |output| output.text() == "watching")?;
     machine.press_power_button()?;
     let output = watch.look_until(LIMIT, |output| output.text().contains("rising"))?;
-    ensure!(output.text().contains("rising"), "the guest saw {:?}", output.text());
+    ensure!(output.text().contains("rising"), "the guest got {:?}", output.text());
     Ok("a rising edge on the line `power`".to_owned())
 }
