@@ -8,6 +8,7 @@
 pub mod gpio;
 pub mod i2c;
 mod own;
+pub mod telemetry;
 pub mod virtio;
 
 use std::fmt::Debug;
@@ -27,8 +28,8 @@ use crate::spanned::finish;
 use crate::validate::hardware::owned;
 
 /// The tables of devices in `[[guest]]`, in the order in which devices get addresses and interrupts.
-const TABLES: [fn(&mut TableHelper<'_>) -> Vec<Device>; 3] =
-    [take::<i2c::I2c>, take::<gpio::Gpio>, take::<virtio::Virtio>];
+const TABLES: [fn(&mut TableHelper<'_>) -> Vec<Device>; 4] =
+    [take::<i2c::I2c>, take::<gpio::Gpio>, take::<telemetry::Telemetry>, take::<virtio::Virtio>];
 
 /// A virtio device of a guest.
 #[derive(Debug)]

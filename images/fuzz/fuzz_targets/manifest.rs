@@ -10,7 +10,8 @@ use std::collections::HashSet;
 use annotate_snippets::Renderer;
 use images::board::Board;
 use images::diagnostics::{Diagnostic, Source, render};
-use images::emit::{driver_dt::driver_dt, guest_dt::guest_dt, policy, shim::shim};
+use images::emit::{accounts, driver_dt::driver_dt, guest_dt::guest_dt, policy, shim::shim};
+use images::explain::explain;
 use images::manifest::Manifest;
 use images::plan::{INTERRUPTS, Plan, WINDOWS};
 use images::validate;
@@ -66,5 +67,6 @@ fn build(manifest: &Manifest, board: &Board) {
     }
     assert!(!driver_dt(&plan).expect("a device tree").to_dtb().is_empty());
     assert!(!policy::domains(&plan).is_empty());
+    assert!(!explain(&plan).is_empty() && !accounts::passwd(&plan).is_empty());
     toml::to_string(&shim(&plan)).expect("a configuration");
 }

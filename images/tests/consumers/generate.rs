@@ -219,25 +219,26 @@ struct Guest {
     i2c: Vec<I2c>,
     gpio: Vec<Gpio>,
     virtio: Vec<Table>,
+    telemetry: Option<Table>,
 }
 
-type I2c = (prop::sample::Index, Vec<(i64, Table)>, Option<i64>);
+type I2c = (prop::sample::Index, Vec<(i64, Table)>, Option<i64>, bool);
 type Gpio = (prop::sample::Index, i64, i64, Table, Option<i64>);
 
 fn guest() -> impl Strategy<Value = Guest> {
     let ramdisk = option::of(select(RAMDISKS.map(|(name, _)| name).to_vec()));
     let busy_poll = || option::of(0..=1000_i64);
     let targets = vec((0..ADDRESSES_EACH, target()), 1..=3);
-    let i2c = vec((any::<prop::sample::Index>(), targets, busy_poll()), 0..=3);
+    let i2c = vec((any::<prop::sample::Index>(), targets, busy_poll(), any::<bool>()), 0..=3);
     let count = prop_oneof![20 => 1..=4_i64, 1 => 120..=LINES_EACH];
     let gpio = vec((any::<prop::sample::Index>(), 0..LINES_EACH, count, line(), busy_poll()), 0..=2);
     let access = option::of(select(vec!["granted", "all"]));
-    let virtio = vec(virtio(), 0..=2);
+    let virtio = (vec(virtio(), 0..=2), option::of(telemetry()));
     (domain(), "[a-z][a-z0-9]{0,8}(-[a-z0-9]{1,8})?", ramdisk, access, i2c, gpio, virtio).prop_map(
-        |(mut table, name, ramdisk, access, i2c, gpio, virtio)| {
+        |(mut table, name, ramdisk, access, i2c, gpio, (virtio, telemetry))| {
             table.extend(ramdisk.map(|ramdisk| ("ramdisk".into(), ramdisk.into())));
             table.extend(access.map(|access| ("memory-access".into(), access.into())));
-            Guest { table, name, i2c, gpio, virtio }
+            Guest { table, name, i2c, gpio, virtio, telemetry }
         },
     )
 }
@@ -260,6 +261,15 @@ fn virtio() -> impl Strategy<Value = Table> {
         table.insert("optional".into(), optional.into());
         table
     })
+}
+
+/// A console for any source.
+fn telemetry() -> impl Strategy<Value = Table> {
+    prop_oneof![
+        Just(toml! { source = "log" }),
+        Just(toml! { source = "file:/var/log/messages" busy-poll-us = 10 }),
+        Just(toml! { source = "unix:/run/status" requests = ["json", "openmetrics"] }),
+    ]
 }
 
 /// What serves a device.
@@ -339,6 +349,7 @@ impl Guest {
             .zip(self.virtio)
             .map(|(place, device)| place_virtio(device, number * 16 + place, others.next()));
         table.insert("virtio".into(), virtio.collect::<Vec<_>>().into());
+        table.extend(self.telemetry.map(|device| ("telemetry".into(), vec![Value::from(device)].into())));
         table
     }
 }
@@ -355,7 +366,7 @@ fn place_virtio(mut device: Table, number: i64, hardware: Option<&str>) -> Value
 fn place_i2c<'a>(
     place: usize,
     guest: i64,
-    (adapter, targets, busy_poll): &I2c,
+    (adapter, targets, busy_poll, strict): &I2c,
     adapters: &[&'a str],
     taken: &mut HashSet<(&'a str, i64)>,
 ) -> Option<Value> {
@@ -370,6 +381,7 @@ fn place_i2c<'a>(
         }
     }
     let mut device = toml! { adapter = adapter };
+    device.insert("strict".into(), (*strict).into());
     device.insert("name".into(), format!("bus{place}").into());
     device.extend(busy_poll.map(|busy_poll| ("busy-poll-us".into(), busy_poll.into())));
     let is_empty = placed.is_empty();
