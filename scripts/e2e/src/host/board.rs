@@ -92,12 +92,14 @@ impl Hardware {
     /// # Errors
     /// Returns an error if the simulation refuses the request or does not answer.
     pub fn control(&self, request: &Value) -> Result<Value> {
-        let mut stream = UnixStream::connect(&self.control).context("the simulation's control socket")?;
+        let mut stream = UnixStream::connect(&self.control)
+            .context("cannot connect to the simulation's control socket")?;
         stream.set_read_timeout(Some(LIMIT))?;
         writeln!(stream, "{request}")?;
         let mut line = String::new();
         BufReader::new(stream).read_line(&mut line)?;
-        let mut answer: Value = serde_json::from_str(&line).with_context(|| format!("answer {line:?}"))?;
+        let mut answer: Value = serde_json::from_str(&line)
+            .with_context(|| format!("invalid answer of the simulation: {line:?}"))?;
         if let Some(error) = answer.get("error") {
             bail!("{request}: {error}");
         }
@@ -134,7 +136,10 @@ impl Hardware {
     /// Returns an error if there is no such line.
     pub fn line(&self, line: u32) -> Result<(String, u64)> {
         let answer = self.control(&json!({ "read": { "line": line } }))?;
-        let direction = answer.get("direction").and_then(Value::as_str).context("no direction")?;
+        let direction = answer
+            .get("direction")
+            .and_then(Value::as_str)
+            .context("the simulation's answer has no direction")?;
         let value = answer.get("value").and_then(Value::as_u64).unwrap_or(0);
         Ok((direction.to_owned(), value))
     }

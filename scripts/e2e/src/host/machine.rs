@@ -184,7 +184,9 @@ impl Machine {
         let channel = |domain| Channel::new(Arc::clone(&console), domain);
         let guests: Vec<_> =
             (GUEST_A..).take(place.guests.len().max(2)).map(|domain| Arc::new(channel(domain))).collect();
-        let [guest_a, guest_b, ..] = guests.as_slice() else { bail!("a machine has guests") };
+        let [guest_a, guest_b, ..] = guests.as_slice() else {
+            bail!("the machine has no channels to guests")
+        };
         Ok(Self {
             driver_domain: channel(DRIVER_DOMAIN),
             guest_a: Arc::clone(guest_a),
@@ -327,14 +329,15 @@ fn fresh_directory(path: &Path) -> Result<PathBuf> {
 
 fn start_qemu(place: &Place, directory: &Path) -> Result<(Process, Arc<Console>)> {
     let path = place.image.join("qemu.json");
-    let file = File::open(&path).with_context(|| format!("no image at {}", path.display()))?;
+    let file = File::open(&path)
+        .with_context(|| format!("cannot open {}: build the image with scripts/image", path.display()))?;
     let line: CommandLine = serde_json::from_reader(file).with_context(|| path.display().to_string())?;
     let mut qemu = Process::start("qemu", directory, &line.program, |command| {
         command.args(&line.args).args(&place.arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
         Ok(())
     })?;
-    let output = qemu.child().stdout.take().context("QEMU's output")?;
-    let input = qemu.child().stdin.take().context("QEMU's input")?;
+    let output = qemu.child().stdout.take().context("QEMU's output is not a pipe")?;
+    let input = qemu.child().stdin.take().context("QEMU's input is not a pipe")?;
     let console = Console::new(output, input, &directory.join("console.log"))?;
     Ok((qemu, console))
 }

@@ -20,7 +20,10 @@ pub(crate) fn to_its_role(machine: &Machine) -> Result<()> {
         format!("{PROGRAMS}; export PATH=/tmp/bin:$PATH; {attempts} || true; tail -c 4000 /tmp/attempts.log");
     let text = machine.driver_domain.check(&["sh", "-c", &script], LIMIT)?;
     let summary = text.lines().find(|line| line.starts_with(PASSED));
-    ensure!(summary.is_some_and(|line| line.contains(" 0 failed; 0 ignored;")), "{text}");
+    ensure!(
+        summary.is_some_and(|line| line.contains(" 0 failed; 0 ignored;")),
+        "tests of the confinement failed: {text}"
+    );
     eprintln!("attempts: {}", summary.unwrap_or_default().trim_start_matches(PASSED));
     Ok(())
 }

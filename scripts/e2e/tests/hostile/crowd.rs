@@ -50,7 +50,9 @@ pub(crate) fn has_one_turn() -> Result<()> {
 fn place() -> Result<Place> {
     let mut place = rebuild(Place::in_checkout("crowd"), "crowd", |manifest, _| {
         let guests = manifest.get_mut("guest").and_then(Toml::as_array_mut);
-        let first = guests.and_then(|guests| guests.first_mut()?.as_table_mut()).context("no guest")?;
+        let first = guests
+            .and_then(|guests| guests.first_mut()?.as_table_mut())
+            .context("the manifest has no guest")?;
         first.remove("gpio");
         let adapter = |address: u16| {
             let target = Table::from_iter([("address".to_owned(), i64::from(address).into())]);
@@ -80,7 +82,7 @@ fn place() -> Result<Place> {
 
 fn check(machine: &Machine) -> Result<()> {
     let before = backends(machine)?;
-    ensure!(before.lines().count() > ADDRESSES.len(), "the backends are {before}");
+    ensure!(before.lines().count() > ADDRESSES.len(), "fewer backends than expected: {before}");
     for address in ADDRESSES.chain([CLOCK]) {
         let fault = json!({ "delay-ms": MILLISECONDS });
         machine.i2c.control(&json!({ "inject": { "address": address, "fault": fault, "count": 1000 } }))?;

@@ -153,7 +153,8 @@ fn beside_all_of(machine: &Machine, (name, command): Load, rounds: usize) -> Res
             machine.console.wait(mark, LIMIT, begins)?.context("the other guest has not begun its attack")?;
             let latency = transfers(machine, FEW_TRANSFERS);
             let is_over = other.is_finished();
-            let report = other.join().map_err(|_| anyhow!("a panic"))??;
+            let report =
+                other.join().map_err(|_| anyhow!("the thread of the other guest has panicked"))??;
             eprintln!("the other guest: {}", report.trim_end());
             ensure!(!is_over, "`{}` ended before the transfers", command.join(" "));
             latency
@@ -181,7 +182,7 @@ fn boot(run: &str, vcpus: u16) -> Result<Machine> {
     let place = rebuild(place, run, |manifest, board| {
         let guests = manifest.get_mut("guest").and_then(Value::as_array_mut);
         let hostile = guests.and_then(|guests| guests.first_mut()?.as_table_mut());
-        hostile.context("there is no guest")?.insert("vcpus".to_owned(), i64::from(vcpus).into());
+        hostile.context("the manifest has no guest")?.insert("vcpus".to_owned(), i64::from(vcpus).into());
         section(board, "machine")?.insert("cpus".to_owned(), i64::from(3 + vcpus).into());
         let xen = section(board, "xen")?;
         let arguments = xen.get("bootargs").and_then(Value::as_str).unwrap_or_default();
@@ -213,7 +214,7 @@ fn measure(machine: &Machine, (name, command): Load, effort: (usize, &str)) -> R
         let round = || transfers(machine, count);
         let measured: Result<Vec<Latency>> = (0..rounds).map(|_| round()).collect();
         over.store(true, Ordering::Release);
-        other.join().map_err(|_| anyhow!("a panic"))??;
+        other.join().map_err(|_| anyhow!("the thread of the other guest has panicked"))??;
         Ok::<_, anyhow::Error>(Latency::middle(&measured?))
     })?;
     latency.print(name);

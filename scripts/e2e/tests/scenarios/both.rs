@@ -35,7 +35,9 @@ pub(crate) fn both_guests_at_once(machine: &Machine) -> Result<()> {
         let a = scope.spawn(|| clean(&machine.guest_a, &eeprom));
         let b =
             scope.spawn(|| clean(&machine.guest_b, &clock).and_then(|()| clean(&machine.guest_b, &lines)));
-        [a, b].into_iter().try_for_each(|guest| guest.join().map_err(|_| anyhow!("a panic"))?)
+        [a, b]
+            .into_iter()
+            .try_for_each(|guest| guest.join().map_err(|_| anyhow!("the thread of a guest has panicked"))?)
     })?;
     let entries = machine.i2c.since(mark)?;
     for address in [0x50, 0x68] {

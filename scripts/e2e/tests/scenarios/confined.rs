@@ -150,7 +150,7 @@ fn require_confined(process: &Process) -> Result<()> {
     } else {
         ensure!(process.count("/dev/xen/evtchn") == 0, "it has {:?}", process.opens);
         let hardware = process.count("/dev/i2c-") > 0 || process.count("/dev/gpiochip") > 0;
-        ensure!(hardware, "the pattern does not fit: {:?}", process.opens);
+        ensure!(hardware, "it has no descriptor of its hardware: {:?}", process.opens);
     }
     Ok(())
 }
@@ -215,15 +215,15 @@ pub(crate) fn a_guests_user_opens_no_device(machine: &Machine) -> Result<()> {
     let list = "echo /dev/i2c-* /dev/gpiochip* /dev/xen/* /dev/mem /dev/console /run/xen-frontend-shim";
     let nodes = machine.driver_domain.check(&["sh", "-c", list], LIMIT)?;
     let nodes: Vec<&str> = nodes.split_whitespace().filter(|path| !path.contains('*')).collect();
-    ensure!(nodes.len() >= 8, "the pattern does not fit: {nodes:?}");
+    ensure!(nodes.len() >= 8, "fewer device nodes than expected: {nodes:?}");
     let user = (10000 + GUEST_A).to_string();
     let attempt = [&["agent", "open-as", &user], nodes.as_slice()].concat();
     let text = machine.driver_domain.check(&attempt, LIMIT)?;
-    ensure!(text.lines().count() == nodes.len(), "{text}");
-    ensure!(text.lines().all(|line| line.contains(": refused: ")), "{text}");
+    ensure!(text.lines().count() == nodes.len(), "not one line for each of {nodes:?}:\n{text}");
+    ensure!(text.lines().all(|line| line.contains(": refused: ")), "not all were refused:\n{text}");
     // Root can open a node, so the user is the reason of the refusals above.
     let root = machine.driver_domain.check(&["agent", "open-as", "0", "/dev/xen/gntdev"], LIMIT)?;
-    ensure!(root == "/dev/xen/gntdev: done", "{root}");
+    ensure!(root == "/dev/xen/gntdev: done", "root: {root}");
     Ok(())
 }
 

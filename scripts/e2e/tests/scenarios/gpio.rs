@@ -47,7 +47,7 @@ fn expect_edges(
         cause(place)?;
         expected = format!("{expected}\n{edge}");
         let output = watch.look_until(LIMIT, |output| output.text().len() >= expected.len())?;
-        ensure!(output.text() == expected, "the guest has seen {:?}, not {expected:?}", output.text());
+        ensure!(output.text() == expected, "the guest got {:?}, not {expected:?}", output.text());
     }
     Ok(())
 }
@@ -105,7 +105,7 @@ pub(crate) fn an_open_drain_is_not_driven_high(machine: &Machine) -> Result<()> 
         machine.gpio.drive(wire, 1)?;
         let seen = machine.gpio.line(wire)?.1;
         machine.gpio.release(wire)?;
-        ensure!(seen == 1, "the board pulls the line up, and it is {seen}");
+        ensure!(seen == 1, "the board drives 1, but the line is {seen}");
     }
     Ok(())
 }

@@ -135,7 +135,7 @@ pub(crate) fn resources(machine: &Machine) -> Result<()> {
 /// Tries to allocate event channels of a guest. The driver domain gets them only with an ioreq server.
 pub(crate) fn event_channels(machine: &Machine) -> Result<()> {
     let text = machine.driver_domain.check(&["agent", "take-ports", &GUEST_A.to_string()], LIMIT)?;
-    ensure!(text == format!("taken=0 {DENIED}"), "{text}");
+    ensure!(text == format!("taken=0 {DENIED}"), "event channels of guest-a: {text}");
     Ok(())
 }
 
@@ -145,7 +145,7 @@ pub(crate) fn no_page(machine: &Machine) -> Result<()> {
     let text = machine.driver_domain.check(&["agent", "enable-without-page", &GUEST_A.to_string()], LIMIT)?;
     // An access: at least the kick.
     let read = machine.guest_a.check(&["agent", "i2c", "0", "r0x48:2"], LIMIT);
-    ensure!(text == INVALID, "{text}; then guest-a: {read:?}");
+    ensure!(text == INVALID, "enabling was not refused: {text}; then guest-a: {read:?}");
     read.map(drop)
 }
 
@@ -160,7 +160,10 @@ pub(crate) fn overload(machine: &Machine) -> Result<()> {
     machine.driver_domain.check(&["agent", "end-overload"], LIMIT)?;
     // Xen allows eight servers for a guest, one of which is the shim's, and 256 ranges of each server. Three
     // of the ranges are not counted: those over memory and emulated devices.
-    ensure!(text == "servers=7 ranges=1789 No space left on device (os error 28)", "{text}");
+    ensure!(
+        text == "servers=7 ranges=1789 No space left on device (os error 28)",
+        "unexpected limits: {text}"
+    );
     Ok(())
 }
 

@@ -31,9 +31,9 @@ const END: &str = "/tmp/overload";
 const DOMCTLS: [RangeInclusive<u16>; 2] = [0..=100, 1000..=1004];
 /// All sysctls of Xen 4.20 and some more.
 const SYSCTLS: RangeInclusive<u16> = 0..=40;
-/// All operations of the platform, and some more.
+/// All operations of the hypercall `platform_op`, and some more.
 const PLATFORM: RangeInclusive<u16> = 0..=70;
-/// All operations of the security server, and some more.
+/// All operations of FLASK, and some more.
 const FLASK: RangeInclusive<u16> = 0..=30;
 /// `XEN_DOMCTL_createdomain`, whose first parameter is the label of the new domain.
 const CREATE_DOMAIN: u16 = 1;
@@ -41,7 +41,7 @@ const CREATE_DOMAIN: u16 = 1;
 const LABELS: RangeInclusive<u16> = 0..=40;
 /// All parameters of a domain, and some more.
 const PARAMETERS: RangeInclusive<u16> = 0..=40;
-/// All spaces that a page can be mapped from, and some more.
+/// All spaces of `add_to_physmap`, and some more.
 const SPACES: RangeInclusive<u16> = 0..=8;
 /// The ports whose status is read.
 const PORTS: RangeInclusive<u16> = 0..=31;
@@ -54,7 +54,10 @@ pub(super) fn map_resource(domain: u16, resource: &str, id: u16, frame: u32) -> 
         "grant-status" => Resource::GrantStatus,
         "vmtrace" => Resource::VmTrace,
         "unknown" => Resource::Unknown,
-        other => return Err(format!("there is no resource {other}").into()),
+        other => {
+            let names = "ioreq-server, grant-table, grant-status, vmtrace or unknown";
+            return Err(format!("a resource is {names}, not {other}").into());
+        }
     };
     match Privcmd::open()?.map_resource(DomId::new(domain), resource, frame) {
         Ok(_page) => println!("mapped"),
@@ -117,7 +120,7 @@ pub(super) fn overload(domain: u16) -> Result<(), Failure> {
     }
     let listener = UnixListener::bind(END)?;
     println!("servers={} ranges={ranges} {}", servers.len(), reason.io());
-    let (_until_then, _) = listener.accept()?;
+    let (_connection, _) = listener.accept()?;
     drop(servers);
     Ok(fs::remove_file(END)?)
 }

@@ -20,7 +20,7 @@ pub(super) fn chip(name: &str) -> Result<Chip, Failure> {
             return Ok(chip);
         }
     }
-    Err(format!("no GPIO chip is called {name}").into())
+    Err(format!("no GPIO chip has the name or the label {name}").into())
 }
 
 pub(super) fn input(chip: &Chip, line: u32) -> Result<Lines<Input>, Failure> {

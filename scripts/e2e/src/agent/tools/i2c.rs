@@ -22,7 +22,11 @@ pub(super) fn open(bus: u32) -> Result<LinuxI2CBus, Failure> {
 /// their number, which i2c-tools do not treat as an error.
 fn transfer(bus: &mut LinuxI2CBus, messages: &mut [LinuxI2CMessage<'_>]) -> Result<(), Failure> {
     let done = usize::try_from(bus.transfer(messages)?)?;
-    if done == messages.len() { Ok(()) } else { Err(format!("done={done} of={}", messages.len()).into()) }
+    if done == messages.len() {
+        Ok(())
+    } else {
+        Err(format!("only {done} of {} messages were transferred", messages.len()).into())
+    }
 }
 
 /// One message of a transfer, with its own address.

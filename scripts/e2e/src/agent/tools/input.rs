@@ -35,7 +35,8 @@ pub(super) fn keyboard(name: &str, fifo: &str) -> Result<(), Failure> {
 /// Prints the next `count` presses and releases of keys of the input device of this name, as `CODE=VALUE`.
 pub(super) fn keys(name: &str, count: usize) -> Result<(), Failure> {
     let named = |(_, device): &(_, Device)| device.name() == Some(name);
-    let (_, mut device) = evdev::enumerate().find(named).ok_or("there is no input device of that name")?;
+    let (_, mut device) =
+        evdev::enumerate().find(named).ok_or_else(|| format!("there is no input device {name}"))?;
     eprintln!("waiting");
     let mut left = count;
     while left > 0 {

@@ -118,7 +118,7 @@ fn report(count: u32, mut transfer: Transfer<'_>) -> Result<(), Failure> {
     let nanoseconds = start.elapsed().as_nanos();
     latencies.sort_unstable();
     let at = |share: usize| latencies.get(latencies.len().saturating_sub(1) * share / 1000);
-    let [median, late] = [500, 990].map(|share| at(share).map_or(0, |latency| latency.as_nanos()));
-    println!("transfers={count} errors={errors} nanoseconds={nanoseconds} median={median} p99={late}");
+    let [median, p99] = [500, 990].map(|share| at(share).map_or(0, |latency| latency.as_nanos()));
+    println!("transfers={count} errors={errors} nanoseconds={nanoseconds} median={median} p99={p99}");
     Ok(())
 }

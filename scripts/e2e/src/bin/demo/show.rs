@@ -70,7 +70,7 @@ fn boot(machine: &Machine) -> Result<()> {
     let alive = machine
         .console
         .wait(0, PATIENCE, |line| (line.from == Party::Domain(DRIVER_DOMAIN)).then_some(()))?;
-    alive.context("the driver domain does not start")?;
+    alive.with_context(|| format!("the driver domain has printed nothing within {PATIENCE:?}"))?;
     report(machine, "the driver domain starts; the guests are held until their devices answer");
     let mut mark = 0;
     for _ in 0..2 {
@@ -78,8 +78,10 @@ fn boot(machine: &Machine) -> Result<()> {
             let (before, _) = line.text.split_once(": unpaused")?;
             before.split_whitespace().next_back().map(str::to_owned)
         };
-        let (guest, next) =
-            machine.console.wait(mark, PATIENCE, unpaused)?.context("a guest is not unpaused")?;
+        let (guest, next) = machine
+            .console
+            .wait(mark, PATIENCE, unpaused)?
+            .context("the shim has not unpaused both guests")?;
         mark = next;
         report(machine, &format!("{guest} may run: its devices answer"));
     }
@@ -142,7 +144,7 @@ fn clock(machine: &Machine) -> Result<String> {
 fn forbidden(machine: &Machine) -> Result<String> {
     let mark = machine.i2c.mark()?;
     let output = machine.guest_b.run(&["agent", "i2c", "0", "w0x48:00", "r0x48:2"], LIMIT)?;
-    ensure!(output.end == End::Exited(1), "it got {}", output.text());
+    ensure!(output.end == End::Exited(1), "guest-b was not refused: {:?} {}", output.end, output.text());
     ensure!(machine.i2c.since(mark)?.is_empty(), "on the bus: {}", bus_since(machine, mark)?);
     Ok("refused by the driver domain; on the bus: nothing".to_owned())
 }
