@@ -136,8 +136,8 @@ impl I2c {
         })
     }
 
-    /// Sets whether a driver without VIRTIO_I2C_F_ZERO_LENGTH_REQUEST is refused (virtio 1.3, 5.16.6.4), which
-    /// is the default. Otherwise only its messages of length 0 fail.
+    /// Sets whether a driver without VIRTIO_I2C_F_ZERO_LENGTH_REQUEST is refused (virtio 1.3, 5.16.6.4).
+    /// That is the default. Otherwise only its messages of length 0 fail.
     #[must_use]
     pub fn strict(self, strict: bool) -> Self {
         Self { strict, ..self }
