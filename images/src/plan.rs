@@ -145,25 +145,30 @@ impl<'a> GuestPlan<'a> {
         Some(Self { guest, domid, user: guest_user, devices })
     }
 
-    /// The guest's RAM, if the driver domain reaches all of it; else nothing. Xen fills the first bank before
-    /// it uses the second (`allocate_memory()`).
+    /// The guest's RAM, if the driver domain reaches all of it; else nothing.
     pub fn reached_memory(&self) -> Vec<MemoryBank> {
-        let mut rest = match self.guest.memory_access.value {
-            MemoryAccess::Granted => 0,
-            MemoryAccess::All => self.guest.domain.memory.value.bytes,
-        };
-        let banks = GUEST_RAM.map(|bank| {
-            let size = rest.min(bank.size);
-            rest -= size;
-            MemoryBank { base: bank.base, size }
-        });
-        banks.into_iter().filter(|bank| bank.size > 0).collect()
+        match self.guest.memory_access.value {
+            MemoryAccess::Granted => Vec::new(),
+            MemoryAccess::All => banks(self.guest.domain.memory.value.bytes),
+        }
     }
 
     /// The guest's type in the policy.
     pub fn policy_type(&self) -> String {
         policy_type(&self.guest.name.value)
     }
+}
+
+/// The banks of a guest with `size` bytes of RAM. Xen fills the first bank before it uses the second
+/// (`allocate_memory()`).
+fn banks(size: u64) -> Vec<MemoryBank> {
+    let mut rest = size;
+    let banks = GUEST_RAM.map(|bank| {
+        let size = rest.min(bank.size);
+        rest -= size;
+        MemoryBank { base: bank.base, size }
+    });
+    banks.into_iter().filter(|bank| bank.size > 0).collect()
 }
 
 /// The number that the manifest fixes, or else the next that is free.
@@ -177,4 +182,17 @@ fn place(fixed: Option<&Spanned<i64>>, free: &mut impl Iterator<Item = u64>) -> 
 /// The type in the policy of the guest called `name`.
 pub fn policy_type(name: &str) -> String {
     format!("{}_t", name.replace('-', "_"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_beyond_three_gib_is_in_the_second_bank() {
+        let banks = |size| banks(size).iter().map(|bank| (bank.base, bank.size)).collect::<Vec<_>>();
+        assert_eq!(banks(64 << 20), [(0x4000_0000, 64 << 20)]);
+        assert_eq!(banks(3 << 30), [(0x4000_0000, 3 << 30)]);
+        assert_eq!(banks((3 << 30) + 4096), [(0x4000_0000, 3 << 30), (0x2_0000_0000, 4096)]);
+    }
 }
