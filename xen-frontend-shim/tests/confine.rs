@@ -7,21 +7,31 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs::Permissions;
+use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use command_fds::{CommandFdExt, FdMapping};
+
 const SIGSYS: i32 = 31;
 
-/// Runs a shell with `options`. Only root can start a program as another user: nothing without it.
-fn confined(options: &[&str], script: &str) -> Option<Output> {
+/// A shell with `options`. Only root can start a program as another user: nothing without it.
+fn shell(options: &[&str], script: &str) -> Option<Command> {
     let is_root = rustix::process::geteuid().is_root();
     let mut command = Command::new(env!("CARGO_BIN_EXE_xen-frontend-shim"));
     command.args(["confine", "--name=guest-a/rng", "--user=10102:10103"]);
     // The loader and the libraries of the shell.
     command.args(["/usr", "/lib", "/bin"].map(|path| format!("--read={path}"))).args(options);
-    is_root.then(|| command.args(["--", "/bin/sh", "-c", script]).output().unwrap())
+    command.args(["--", "/bin/sh", "-c", script]);
+    is_root.then_some(command)
+}
+
+/// The result of a shell with `options`.
+fn confined(options: &[&str], script: &str) -> Option<Output> {
+    shell(options, script).map(|mut command| command.output().unwrap())
 }
 
 fn text(output: &Output) -> String {
@@ -54,6 +64,20 @@ fn program_has_its_user_and_its_name_and_no_capabilities() {
     let expected = "10102\n10103\nCapPrm:\t0000000000000000\nCapBnd:\t0000000000000000\nNoNewPrivs:\t1\n33\n\
                     guest-a/rng:/bin/sh -c ";
     assert!(text(&output).starts_with(expected), "{output:?}");
+}
+
+#[test]
+fn program_has_the_socket_that_it_is_started_with() {
+    let Some(mut command) = shell(&[], "echo works >&3") else { return };
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    let mapping = FdMapping { parent_fd: theirs.into(), child_fd: 3 };
+    let mut child = command.fd_mappings(vec![mapping]).unwrap().spawn().unwrap();
+    // It holds the other end.
+    drop(command);
+    let mut text = String::new();
+    ours.read_to_string(&mut text).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(text, "works\n");
 }
 
 #[test]
