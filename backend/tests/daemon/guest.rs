@@ -27,10 +27,11 @@ use crate::board::until;
 const BASE: u64 = 0x4000_0000;
 /// Size of the guest's memory: the rings, then the buffers.
 const SIZE: usize = 1 << 20;
-/// Entries of each ring.
+/// Entries of each ring, unless a test chooses another size.
 pub(crate) const RING: u16 = 64;
-/// Space for one ring.
-const RING_BYTES: u64 = 0x2000;
+/// Space for one ring of up to 1024 entries, and the place of its used ring.
+const RING_BYTES: u64 = 0x8000;
+const USED_OFFSET: u64 = 0x5000;
 /// First address for buffers.
 const BUFFERS: u64 = BASE + 0x1_0000;
 /// More queues than any device has, so that the frontend does not refuse messages itself.
@@ -84,6 +85,7 @@ pub(crate) struct Sent {
 
 struct Ring {
     at: u64,
+    size: u16,
     available: u16,
     seen: u16,
     descriptors: u16,
@@ -112,6 +114,14 @@ impl Guest {
     /// Negotiates all that the device offers except `without`, and starts `queues` rings.
     pub(crate) fn connect(socket: UnixStream, queues: u16, without: u64) -> Self {
         let mut guest = Self::negotiate_without(socket, queues, without, VhostUserProtocolFeatures::empty());
+        guest.start();
+        guest
+    }
+
+    /// Likewise, with rings of `size` entries.
+    pub(crate) fn connect_sized(socket: UnixStream, queues: u16, size: u16) -> Self {
+        let mut guest = Self::negotiate_without(socket, queues, 0, VhostUserProtocolFeatures::empty());
+        guest.rings.iter_mut().for_each(|ring| ring.size = size);
         guest.start();
         guest
     }
@@ -333,15 +343,15 @@ impl Guest {
     fn start_ring(&mut self, index: usize, base: u16, offset: u64) -> vhost::Result<()> {
         let ring = &self.rings[index];
         let config = VringConfigData {
-            queue_max_size: RING,
-            queue_size: RING,
+            queue_max_size: ring.size,
+            queue_size: ring.size,
             flags: 0,
             desc_table_addr: offset + ring.at,
             avail_ring_addr: offset + ring.available_at(),
             used_ring_addr: offset + ring.used_at(),
             log_addr: None,
         };
-        self.frontend.set_vring_num(index, RING)?;
+        self.frontend.set_vring_num(index, ring.size)?;
         self.frontend.set_vring_base(index, base)?;
         self.frontend.set_vring_addr(index, &config)?;
         self.frontend.set_vring_err(index, &ring.err)?;
@@ -428,6 +438,11 @@ impl Guest {
         at
     }
 
+    /// Frees the memory of all buffers, none of which may be in use.
+    pub(crate) fn forget_buffers(&mut self) {
+        self.free = BUFFERS;
+    }
+
     /// Makes a request with room for an answer available, and kicks.
     pub(crate) fn send(&mut self, queue: usize, request: &[u8], room: u32) -> Sent {
         let sent = self.stage(queue, request, room);
@@ -450,12 +465,12 @@ impl Guest {
         let both = [(request, length, 0), (answer, room, WRITE)];
         let parts: Vec<_> = both.into_iter().filter(|(_, length, _)| *length > 0).collect();
         let last = parts.len() - 1;
-        let first = self.rings[queue].descriptors;
+        let Ring { descriptors: first, size, .. } = self.rings[queue];
         let chain: Vec<_> = (0_u16..)
             .zip(parts)
             .map(|(index, (address, length, flags))| {
                 let more = if usize::from(index) < last { NEXT } else { 0 };
-                Descriptor { address, length, flags: flags | more, next: (first + index + 1) % RING }
+                Descriptor { address, length, flags: flags | more, next: (first + index + 1) % size }
             })
             .collect();
         let head = self.describe(queue, &chain);
@@ -497,7 +512,7 @@ impl Guest {
         for descriptor in chain {
             let at = GuestAddress(ring.at + 16 * u64::from(ring.descriptors));
             self.memory.write_slice(&descriptor.bytes(), at).expect("memory");
-            ring.descriptors = (ring.descriptors + 1) % RING;
+            ring.descriptors = (ring.descriptors + 1) % ring.size;
         }
         head
     }
@@ -511,7 +526,7 @@ impl Guest {
     /// Writes a head to the next entry of the available ring.
     fn put(&mut self, queue: usize, head: u16) {
         let ring = &mut self.rings[queue];
-        let slot = ring.available_at() + 4 + 2 * u64::from(ring.available % RING);
+        let slot = ring.available_at() + 4 + 2 * u64::from(ring.available % ring.size);
         self.memory.write_obj(head.to_le(), GuestAddress(slot)).expect("memory");
         ring.available = ring.available.wrapping_add(1);
     }
@@ -533,7 +548,7 @@ impl Guest {
     /// Sets the event index so that the `chain`th next used entry causes an interrupt, and no earlier one.
     pub(crate) fn set_event(&mut self, queue: usize, chain: u16) {
         let ring = &self.rings[queue];
-        let event = GuestAddress(ring.available_at() + 4 + 2 * u64::from(RING));
+        let event = GuestAddress(ring.available_at() + 4 + 2 * u64::from(ring.size));
         let index = ring.seen.wrapping_add(chain - 1);
         self.memory.store(index.to_le(), event, Ordering::SeqCst).expect("memory");
     }
@@ -575,10 +590,10 @@ impl Guest {
         if u16::from_le(index) == ring.seen {
             return None;
         }
-        let at = ring.used_at() + 4 + 8 * u64::from(ring.seen % RING);
+        let at = ring.used_at() + 4 + 8 * u64::from(ring.seen % ring.size);
         ring.seen = ring.seen.wrapping_add(1);
         // With VIRTIO_RING_F_EVENT_IDX: an interrupt for the next entry.
-        let event = GuestAddress(ring.available_at() + 4 + 2 * u64::from(RING));
+        let event = GuestAddress(ring.available_at() + 4 + 2 * u64::from(ring.size));
         self.memory.store(ring.seen.to_le(), event, Ordering::SeqCst).expect("memory");
         let [head, length]: [u32; 2] = self.memory.read_obj(GuestAddress(at)).expect("memory");
         Some(Used { head: u16::try_from(head).expect("a head"), length })
@@ -622,7 +637,7 @@ impl Guest {
 impl Ring {
     /// Empties the ring, as a driver does.
     fn clear(&mut self, memory: &GuestMemoryMmap) {
-        memory.write_slice(&[0; 0x2000], GuestAddress(self.at)).expect("memory");
+        memory.write_slice(&[0; RING_BYTES as usize], GuestAddress(self.at)).expect("memory");
         (self.available, self.seen, self.descriptors) = (0, 0, 0);
     }
 
@@ -636,15 +651,15 @@ impl Ring {
             epoll
         };
         let (called, failed) = (wait_for(&call), wait_for(&err));
-        Self { at, available: 0, seen: 0, descriptors: 0, kick, call, called, err, failed }
+        Self { at, size: RING, available: 0, seen: 0, descriptors: 0, kick, call, called, err, failed }
     }
 
     fn available_at(&self) -> u64 {
-        self.at + 16 * u64::from(RING)
+        self.at + 16 * u64::from(self.size)
     }
 
     fn used_at(&self) -> u64 {
-        self.at + 0x1000
+        self.at + USED_OFFSET
     }
 }
 

@@ -4,8 +4,9 @@
 
 use std::iter;
 
+use crate::board::Board;
 use crate::guest::{Descriptor, Guest, INDIRECT, NEXT, RING, UNTOUCHED, Used, WRITE};
-use crate::i2c::{FAIL_NEXT, THERMOMETER, check_service, read, start, write};
+use crate::i2c::{BOARD, FAIL_NEXT, THERMOMETER, check_service, read, start, write};
 
 const QUEUE: usize = 0;
 /// `VIRTIO_F_INDIRECT_DESC` and `VIRTIO_F_EVENT_IDX`.
@@ -404,5 +405,18 @@ fn random(guest: &mut Guest, chance: &mut impl FnMut(u64) -> u64) -> Descriptor 
         length: [1, 8, 12, 9000, u32::MAX][usize::from(small(chance(5)))],
         flags: small(chance(8)),
         next: small(chance(u64::from(RING) + 2)),
+    }
+}
+
+/// The smallest ring that holds a request, that of Zephyr's drivers, and the largest one.
+#[test]
+fn rings_of_any_size_wrap_around() {
+    for size in [2_u16, 4, 16, 64, 256, 1024] {
+        let (_board, socket) = Board::start("i2c", BOARD, &["--allow", "any"]);
+        let mut guest = Guest::connect_sized(socket, 1, size);
+        for _ in 0..2 * size {
+            check_service(&mut guest);
+            guest.forget_buffers();
+        }
     }
 }
