@@ -4,19 +4,24 @@
 //! `backend … --sim` behind a vhost-user device of QEMU. A test reads each transaction of the bus in its
 //! journal, and acts on the board by its control socket: it warms a sensor or drives a line.
 
-use std::fs::read_to_string;
+use std::fs::{read_to_string, remove_file};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use command_fds::{CommandFdExt, FdMapping};
 use serde_json::{Value, json};
 
 use super::process::{Process, wait_until};
 
 /// The limit for a simulation to start and to answer.
 const LIMIT: Duration = Duration::from_secs(30);
+
+/// The descriptor of a connected vhost-user socket in the simulation.
+const SOCKET: i32 = 3;
 
 /// One simulated piece of hardware.
 #[derive(Debug)]
@@ -32,21 +37,59 @@ impl Hardware {
     /// # Errors
     /// Returns an error if the simulation does not open its sockets.
     pub fn start(backend: &Path, kind: &str, name: &str, sim: &Path, directory: &Path) -> Result<Self> {
+        let socket = directory.join(format!("{name}.sock"));
+        let hardware = Self::spawn(backend, kind, name, sim, directory, |command| {
+            command.arg("--socket-path").arg(&socket);
+            Ok(())
+        })?;
+        wait_until(&format!("{name} listens"), LIMIT, || Ok(socket.exists().then_some(())))?;
+        Ok(hardware)
+    }
+
+    /// Starts the simulation at the other end of `stream`.
+    ///
+    /// # Errors
+    /// If it does not come up.
+    pub fn start_connected(
+        backend: &Path,
+        kind: &str,
+        name: &str,
+        sim: &Path,
+        directory: &Path,
+        stream: UnixStream,
+    ) -> Result<Self> {
+        Self::spawn(backend, kind, name, sim, directory, |command| {
+            let mapping = FdMapping { parent_fd: stream.into(), child_fd: SOCKET };
+            command.arg(format!("--fd={SOCKET}")).fd_mappings(vec![mapping])?;
+            Ok(())
+        })
+    }
+
+    fn spawn(
+        backend: &Path,
+        kind: &str,
+        name: &str,
+        sim: &Path,
+        directory: &Path,
+        connect: impl FnOnce(&mut Command) -> Result<()>,
+    ) -> Result<Self> {
         let place = |suffix: &str| directory.join(format!("{name}.{suffix}"));
-        let (socket, journal, control) = (place("sock"), place("journal"), place("control"));
+        let (journal, control) = (place("journal"), place("control"));
+        // Of a former simulation.
+        let _ = remove_file(&control);
         let mut process = Process::start(name, directory, backend, |command| {
-            command.arg(kind).arg("--socket-path").arg(&socket).arg("--sim").arg(sim);
+            command.arg(kind).arg("--sim").arg(sim);
             command.arg("--sim-journal").arg(&journal).arg("--sim-control").arg(&control);
             if kind == "i2c" {
                 // The driver domain owns the whole bus and decides what a guest reaches.
                 command.args(["--allow", "any"]);
             }
             command.env("RUST_LOG", "info");
-            Ok(())
+            connect(command)
         })?;
-        wait_until(&format!("{name} opens its sockets"), LIMIT, || {
+        wait_until(&format!("{name} opens its control socket"), LIMIT, || {
             process.alive()?;
-            Ok((socket.exists() && control.exists()).then_some(()))
+            Ok(control.exists().then_some(()))
         })?;
         Ok(Self { process, journal, control })
     }

@@ -47,7 +47,15 @@ impl Qmp {
     /// # Errors
     /// Returns an error if QEMU refuses it or does not answer.
     pub fn execute(&mut self, command: &str) -> Result<Value> {
-        writeln!(self.stream.get_mut(), "{}", json!({ "execute": command }))?;
+        self.execute_with(command, &json!({}))
+    }
+
+    /// Executes a command with arguments.
+    ///
+    /// # Errors
+    /// If QEMU refuses it or does not answer.
+    pub fn execute_with(&mut self, command: &str, arguments: &Value) -> Result<Value> {
+        writeln!(self.stream.get_mut(), "{}", json!({ "execute": command, "arguments": arguments }))?;
         loop {
             let mut answer = self.read()?;
             if let Some(error) = answer.get("error") {
