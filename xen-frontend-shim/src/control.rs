@@ -99,9 +99,10 @@ pub enum Report {
 pub struct Connection {
     /// The vhost-user socket.
     pub socket: UnixStream,
-    /// A descriptor of `/dev/xen/gntdev` for this backend process only, restricted to the guest. When it is
-    /// closed, the kernel removes the mappings that were made with it.
-    pub gntdev: OwnedFd,
+    /// A descriptor of `/dev/xen/gntdev` or `/dev/xen/privcmd`, by which this backend process maps the memory
+    /// of the guest: for this process only, restricted to the guest. When one of gntdev is closed, the kernel
+    /// removes the mappings that were made with it.
+    pub memory: OwnedFd,
     /// The process. `None` for a backend that another program started.
     pub pidfd: Option<OwnedFd>,
 }
@@ -250,13 +251,13 @@ impl Order {
 
 impl Connection {
     fn fds(&self) -> Vec<BorrowedFd<'_>> {
-        let fds = [self.socket.as_fd(), self.gntdev.as_fd()];
+        let fds = [self.socket.as_fd(), self.memory.as_fd()];
         fds.into_iter().chain(self.pidfd.as_ref().map(AsFd::as_fd)).collect()
     }
 
     fn from_fds(fds: Vec<OwnedFd>) -> Option<Self> {
         let mut fds = fds.into_iter();
-        Some(Self { socket: fds.next()?.into(), gntdev: fds.next()?, pidfd: fds.next() })
+        Some(Self { socket: fds.next()?.into(), memory: fds.next()?, pidfd: fds.next() })
     }
 }
 
@@ -330,7 +331,7 @@ mod tests {
         for pidfd in [Some(null()), None] {
             let has_process = pidfd.is_some();
             let (socket, mut other) = UnixStream::pair().unwrap();
-            let connection = Connection { socket, gntdev: null(), pidfd };
+            let connection = Connection { socket, memory: null(), pidfd };
             supervisor.deliver(3, Some(&connection)).unwrap();
             drop(connection);
             let delivery = delivery(&worker);
@@ -397,7 +398,7 @@ mod tests {
             assert!(received.is_err(), "{bytes:?}: {received:?}");
         }
         let (theirs, mut ours) = UnixStream::pair().unwrap();
-        let connection = Connection { socket: theirs, gntdev: null(), pidfd: None };
+        let connection = Connection { socket: theirs, memory: null(), pidfd: None };
         worker.order(&OrderMessage::GuestGone, &connection.fds()).unwrap();
         drop(connection);
         assert!(supervisor.receive_report().is_err());

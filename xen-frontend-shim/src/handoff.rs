@@ -21,6 +21,7 @@ use command_fds::inherited::{InheritedFdError, init_inherited_fds, take_fd_owner
 use command_fds::{CommandFdExt, FdMapping, FdMappingCollision};
 use rustix::fs::{MemfdFlags, memfd_create};
 use serde::{Deserialize, Serialize};
+use shim_config::MemoryBank;
 use thiserror::Error;
 
 use crate::control::Control;
@@ -59,6 +60,8 @@ pub struct Handoff {
     pub name: String,
     /// The guest's domid.
     pub domid: u16,
+    /// The guest's RAM, if backends reach all of it.
+    pub memory: Vec<MemoryBank>,
     /// Whether no worker has served the guest since the ports were bound: each port has fired once and is
     /// masked.
     pub is_first: bool,
@@ -158,6 +161,7 @@ mod tests {
         let handoff = Handoff {
             name: "guest-a".into(),
             domid: 2,
+            memory: vec![MemoryBank { base: 0x4000_0000, size: 0x400_0000 }],
             is_first: true,
             is_running: false,
             server: 0,

@@ -9,7 +9,7 @@ use std::io;
 
 use xen_bindings::RawRequest;
 
-use crate::memory::address::GrantReference;
+use crate::memory::GuestRange;
 
 #[cfg(test)]
 pub(crate) mod fake;
@@ -17,7 +17,7 @@ pub mod xen;
 
 /// The hypervisor as seen by the worker of one guest.
 pub trait Hypervisor {
-    /// Guest memory mapped by grant.
+    /// Mapped guest memory.
     type Mapping: Mapping;
 
     /// The number of vCPUs of the guest. Each has one slot in the ioreq page.
@@ -39,11 +39,11 @@ pub trait Hypervisor {
     /// Pulses the guest's edge-triggered interrupt `irq` (an INTID).
     fn raise(&self, irq: u32) -> io::Result<()>;
 
-    /// Maps `pages` pages of the guest, granted under successive references from `first`, to read and write.
-    fn map_grants(&self, first: GrantReference, pages: u32) -> io::Result<Self::Mapping>;
+    /// Maps all pages of the guest that `range` touches, to read and write.
+    fn map(&self, range: GuestRange) -> io::Result<Self::Mapping>;
 }
 
-/// Guest memory mapped by grant; dropping it unmaps.
+/// Mapped guest memory; dropping it unmaps.
 pub trait Mapping {
     /// The 16 bit little-endian number at `offset`; `None` outside of the mapping.
     fn load_u16(&self, offset: usize) -> Option<u16>;

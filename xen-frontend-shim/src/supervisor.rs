@@ -27,6 +27,7 @@ mod devices;
 mod domain_exit;
 mod error;
 mod guest;
+mod memory;
 mod process;
 mod program;
 mod reload;

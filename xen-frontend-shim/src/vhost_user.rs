@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!   socket ──▶ client: calls with a deadline ──▶ negotiate (once) ──▶ session: start, stop, start, …
-//!                                                  │ grants: the guest's memory
+//!                                                  │ backing: the guest's memory
 //!                                                  │ inflight: requests that outlive a backend
 //!                                                  └ backend_channel: changed configuration
 //!   pidfd ───▶ process: its end
@@ -13,8 +13,8 @@
 //! A vCPU waits while a call does. A backend is not trusted to reply: every call returns in bounded time.
 
 pub mod backend_channel;
+pub mod backing;
 pub mod client;
-pub mod grants;
 pub mod inflight;
 mod message;
 pub mod negotiate;
@@ -26,8 +26,8 @@ pub(crate) mod scripted_backend;
 #[cfg(test)]
 pub(crate) mod test_backend;
 
+pub use backing::{Backing, GuestBacking};
 pub use client::{CONNECT_LIMIT, Client, ClientError};
-pub use grants::{Backing, Grants};
 pub use inflight::Inflight;
 pub use negotiate::NegotiateError;
 pub use process::Process;

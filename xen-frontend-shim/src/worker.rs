@@ -34,6 +34,7 @@ use crate::hypervisor::Hypervisor;
 use crate::hypervisor::xen::XenGuest;
 use crate::ioreq::Bus;
 use crate::ioreq::bus::Region;
+use crate::memory::GuestMemory;
 use crate::virtio_mmio::Device;
 
 use device_slot::DeviceSlot;
@@ -50,6 +51,8 @@ const START_LIMIT: Duration = Duration::from_secs(10);
 struct Worker {
     guest: Rc<XenGuest>,
     domid: u16,
+    /// The memory of the guest that backends reach.
+    memory: GuestMemory,
     control: Rc<Control>,
     /// By the numbers of the devices.
     slots: BTreeMap<u16, DeviceSlot>,
@@ -79,7 +82,8 @@ pub enum WorkerError {
 
 /// Serves the guest that `handoff` describes until the supervisor closes the control socket.
 pub fn run(inherited: &InheritedFds, handoff: &Handoff, seccomp: Enforcement) -> Result<(), WorkerError> {
-    let role = Role { logs_to_file: logging::is_to_file() };
+    let maps_ram = !handoff.memory.is_empty();
+    let role = Role { logs_to_file: logging::is_to_file(), maps_ram };
     role.enter()?;
     let control = inherited.control()?;
     let guest = Rc::new(adopt(inherited, handoff)?);
@@ -92,6 +96,7 @@ pub fn run(inherited: &InheritedFds, handoff: &Handoff, seccomp: Enforcement) ->
         settled_by: None,
         is_serving: false,
         domid: handoff.domid,
+        memory: handoff.memory.clone().into(),
         is_first: handoff.is_first,
         is_running: handoff.is_running,
     };
@@ -144,7 +149,7 @@ impl Worker {
 
     /// Takes over a device, which a former worker may have served.
     fn assign(&mut self, number: u16, assignment: Assignment) -> io::Result<()> {
-        let mut slot = DeviceSlot::new(self.domid, assignment, self.killer(number))?;
+        let mut slot = DeviceSlot::new(self.domid, self.memory.clone(), assignment, self.killer(number))?;
         let window = slot.restore(&self.guest);
         if let Some(window) = &window {
             self.event_loop.watch_queues(number, window, &slot.polled_calls)?;

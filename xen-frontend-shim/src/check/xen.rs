@@ -23,11 +23,12 @@ use rustix::io::Errno;
 use vmm_sys_util::eventfd::EventFd;
 use xen_bindings::grant_copy::CrossesPage;
 use xen_bindings::{
-    CopyBatch, DomId, Gntdev, GrantRef, GrantStatus, IoreqServer, IoreqServerId, Irq, IrqFd, Privcmd,
+    CopyBatch, DomId, Gfn, Gntdev, GrantRef, GrantStatus, IoreqServer, IoreqServerId, Irq, IrqFd, Privcmd,
     Resource,
 };
 
 use super::Finding;
+use crate::memory::address::PAGE;
 use advice::{UNRESTRICTED, advice};
 use shim_config::{Config, Guest, INTERRUPTS};
 
@@ -55,17 +56,20 @@ enum Step {
     Read,
     /// A copy to a granted page.
     Write,
+    /// Mapping a page of the RAM of a guest without grants.
+    Ram,
     /// Mapping the guest's grant table, which Xen must refuse.
     GrantTable,
 }
 
-const STEPS: [Step; 7] = [
+const STEPS: [Step; 8] = [
     Step::DeviceModel,
     Step::Servers,
     Step::DomainState,
     Step::IoreqPage,
     Step::Read,
     Step::Write,
+    Step::Ram,
     Step::GrantTable,
 ];
 
@@ -86,7 +90,7 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
     findings.extend(Gntdev::open().ok().map(|gntdev| restriction(&gntdev)));
     let handles = Handles { privcmd, gntdev: Gntdev::open().ok() };
     let guests = config.guest.iter();
-    findings.extend(guests.map(|guest| check_guest(guest, |step| attempt(&handles, guest.domid, step))));
+    findings.extend(guests.map(|guest| check_guest(guest, |step| attempt(&handles, guest, step))));
     findings
 }
 
@@ -136,7 +140,7 @@ fn restriction(gntdev: &Gntdev) -> Finding {
 /// Makes all attempts for a guest, up to the first that fails.
 fn check_guest(guest: &Guest, attempt: impl Fn(Step) -> Result<(), Errno>) -> Finding {
     let what = format!("{}: domain {}", guest.name, guest.domid);
-    for step in STEPS {
+    for step in steps(guest) {
         if let Err(error) = attempt(step) {
             return Finding::missing(what, advice(step, error, guest));
         }
@@ -144,13 +148,28 @@ fn check_guest(guest: &Guest, attempt: impl Fn(Step) -> Result<(), Errno>) -> Fi
     Finding::ok(what)
 }
 
-fn attempt(handles: &Handles, domid: u16, step: Step) -> Result<(), Errno> {
-    let (guest, privcmd) = (DomId::new(domid), &handles.privcmd);
+/// The attempts for a guest, whose backends copy from and to granted pages or map all of its RAM.
+fn steps(guest: &Guest) -> impl Iterator<Item = Step> {
+    let is_granted = guest.memory.is_empty();
+    STEPS.into_iter().filter(move |step| match step {
+        Step::Read | Step::Write => is_granted,
+        Step::Ram => !is_granted,
+        _ => true,
+    })
+}
+
+fn attempt(handles: &Handles, configured: &Guest, step: Step) -> Result<(), Errno> {
+    let (guest, privcmd) = (DomId::new(configured.domid), &handles.privcmd);
     let result = match step {
         Step::DeviceModel => privcmd.nr_vcpus(guest).map(drop),
         Step::Servers => IoreqServer::list(privcmd, guest).map(drop),
         Step::DomainState => privcmd.domain_state(guest).map(drop),
         Step::IoreqPage => IoreqServer::adopt(privcmd, guest, IoreqServerId::new(NO_SERVER)).page().map(drop),
+        // The page is unmapped at once.
+        Step::Ram => configured
+            .memory
+            .iter()
+            .try_for_each(|bank| privcmd.map_foreign(guest, Gfn::new(bank.base / PAGE), 1).map(drop)),
         Step::GrantTable => {
             let answer = privcmd.map_resource(guest, Resource::GrantTable, NO_FRAME).err();
             return expect_denial(answer.as_ref().and_then(errno));
@@ -204,13 +223,20 @@ fn errno(error: &xen_bindings::Error) -> Option<Errno> {
 
 #[cfg(test)]
 mod tests {
+    use shim_config::MemoryBank;
+
     use super::super::tests::config;
     use super::*;
 
+    const RAM: MemoryBank = MemoryBank { base: 0x4000_0000, size: 0x200_0000 };
+
     /// The finding when `step` fails with `error`.
     fn line(step: Step, error: Errno) -> String {
-        let guest = &config().guest[0];
-        let finding = check_guest(guest, |tried| if tried == step { Err(error) } else { Ok(()) });
+        let mut guest = config().guest.remove(0);
+        if step == Step::Ram {
+            guest.memory = vec![RAM];
+        }
+        let finding = check_guest(&guest, |tried| if tried == step { Err(error) } else { Ok(()) });
         assert!(finding.is_missing());
         finding.to_string()
     }
@@ -219,6 +245,15 @@ mod tests {
     fn guest_that_may_be_served_has_no_finding() {
         let finding = check_guest(&config().guest[0], |_| Ok(()));
         assert_eq!(finding.to_string(), "ok       guest-a: domain 2");
+    }
+
+    #[test]
+    fn memory_of_a_guest_is_checked_as_its_backends_reach_it() {
+        let mut guest = config().guest.remove(0);
+        assert!(steps(&guest).all(|step| step != Step::Ram));
+        guest.memory = vec![RAM];
+        assert!(steps(&guest).all(|step| ![Step::Read, Step::Write].contains(&step)));
+        assert!(steps(&guest).any(|step| step == Step::Ram));
     }
 
     #[test]
@@ -232,6 +267,8 @@ mod tests {
             (Step::Servers, Errno::NOMEM, "cannot query its ioreq servers: "),
             (Step::DomainState, Errno::ACCESS, "allow DRIVER GUEST:domain getdomaininfo;"),
             (Step::IoreqPage, Errno::ACCESS, "allow DRIVER GUEST:domain2 resource_map;"),
+            (Step::Ram, Errno::ACCESS, "allow DRIVER GUEST:mmu { map_read map_write };"),
+            (Step::Ram, Errno::NOMEM, "cannot map a page of its RAM: "),
             (Step::IoreqPage, Errno::NOMEM, "cannot map the page of an ioreq server: "),
             (Step::Read, Errno::ACCESS, "allow GUEST DRIVER:grant copy;"),
             (Step::Write, Errno::ACCESS, "allow DRIVER GUEST:grant copy;"),
@@ -270,13 +307,15 @@ mod tests {
     #[test]
     fn each_step_calls_the_kernel() {
         let wrong = || tempfile::tempfile().unwrap().into();
+        let guest = &config().guest[0];
+        let guest = &Guest { memory: vec![RAM], ..guest.clone() };
         let mut handles =
             Handles { privcmd: Privcmd::from_fd(wrong()), gntdev: Some(Gntdev::from_fd(wrong())) };
         for step in STEPS {
-            assert_eq!(attempt(&handles, 2, step), Err(Errno::NOTTY), "{step:?}");
+            assert_eq!(attempt(&handles, guest, step), Err(Errno::NOTTY), "{step:?}");
         }
         handles.gntdev = None;
-        assert_eq!(attempt(&handles, 2, Step::Read), Ok(()));
+        assert_eq!(attempt(&handles, guest, Step::Read), Ok(()));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use super::*;
 use crate::hypervisor::fake::{Fake, read, write};
 use crate::ioreq::Bus;
 use crate::ioreq::bus::Region;
+use crate::memory::GuestMemory;
 use crate::vhost_user::scripted_backend::{self as scripted, Script, ScriptedBackend, bases};
 use crate::vhost_user::test_backend::{self, SharedMemory, properties};
 use crate::vhost_user::{Client, Process};
@@ -66,6 +67,7 @@ fn identity(device_id: u32) -> Identity {
         starts_by_kick: false,
         queues: 1,
         queue_size_max: 64,
+        memory: GuestMemory::Granted,
     }
 }
 

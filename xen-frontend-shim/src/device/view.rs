@@ -6,8 +6,7 @@ use std::io;
 
 use super::stall::Progress;
 use crate::hypervisor::{Hypervisor, Mapping};
-use crate::memory::address::PAGE;
-use crate::memory::{GrantRange, Ring};
+use crate::memory::{GuestRange, Ring};
 
 /// The pages of a ring that hold its indices.
 pub(super) struct RingView<M> {
@@ -22,13 +21,14 @@ struct Index<M> {
 }
 
 impl<M: Mapping> RingView<M> {
-    /// Maps all of a ring, to check that the guest has granted it, and keeps the pages with the indices.
+    /// Maps all of a ring, to check that the guest has granted it or has memory there, and keeps the pages
+    /// with the indices.
     ///
-    /// A backend that is sent a ring that is not granted fails as a whole. With this check before it, the
+    /// A backend that is sent a ring that cannot be mapped fails as a whole. With this check before it, the
     /// device needs a reset and the backend goes on.
     pub(super) fn map(hypervisor: &impl Hypervisor<Mapping = M>, ring: &Ring) -> io::Result<Self> {
         for part in ring.parts() {
-            drop(hypervisor.map_grants(part.first(), part.page_count())?);
+            drop(hypervisor.map(part)?);
         }
         Ok(Self {
             available: Index::map(hypervisor, ring.available)?,
@@ -48,11 +48,9 @@ impl<M: Mapping> RingView<M> {
 }
 
 impl<M: Mapping> Index<M> {
-    fn map(hypervisor: &impl Hypervisor<Mapping = M>, part: GrantRange) -> io::Result<Self> {
+    fn map(hypervisor: &impl Hypervisor<Mapping = M>, part: GuestRange) -> io::Result<Self> {
         // virtio 1.3, 2.7.6 and 2.7.8: the index follows the flags, possibly on the next page.
-        let offset = part.offset_in_page() + 2;
-        let pages = if u64::try_from(offset).is_ok_and(|offset| offset < PAGE) { 1 } else { 2 };
-        Ok(Self { mapping: hypervisor.map_grants(part.first(), pages)?, offset })
+        Ok(Self { mapping: hypervisor.map(part.prefix(4))?, offset: part.offset_in_page() + 2 })
     }
 
     fn load(&self) -> Option<u16> {

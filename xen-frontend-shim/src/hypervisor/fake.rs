@@ -11,7 +11,7 @@ use std::rc::Rc;
 use xen_bindings::{Direction, Kind, RawRequest};
 
 use super::{Hypervisor, Mapping};
-use crate::memory::address::GrantReference;
+use crate::memory::{GuestRange, Page};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum SlotState {
@@ -138,7 +138,10 @@ impl Hypervisor for Fake {
         Ok(())
     }
 
-    fn map_grants(&self, first: GrantReference, pages: u32) -> io::Result<FakeMapping> {
+    fn map(&self, range: GuestRange) -> io::Result<FakeMapping> {
+        let (Page::Granted(first), pages) = (range.first(), range.page_count()) else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
         let mut inner = self.0.borrow_mut();
         let references = first.0..first.0 + pages;
         if references.clone().any(|reference| !inner.granted.contains_key(&reference)) {

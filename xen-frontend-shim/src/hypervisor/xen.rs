@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use log::error;
 use xen_bindings::{
-    Access, DomId, Evtchn, Fired, Gntdev, GrantMapping, GrantRef, IoreqPage, IoreqServer, IoreqServerId, Irq,
-    Port, Privcmd, RawRequest, Slot, SlotState,
+    Access, DomId, Evtchn, Fired, ForeignMapping, Gfn, Gntdev, GrantMapping, GrantRef, IoreqPage,
+    IoreqServer, IoreqServerId, Irq, Port, Privcmd, RawRequest, Slot, SlotState,
 };
 
 use super::{Hypervisor, Mapping};
-use crate::memory::address::GrantReference;
+use crate::memory::{GuestRange, Page};
 
 /// A guest whose ioreq server the supervisor created and owns.
 #[derive(Debug)]
@@ -96,7 +96,7 @@ impl AsFd for XenGuest {
 }
 
 impl Hypervisor for XenGuest {
-    type Mapping = GrantMapping;
+    type Mapping = XenMapping;
 
     fn vcpus(&self) -> u32 {
         u32::try_from(self.page.slots().len()).unwrap_or(u32::MAX)
@@ -128,15 +128,36 @@ impl Hypervisor for XenGuest {
         Ok(self.privcmd.set_irq_level(self.domain, Irq::new(irq), true)?)
     }
 
-    fn map_grants(&self, first: GrantReference, pages: u32) -> io::Result<GrantMapping> {
-        let references = (0..pages).map_while(|page| first.0.checked_add(page)).map(GrantRef::new);
-        let grants: Vec<_> = references.collect();
-        Ok(self.gntdev.map(self.domain, &grants, Access::ReadWrite)?)
+    fn map(&self, range: GuestRange) -> io::Result<XenMapping> {
+        let pages = range.page_count();
+        match range.first() {
+            Page::Granted(first) => {
+                let references = (0..pages).map_while(|page| first.0.checked_add(page)).map(GrantRef::new);
+                let grants: Vec<_> = references.collect();
+                Ok(XenMapping::Granted(self.gntdev.map(self.domain, &grants, Access::ReadWrite)?))
+            }
+            Page::Frame(first) => {
+                let mapping = self.privcmd.map_foreign(self.domain, Gfn::new(first), pages)?;
+                Ok(XenMapping::Foreign(mapping))
+            }
+        }
     }
 }
 
-impl Mapping for GrantMapping {
+/// Mapped memory of a guest.
+#[derive(Debug)]
+pub enum XenMapping {
+    /// Pages that the guest has granted.
+    Granted(GrantMapping),
+    /// Pages of a guest whose configuration gives all of its RAM.
+    Foreign(ForeignMapping),
+}
+
+impl Mapping for XenMapping {
     fn load_u16(&self, offset: usize) -> Option<u16> {
-        Self::load_u16(self, offset)
+        match self {
+            Self::Granted(mapping) => mapping.load_u16(offset),
+            Self::Foreign(mapping) => mapping.load_u16(offset),
+        }
     }
 }

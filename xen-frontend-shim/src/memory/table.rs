@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The memory table of a backend: the pages of the rings are mapped in advance, all others on demand.
+//! The memory table of a backend. Of granted memory the pages of the rings are mapped in advance, all others
+//! on demand. A guest's whole RAM is mapped in advance, since foreign memory has no mapping on demand.
 //!
 //! A ring is used all the time: its pages are mapped when the backend receives the table, and unmapped when
 //! the next table replaces it. Any other page is a buffer of a request, which the backend maps or copies for
@@ -11,7 +12,9 @@
 
 use thiserror::Error;
 
-use crate::memory::address::{AddressError, GRANT_SPACE, GRANT_SPACE_END, GrantRange, GuestAddress};
+use crate::memory::address::{
+    AddressError, GRANT_SPACE, GRANT_SPACE_END, GuestAddress, GuestMemory, GuestRange, PAGE,
+};
 
 /// The most regions that backends of the vhost crate accept in one message, each with a file descriptor.
 pub const MAX_REGIONS: usize = 32;
@@ -25,7 +28,7 @@ pub enum Mapped {
     OnDemand,
 }
 
-/// A part of the grant space.
+/// A part of the grant space or of the guest's RAM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Region {
     /// Address of the first byte.
@@ -49,42 +52,55 @@ pub struct Ring {
     /// Entries: a power of two.
     pub size: u16,
     /// The descriptor table.
-    pub descriptors: GrantRange,
+    pub descriptors: GuestRange,
     /// The available ring, which the driver writes.
-    pub available: GrantRange,
+    pub available: GuestRange,
     /// The used ring, which the device writes.
-    pub used: GrantRange,
+    pub used: GuestRange,
 }
 
 impl Ring {
-    /// Checks the addresses of a ring of `size` entries (a power of two). The lengths are those of the table
-    /// in virtio 1.3, 2.7, with the two bytes for VIRTIO_F_EVENT_IDX.
+    /// Checks the addresses of a ring of `size` entries (a power of two) in `memory`. The lengths are those
+    /// of the table in virtio 1.3, 2.7, with the two bytes for VIRTIO_F_EVENT_IDX.
     pub fn new(
         index: u16,
         size: u16,
         descriptors: GuestAddress,
         available: GuestAddress,
         used: GuestAddress,
+        memory: &GuestMemory,
     ) -> Result<Self, AddressError> {
         let entries = u64::from(size);
         Ok(Self {
             index,
             size,
-            descriptors: descriptors.grants(16 * entries, 16)?,
-            available: available.grants(6 + 2 * entries, 2)?,
-            used: used.grants(6 + 8 * entries, 4)?,
+            descriptors: descriptors.range(16 * entries, 16, memory)?,
+            available: available.range(6 + 2 * entries, 2, memory)?,
+            used: used.range(6 + 8 * entries, 4, memory)?,
         })
     }
 
     /// Its three parts.
     #[must_use]
-    pub fn parts(&self) -> [GrantRange; 3] {
+    pub fn parts(&self) -> [GuestRange; 3] {
         [self.descriptors, self.available, self.used]
     }
 }
 
 /// The table while `rings` are in use.
-pub fn with_rings(rings: &[Ring]) -> Result<Vec<Region>, TooManyRegions> {
+pub fn with_rings(memory: &GuestMemory, rings: &[Ring]) -> Result<Vec<Region>, TooManyRegions> {
+    let table = match memory {
+        GuestMemory::Granted => of_grants(rings),
+        GuestMemory::All(banks) => {
+            let region = |start, end| Region { start, end, mapped: Mapped::InAdvance };
+            banks.iter().map(|bank| region(bank.base, bank.base.saturating_add(bank.size))).collect()
+        }
+    };
+    if table.len() > MAX_REGIONS { Err(TooManyRegions(table.len())) } else { Ok(table) }
+}
+
+/// The grant space, with the pages of the rings mapped in advance.
+fn of_grants(rings: &[Ring]) -> Vec<Region> {
     let mut table = Vec::new();
     let mut gap_start = GRANT_SPACE;
     let gap = |start, end| (start < end).then_some(Region { start, end, mapped: Mapped::OnDemand });
@@ -94,18 +110,25 @@ pub fn with_rings(rings: &[Ring]) -> Result<Vec<Region>, TooManyRegions> {
         gap_start = end;
     }
     table.extend(gap(gap_start, GRANT_SPACE_END));
-    if table.len() > MAX_REGIONS { Err(TooManyRegions(table.len())) } else { Ok(table) }
+    table
 }
 
-/// The table while no ring is in use: nothing is mapped in advance. (A message has at least one region.)
+/// The table while no ring is in use. A message has at least one region: the grant space without a mapping,
+/// or the first page of the guest's RAM.
 #[must_use]
-pub fn without_rings() -> Vec<Region> {
-    vec![Region { start: GRANT_SPACE, end: GRANT_SPACE_END, mapped: Mapped::OnDemand }]
+pub fn without_rings(memory: &GuestMemory) -> Vec<Region> {
+    match memory {
+        GuestMemory::Granted => of_grants(&[]),
+        GuestMemory::All(banks) => {
+            let page = |start: u64| Region { start, end: start + PAGE, mapped: Mapped::InAdvance };
+            banks.first().map(|bank| page(bank.base)).into_iter().collect()
+        }
+    }
 }
 
 /// The pages of all rings in ascending order, ranges that touch or overlap joined.
 fn merged(rings: &[Ring]) -> Vec<(u64, u64)> {
-    let mut ranges: Vec<_> = rings.iter().flat_map(Ring::parts).map(GrantRange::pages).collect();
+    let mut ranges: Vec<_> = rings.iter().flat_map(Ring::parts).map(GuestRange::pages).collect();
     ranges.sort_unstable();
     let mut merged: Vec<(u64, u64)> = Vec::with_capacity(ranges.len());
     for (start, end) in ranges {
@@ -123,13 +146,17 @@ mod tests {
 
     use proptest::prelude::*;
 
+    use shim_config::MemoryBank;
+
     use super::*;
-    use crate::memory::address::{MAX_GRANTS, PAGE};
+    use crate::memory::address::MAX_GRANTS;
+
+    const GRANTED: GuestMemory = GuestMemory::Granted;
 
     fn ring(index: u16, page: u64) -> Ring {
         let at = |offset: u64| GuestAddress::from(GRANT_SPACE + page * PAGE + offset);
         // As Linux lays out 64 entries: the used ring on a page of its own.
-        Ring::new(index, 64, at(0), at(0x400), at(PAGE)).expect("a valid ring")
+        Ring::new(index, 64, at(0), at(0x400), at(PAGE), &GRANTED).expect("a valid ring")
     }
 
     fn check_covers_everything(table: &[Region]) {
@@ -148,7 +175,7 @@ mod tests {
 
     #[test]
     fn only_rings_are_mapped_in_advance() {
-        let table = with_rings(&[ring(1, 100), ring(0, 8)]).expect("few regions");
+        let table = with_rings(&GRANTED, &[ring(1, 100), ring(0, 8)]).expect("few regions");
         check_covers_everything(&table);
         assert_eq!(advance(&table), [(8, 10), (100, 102)]);
         assert_eq!(table.len(), 5);
@@ -157,7 +184,8 @@ mod tests {
     #[test]
     fn neighbours_are_joined_and_the_ends_need_no_gap() {
         let last = (GRANT_SPACE_END - GRANT_SPACE) / PAGE - 2;
-        let table = with_rings(&[ring(0, 0), ring(1, 2), ring(2, 3), ring(3, last)]).expect("few regions");
+        let rings = [ring(0, 0), ring(1, 2), ring(2, 3), ring(3, last)];
+        let table = with_rings(&GRANTED, &rings).expect("few regions");
         check_covers_everything(&table);
         assert_eq!(advance(&table), [(0, 5), (last, last + 2)]);
     }
@@ -165,16 +193,30 @@ mod tests {
     #[test]
     fn scattered_rings_are_refused_before_the_message_is_too_long() {
         let rings: Vec<_> = (0..16).map(|n| ring(n, 10 * u64::from(n) + 1)).collect();
-        assert_eq!(with_rings(&rings[..15]).map(|table| table.len()), Ok(31));
-        assert_eq!(with_rings(&rings), Err(TooManyRegions(33)));
+        assert_eq!(with_rings(&GRANTED, &rings[..15]).map(|table| table.len()), Ok(31));
+        assert_eq!(with_rings(&GRANTED, &rings), Err(TooManyRegions(33)));
     }
 
     #[test]
     fn without_rings_nothing_is_mapped() {
-        let table = without_rings();
+        let table = without_rings(&GRANTED);
         check_covers_everything(&table);
         assert_eq!(advance(&table), []);
-        assert_eq!(with_rings(&[]), Ok(table));
+        assert_eq!(with_rings(&GRANTED, &[]), Ok(table));
+    }
+
+    #[test]
+    fn all_ram_is_mapped_in_advance_while_a_ring_is_in_use() {
+        let bank = |base, size| MemoryBank { base, size };
+        let memory = GuestMemory::from(vec![bank(0x4000_0000, 0x400_0000), bank(1 << 33, 0x1000)]);
+        let in_advance = |start, end| Region { start, end, mapped: Mapped::InAdvance };
+        let at = |offset: u64| GuestAddress::from(0x4000_0000 + offset);
+        let ring = Ring::new(0, 2, at(0), at(0x20), at(0x1000), &memory).expect("in RAM");
+        assert_eq!(
+            with_rings(&memory, &[ring]),
+            Ok(vec![in_advance(0x4000_0000, 0x4400_0000), in_advance(1 << 33, (1 << 33) + 0x1000)])
+        );
+        assert_eq!(without_rings(&memory), [in_advance(0x4000_0000, 0x4000_1000)]);
     }
 
     /// A ring anywhere in the first and the last pages of the grant space, where they meet others and the
@@ -186,7 +228,7 @@ mod tests {
         });
         let ring = (0..9_u32, part.clone(), part.clone(), part);
         ring.prop_filter_map("beyond the end", |(shift, descriptors, available, used)| {
-            Ring::new(0, 1 << shift, descriptors, available, used).ok()
+            Ring::new(0, 1 << shift, descriptors, available, used, &GRANTED).ok()
         })
     }
 
@@ -198,7 +240,7 @@ mod tests {
             let pages_of = |(start, end)| page(start)..page(end);
             let expected: BTreeSet<_> =
                 rings.iter().flat_map(Ring::parts).flat_map(|part| pages_of(part.pages())).collect();
-            match with_rings(&rings) {
+            match with_rings(&GRANTED, &rings) {
                 Ok(table) => {
                     check_covers_everything(&table);
                     prop_assert!(table.len() <= MAX_REGIONS);
@@ -223,7 +265,7 @@ mod tests {
             }
             let [descriptors, available, used] = addresses;
             let size = u16::try_from(1_u32 << shift).expect("16 bits");
-            if let Ok(ring) = Ring::new(0, size, descriptors, available, used) {
+            if let Ok(ring) = Ring::new(0, size, descriptors, available, used, &GRANTED) {
                 let lengths = [16, 2, 8].map(|entry| u128::from(size) * entry).into_iter().zip([0, 6, 6]);
                 for (part, (entries, rest)) in ring.parts().into_iter().zip(lengths) {
                     let end = u128::from(part.start()) + entries + rest;

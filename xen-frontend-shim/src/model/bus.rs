@@ -9,8 +9,7 @@ use xen_bindings::{Direction, Doorbell, Kind, RawRequest};
 
 use crate::hypervisor::{Hypervisor, Mapping};
 use crate::ioreq::bus::{Bus, Region};
-use crate::memory::Ring;
-use crate::memory::address::GrantReference;
+use crate::memory::{GuestMemory, GuestRange, Ring};
 use crate::virtio_mmio::registers::QUEUE_NOTIFY;
 use crate::virtio_mmio::{Device, Identity, Lost};
 use crate::window::Window;
@@ -69,7 +68,7 @@ impl Hypervisor for Xen {
         Ok(())
     }
 
-    fn map_grants(&self, _first: GrantReference, _pages: u32) -> io::Result<Unmapped> {
+    fn map(&self, _range: GuestRange) -> io::Result<Unmapped> {
         Err(io::ErrorKind::Unsupported.into())
     }
 }
@@ -134,6 +133,7 @@ fn bus() -> Bus<Nothing> {
         starts_by_kick: false,
         queues: QUEUES,
         queue_size_max: 64,
+        memory: GuestMemory::Granted,
     };
     let window = Window::new(identity, 1 << 32 | 1 << 33 | 1 << 40, vec![0; 8], Nothing, None);
     let doorbells = (0..QUEUES).map(|queue| Doorbell { base: BASE, queue }).collect();

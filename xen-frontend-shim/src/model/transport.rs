@@ -14,8 +14,8 @@ use std::rc::Rc;
 
 use rustix::fs::{MemfdFlags, memfd_create};
 
-use crate::memory::Ring;
 use crate::memory::address::{GRANT_SPACE, GRANT_SPACE_END};
+use crate::memory::{GuestMemory, Ring};
 use crate::state::Record;
 use crate::virtio_mmio::Width;
 use crate::virtio_mmio::registers::{CONFIG, Register};
@@ -192,7 +192,7 @@ impl Device for Strict {
 
 /// What the device offers with a backend that lacks nothing.
 fn all_features() -> u64 {
-    features::offered(1 | features::EVENT_IDX, 1)
+    features::offered(1 | features::EVENT_IDX, 1, &GuestMemory::Granted)
 }
 
 pub(super) fn identity(starts_by_kick: bool) -> Identity {
@@ -203,6 +203,7 @@ pub(super) fn identity(starts_by_kick: bool) -> Identity {
         starts_by_kick,
         queues: QUEUES,
         queue_size_max: QUEUE_SIZE_MAX,
+        memory: GuestMemory::Granted,
     }
 }
 
@@ -251,7 +252,7 @@ impl Checked {
             Action::Lose => self.window.device_lost(),
             Action::Configure(byte) => self.window.config_changed(vec![byte; CONFIG_LENGTH]),
             Action::Backend(lacks, byte) => {
-                let offered = features::offered((1 | features::EVENT_IDX) & !lacks, 1);
+                let offered = features::offered((1 | features::EVENT_IDX) & !lacks, 1, &GuestMemory::Granted);
                 self.device.0.borrow_mut().offered = offered;
                 self.window.backend_replaced(offered, vec![byte; CONFIG_LENGTH]);
             }

@@ -75,7 +75,7 @@ enum BackendState {
 #[derive(Debug)]
 struct Awaited {
     directory: SocketDirectory,
-    gntdev: OwnedFd,
+    memory: OwnedFd,
     try_at: Instant,
     delay: Duration,
     give_up_at: Instant,
@@ -157,9 +157,9 @@ impl ManagedBackend {
         self.is_absent() && self.back_off.is_due(now)
     }
 
-    /// Starts the backend, or connects to it. `None` if its program is to listen first. `gntdev` is for this
+    /// Starts the backend, or connects to it. `None` if its program is to listen first. `memory` is for this
     /// process only.
-    pub(super) fn start(&mut self, gntdev: OwnedFd, now: Instant) -> Result<Option<Connection>, StartError> {
+    pub(super) fn start(&mut self, memory: OwnedFd, now: Instant) -> Result<Option<Connection>, StartError> {
         self.is_disconnected = false;
         self.failure = None;
         self.back_off.started(now);
@@ -168,16 +168,16 @@ impl ManagedBackend {
             Backend::Socket(path) => {
                 let socket = connect_to(path).map_err(|error| StartError::Connect(path.clone(), error))?;
                 self.state = BackendState::Connected;
-                return Ok(Some(Connection { socket, gntdev, pidfd: None }));
+                return Ok(Some(Connection { socket, memory, pidfd: None }));
             }
         };
         let (process, socket) = self.surroundings.start(program)?;
         match socket {
-            ProgramSocket::Connected(socket) => self.running(process, socket, gntdev, now),
+            ProgramSocket::Connected(socket) => self.running(process, socket, memory, now),
             ProgramSocket::Awaited(directory) => {
                 let delay = CONNECT_DELAYS[0];
                 let (try_at, give_up_at) = (now + delay, now + LISTEN_LIMIT);
-                let awaited = Awaited { directory, gntdev, try_at, delay, give_up_at };
+                let awaited = Awaited { directory, memory, try_at, delay, give_up_at };
                 self.state = BackendState::Awaited(process, awaited);
                 Ok(None)
             }
@@ -212,8 +212,8 @@ impl ManagedBackend {
     /// The connection to a program that was awaited.
     fn connected(&mut self, socket: UnixStream, now: Instant) -> Result<Option<Connection>, StartError> {
         match std::mem::take(&mut self.state) {
-            BackendState::Awaited(process, Awaited { gntdev, .. }) => {
-                self.running(process, socket, gntdev, now)
+            BackendState::Awaited(process, Awaited { memory, .. }) => {
+                self.running(process, socket, memory, now)
             }
             other => {
                 self.state = other;
@@ -227,13 +227,13 @@ impl ManagedBackend {
         &mut self,
         process: ChildProcess,
         socket: UnixStream,
-        gntdev: OwnedFd,
+        memory: OwnedFd,
         now: Instant,
     ) -> Result<Option<Connection>, StartError> {
         let pidfd = process.as_fd().try_clone_to_owned();
         self.state = BackendState::Running(process);
         match pidfd {
-            Ok(pidfd) => Ok(Some(Connection { socket, gntdev, pidfd: Some(pidfd) })),
+            Ok(pidfd) => Ok(Some(Connection { socket, memory, pidfd: Some(pidfd) })),
             Err(error) => Err(self.give_up(StartError::Watch(error), now)),
         }
     }

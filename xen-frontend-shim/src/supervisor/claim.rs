@@ -92,8 +92,7 @@ impl Claim {
         // Every worker and backend gets its own restricted gntdev. A kernel that cannot restrict it serves no
         // guest: this is checked before anything is created.
         Gntdev::open_for(domain)?;
-        let privcmd = Privcmd::open()?;
-        privcmd.restrict(domain)?;
+        let privcmd = Privcmd::open_for(domain)?;
         let (server, is_adopted) = server::find_or_create(&privcmd, domain, state.server()?)?;
         let page = server.page()?;
         // Xen writes the channels to the slots when the server is enabled.
@@ -205,6 +204,7 @@ impl Claim {
         let handoff = Handoff {
             name: guest.name.clone(),
             domid: guest.domid,
+            memory: guest.memory.clone(),
             is_first,
             is_running: self.is_adopted || !is_first,
             server: self.server.id().get(),

@@ -6,11 +6,11 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use log::warn;
-use xen_bindings::{DomId, Gntdev};
 
 use super::SupervisorError;
 use super::backend::ManagedBackend;
 use super::claim::ClaimedDevice;
+use super::memory::MemoryAccess;
 use super::watch::{Subject, Watch};
 use crate::control::{Connection, Control};
 
@@ -42,7 +42,7 @@ impl ManagedDevice {
     /// Starts the backend if it is due, or connects to its program if that is awaited.
     pub(super) fn start_backend(
         &mut self,
-        domain: DomId,
+        memory: MemoryAccess,
         watch: &Watch,
         subject: Subject,
         now: Instant,
@@ -51,8 +51,7 @@ impl ManagedDevice {
         if !backend.is_due(now) {
             return Ok(backend.connect(now)?);
         }
-        let gntdev = Gntdev::open_for(domain)?.as_fd().try_clone_to_owned()?;
-        let connection = backend.start(gntdev, now)?;
+        let connection = backend.start(memory.open()?, now)?;
         if let Some(process) = backend.process() {
             watch.add(&process.as_fd(), subject)?;
         }

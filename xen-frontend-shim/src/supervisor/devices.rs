@@ -19,12 +19,12 @@ use std::time::{Duration, Instant};
 
 use confinement::Enforcement;
 use log::{error, info, warn};
-use xen_bindings::DomId;
 
 use super::SupervisorError;
 use super::backend::{End, ManagedBackend, UNUSABLE};
 use super::claim::Claim;
 use super::device::{ManagedDevice, Stage};
+use super::memory::MemoryAccess;
 use super::reload::{is_same_to_guest, merge};
 use super::watch::{Subject, Watch};
 use crate::control::Control;
@@ -42,7 +42,7 @@ pub(super) struct Devices {
     /// The index of the guest.
     guest: u16,
     name: String,
-    domain: DomId,
+    memory: MemoryAccess,
     seccomp: Enforcement,
     devices: BTreeMap<u16, ManagedDevice>,
     /// The number that was given last.
@@ -64,7 +64,7 @@ impl Devices {
         let mut all = Self {
             guest: index,
             name: guest.name.clone(),
-            domain: DomId::new(guest.domid),
+            memory: MemoryAccess::of(guest),
             seccomp,
             devices: BTreeMap::new(),
             last: u16::MAX,
@@ -354,7 +354,7 @@ impl Devices {
                 continue;
             }
             let subject = Subject::Backend(self.guest, *number);
-            match device.start_backend(self.domain, watch, subject, now) {
+            match device.start_backend(self.memory, watch, subject, now) {
                 Ok(Some(connection)) => device.deliver(*number, worker, Some(&connection)),
                 Ok(None) => {}
                 Err(error) => {
@@ -379,6 +379,8 @@ impl Devices {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use xen_bindings::DomId;
+
     use crate::supervisor::claim::ClaimedDevice;
     use shim_config::{Backend, Program};
 
@@ -396,7 +398,7 @@ mod tests {
         Devices {
             guest: 0,
             name: "guest-a".into(),
-            domain: DomId::new(2),
+            memory: MemoryAccess::Granted(DomId::new(2)),
             seccomp: Enforcement::On,
             devices: BTreeMap::from([(7, device)]),
             last: 7,

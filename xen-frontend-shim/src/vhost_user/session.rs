@@ -20,8 +20,8 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::memory::table::{self, TooManyRegions};
 use crate::memory::{Region, Ring};
 use crate::vhost_user::backend_channel::BackendChannel;
+use crate::vhost_user::backing::Backing;
 use crate::vhost_user::client::{CALL_LIMIT, CONNECT_LIMIT, CallError, Client, ClientError};
-use crate::vhost_user::grants::Backing;
 use crate::vhost_user::inflight::Inflight;
 use crate::vhost_user::negotiate::{Agreement, NegotiateError, negotiate};
 use crate::virtio_mmio::features::{self, ACCESS_PLATFORM};
@@ -130,7 +130,7 @@ impl Session {
     /// The features of the backend that a driver is offered.
     #[must_use]
     pub fn offered(&self) -> u64 {
-        features::offered(self.agreement.features, self.properties.features)
+        features::offered(self.agreement.features, self.properties.features, self.backing.memory())
     }
 
     /// Whether the backend records which requests it has taken.
@@ -160,7 +160,7 @@ impl Session {
     pub fn start(&mut self, start: &Start<'_>) -> Result<(), SessionError> {
         self.is_idle = false;
         let all: Vec<_> = start.rings.iter().map(|(ring, _)| *ring).collect();
-        let table = table::with_rings(&all)?;
+        let table = table::with_rings(self.backing.memory(), &all)?;
         // ACCESS_PLATFORM concerns driver and transport; a backend would take it for the request of an
         // IOTLB.
         let features = start.features & self.agreement.features & !ACCESS_PLATFORM
@@ -212,7 +212,7 @@ impl Session {
     pub fn start_queue(&mut self, ring: &Ring, notifiers: &[Notifier]) -> Result<(), SessionError> {
         let notifier = notifiers.get(usize::from(ring.index)).ok_or(SessionError::NoQueue(ring.index))?;
         let all: Vec<_> = self.running.iter().copied().chain([*ring]).collect();
-        self.set_memory(&table::with_rings(&all)?)?;
+        self.set_memory(&table::with_rings(self.backing.memory(), &all)?)?;
         self.start_ring(ring, 0, notifier)
     }
 
@@ -224,7 +224,7 @@ impl Session {
         while let Some(ring) = self.running.pop() {
             self.stop_ring(ring.index)?;
         }
-        self.set_memory(&table::without_rings())?;
+        self.set_memory(&table::without_rings(self.backing.memory()))?;
         self.reset()?;
         self.is_idle = true;
         Ok(())
@@ -248,7 +248,7 @@ impl Session {
         let Some(position) = self.running.iter().position(|ring| ring.index == queue) else { return Ok(()) };
         self.running.remove(position);
         self.stop_ring(queue)?;
-        self.set_memory(&table::with_rings(&self.running)?)
+        self.set_memory(&table::with_rings(self.backing.memory(), &self.running)?)
     }
 
     fn stop_ring(&mut self, queue: u16) -> Result<(), SessionError> {
@@ -370,6 +370,7 @@ mod tests {
     use vhost::vhost_user::message::VhostUserMemoryRegion;
 
     use super::*;
+    use crate::memory::GuestMemory;
     use crate::vhost_user::scripted_backend::{self as scripted, Script};
     use crate::vhost_user::test_backend::{self, SharedMemory, properties, ring};
     use crate::virtio_mmio::features::VERSION_1;
@@ -451,6 +452,10 @@ mod tests {
     struct Recorded(Arc<SharedMemory>, Arc<Mutex<Vec<Region>>>);
 
     impl Backing for Recorded {
+        fn memory(&self) -> &GuestMemory {
+            self.0.memory()
+        }
+
         fn describe(&self, region: &Region) -> (VhostUserMemoryRegion, RawFd) {
             self.1.lock().unwrap().push(*region);
             self.0.describe(region)
@@ -474,7 +479,10 @@ mod tests {
         driver.transfer(0);
         driver.session.stop().unwrap();
         assert_eq!(seen.chains.load(Ordering::SeqCst), 3);
-        let (in_use, none) = (table::with_rings(&[ring(1)]).unwrap(), table::without_rings());
+        let (in_use, none) = (
+            table::with_rings(&GuestMemory::Granted, &[ring(1)]).unwrap(),
+            table::without_rings(&GuestMemory::Granted),
+        );
         assert_eq!(*regions.lock().unwrap(), [&*in_use, &*none, &*in_use, &*none].concat());
     }
 

@@ -24,7 +24,7 @@ use vm_memory::{
 use vmm_sys_util::epoll::EventSet;
 
 use crate::memory::address::{GRANT_SPACE, GRANT_SPACE_END};
-use crate::memory::{GuestAddress as RegisterValue, Region, Ring};
+use crate::memory::{GuestAddress as RegisterValue, GuestMemory, Region, Ring};
 use crate::vhost_user::Backing;
 
 /// The properties of a device of one queue, those of its type.
@@ -65,6 +65,10 @@ impl SharedMemory {
 }
 
 impl Backing for Arc<SharedMemory> {
+    fn memory(&self) -> &GuestMemory {
+        &GuestMemory::Granted
+    }
+
     fn describe(&self, region: &Region) -> (VhostUserMemoryRegion, RawFd) {
         let region = VhostUserMemoryRegion::with_xen(
             region.start,
@@ -81,7 +85,7 @@ impl Backing for Arc<SharedMemory> {
 /// A ring of 16 entries at the start of `page`.
 pub(crate) fn ring(page: u64) -> Ring {
     let at = |offset| RegisterValue::from(GRANT_SPACE + 4096 * page + offset);
-    Ring::new(0, 16, at(0), at(0x400), at(0x800)).unwrap()
+    Ring::new(0, 16, at(0), at(0x400), at(0x800), &GuestMemory::Granted).unwrap()
 }
 
 /// What the backend has received.

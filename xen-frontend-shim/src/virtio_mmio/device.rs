@@ -2,7 +2,7 @@
 
 //! The device behind a transport, and its fixed properties.
 
-use crate::memory::Ring;
+use crate::memory::{GuestMemory, Ring};
 
 /// The device cannot continue until the driver resets it. The reason has been logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,4 +63,6 @@ pub struct Identity {
     pub queues: u16,
     /// The largest size of a queue.
     pub queue_size_max: u16,
+    /// The memory in which the rings may be.
+    pub memory: GuestMemory,
 }

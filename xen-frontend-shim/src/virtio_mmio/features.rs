@@ -5,6 +5,8 @@
 use shim_config::device_type::DEVICE_TYPE;
 use thiserror::Error;
 
+use crate::memory::GuestMemory;
+
 /// VIRTIO_F_EVENT_IDX.
 pub const EVENT_IDX: u64 = 1 << 29;
 /// VIRTIO_F_VERSION_1.
@@ -31,10 +33,15 @@ const OWN: u64 = VERSION_1 | ACCESS_PLATFORM | RING_RESET;
 const PASSED: u64 = EVENT_IDX | IN_ORDER | ORDER_PLATFORM;
 
 /// The features to offer for a backend with the features `backend` and a device type with the features
-/// `of_type` (virtio 1.3, 2.2.2).
+/// `of_type` (virtio 1.3, 2.2.2), to a guest of whose memory backends reach `memory`.
 #[must_use]
-pub fn offered(backend: u64, of_type: u64) -> u64 {
-    backend & (of_type & DEVICE_TYPE | PASSED) | OWN
+pub fn offered(backend: u64, of_type: u64, memory: &GuestMemory) -> u64 {
+    let all = backend & (of_type & DEVICE_TYPE | PASSED) | OWN;
+    match memory {
+        GuestMemory::Granted => all,
+        // Drivers of such a guest use guest physical addresses.
+        GuestMemory::All(_) => all & !ACCESS_PLATFORM,
+    }
 }
 
 /// Why FEATURES_OK is not set.
@@ -46,10 +53,12 @@ pub enum Refusal {
     /// Virtio 1.3, 6.1: a legacy driver.
     #[error("the driver does not accept VIRTIO_F_VERSION_1: a legacy driver cannot use this device")]
     Legacy,
-    /// Virtio 1.3, 6.2: without it the driver uses guest physical addresses, which the backend cannot map.
+    /// Virtio 1.3, 6.2: without it the driver uses guest physical addresses, which the backend cannot map
+    /// unless the configuration gives it all of the guest's RAM.
     #[error(
         "the driver does not accept VIRTIO_F_ACCESS_PLATFORM: the guest needs grants for DMA \
-         (Linux: CONFIG_XEN_VIRTIO, and `iommus = <&grant_dma DOMID>` at the device's node)"
+         (Linux: CONFIG_XEN_VIRTIO, and `iommus = <&grant_dma DOMID>` at the device's node), or \
+         `memory-access = \"all\"` in the manifest"
     )]
     NoGrants,
     /// The device type has features that a driver has to accept.
@@ -66,7 +75,7 @@ pub fn check(offered: u64, demanded: u64, accepted: u64) -> Result<(), Refusal> 
         Err(Refusal::NotOffered(surplus))
     } else if accepted & VERSION_1 == 0 {
         Err(Refusal::Legacy)
-    } else if accepted & ACCESS_PLATFORM == 0 {
+    } else if offered & !accepted & ACCESS_PLATFORM != 0 {
         Err(Refusal::NoGrants)
     } else if missing != 0 {
         Err(Refusal::Demanded(missing))
@@ -104,14 +113,23 @@ mod tests {
 
     #[test]
     fn ring_features_are_offered_by_name_only() {
-        let all = offered(u64::MAX, u64::MAX);
+        let all = offered(u64::MAX, u64::MAX, &GuestMemory::Granted);
         for bit in [24, 25, 26, 27, 28, 30, 31, 34, 37, 38, 39, 41] {
             assert_eq!(all & 1 << bit, 0, "bit {bit}");
         }
         for bit in [0, 23, 29, 32, 33, 40, 50, 63] {
             assert_ne!(all & 1 << bit, 0, "bit {bit}");
         }
-        assert_eq!(offered(0, u64::MAX), VERSION_1 | ACCESS_PLATFORM | RING_RESET);
+        assert_eq!(offered(0, u64::MAX, &GuestMemory::Granted), VERSION_1 | ACCESS_PLATFORM | RING_RESET);
+    }
+
+    #[test]
+    fn a_guest_whose_ram_is_reached_is_not_offered_access_platform() {
+        let memory = GuestMemory::All(Vec::new());
+        let all = offered(u64::MAX, u64::MAX, &memory);
+        assert_eq!(offered(u64::MAX, u64::MAX, &GuestMemory::Granted) & !all, ACCESS_PLATFORM);
+        assert_eq!(check(all, 0, VERSION_1), Ok(()));
+        assert_eq!(check(all, 0, VERSION_1 | ACCESS_PLATFORM), Err(Refusal::NotOffered(ACCESS_PLATFORM)));
     }
 
     #[test]

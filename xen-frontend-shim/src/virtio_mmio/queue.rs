@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::memory::{AddressError, GuestAddress, Ring};
+use crate::memory::{AddressError, GuestAddress, GuestMemory, Ring};
 use crate::virtio_mmio::registers::{Half, Part};
 
 /// A queue as the driver has described it so far.
@@ -79,11 +79,12 @@ impl Queue {
         };
     }
 
-    /// The ring, if size and addresses are valid. `index` is the number of the queue, `max` is QueueSizeMax.
-    pub fn ring(&self, index: u16, max: u16) -> Result<Ring, QueueError> {
+    /// The ring in `memory`, if size and addresses are valid. `index` is the number of the queue, `max` is
+    /// QueueSizeMax.
+    pub fn ring(&self, index: u16, max: u16, memory: &GuestMemory) -> Result<Ring, QueueError> {
         let size = u16::try_from(self.size).ok().filter(|size| size.is_power_of_two() && *size <= max);
         let size = size.ok_or(QueueError::Size(index, self.size, max))?;
-        Ring::new(index, size, self.descriptors, self.available, self.used)
+        Ring::new(index, size, self.descriptors, self.available, self.used, memory)
             .map_err(|error| QueueError::Address(index, error))
     }
 }
@@ -105,10 +106,10 @@ mod tests {
     #[test]
     fn the_size_is_a_power_of_two_up_to_the_maximum() {
         for size in [1, 2, 64, 256] {
-            assert!(queue(size).ring(0, 256).is_ok(), "{size}");
+            assert!(queue(size).ring(0, 256, &GuestMemory::Granted).is_ok(), "{size}");
         }
         for size in [0, 3, 255, 512, 0x1_0000, 0x1_0040, u32::MAX] {
-            assert_eq!(queue(size).ring(0, 256), Err(QueueError::Size(0, size, 256)));
+            assert_eq!(queue(size).ring(0, 256, &GuestMemory::Granted), Err(QueueError::Size(0, size, 256)));
         }
     }
 
@@ -126,7 +127,7 @@ mod tests {
     fn an_address_that_is_no_grant_is_named() {
         let mut queue = queue(64);
         queue.set_address(Part::Used, Half::High, 0);
-        let error = queue.ring(3, 256).expect_err("refused");
+        let error = queue.ring(3, 256, &GuestMemory::Granted).expect_err("refused");
         assert!(error.to_string().starts_with("queue 3: address 0x9000 is not a grant"), "{error}");
     }
 }

@@ -104,7 +104,7 @@ impl State {
             features::check(self.device_features, identity.demanded_features, self.driver_features)?;
         }
         if self.is_live() {
-            rings(&self.queues, identity.queue_size_max)?;
+            rings(&self.queues, identity)?;
         }
         Ok(())
     }
@@ -122,9 +122,9 @@ impl State {
 }
 
 /// The rings of the `queues` that are ready, all of which must be sound.
-pub(super) fn rings(queues: &[Queue], size_max: u16) -> Result<Vec<Ring>, QueueError> {
+pub(super) fn rings(queues: &[Queue], identity: &Identity) -> Result<Vec<Ring>, QueueError> {
     let ready = (0..).zip(queues).filter(|(_, queue)| queue.is_ready());
-    ready.map(|(index, queue)| queue.ring(index, size_max)).collect()
+    ready.map(|(index, queue)| queue.ring(index, identity.queue_size_max, &identity.memory)).collect()
 }
 
 #[cfg(test)]
@@ -186,7 +186,7 @@ mod tests {
             }
             let state = driver.window.state();
             assert_eq!((driver.read(0x70), state.driver_features), (0xf, FEATURES), "step {interrupted}");
-            let rings = rings(&state.queues, 256).expect("sound");
+            let rings = rings(&state.queues, &identity()).expect("sound");
             assert_eq!((rings.len(), rings[0].index, rings[0].size), (1, 1, 64), "step {interrupted}");
             assert_eq!(driver.log().started.len(), 1);
         }

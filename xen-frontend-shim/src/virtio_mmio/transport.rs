@@ -99,13 +99,13 @@ impl Transport {
 
     /// The rings of the queues that are ready. The error of the first that is not sound.
     pub fn rings(&self) -> Result<Vec<Ring>, QueueError> {
-        state::rings(&self.driver.queues, self.identity.queue_size_max)
+        state::rings(&self.driver.queues, &self.identity)
     }
 
     /// The ring of one queue.
     pub fn ring(&self, index: u16) -> Result<Ring, QueueError> {
         let queue = self.driver.queues.get(usize::from(index)).copied().unwrap_or_default();
-        queue.ring(index, self.identity.queue_size_max)
+        queue.ring(index, self.identity.queue_size_max, &self.identity.memory)
     }
 
     /// A guest reads a register or the configuration. `used` is the used index of a queue, if it runs.

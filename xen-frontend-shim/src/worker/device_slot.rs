@@ -19,9 +19,10 @@ use crate::assignment::{Assignment, Description, QueueEvents};
 use crate::control::Connection;
 use crate::device::{BackedDevice, replace_backend};
 use crate::hypervisor::xen::XenGuest;
+use crate::memory::GuestMemory;
 use crate::state::{Found, Record};
 use crate::vhost_user::{
-    CONNECT_LIMIT, Client, ClientError, Grants, Inflight, NegotiateError, Notifier, Process, Session,
+    CONNECT_LIMIT, Client, ClientError, GuestBacking, Inflight, NegotiateError, Notifier, Process, Session,
 };
 use crate::virtio_mmio::{Identity, State};
 use crate::window::{StateStore, Window};
@@ -31,6 +32,8 @@ pub(super) struct DeviceSlot {
     device: Description,
     queues: u16,
     domid: u16,
+    /// The memory of the guest that backends reach.
+    memory: GuestMemory,
     /// The parts of the window, until it is made.
     parts: Option<Parts>,
     /// Whether the worker passes on the interrupts of a queue, since the kernel does not.
@@ -57,13 +60,18 @@ struct Parts {
 /// A backend that has been started and has not replied to its first ping.
 struct Candidate {
     client: Client,
-    gntdev: OwnedFd,
+    memory: OwnedFd,
     process: Option<Process>,
 }
 
 impl DeviceSlot {
     /// A slot for the device that the supervisor has assigned. `kill` has the process of its backend killed.
-    pub(super) fn new(domid: u16, assignment: Assignment, kill: Rc<dyn Fn()>) -> io::Result<Self> {
+    pub(super) fn new(
+        domid: u16,
+        memory: GuestMemory,
+        assignment: Assignment,
+        kill: Rc<dyn Fn()>,
+    ) -> io::Result<Self> {
         let Assignment { description: device, state, inflight, queues } = assignment;
         let (record, found) = Record::open(state.into())?;
         let queue_size = device.properties.queue_size;
@@ -80,6 +88,7 @@ impl DeviceSlot {
             queues: u16::try_from(device.queues.len()).map_err(io::Error::other)?,
             device,
             domid,
+            memory,
             is_settled: false,
             candidate: None,
             kill,
@@ -105,10 +114,10 @@ impl DeviceSlot {
 
     /// Pings a backend that has been started. It is admitted when it has replied.
     pub(super) fn receive(&mut self, connection: Connection) -> Result<(), ClientError> {
-        let Connection { socket, gntdev, pidfd } = connection;
+        let Connection { socket, memory, pidfd } = connection;
         let process = pidfd.map(|pidfd| Process::new(pidfd, Rc::clone(&self.kill)));
         let client = pinged(socket).inspect_err(|_| process.iter().for_each(Process::kill))?;
-        self.candidate = Some(Candidate { client, gntdev, process });
+        self.candidate = Some(Candidate { client, memory, process });
         Ok(())
     }
 
@@ -156,9 +165,10 @@ impl DeviceSlot {
         window: &mut Option<Window<Served>>,
         guest: &Rc<XenGuest>,
     ) -> Result<(), NegotiateError> {
-        let Some(Candidate { client, gntdev, process }) = self.candidate.take() else { return Ok(()) };
-        let grants = Box::new(Grants { gntdev, domid: self.domid });
-        let opened = Session::open(client, self.device.properties.clone(), self.queues, grants);
+        let Some(Candidate { client, memory, process }) = self.candidate.take() else { return Ok(()) };
+        let backing =
+            Box::new(GuestBacking { device: memory, domid: self.domid, memory: self.memory.clone() });
+        let opened = Session::open(client, self.device.properties.clone(), self.queues, backing);
         let (session, config) = opened.inspect_err(|_| process.iter().for_each(Process::kill))?;
         self.refusal = None;
         if !session.tracks_inflight() {
@@ -220,6 +230,7 @@ impl DeviceSlot {
             starts_by_kick: device.properties.starts_by_kick,
             queues: self.queues,
             queue_size_max: device.properties.queue_size,
+            memory: self.memory.clone(),
         }
     }
 }

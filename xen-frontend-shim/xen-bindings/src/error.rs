@@ -59,7 +59,7 @@ calls! {
     /// `mmap` of a descriptor of privcmd and `IOCTL_PRIVCMD_MMAP_RESOURCE`.
     MapIoreqPage = "map ioreq page",
     /// `mmap` of a descriptor of privcmd and `IOCTL_PRIVCMD_MMAPBATCH_V2`.
-    MapForeignPage = "map foreign page",
+    MapForeign = "map foreign page",
     /// `mmap` of a descriptor of privcmd and `IOCTL_PRIVCMD_MMAP_RESOURCE`, for another resource.
     MapResource = "map resource",
     /// A hypercall that the policy forbids.
@@ -293,8 +293,8 @@ mod tests {
 
     #[test]
     fn denial_by_the_policy_names_the_policy() {
-        assert!(text(Call::MapForeignPage, Errno::ACCESS).contains("security policy"));
-        assert!(Error::new(Call::MapForeignPage, None, Errno::ACCESS).is_denied());
+        assert!(text(Call::MapForeign, Errno::ACCESS).contains("security policy"));
+        assert!(Error::new(Call::MapForeign, None, Errno::ACCESS).is_denied());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::abi::gntdev::GNTST_PERMISSION_DENIED;
 use crate::abi::{dm_op, hypercall as abi};
 use crate::error::{Call, Error, Result};
 use crate::ids::{DomId, IoreqServerId};
-use crate::privcmd::{ForeignPage, Privcmd, fail};
+use crate::privcmd::{ForeignMapping, Privcmd, fail};
 use crate::sys::privcmd::{self as sys, Argument, Words};
 
 /// A resource of a domain that Xen maps for a permitted domain (`XENMEM_acquire_resource`).
@@ -90,10 +90,10 @@ pub enum Forbidden {
 
 impl Privcmd {
     /// Maps a frame of a resource of the domain. Xen checks the policy before it looks for the frame.
-    pub fn map_resource(&self, domain: DomId, resource: Resource, frame: u32) -> Result<ForeignPage> {
+    pub fn map_resource(&self, domain: DomId, resource: Resource, frame: u32) -> Result<ForeignMapping> {
         let (type_, id) = resource.number();
         let mapping = sys::map_resource(self.as_fd(), domain.get(), type_, id, frame);
-        mapping.map(ForeignPage::new).map_err(fail(Call::MapResource, domain))
+        mapping.map(ForeignMapping::new).map_err(fail(Call::MapResource, domain))
     }
 
     /// Makes a call that the policy forbids. Returns Xen's return value.

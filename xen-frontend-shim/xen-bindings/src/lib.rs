@@ -57,7 +57,7 @@ pub use grant_copy::{CopyBatch, GrantStatus};
 pub use ids::{DomId, Gfn, GrantRef, IoreqServerId, Irq, Port, RemotePort};
 pub use ioreq::{Direction, IoreqPage, Kind, RawRequest, Slot, SlotState};
 pub use ioreq_server::IoreqServer;
-pub use privcmd::{ForeignPage, Privcmd};
+pub use privcmd::{ForeignMapping, Privcmd};
 
 /// The size in bytes of a page of Xen: a grant, the ioreq page, a foreign page.
 pub const PAGE_SIZE: usize = 4096;

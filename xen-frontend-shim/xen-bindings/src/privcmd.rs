@@ -12,7 +12,7 @@
 //!   a domain to the kernel.
 //! - Xen's policy checks `hvm:dm` for device model operations, `resource_map` for the ioreq page,
 //!   `domain:unpause`, `domain:getdomaininfo`, and `mmu:map_*` for foreign pages, which the driver domain
-//!   does not have.
+//!   has for guests without grants only.
 //!
 //! The kernel pins the buffers of device model operations, but not those of plain hypercalls: Xen answers
 //! `EFAULT` if the kernel is moving the page.
@@ -46,6 +46,13 @@ impl Privcmd {
         Ok(Self::from_fd(file.into()))
     }
 
+    /// Opens the device and restricts it to one guest.
+    pub fn open_for(domain: DomId) -> Result<Self> {
+        let privcmd = Self::open()?;
+        privcmd.restrict(domain)?;
+        Ok(privcmd)
+    }
+
     /// Adopts a descriptor that another process opened.
     #[must_use]
     pub fn from_fd(fd: OwnedFd) -> Self {
@@ -70,13 +77,17 @@ impl Privcmd {
         sys::dm_op(self.as_fd(), domain.get(), op).map(drop).map_err(fail(Call::SetIrqLevel, domain))
     }
 
-    /// Maps a page of a domain without a grant.
+    /// Maps `pages` pages of a domain from `first` without a grant, all of them or none.
     ///
-    /// The appliance never needs this, and its policy forbids it, which a test shows by this call: in a
-    /// driver domain [`Error::is_denied`] must hold.
-    pub fn map_foreign_page(&self, domain: DomId, gfn: Gfn) -> Result<ForeignPage> {
-        let mapping = sys::map_foreign(self.as_fd(), domain.get(), gfn.get());
-        mapping.map(ForeignPage).map_err(fail(Call::MapForeignPage, domain))
+    /// The policy permits it for guests whose manifest has `memory-access = "all"`. For others
+    /// [`Error::is_denied`] holds, which a test shows by this call.
+    pub fn map_foreign(&self, domain: DomId, first: Gfn, pages: u32) -> Result<ForeignMapping> {
+        if pages > FOREIGN_PAGES_MAX {
+            return Err(fail(Call::MapForeign, domain)(Errno::INVAL));
+        }
+        let frames: Vec<_> = (0..pages).map(|page| first.get().saturating_add(page.into())).collect();
+        let mapping = sys::map_foreign(self.as_fd(), domain.get(), &frames);
+        mapping.map(ForeignMapping).map_err(fail(Call::MapForeign, domain))
     }
 }
 
@@ -86,13 +97,25 @@ impl AsFd for Privcmd {
     }
 }
 
-/// A page of another domain, mapped without a grant. Unmapped on drop.
-#[derive(Debug)]
-pub struct ForeignPage(Mapping);
+/// The largest number of pages of one foreign mapping. A ring of the largest size has 129 pages of
+/// descriptors (virtio 1.3, 2.7). This bounds what a guest can make the process allocate.
+const FOREIGN_PAGES_MAX: u32 = 256;
 
-impl ForeignPage {
+/// Pages of another domain, mapped without a grant. Unmapped on drop.
+///
+/// The domain can change the content at any time, so two loads may differ.
+#[derive(Debug)]
+pub struct ForeignMapping(Mapping);
+
+impl ForeignMapping {
     pub(crate) fn new(mapping: Mapping) -> Self {
         Self(mapping)
+    }
+
+    /// Loads the 16 bits at `offset`. `None` if they are out of range or not aligned.
+    #[must_use]
+    pub fn load_u16(&self, offset: usize) -> Option<u16> {
+        self.0.u16(offset).map(|word| word.load(std::sync::atomic::Ordering::Acquire))
     }
 
     /// Loads the 32 bits at `offset`. `None` if it is out of range or not aligned.
@@ -122,7 +145,9 @@ mod tests {
         assert!(privcmd.nr_vcpus(guest).unwrap_err().is_unsupported());
         assert!(privcmd.restrict(guest).is_err());
         assert!(privcmd.set_irq_level(guest, Irq::new(33), true).is_err());
-        let error = privcmd.map_foreign_page(guest, Gfn::new(0x40000)).unwrap_err();
-        assert_eq!((error.call(), error.domain()), (Call::MapForeignPage, Some(guest)));
+        for pages in [1, 2, FOREIGN_PAGES_MAX + 1] {
+            let error = privcmd.map_foreign(guest, Gfn::new(0x40000), pages).unwrap_err();
+            assert_eq!((error.call(), error.domain()), (Call::MapForeign, Some(guest)));
+        }
     }
 }

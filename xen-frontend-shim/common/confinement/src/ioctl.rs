@@ -24,10 +24,12 @@ pub(crate) const GRANTS: &[Opcode] = &[
     gntdev::IOCTL_GNTDEV_GRANT_COPY,
 ];
 
+/// Pages of a guest that has no grants. The descriptor is restricted to the guest.
+pub(crate) const FOREIGN: &[Opcode] = &[privcmd::IOCTL_PRIVCMD_MMAPBATCH_V2];
+
 /// The memory of a guest, for a program that uses the crate vm-memory: grants, or its pages if the guest's
 /// configuration gives all of them. All other requests of gntdev and privcmd reach more.
-pub(crate) const MEMORY: &[(u8, &[Opcode])] =
-    &[(b'G', GRANTS), (b'P', &[privcmd::IOCTL_PRIVCMD_MMAPBATCH_V2])];
+pub(crate) const MEMORY: &[(u8, &[Opcode])] = &[(b'G', GRANTS), (b'P', FOREIGN)];
 
 /// Requests that make input of a terminal, or redirect it: TIOCSTI, TIOCLINUX, TIOCCONS.
 pub(crate) const TERMINAL: &[Opcode] = &[0x5412, 0x541c, 0x541d];

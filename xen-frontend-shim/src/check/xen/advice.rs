@@ -26,9 +26,10 @@ pub(super) fn advice(step: Step, error: Errno, guest: &Guest) -> String {
              resource_map_grant_table`"
         ),
         (_, Errno::ACCESS) => format!(
-            "Xen's policy forbids it: add `allow {};` with their types, or allow_service(DRIVER, GUEST), \
-             which has all that is needed (images/xen/policy)",
-            rule(step)
+            "Xen's policy forbids it: add `allow {};` with their types, or {}(DRIVER, GUEST), which has all \
+             that is needed (images/xen/policy)",
+            rule(step),
+            policy_macro(step)
         ),
         (_, Errno::NOSYS | Errno::OPNOTSUPP) => {
             "build Xen with CONFIG_IOREQ_SERVER=y, which needs CONFIG_EXPERT=y".to_owned()
@@ -51,7 +52,17 @@ fn rule(step: Step) -> &'static str {
         // FLASK checks a copy from the domain of the source to the domain of the destination.
         Step::Read => "GUEST DRIVER:grant copy",
         Step::Write => "DRIVER GUEST:grant copy",
+        Step::Ram => "DRIVER GUEST:mmu { map_read map_write }",
         Step::GrantTable => "DRIVER GUEST:domain2 resource_map_grant_table",
+    }
+}
+
+/// The macro of the policy that has the rule.
+fn policy_macro(step: Step) -> &'static str {
+    match step {
+        Step::Read | Step::Write => "allow_grants",
+        Step::Ram => "allow_memory",
+        _ => "allow_service",
     }
 }
 
@@ -63,6 +74,7 @@ fn action(step: Step) -> &'static str {
         Step::IoreqPage => "map the page of an ioreq server",
         Step::Read => "copy from its granted pages",
         Step::Write => "copy to its granted pages",
+        Step::Ram => "map a page of its RAM",
         Step::GrantTable => "map its grant table",
     }
 }

@@ -6,8 +6,7 @@ use xen_bindings::{Direction, Kind};
 
 use super::*;
 use crate::hypervisor::fake::{Fake, read, write};
-use crate::memory::Ring;
-use crate::memory::address::GrantReference;
+use crate::memory::{GuestMemory, GuestRange, Ring};
 use crate::state::Record;
 use crate::virtio_mmio::registers::QUEUE_NOTIFY;
 use crate::virtio_mmio::{Identity, Lost, State};
@@ -98,8 +97,8 @@ impl Hypervisor for Witness<'_> {
     fn raise(&self, irq: u32) -> std::io::Result<()> {
         self.xen.raise(irq)
     }
-    fn map_grants(&self, first: GrantReference, pages: u32) -> std::io::Result<Self::Mapping> {
-        self.xen.map_grants(first, pages)
+    fn map(&self, range: GuestRange) -> std::io::Result<Self::Mapping> {
+        self.xen.map(range)
     }
 }
 
@@ -115,6 +114,7 @@ fn bus_with(doorbells: u16, device: Nothing, store: Option<StateStore>) -> Bus<N
         starts_by_kick: false,
         queues: 1,
         queue_size_max: 64,
+        memory: GuestMemory::Granted,
     };
     let features = 1 << 32 | 1 << 33 | 1 << 40;
     let window = Window::new(identity, features, vec![0; 8], device, store);

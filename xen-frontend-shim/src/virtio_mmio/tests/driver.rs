@@ -4,6 +4,7 @@
 //! tests what the specification demands of each step.
 
 use super::test_driver::{Driver, FEATURES};
+use crate::memory::{GrantReference, Page};
 use crate::virtio_mmio::features::{ACCESS_PLATFORM, VERSION_1};
 use crate::virtio_mmio::interrupt::{CONFIG_CHANGE, USED_BUFFER};
 
@@ -18,8 +19,8 @@ fn linux_probes_and_uses_the_device() {
         let log = driver.log();
         let (features, rings) = &log.started[0];
         assert_eq!((*features, rings.len(), log.started.len()), (FEATURES, 2, 1));
-        assert_eq!(rings[1].descriptors.first().0, 16);
-        assert_eq!(rings[1].used.first().0, 17);
+        assert_eq!(rings[1].descriptors.first(), Page::Granted(GrantReference(16)));
+        assert_eq!(rings[1].used.first(), Page::Granted(GrantReference(17)));
     }
     driver.write(0x50, 1);
     assert_eq!(driver.log().kicks, [1]);

@@ -6,7 +6,7 @@ use std::cell::{RefCell, RefMut};
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use crate::memory::Ring;
+use crate::memory::{GuestMemory, Ring};
 use crate::virtio_mmio::Width;
 use crate::virtio_mmio::features::{ACCESS_PLATFORM, RING_RESET, VERSION_1};
 use crate::virtio_mmio::{Device, Identity, Lost, RestoreError, State};
@@ -107,6 +107,7 @@ pub(crate) fn identity() -> Identity {
         starts_by_kick: false,
         queues: 2,
         queue_size_max: 256,
+        memory: GuestMemory::Granted,
     }
 }
 

@@ -91,24 +91,24 @@ pub(crate) fn map_resource(fd: BorrowedFd<'_>, dom: u16, type_: u32, id: u32, fr
     Ok(mapping)
 }
 
-/// `IOCTL_PRIVCMD_MMAPBATCH_V2`: maps one page of `dom`.
-pub(crate) fn map_foreign(fd: BorrowedFd<'_>, dom: u16, mut gfn: u64) -> Result<Mapping> {
-    let mapping = Mapping::of_device(fd, 0, PAGE_SIZE, true)?;
-    let mut error: i32 = 0;
+/// `IOCTL_PRIVCMD_MMAPBATCH_V2`: maps pages of `dom`.
+pub(crate) fn map_foreign(fd: BorrowedFd<'_>, dom: u16, frames: &[u64]) -> Result<Mapping> {
+    let mapping = Mapping::of_device(fd, 0, frames.len().saturating_mul(PAGE_SIZE), true)?;
+    let mut errors = vec![0_i32; frames.len()];
     let mut call = abi::MmapBatchV2 {
-        num: 1,
+        num: u32::try_from(frames.len()).map_err(|_| Errno::INVAL)?,
         dom,
         addr: mapping.address(),
-        arr: address_of(&mut gfn),
-        err: address_of(&mut error),
+        arr: frames.as_ptr().expose_provenance() as u64,
+        err: errors.as_mut_ptr().expose_provenance() as u64,
     };
-    // SAFETY: the kernel reads one frame number, writes one error, and populates the new mapping, to which
-    // nothing refers yet.
+    // SAFETY: the kernel reads `num` frame numbers, writes as many errors, and populates the new mapping of
+    // as many pages, to which nothing refers yet.
     unsafe { exchange(fd, abi::IOCTL_PRIVCMD_MMAPBATCH_V2, &mut call) }?;
-    // The call succeeds if Xen refuses the frame. The frame's error has the refusal.
-    match error {
-        0 => Ok(mapping),
-        refused => Err(Errno::from_raw_os_error(refused.saturating_abs())),
+    // The call succeeds if Xen refuses a frame. The frame's error has the refusal.
+    match errors.into_iter().find(|error| *error != 0) {
+        None => Ok(mapping),
+        Some(refused) => Err(Errno::from_raw_os_error(refused.saturating_abs())),
     }
 }
 

@@ -13,7 +13,7 @@ use super::arguments::Failure;
 pub(super) fn map_foreign(domain: u16, first: u64, count: u64) -> Result<(), Failure> {
     let privcmd = Privcmd::open()?;
     let pages = first..first + count;
-    summarise(pages.map(|page| privcmd.map_foreign_page(DomId::new(domain), Gfn::new(page))))
+    summarise(pages.map(|page| privcmd.map_foreign(DomId::new(domain), Gfn::new(page), 1)))
 }
 
 /// Tries to map each grant reference by itself.

@@ -10,7 +10,8 @@
 //! - its hardware, by open descriptors. GPIO lines are requested from an open chip. A console has an open log
 //!   or a connected socket in its place;
 //! - a file with which the I2C daemons of its guest lock each other out;
-//! - for a guest on Xen, grants: the frontend passes a gntdev descriptor that is restricted to the guest.
+//! - for a guest on Xen, grants: the frontend passes a gntdev descriptor that is restricted to the guest. For
+//!   a guest without grants it is a privcmd descriptor in its place, also restricted to the guest.
 //!
 //! If it was taken over, these reach the whole adapter and the free lines of its chips: see `README.md` of
 //! this crate.
@@ -61,6 +62,8 @@ pub enum Memory {
     Shared,
     /// Grants of Xen are mapped or copied.
     Granted,
+    /// All RAM of a domain of Xen is mapped, which has no grants.
+    Foreign,
 }
 
 /// The role of a backend.
@@ -125,8 +128,10 @@ impl BackendRole {
             }
             Hardware::Gpio => calls.allow_ioctls(ioctl::GPIO)?,
         }
-        if self.memory == Memory::Granted {
-            calls.allow_ioctls(ioctl::GRANTS)?;
+        match self.memory {
+            Memory::Shared => {}
+            Memory::Granted => calls.allow_ioctls(ioctl::GRANTS)?,
+            Memory::Foreign => calls.allow_ioctls(ioctl::FOREIGN)?,
         }
         Ok(calls)
     }

@@ -38,6 +38,8 @@ const FILE_SIZE: u64 = 1 << 20;
 pub struct WorkerRole {
     /// Whether the log goes to a file, which may exceed the limit of file size.
     pub logs_to_file: bool,
+    /// Whether it maps any page of the guest's RAM, to read the rings of a guest that has no grants.
+    pub maps_ram: bool,
 }
 
 impl WorkerRole {
@@ -68,6 +70,9 @@ impl WorkerRole {
         let mut calls = Calls::basic()?;
         for requests in [ioctl::DEVICE_MODEL, ioctl::CHANNELS, ioctl::GRANTS] {
             calls.allow_ioctls(requests)?;
+        }
+        if self.maps_ram {
+            calls.allow_ioctls(ioctl::FOREIGN)?;
         }
         // For the channel of a backend's own requests (vhost-user: back-end channel).
         calls.allow_socket_pairs()?;

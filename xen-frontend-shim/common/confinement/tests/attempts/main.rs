@@ -42,13 +42,15 @@ const KILLED: End = Killed(SIGSYS);
 type Promise = (&'static str, &'static [Subject], End);
 
 use Subject::{
-    Console, Gpio, I2c, I2cOnXen, Listed, Loose, LooseProgram, LooseSupervisor, LooseWorker, Program,
-    Simulated, Supervisor, Threaded, Worker, Writer,
+    Console, Gpio, I2c, I2cOnXen, I2cWithoutGrants, Listed, Loose, LooseProgram, LooseSupervisor,
+    LooseWorker, Program, Simulated, Supervisor, Threaded, Worker, WorkerWithoutGrants, Writer,
 };
 
 const BACKENDS: &[Subject] = &[Simulated, I2c, Gpio, Console, I2cOnXen];
 const WORKERS: &[Subject] = &[Worker, Threaded];
 const ALL: &[Subject] = &[Simulated, I2c, Gpio, Console, I2cOnXen, Worker, Threaded];
+/// Processes of a guest that has no grants.
+const WITHOUT_GRANTS: &[Subject] = &[I2cWithoutGrants, WorkerWithoutGrants];
 /// Subjects whose list of system calls is not enforced, which leaves the other layers.
 const UNLISTED: &[Subject] = &[Loose, LooseWorker];
 /// Programs of other projects that may make most system calls.
@@ -110,6 +112,14 @@ const PROMISES: &[Promise] = &[
     ("ioctl-notify", WORKERS, Refused(Errno::NOTTY)),
     ("ioctl-grant-copy", &[Simulated, I2c, Gpio, Console], KILLED),
     ("ioctl-grant-copy", &[I2cOnXen, Worker], Refused(Errno::NOTTY)),
+    // Processes of a guest without grants map its pages, and make no other request of the same descriptor.
+    ("ioctl-map-foreign-pages", WITHOUT_GRANTS, Refused(Errno::NOTTY)),
+    ("ioctl-grant-copy", &[I2cWithoutGrants], KILLED),
+    ("ioctl-dm-op", &[I2cWithoutGrants], KILLED),
+    ("ioctl-hypercall", WITHOUT_GRANTS, KILLED),
+    ("ioctl-restrict", WITHOUT_GRANTS, KILLED),
+    ("ioctl-map-a-resource", WITHOUT_GRANTS, KILLED),
+    ("ioctl-assign-an-ioeventfd", WITHOUT_GRANTS, KILLED),
     ("ioctl-i2c-transfer", &[Simulated, Gpio, Console, Worker], KILLED),
     ("ioctl-i2c-transfer", &[I2c, I2cOnXen], Refused(Errno::NOTTY)),
     ("ioctl-i2c-slave-force", BACKENDS, KILLED),

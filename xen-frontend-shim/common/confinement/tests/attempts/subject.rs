@@ -31,9 +31,13 @@ pub(crate) enum Subject {
     Gpio,
     Console,
     I2cOnXen,
+    /// A backend of a guest on Xen that has no grants.
+    I2cWithoutGrants,
     /// A backend whose system calls are not restricted.
     Loose,
     Worker,
+    /// The worker of a guest that has no grants.
+    WorkerWithoutGrants,
     /// A worker, in a thread that existed before the list was enforced.
     Threaded,
     /// A worker whose system calls are not restricted.
@@ -57,8 +61,10 @@ const SUBJECTS: &[Subject] = &[
     Subject::Gpio,
     Subject::Console,
     Subject::I2cOnXen,
+    Subject::I2cWithoutGrants,
     Subject::Loose,
     Subject::Worker,
+    Subject::WorkerWithoutGrants,
     Subject::Threaded,
     Subject::LooseWorker,
     Subject::Program,
@@ -94,8 +100,9 @@ impl Subject {
     }
 
     fn worker(self) -> Option<WorkerRole> {
-        matches!(self, Self::Worker | Self::Threaded | Self::LooseWorker)
-            .then_some(WorkerRole { logs_to_file: false })
+        let maps_ram = self == Self::WorkerWithoutGrants;
+        matches!(self, Self::Worker | Self::WorkerWithoutGrants | Self::Threaded | Self::LooseWorker)
+            .then_some(WorkerRole { logs_to_file: false, maps_ram })
     }
 
     fn program(self, directory: &Path) -> Option<ProgramRole> {
@@ -121,6 +128,7 @@ impl Subject {
             Self::Gpio => (Hardware::Gpio, Memory::Shared),
             Self::Console => (Hardware::None, Memory::Shared),
             Self::I2cOnXen => (Hardware::I2c, Memory::Granted),
+            Self::I2cWithoutGrants => (Hardware::I2c, Memory::Foreign),
             _ => return None,
         };
         // A user without other processes, since the kernel counts the processes of a user.

@@ -3,6 +3,7 @@
 //! 2.2, 6.2: features.
 
 use super::after;
+use crate::memory::GuestMemory;
 use crate::virtio_mmio::features::{ACCESS_PLATFORM, RING_RESET, VERSION_1, offered};
 use crate::virtio_mmio::tests::test_driver::{Driver, FEATURES};
 use shim_config::DeviceType;
@@ -80,7 +81,7 @@ fn s2_2_2_no_offered_feature_needs_one_that_is_not() {
     // never passed, whatever the backend says. (Those of the device type are the backend's to get right.)
     let needs_another = [24, 25, 26, 27, 28, 30, 31, 34, 37, 38, 39, 41, 42, 43, 44, 45, 46, 47, 48, 49];
     for bit in needs_another {
-        assert_eq!(offered(1 << bit, u64::MAX) & 1 << bit, 0, "bit {bit}");
+        assert_eq!(offered(1 << bit, u64::MAX, &GuestMemory::Granted) & 1 << bit, 0, "bit {bit}");
     }
 }
 
@@ -90,12 +91,20 @@ fn s2_2_2_of_the_bits_of_a_type_those_are_offered_that_it_has() {
     // 5.18.3.
     for (device_id, has) in [(4, 0), (18, 0), (19, 7), (32, 1), (34, 1), (41, 1)] {
         let of_type = DeviceType::with_id(device_id).unwrap().features;
-        assert_eq!(offered(u64::MAX, of_type) & DEVICE_TYPE, has, "type {device_id}");
-        assert_eq!(offered(0, of_type) & DEVICE_TYPE, 0, "type {device_id}, and the backend has none");
+        assert_eq!(offered(u64::MAX, of_type, &GuestMemory::Granted) & DEVICE_TYPE, has, "type {device_id}");
+        assert_eq!(
+            offered(0, of_type, &GuestMemory::Granted) & DEVICE_TYPE,
+            0,
+            "type {device_id}, and the backend has none"
+        );
     }
     // All bits of a type can be offered.
     for bit in (0..24).chain(50..64) {
-        assert_eq!(offered(1 << bit, DEVICE_TYPE) & DEVICE_TYPE, 1 << bit, "bit {bit}");
+        assert_eq!(
+            offered(1 << bit, DEVICE_TYPE, &GuestMemory::Granted) & DEVICE_TYPE,
+            1 << bit,
+            "bit {bit}"
+        );
     }
 }
 
@@ -109,12 +118,15 @@ fn s2_2_the_set_stands_once_features_ok_is_set() {
 #[test]
 fn s6_2_version_1_and_access_platform_are_offered_whatever_the_backend_offers() {
     for backend in [0, 1, FEATURES, u64::MAX] {
-        assert_eq!(offered(backend, 0) & (VERSION_1 | ACCESS_PLATFORM), VERSION_1 | ACCESS_PLATFORM);
+        assert_eq!(
+            offered(backend, 0, &GuestMemory::Granted) & (VERSION_1 | ACCESS_PLATFORM),
+            VERSION_1 | ACCESS_PLATFORM
+        );
     }
 }
 
 #[test]
 fn s6_2_ring_reset_is_offered_and_may_be_left_out() {
-    assert_eq!(offered(0, 0) & RING_RESET, RING_RESET);
+    assert_eq!(offered(0, 0, &GuestMemory::Granted) & RING_RESET, RING_RESET);
     assert!(is_accepted(FEATURES & !RING_RESET));
 }

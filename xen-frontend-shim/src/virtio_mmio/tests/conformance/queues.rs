@@ -3,6 +3,7 @@
 //! 2.6.1, 4.2.2.1: queues, their notifications and their reset.
 
 use super::{STEPS, after, live};
+use crate::memory::{GrantReference, Page};
 use crate::virtio_mmio::features::RING_RESET;
 use crate::virtio_mmio::interrupt::{CONFIG_CHANGE, USED_BUFFER};
 use crate::virtio_mmio::queue::Queue;
@@ -140,8 +141,8 @@ fn s2_6_1_2_1_a_queue_is_enabled_with_what_the_driver_changed() {
     driver.write(0xc0, 1);
     driver.describe_queue(1, 48);
     let log = driver.log();
-    let first_pages: Vec<_> = log.started_queues.iter().map(|ring| ring.descriptors.first().0).collect();
-    assert_eq!(first_pages, [40, 48]);
+    let first_pages: Vec<_> = log.started_queues.iter().map(|ring| ring.descriptors.first()).collect();
+    assert_eq!(first_pages, [40, 48].map(|reference| Page::Granted(GrantReference(reference))));
 }
 
 #[test]
