@@ -9,8 +9,16 @@ use clap::Args;
 use confinement::role::backend::{BackendRole, Hardware, Memory};
 use confinement::{Enforcement, User};
 
-/// The kind of guest memory, chosen at compile time.
-const MEMORY: Memory = if cfg!(feature = "xen") { Memory::Granted } else { Memory::Shared };
+/// The access of a build for Xen to the guest's memory.
+#[cfg(feature = "xen")]
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+enum MemoryAccess {
+    /// The pages that the guest grants.
+    #[default]
+    Granted,
+    /// All of the guest's RAM, for guests without grants.
+    All,
+}
 
 /// Options of the confinement, the same for all devices.
 #[derive(Clone, Copy, Debug, Args)]
@@ -22,15 +30,31 @@ pub struct Options {
     /// log, `off` is for kernels without seccomp
     #[arg(long, value_name = "MODE", default_value_t)]
     seccomp: Enforcement,
+    /// How much of the guest's memory the frontend gives
+    #[cfg(feature = "xen")]
+    #[arg(long, value_name = "WHAT", default_value = "granted")]
+    memory_access: MemoryAccess,
 }
 
 impl Options {
+    /// The kind of guest memory. A build for Xen has grants or foreign pages, any other shares memory.
+    fn memory(self) -> Memory {
+        #[cfg(feature = "xen")]
+        let memory = match self.memory_access {
+            MemoryAccess::Granted => Memory::Granted,
+            MemoryAccess::All => Memory::Foreign,
+        };
+        #[cfg(not(feature = "xen"))]
+        let memory = Memory::Shared;
+        memory
+    }
+
     /// Returns the role of a process that drives `hardware`.
     #[must_use]
     pub fn role(self, hardware: Hardware) -> Role {
         let logs_to_file = logging::is_to_file();
         Role {
-            backend: BackendRole { user: self.user, hardware, memory: MEMORY, logs_to_file },
+            backend: BackendRole { user: self.user, hardware, memory: self.memory(), logs_to_file },
             seccomp: self.seccomp,
         }
     }

@@ -4,8 +4,9 @@
 //!
 //! Without Xen the guest's memory is shared with this process, and a copy is a copy (`shared`). With Xen only
 //! the rings are mapped; the hypervisor copies the buffers of a batch (`granted`): a mapping for each access
-//! costs five times as much, and vm-memory, which would make it, panics on an invalid grant. An error belongs
-//! to the piece that caused it, and so to one chain.
+//! costs five times as much, and vm-memory, which would make it, panics on an invalid grant. A guest without
+//! grants has all of its RAM mapped as foreign memory, and a copy is a copy again. An error belongs to the
+//! piece that caused it, and so to one chain.
 
 #[cfg(feature = "xen")]
 mod granted;
@@ -17,7 +18,7 @@ pub(crate) use granted::{CopyIn, CopyOut};
 #[cfg(not(feature = "xen"))]
 pub(crate) use shared::{CopyIn, CopyOut};
 
-use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
 /// The memory of the guest, empty before the frontend has described it.
 #[derive(Debug, Default)]
@@ -49,6 +50,16 @@ impl Memory {
     /// Returns the regions, to access the rings, which are always mapped.
     pub(crate) fn map(&self) -> &GuestMemoryMmap {
         &self.map
+    }
+
+    /// Copies from memory that is mapped; returns whether all of it was copied.
+    fn read_mapped(&self, from: GuestAddress, to: &mut [u8]) -> bool {
+        self.map.read_slice(to, from).is_ok()
+    }
+
+    /// Copies to memory that is mapped; returns whether all of it was copied.
+    fn write_mapped(&self, to: GuestAddress, from: &[u8]) -> bool {
+        self.map.write_slice(from, to).is_ok()
     }
 
     /// Whether [`map`](Self::map) can access `bytes` bytes from `address` on: all of them are in memory that

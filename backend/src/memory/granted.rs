@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Copies where the guest's pages are granted: `IOCTL_GNTDEV_GRANT_COPY`, one call for a batch.
+//! Copies on Xen. Where the guest's pages are granted: `IOCTL_GNTDEV_GRANT_COPY`, one call for a batch. Where
+//! all of its RAM is mapped, at once.
 //!
 //! A guest with `xen,grant-dma` writes `1 << 63 | grant << 12 | offset` in place of an address (Linux,
 //! `drivers/xen/grant-dma-ops.c`), and numbers the grants of adjacent pages consecutively. The region names
@@ -97,6 +98,11 @@ pub(super) struct Scratch {
     owners: Vec<usize>,
 }
 
+/// Whether an address is in RAM that is mapped as a whole, of a guest without grants.
+fn is_foreign(memory: &Memory, address: GuestAddress) -> bool {
+    memory.map.find_region(address).is_some_and(|region| flags(region).is_foreign())
+}
+
 /// A batch of copies, and the chain that each segment belongs to.
 struct Copies<'a> {
     memory: &'a Memory,
@@ -114,6 +120,13 @@ impl<'a> Copies<'a> {
     /// Records that a segment was added for `owner`, or that there is no grant for it.
     fn record(&mut self, owner: usize, added: bool) {
         if added { self.owners.push(owner) } else { self.failed.push(owner) }
+    }
+
+    /// Records whether a buffer in mapped RAM was copied for `owner`.
+    fn record_mapped(&mut self, owner: usize, copied: bool) {
+        if !copied {
+            self.failed.push(owner);
+        }
     }
 
     /// Copies the batch and returns the owners of failed segments, without duplicates.
@@ -155,6 +168,9 @@ impl<'a> CopyIn<'a> {
     /// Adds a copy from the guest to `to`, for chain `owner`.
     pub(crate) fn add(&mut self, owner: usize, from: GuestAddress, mut to: &'a mut [u8]) {
         let Self(copies) = self;
+        if is_foreign(copies.memory, from) {
+            return copies.record_mapped(owner, copies.memory.read_mapped(from, to));
+        }
         for piece in Pieces::of(copies.memory, from, to.len()) {
             let Some((place, bytes)) = piece else { return copies.record(owner, false) };
             let (piece, rest) = to.split_at_mut(bytes);
@@ -181,6 +197,9 @@ impl<'a> CopyOut<'a> {
     /// Adds a copy of `from` to the guest, for chain `owner`.
     pub(crate) fn add(&mut self, owner: usize, to: GuestAddress, mut from: &'a [u8]) {
         let Self(copies) = self;
+        if is_foreign(copies.memory, to) {
+            return copies.record_mapped(owner, copies.memory.write_mapped(to, from));
+        }
         for piece in Pieces::of(copies.memory, to, from.len()) {
             let Some((place, bytes)) = piece else { return copies.record(owner, false) };
             let (piece, rest) = from.split_at(bytes);

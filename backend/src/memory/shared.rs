@@ -2,7 +2,7 @@
 
 //! Copies where the guest's memory is shared with this process.
 
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::GuestAddress;
 
 use super::Memory;
 
@@ -19,7 +19,7 @@ impl<'a> CopyIn<'a> {
 
     /// Copies from the guest to `to`, for chain `owner`. Owners come in ascending order.
     pub(crate) fn add(&mut self, owner: usize, from: GuestAddress, to: &'a mut [u8]) {
-        if self.memory.map.read_slice(to, from).is_err() {
+        if !self.memory.read_mapped(from, to) {
             self.failed.push(owner);
         }
     }
@@ -43,7 +43,7 @@ impl<'a> CopyOut<'a> {
 
     /// Copies `from` to the guest, for chain `owner`. Owners come in ascending order.
     pub(crate) fn add(&mut self, owner: usize, to: GuestAddress, from: &'a [u8]) {
-        if self.memory.map.write_slice(from, to).is_err() {
+        if !self.memory.write_mapped(to, from) {
             self.failed.push(owner);
         }
     }

@@ -10,6 +10,7 @@ use toml_span::de_helpers::TableHelper;
 use super::{Checks, Place};
 use crate::diagnostics::Diagnostic;
 use crate::emit::ramdisk::BACKEND;
+use crate::manifest::MemoryAccess;
 
 /// The microseconds of polling that a backend accepts.
 const BUSY_POLL: std::ops::RangeInclusive<i64> = 0..=1000;
@@ -51,6 +52,9 @@ impl Own {
         let mut words = vec![BACKEND.to_owned(), name.to_owned()];
         words.extend(arguments);
         words.extend(["--user".to_owned(), place.user.to_string()]);
+        if place.guest.memory_access.value == MemoryAccess::All {
+            words.push("--memory-access=all".to_owned());
+        }
         words.extend(self.busy_poll.as_ref().map(|period| format!("--busy-poll={}", period.value)));
         words.push(format!("--fd={FD}"));
         Backend::Program(Program::new(words))
