@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The figures of an earlier commit, which are in the repository: what got worse since.
+//! The figures of an earlier commit, which are in the repository, and the comparison with them.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -13,27 +13,26 @@ use serde::{Deserialize, Serialize};
 use crate::figures::Report;
 use crate::statistics::as_f64;
 
-/// By so much a figure may be above that of the baseline: more than two runs differ by, and less than anybody
-/// would miss.
+/// The fraction by which a figure may exceed that of the baseline. Two runs differ by less.
 const SLACK: f64 = 0.03;
 
-/// Eight guests meet each other on the way to the bus in one order or another.
+/// The same for eight guests, which reach the bus in varying order.
 const SLACK_OF_SCALE: f64 = 0.1;
 
-/// Figures that are better the smaller they are, by name.
+/// Figures by name. Smaller is better.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Baseline {
     /// The commit that was measured.
     pub commit: String,
-    /// How it was measured: figures of one clock say nothing of those of another.
+    /// The clock of the measurement. Figures of different clocks cannot be compared.
     pub clock: String,
     /// The figures.
     pub figures: BTreeMap<String, f64>,
 }
 
 impl Baseline {
-    /// What of a report is kept: our own figures, in its unit. The other contenders do not change by what is
-    /// done here.
+    /// Takes our own figures from a report, in its unit. Changes of this repository do not affect those of
+    /// the other contenders.
     #[must_use]
     pub fn of(report: &Report) -> Self {
         let mut figures = BTreeMap::new();
@@ -53,21 +52,20 @@ impl Baseline {
         Self { commit: report.commit.clone(), clock: report.clock.clone(), figures }
     }
 
-    /// Reads one.
+    /// Reads a baseline.
     ///
     /// # Errors
-    /// If there is none.
+    /// Returns an error if the file does not exist or is not a baseline.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = fs::read_to_string(path).with_context(|| {
-            format!("{}: there is nothing to compare with: run with --update", path.display())
-        })?;
+        let text = fs::read_to_string(path)
+            .with_context(|| format!("{}: there is no baseline: run with --update", path.display()))?;
         toml::from_str(&text).with_context(|| path.display().to_string())
     }
 
-    /// Keeps it.
+    /// Writes the baseline.
     ///
     /// # Errors
-    /// If it cannot be written.
+    /// Returns an error if the file cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
         let head = "# SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause\n\n\
                     # Written by `scripts/bench --quick --update`; \
@@ -76,16 +74,16 @@ impl Baseline {
         fs::write(path, text).with_context(|| path.display().to_string())
     }
 
-    /// What is worse in `now`, a line for each figure.
+    /// Returns a line for each figure that is worse in `now`.
     ///
     /// # Errors
-    /// If the two cannot be compared.
+    /// Returns an error if the clocks differ.
     pub fn worse(&self, now: &Self) -> Result<Vec<String>> {
-        ensure!(self.clock == now.clock, "the baseline is by {}, this run by {}", self.clock, now.clock);
+        ensure!(self.clock == now.clock, "the baseline has clock {}, this run {}", self.clock, now.clock);
         let mut worse = Vec::new();
         for (name, before) in &self.figures {
             let Some(value) = now.figures.get(name) else {
-                worse.push(format!("{name} is not measured any more"));
+                worse.push(format!("{name} is no longer measured"));
                 continue;
             };
             let slack = if name.starts_with("scale.") { SLACK_OF_SCALE } else { SLACK };
@@ -110,21 +108,21 @@ mod tests {
     }
 
     #[test]
-    fn only_what_got_worse_is_told() {
+    fn only_worse_figures_are_listed() {
         let before = baseline(&[("a", 100.0), ("b", 100.0), ("c", 100.0), ("d", 100.0)]);
         let now = baseline(&[("a", 102.9), ("b", 104.0), ("c", 50.0), ("e", 1.0)]);
         let worse = before.worse(&now).unwrap();
-        assert_eq!(worse, ["b: 104 instead of 100 (+4.0 %)", "d is not measured any more"]);
+        assert_eq!(worse, ["b: 104 instead of 100 (+4.0 %)", "d is no longer measured"]);
     }
 
     #[test]
-    fn clocks_are_not_compared() {
+    fn baselines_of_different_clocks_are_not_compared() {
         let wall = Baseline { clock: "wall".to_owned(), ..baseline(&[]) };
         assert!(wall.worse(&baseline(&[])).is_err());
     }
 
     #[test]
-    fn what_was_kept_is_read() {
+    fn a_written_baseline_is_read_again() {
         let path = std::env::temp_dir().join(format!("baseline-{}.toml", std::process::id()));
         let kept = baseline(&[("i2c_read.median", 1234.0)]);
         kept.write(&path).unwrap();

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Names of calls. Those without one here are told by their number.
+//! Names of calls. Others are shown by their number.
 
-/// A hypercall by its number (Xen's public header xen.h), or a call of firmware (Arm DEN0028, DEN0022).
+/// Returns the name of a hypercall (Xen's public header xen.h) or of a firmware call (Arm DEN0028, DEN0022).
 #[must_use]
 pub fn hypercall(number: u64) -> String {
     let name = match number {
@@ -15,7 +15,7 @@ pub fn hypercall(number: u64) -> String {
         34 => "hvm_op",
         36 => "domctl",
         41 => "dm_op",
-        // What Linux does against speculation when it is entered from a program.
+        // Linux's mitigation of speculation at the entry from a program.
         0x8000_8000 => "firmware: ARCH_WORKAROUND_1",
         0x8000_3fff => "firmware: ARCH_WORKAROUND_3",
         0x8000_7fff => "firmware: ARCH_WORKAROUND_2",
@@ -24,7 +24,7 @@ pub fn hypercall(number: u64) -> String {
     name.to_owned()
 }
 
-/// A system call by its number (Linux's include/uapi/asm-generic/unistd.h).
+/// Returns the name of a system call (Linux's include/uapi/asm-generic/unistd.h).
 #[must_use]
 pub fn system_call(number: u64) -> String {
     let name = match number {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What was measured, as it is written to the JSON file.
+//! The results, in the format of the JSON file.
 
 use std::collections::BTreeMap;
 
@@ -9,38 +9,37 @@ use serde::{Deserialize, Serialize};
 use crate::spent::{Counted, Places};
 use crate::statistics::{Distribution, as_f64, ratio};
 
-/// A workload of a contender.
+/// The results of a contender in a workload.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Figures {
-    /// How many requests were measured.
+    /// The number of measured requests.
     pub requests: u64,
-    /// How many failed.
+    /// The number of failed requests.
     pub errors: u64,
-    /// From the start of a request to its end, in [`Report::unit`].
+    /// The cost of a request from its start to its end, in [`Report::unit`].
     #[serde(flatten)]
     pub cost: Distribution,
     /// The median of each round.
     pub rounds: Vec<u64>,
-    /// Instructions for each request, by what executes them, as a mean of the round that is the median.
+    /// Instructions per request by party, the mean of the median round.
     pub places: Places,
-    /// What else was counted for each request.
+    /// Other counts per request.
     pub counted: Counted,
-    /// Instructions for each request by function of Xen and the driver domain's kernel, if that was asked
-    /// for.
+    /// Instructions per request by function of Xen and of the driver domain's kernel, with `--profile`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub profile: BTreeMap<String, f64>,
 }
 
-/// An idle second.
+/// A second without requests.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Idle {
-    /// Instructions of that second, by what executes them.
+    /// Instructions by party.
     pub places: Places,
-    /// What else was counted.
+    /// Other counts.
     pub counted: Counted,
 }
 
-/// From the driver domain's first instruction on, in instructions of all processors.
+/// Instructions of all processors since the driver domain's first instruction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Start {
     /// Until the guest's first instruction.
@@ -51,20 +50,20 @@ pub struct Start {
     pub to_first_answer: u64,
 }
 
-/// The same request by one guest, and by several at the same time.
+/// The cost of a request for one guest, and for several at the same time.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Scale {
-    /// How many guests are there, and how many devices each has.
+    /// The number of guests.
     pub guests: u64,
-    /// Likewise.
+    /// The number of devices of each guest.
     pub devices: u64,
-    /// Instructions for each request, by the number of guests that ask.
+    /// Instructions per request, by the number of guests that send requests.
     pub cost: BTreeMap<u64, f64>,
-    /// Where they go, by the number of guests that ask.
+    /// Instructions per request by party, by the number of guests that send requests.
     pub places: BTreeMap<u64, Places>,
 }
 
-/// All that was measured.
+/// All results.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// The version of this format.
@@ -73,9 +72,9 @@ pub struct Report {
     pub commit: String,
     /// `icount` or `wall`.
     pub clock: String,
-    /// What costs are in: `instructions` or `nanoseconds`.
+    /// The unit of costs: `instructions` or `nanoseconds`.
     pub unit: String,
-    /// Whether only a few requests were measured.
+    /// Whether this is a run with few requests.
     pub quick: bool,
     /// By workload and contender.
     pub workloads: BTreeMap<String, BTreeMap<String, Figures>>,
@@ -85,7 +84,7 @@ pub struct Report {
     pub start: Option<Start>,
     /// By workload.
     pub scale: BTreeMap<String, Scale>,
-    /// What is compared, by name.
+    /// Ratios of figures, by name.
     pub ratios: BTreeMap<String, f64>,
 }
 
@@ -94,7 +93,7 @@ impl Report {
         self.workloads.get(workload)?.get(contender)
     }
 
-    /// Fills in the ratios of what is there.
+    /// Computes the ratios of the figures that are there.
     pub fn compare(&mut self) {
         let mut ratios = BTreeMap::new();
         for workload in self.workloads.keys() {
@@ -166,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_report_is_read_as_it_was_written() {
+    fn a_written_report_is_read_again() {
         let mut report = Report { format: 1, unit: "instructions".to_owned(), ..Report::default() };
         report.workloads.insert("i2c_read".to_owned(), [("ours".to_owned(), figures(1, 2))].into());
         let text = serde_json::to_string(&report).unwrap();

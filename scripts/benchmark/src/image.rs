@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The images that are measured: manifests as a user writes them, with upstream's daemons in the shim's
-//! configuration where they are compared with ours.
+//! The images that are measured: manifests, and upstream's daemons in the shim's configuration where they are
+//! compared with ours.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,45 +14,46 @@ use images::emit::shim::shim;
 use images::load::load;
 use shim_config::{Backend, Config, Device};
 
-/// Directory of the upstream daemons' sockets in the driver domain.
+/// The prefix of the upstream daemons' sockets in the driver domain.
 pub const SOCKETS: &str = "/run/upstream-";
-/// The GPIO chip that contenders share: Linux's gpio-sim, by its label. A program makes the edges on it.
+/// The label of the GPIO chip that all contenders share: a gpio-sim of Linux, on which a program can make
+/// edges.
 pub const CHIP: &str = "bench";
-/// The script that makes it.
+/// The script that creates the chip.
 const MAKE_CHIP: &str = "/usr/bin/make-chip";
 const AGENT: &str = "/usr/bin/agent";
-/// The line of it that each contender has.
+/// The line of our guest.
 pub const OURS: u32 = 0;
-/// Likewise.
+/// The line of the guest with upstream's daemons.
 pub const UPSTREAM: u32 = 1;
-/// Likewise.
+/// The line of the program in the driver domain.
 pub const IOCTL: u32 = 2;
 const LOAD: u32 = 3;
 
-/// Most guests that share the board.
+/// The maximum number of guests.
 pub const MOST_GUESTS: usize = 8;
 const NAMES: [&str; MOST_GUESTS] = ["g1", "g2", "g3", "g4", "g5", "g6", "g7", "g8"];
 
-/// What an image is built for, and with.
+/// The parameters of an image.
 #[derive(Clone, Debug)]
 pub struct Variant {
-    /// The board: a name of `images/boards`, or the path of a file like those.
+    /// The board: a name of `images/boards`, or the path of such a file.
     pub board: String,
-    /// How many microseconds our backends look for another request before they sleep.
+    /// The time in microseconds for which our backends poll for another request before they sleep.
     pub busy_poll: u32,
 }
 
 /// An image.
 #[derive(Clone, Copy, Debug)]
 pub enum Image {
-    /// One guest of ours, one of upstream's daemons, and one that makes load.
+    /// A guest with our backends, one with upstream's daemons, and one that makes load.
     Contenders,
-    /// So many guests, each with an I2C adapter and a GPIO chip.
+    /// This number of guests, each with an I2C adapter and a GPIO chip.
     Guests(usize),
 }
 
 impl Image {
-    /// Its name, in paths.
+    /// Returns its name in paths.
     #[must_use]
     pub fn name(self) -> String {
         match self {
@@ -61,7 +62,7 @@ impl Image {
         }
     }
 
-    /// Its guests.
+    /// Returns its guests.
     #[must_use]
     pub fn guests(self) -> Vec<Guest> {
         match self {
@@ -72,7 +73,7 @@ impl Image {
 
     fn manifest(self, variant: &Variant) -> String {
         let Variant { board, busy_poll } = variant;
-        // A process that polls leaves a processor to the others.
+        // A second vCPU, because a process that polls occupies the first one.
         let vcpus = if *busy_poll > 0 { 2 } else { 1 };
         let files = [
             (AGENT, "bin/agent"),
@@ -100,7 +101,7 @@ impl Image {
         head + &guests
     }
 
-    /// What the driver domain's init does: it makes the chip before it starts the shim.
+    /// Returns the inittab of the driver domain: it creates the chip before it starts the shim.
     fn inittab(self) -> String {
         let chip = match self {
             Self::Contenders => format!("::sysinit:{SHELL} {MAKE_CHIP}\n"),
@@ -109,10 +110,10 @@ impl Image {
         inittab(&[AGENT]) + &chip
     }
 
-    /// Builds it from `files`, below `target`. Returns where it is and what it is made of.
+    /// Builds the image below `target/benchmark`. Returns its paths, guests and QEMU's `arguments` for a run.
     ///
     /// # Errors
-    /// If the builder refuses it, or lacks something.
+    /// Returns an error if the image builder refuses the manifest or a file is missing.
     pub fn build(
         self,
         checkout: &Path,
@@ -146,8 +147,8 @@ impl Image {
         })
     }
 
-    /// The shim's configuration, with what the manifest cannot say: who else serves a device, and a chip that
-    /// is no hardware.
+    /// Changes the shim's configuration where a manifest cannot: backends that are other programs, and a chip
+    /// that is not hardware.
     fn with_others(self, mut config: Config) -> Config {
         if !matches!(self, Self::Contenders) {
             return config;
@@ -164,7 +165,7 @@ impl Image {
     }
 }
 
-/// The socket of the upstream daemon that serves this device.
+/// Returns the socket of the upstream daemon of a device.
 #[must_use]
 pub fn socket(device: &str) -> PathBuf {
     // Upstream's daemons append the number of the connection.
@@ -209,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn upstream_serves_all_devices_of_its_guest_and_no_other() {
+    fn upstream_serves_all_devices_of_its_guest_and_no_others() {
         for guest in config(Image::Contenders).guest {
             for device in guest.device {
                 let elsewhere = matches!(device.backend, Backend::Socket(_));
@@ -219,10 +220,10 @@ mod tests {
     }
 
     #[test]
-    fn our_lines_are_of_the_chip_that_makes_edges() {
+    fn our_lines_are_on_the_simulated_chip() {
         let config = config(Image::Contenders);
         let device = config.guest[0].device.iter().find(|device| device.name == "gpio").unwrap();
-        let Backend::Program(program) = &device.backend else { panic!("served elsewhere") };
+        let Backend::Program(program) = &device.backend else { panic!("not a program") };
         let words = &program.command;
         assert!(words.contains(&"bench:0=line".to_owned()), "{words:?}");
     }

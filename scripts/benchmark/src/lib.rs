@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The benchmark: what a request costs a guest of ours, beside the upstream daemons on our shim and beside
-//! the plain system call in the driver domain, and where it goes.
+//! The benchmark: the cost of a request with our backends, with the upstream daemons behind our shim, and
+//! with the plain system call in the driver domain, and its parts.
 //!
 //! ```text
 //!  image (manifest, backends) ─▶ stack: QEMU with the plugin ─▶ measure: workload × contender × round

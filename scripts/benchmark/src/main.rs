@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Measures and writes what was measured: `scripts/bench` builds what it needs and runs it.
+//! The benchmark's program. `scripts/bench` builds what it needs and runs it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,41 +17,40 @@ use benchmark::table;
 use clap::Parser;
 
 #[derive(Parser)]
-#[command(about = "Boots the stack in QEMU and measures what a request costs, and where it goes")]
+#[command(about = "Boots the stack in QEMU and measures the cost of a request and its parts")]
 struct Options {
     /// Write all figures to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// A few requests only.
+    /// Measure a few requests only.
     #[arg(long)]
     quick: bool,
-    /// Let the machine's clock be the host's, instead of counting instructions.
+    /// Run the machine by the host's clock instead of counting instructions.
     #[arg(long)]
     wall: bool,
-    /// Draw the figures into this file.
+    /// Write pictures of the figures to this file.
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
-    /// Measure quickly, compare with the figures that are kept in the repository, and fail if something got
-    /// worse.
+    /// Measure with --quick, compare with the baseline in the repository, and fail if a figure is worse.
     #[arg(long)]
     check: bool,
-    /// Measure quickly, and keep the figures in the repository.
+    /// Measure with --quick, and write the baseline in the repository.
     #[arg(long, conflicts_with = "check")]
     update: bool,
-    /// Also say which functions of Xen and of the driver domain's kernel the instructions are in.
+    /// Also count instructions by function of Xen and of the driver domain's kernel.
     #[arg(long, conflicts_with = "wall")]
     profile: bool,
-    /// The board: a name of images/boards, or a file like those. With another than qemu-virt the figures are
-    /// another's.
+    /// The board: a name of images/boards, or the path of such a file. Figures of different boards cannot be
+    /// compared.
     #[arg(long, value_name = "BOARD", default_value = "qemu-virt", conflicts_with_all = ["check", "update"])]
     board: String,
-    /// Have our backends look for another request for so long before they sleep.
+    /// The time for which our backends poll for another request before they sleep.
     #[arg(long, value_name = "MICROSECONDS", default_value_t = 0, conflicts_with_all = ["check", "update"])]
     busy_poll: u32,
-    /// Only some of it.
+    /// Measure these parts only.
     #[arg(long, value_name = "PART", value_enum, value_delimiter = ',')]
     only: Vec<Part>,
-    /// QEMU's plugin.
+    /// The QEMU plugin.
     #[arg(long, value_name = "FILE")]
     plugin: PathBuf,
 }
@@ -74,7 +73,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// As a manifest elsewhere can name it.
+/// Returns the board as a manifest in another directory can name it.
 fn board(name: &str) -> Result<String> {
     if !name.ends_with(".toml") {
         return Ok(name.to_owned());
@@ -82,10 +81,10 @@ fn board(name: &str) -> Result<String> {
     Ok(fs::canonicalize(name).with_context(|| format!("the board {name}"))?.display().to_string())
 }
 
-/// Returns whether nothing got worse.
+/// Returns whether no figure is worse than in the baseline.
 fn run(options: &Options) -> Result<bool> {
     let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize()?;
-    let plugin = options.plugin.canonicalize().context("the plugin")?;
+    let plugin = options.plugin.canonicalize().with_context(|| format!("{}", options.plugin.display()))?;
     let variant = Variant { board: board(&options.board)?, busy_poll: options.busy_poll };
     let host = Host { plugin, checkout, profile: options.profile, variant };
     let (report, latencies) = measure(&host, options)?;
@@ -100,7 +99,7 @@ fn run(options: &Options) -> Result<bool> {
     compare(&host, options, &report)
 }
 
-/// Returns whether nothing got worse.
+/// Returns whether no figure is worse than in the baseline.
 fn compare(host: &Host, options: &Options, report: &Report) -> Result<bool> {
     let kept = host.checkout.join("scripts/benchmark/baseline.toml");
     let now = Baseline::of(report);
@@ -113,7 +112,7 @@ fn compare(host: &Host, options: &Options, report: &Report) -> Result<bool> {
     let before = Baseline::read(&kept)?;
     let worse = before.worse(&now)?;
     match worse.as_slice() {
-        [] => println!("Nothing got worse since {}.", before.commit),
+        [] => println!("No figure is worse than at {}.", before.commit),
         _ => println!("Worse than at {}:\n  {}", before.commit, worse.join("\n  ")),
     }
     Ok(worse.is_empty())
@@ -150,7 +149,7 @@ fn measure(host: &Host, options: &Options) -> Result<(Report, Latencies)> {
     Ok((report, latencies))
 }
 
-/// The commit that is checked out, with a mark if there is something else than that.
+/// Returns the commit that is checked out, with a mark if the tree differs from it.
 fn commit(checkout: &Path) -> Result<String> {
     let output = Command::new("git")
         .current_dir(checkout)

@@ -15,39 +15,39 @@ use crate::stack::{Clock, Host, Run, Stack, Where};
 use crate::statistics::{Distribution, as_f64, per, rank};
 use crate::workload::{Contender, Workload};
 
-/// How much is measured.
+/// The amount of measurement.
 #[derive(Clone, Copy, Debug)]
 pub struct Amount {
-    /// How often each contender has its turn.
+    /// The number of rounds. Each contender runs once in a round.
     pub rounds: usize,
-    /// How many requests it does then.
+    /// The number of requests of a run.
     pub requests: u32,
-    /// How many edges.
+    /// The number of edges of a run.
     pub edges: u32,
-    /// How many requests one of several guests does, while the others do as many as they can.
+    /// The number of requests of the measured guest, while the other guests send requests without pause.
     pub each: u32,
-    /// How many guests there are that do.
+    /// The numbers of guests.
     pub steps: &'static [usize],
 }
 
 impl Amount {
-    /// For figures to publish.
+    /// The amount for published figures.
     pub const FULL: Self =
         Self { rounds: 5, requests: 1000, edges: 200, each: 500, steps: &[1, 2, 4, MOST_GUESTS] };
-    /// For a look: [`Amount::FULL`] takes too long for that.
+    /// The amount for checks during development.
     pub const QUICK: Self = Self { rounds: 3, requests: 200, edges: 30, each: 200, steps: &[1, MOST_GUESTS] };
 }
 
-/// What the guest of load does, until it is stopped.
+/// The command of the guest that makes load.
 fn load() -> (Where, String) {
     (Where::Guest(2), format!("time-gpio-set gpiochip0 0 {WITHOUT_END}"))
 }
 
-/// More requests than the load ever makes: it is stopped before.
+/// More requests than it can send before it is stopped.
 const WITHOUT_END: u32 = 1_000_000;
 const UNDER_LOAD: &str = "ours_under_load";
 
-/// All runs of a workload of a contender.
+/// All runs of one contender in one workload.
 #[derive(Debug, Default)]
 struct Turns {
     costs: Vec<u64>,
@@ -90,13 +90,13 @@ impl Turns {
     }
 }
 
-/// The latencies of every contender, for the plot.
+/// The costs of all requests, by workload and contender, for the plot.
 pub type Latencies = BTreeMap<(&'static str, &'static str), Vec<u64>>;
 
 /// Measures the contenders, interleaved in one boot.
 ///
 /// # Errors
-/// If something of it fails.
+/// Returns an error if a step fails.
 pub fn contenders(host: &Host, clock: Clock, amount: Amount, report: &mut Report) -> Result<Latencies> {
     let mut stack = Stack::boot(host, Image::Contenders, clock)?;
     let mut turns: BTreeMap<(&'static str, &'static str), Turns> = BTreeMap::new();
@@ -128,7 +128,7 @@ fn turn(stack: &mut Stack, workload: Workload, contender: Contender, amount: Amo
         Some(command) => stack.run(place, &command)?,
         None => stack.edges(place, contender.chip(), contender.line(), amount.edges)?,
     };
-    // A daemon may have made a thread for what was asked of it.
+    // A backend may have started a thread for these requests.
     stack.threads.extend(stack.find_threads()?);
     Ok(run)
 }
@@ -139,8 +139,8 @@ fn under_load(
     amount: Amount,
     turns: &mut BTreeMap<(&'static str, &'static str), Turns>,
 ) -> Result<()> {
-    // While a message is on the bus, which is the host's time, the guest of load executes as much as the host
-    // lets it.
+    // While a message is on the bus, only the host's clock runs: how much the load executes depends on the
+    // host.
     let workloads: &[_] = match clock {
         Clock::Instructions => &[Workload::GpioGet],
         Clock::Wall => &[Workload::I2cRead, Workload::GpioGet],
@@ -153,7 +153,7 @@ fn under_load(
     Ok(())
 }
 
-/// A second of the domain's clock, with all guests there and none of them asking.
+/// Measures one second of the domain's clock without requests.
 fn idle(stack: &mut Stack) -> Result<Idle> {
     eprintln!("bench: an idle second");
     let run = stack.run(Where::Guest(0), "idle 1000")?;
@@ -164,12 +164,12 @@ fn idle(stack: &mut Stack) -> Result<Idle> {
 /// Measures the start of a driver domain with one guest.
 ///
 /// # Errors
-/// If something of it fails.
+/// Returns an error if a step fails.
 pub fn start(host: &Host, clock: Clock) -> Result<Start> {
     let mut stack = Stack::boot(host, Image::Guests(1), clock)?;
     let guest = Where::Guest(0);
     let ready = crate::records::of(&stack.boot, guest.domain()?, Mark::Ready).cloned();
-    let ready = ready.context("the plugin has not seen the guest's agent")?;
+    let ready = ready.context("the plugin has no record of the guest's agent")?;
     let run = stack.run(guest, "time-i2c 0 0x48 0 2 1")?;
     let began = |domain: u16| ready.first.get(&domain).copied().context("a domain has not run");
     let driver = began(DRIVER_DOMAIN)?;
@@ -181,10 +181,10 @@ pub fn start(host: &Host, clock: Clock) -> Result<Start> {
     })
 }
 
-/// Measures the same request by one guest and by eight at the same time.
+/// Measures the same request by one guest, and by up to eight at the same time.
 ///
 /// # Errors
-/// If something of it fails.
+/// Returns an error if a step fails.
 pub fn scale(host: &Host, clock: Clock, amount: Amount) -> Result<BTreeMap<String, Scale>> {
     let mut stack = Stack::boot(host, Image::Guests(MOST_GUESTS), clock)?;
     let mut scales = BTreeMap::new();
@@ -211,8 +211,7 @@ pub fn scale(host: &Host, clock: Clock, amount: Amount) -> Result<BTreeMap<Strin
     Ok(scales)
 }
 
-/// The round of which half of the others cost no more for each request: one that something else has met does
-/// not count.
+/// Returns the median round by cost per request, so that a disturbed round does not count.
 fn middle(rounds: &[(u64, Spent)]) -> Option<&(u64, Spent)> {
     let mut sorted: Vec<_> = rounds.iter().collect();
     let cost = |(requests, spent): &(u64, Spent)| {
@@ -223,7 +222,7 @@ fn middle(rounds: &[(u64, Spent)]) -> Option<&(u64, Spent)> {
     sorted.get(sorted.len().saturating_sub(1) / 2).copied()
 }
 
-/// How far apart the rounds of a workload are, in parts of their median.
+/// Returns the distance between the lowest and the highest round, as a fraction of the median.
 #[must_use]
 pub fn spread(rounds: &[u64]) -> f64 {
     let mut sorted = rounds.to_vec();
@@ -239,14 +238,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_round_that_something_has_met_does_not_count() {
+    fn a_disturbed_round_does_not_count() {
         let round = |requests| (requests, Spent::default());
         assert_eq!(middle(&[round(1), round(2), round(3)]).unwrap().0, 2);
         assert!(middle(&[]).is_none());
     }
 
     #[test]
-    fn rounds_that_agree_have_no_spread() {
+    fn equal_rounds_have_no_spread() {
         assert_eq!(spread(&[100, 100, 100]), 0.0);
         assert_eq!(spread(&[100, 110, 90]), 0.2);
         assert_eq!(spread(&[]), 0.0);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The report as a picture: how costs are distributed, and where instructions go.
+//! The report as a picture: the distribution of costs, and the parties of instructions.
 
 use std::error::Error;
 use std::path::Path;
@@ -25,7 +25,7 @@ type Drawn = Result<(), Box<dyn Error>>;
 const SIZE: (u32, u32) = (1200, 1000);
 const FONT: &str = "sans-serif";
 
-/// Colours that people who see few of them can tell apart (Okabe and Ito).
+/// A palette for colour-blind readers (Okabe and Ito).
 const COLOURS: [RGBColor; 6] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -39,10 +39,10 @@ fn colour(place: usize) -> RGBColor {
     COLOURS.into_iter().cycle().nth(place).unwrap_or(BLACK)
 }
 
-/// Draws into an SVG file.
+/// Draws the report to an SVG file.
 ///
 /// # Errors
-/// If it cannot be written.
+/// Returns an error if the file cannot be written.
 pub fn svg(path: &Path, report: &Report, latencies: &Latencies) -> Drawn {
     let root = SVGBackend::new(path, SIZE).into_drawing_area();
     root.fill(&WHITE)?;
@@ -55,7 +55,7 @@ pub fn svg(path: &Path, report: &Report, latencies: &Latencies) -> Drawn {
     Ok(root.present()?)
 }
 
-/// How many of a thousand requests cost no more.
+/// Draws the cumulative distribution of the costs of a workload.
 fn distribution(area: &Area<'_>, workload: &str, unit: &str, latencies: &Latencies) -> Drawn {
     let of: Vec<(&str, Vec<(f64, f64)>)> = latencies
         .iter()
@@ -64,7 +64,7 @@ fn distribution(area: &Area<'_>, workload: &str, unit: &str, latencies: &Latenci
         .collect();
     let most = of.iter().flat_map(|(_, curve)| curve).map(|(cost, _)| *cost).fold(1.0, f64::max);
     let mut chart = ChartBuilder::on(area)
-        .caption(format!("{workload}: requests that cost no more"), (FONT, 18))
+        .caption(format!("{workload}: requests that cost at most"), (FONT, 18))
         .margin(12)
         .x_label_area_size(40)
         .y_label_area_size(50)
@@ -86,7 +86,7 @@ fn distribution(area: &Area<'_>, workload: &str, unit: &str, latencies: &Latenci
     legend(&mut chart)
 }
 
-/// Up to 99.9 %: one request that a timer has met would stretch the rest into a corner.
+/// Returns the distribution up to 99.9 %: a single request with a timer interrupt would compress the rest.
 fn curve(costs: &[u64]) -> Vec<(f64, f64)> {
     let mut sorted = costs.to_vec();
     sorted.sort_unstable();
@@ -97,8 +97,7 @@ fn curve(costs: &[u64]) -> Vec<(f64, f64)> {
     (1..=999).filter_map(point).collect()
 }
 
-/// A bar of the instructions of a request for each workload and contender, in parts by where they are
-/// executed.
+/// Draws a bar for each workload and contender: the instructions of a request by party.
 fn places(area: &Area<'_>, report: &Report) -> Drawn {
     let bars: Vec<_> = report
         .workloads
@@ -134,7 +133,7 @@ fn places(area: &Area<'_>, report: &Report) -> Drawn {
     names(area, &chart.plotting_area().get_pixel_range().1, titles)
 }
 
-/// The boxes of one part of all bars, and the name of the part.
+/// Returns the rectangles of one part of all bars, and the name of the part.
 fn boxes(bars: &[&Figures], part: usize) -> (&'static str, Vec<Rectangle<(f64, f64)>>) {
     let mut name = "";
     let mut boxes = Vec::new();
@@ -186,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_curve_leaves_out_the_latest() {
+    fn a_curve_ends_at_the_999th_of_1000_requests() {
         let costs: Vec<u64> = (1..=2000).collect();
         let curve = curve(&costs);
         assert_eq!(curve.first(), Some(&(2.0, 0.1)));
@@ -194,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_measured_is_an_empty_picture() {
+    fn an_empty_report_is_an_empty_picture() {
         let path = std::env::temp_dir().join(format!("plot-{}.svg", std::process::id()));
         svg(&path, &Report::default(), &Latencies::default()).unwrap();
         assert!(std::fs::read_to_string(&path).unwrap().starts_with("<svg"));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Which functions of Xen and of the driver domain's kernel a request spends its instructions in.
+//! Instructions by function of Xen and of the driver domain's kernel.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,15 +8,15 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-/// Functions by the address at which they begin.
+/// The names of functions by start address.
 #[derive(Clone, Debug, Default)]
 pub struct Symbols(BTreeMap<u64, String>);
 
 impl Symbols {
-    /// The symbols of Xen and Linux, in this folder.
+    /// Reads the symbols of Xen and Linux in a directory.
     ///
     /// # Errors
-    /// If they are not there.
+    /// Returns an error if they are missing.
     pub fn read(folder: &Path) -> Result<Self> {
         let mut symbols = Self::default();
         for of in ["xen", "linux"] {
@@ -27,14 +27,14 @@ impl Symbols {
         Ok(symbols)
     }
 
-    /// Adds what `nm` has printed.
+    /// Adds the output of `nm`.
     fn add(&mut self, of: &str, text: &str) {
         for line in text.lines() {
             let mut words = line.split_whitespace();
             let (Some(address), Some(kind), Some(name)) = (words.next(), words.next(), words.next()) else {
                 continue;
             };
-            // Text, and not what an assembler marks in it.
+            // Code only, without the mapping symbols of the assembler.
             if let ("T" | "t" | "W" | "w", Ok(address)) = (kind, u64::from_str_radix(address, 16))
                 && !name.starts_with('$')
             {
@@ -43,7 +43,7 @@ impl Symbols {
         }
     }
 
-    /// Adds up instructions by function.
+    /// Sums instructions by function.
     #[must_use]
     pub fn by_function(&self, instructions: &[(u64, u64)]) -> BTreeMap<String, u64> {
         let mut functions = BTreeMap::new();
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_instruction_is_of_the_function_before_it() {
+    fn an_instruction_belongs_to_the_function_before_it() {
         let mut symbols = Symbols::default();
         symbols.add("xen", "0000000000001000 T first\n0000000000001008 t $x\n0000000000001010 t second\n");
         symbols.add("linux", "0000000000001018 D data\nU nothing\n");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What the plugin has written.
+//! Reading the records of the plugin.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 use ledger::{Mark, Record};
 
-/// The plugin's file, which grows.
+/// The plugin's file, which grows during the run.
 #[derive(Debug)]
 pub struct Records {
     path: PathBuf,
@@ -17,30 +17,30 @@ pub struct Records {
 }
 
 impl Records {
-    /// Those in this file.
+    /// Creates a reader of this file.
     #[must_use]
     pub fn new(path: PathBuf) -> Self {
         Self { path, read: 0 }
     }
 
-    /// What came since the last time.
+    /// Returns the records since the last call.
     ///
     /// # Errors
-    /// If the file cannot be read, or has something else in it.
+    /// Returns an error if the file cannot be read or is not a file of records.
     pub fn new_ones(&mut self) -> Result<Vec<Record>> {
-        let mut file = File::open(&self.path).context("the plugin's records")?;
+        let mut file = File::open(&self.path).context("cannot read the plugin's records")?;
         file.seek(SeekFrom::Start(self.read))?;
         let mut text = String::new();
         file.read_to_string(&mut text)?;
-        // The plugin may be at writing the last one.
+        // The plugin may be writing the last line.
         let complete = text.rfind('\n').map_or(0, |end| end + 1);
         self.read += u64::try_from(complete)?;
         let lines = text.get(..complete).unwrap_or_default().lines();
-        lines.map(|line| serde_json::from_str(line).context("a record of the plugin")).collect()
+        lines.map(|line| serde_json::from_str(line).context("invalid record of the plugin")).collect()
     }
 }
 
-/// The record that a domain has made with this mark.
+/// Returns the record of this mark in a domain.
 #[must_use]
 pub fn of(records: &[Record], domain: u16, mark: Mark) -> Option<&Record> {
     records.iter().rev().find(|record| record.domain == domain && record.mark == mark.number())
@@ -52,7 +52,7 @@ mod tests {
     use std::io::Write;
 
     #[test]
-    fn half_a_line_is_read_when_it_is_whole() {
+    fn an_incomplete_line_is_read_when_it_is_complete() {
         let path = std::env::temp_dir().join(format!("records-{}", std::process::id()));
         let mut file = File::create(&path).unwrap();
         let mut records = Records::new(path.clone());

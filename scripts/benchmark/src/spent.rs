@@ -11,22 +11,22 @@ use serde::{Deserialize, Serialize};
 use crate::calls;
 use crate::statistics::per;
 
-/// The programs of the driver domain, by the numbers of their threads.
+/// The programs of the driver domain, by thread number.
 pub type Threads = HashMap<u32, Program>;
 
-/// What a program of the driver domain is.
+/// A program of the driver domain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
     /// Our shim.
     Shim,
     /// A backend, ours or another.
     Daemon,
-    /// Something else: the benchmark's own, mostly.
+    /// Another program, usually one of the benchmark.
     Other,
 }
 
 impl Program {
-    /// What the program with this file name is.
+    /// Returns the program with this file name.
     #[must_use]
     pub fn named(name: &str) -> Self {
         match name {
@@ -38,7 +38,7 @@ impl Program {
     }
 }
 
-/// Where the instructions of a request go.
+/// The instructions of a request by party.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Places {
     /// The guests: kernels and programs.
@@ -47,16 +47,16 @@ pub struct Places {
     pub xen: f64,
     /// The driver domain's kernel.
     pub kernel: f64,
-    /// The shim's program.
+    /// The program of the shim.
     pub shim: f64,
-    /// The daemons' programs.
+    /// The programs of the backends.
     pub daemon: f64,
-    /// Other programs of the driver domain: the one that asks, if it is there.
+    /// Other programs of the driver domain: with `ioctl`, the one that makes the requests.
     pub other: f64,
 }
 
 impl Places {
-    /// With their names.
+    /// Returns all parts with their names.
     #[must_use]
     pub fn named(&self) -> [(&'static str, f64); 6] {
         [
@@ -69,45 +69,45 @@ impl Places {
         ]
     }
 
-    /// All that is not the guest's.
+    /// Returns the sum of all parts but the guests.
     #[must_use]
     pub fn outside_guest(&self) -> f64 {
         self.xen + self.kernel + self.shim + self.daemon + self.other
     }
 }
 
-/// What is counted beside the instructions, for each request.
+/// The counts of a request besides instructions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Counted {
     /// Entries of Xen: traps and interrupts.
     pub xen_entries: f64,
-    /// TLB invalidations by Xen: of what domains map of each other.
+    /// TLB invalidations by Xen, for mappings between domains.
     pub tlb_invalidations_xen: f64,
-    /// TLB invalidations by the driver domain's kernel: of its programs' mappings.
+    /// TLB invalidations by the driver domain's kernel, for mappings of its programs.
     pub tlb_invalidations_kernel: f64,
     /// Switches of threads in the driver domain.
     pub context_switches: f64,
     /// Page faults in the driver domain.
     pub page_faults: f64,
-    /// How often the driver domain's kernel had nothing to do.
+    /// The number of times that the driver domain's kernel was idle.
     pub idle_waits: f64,
     /// Hypercalls of the driver domain, by name.
     pub hypercalls: BTreeMap<String, f64>,
     /// System calls of the shim, by name.
     pub shim_calls: BTreeMap<String, f64>,
-    /// System calls of the daemons, by name.
+    /// System calls of the backends, by name.
     pub daemon_calls: BTreeMap<String, f64>,
 }
 
 impl Counted {
-    /// All system calls of shim and daemons.
+    /// Returns the number of system calls of shim and backends.
     #[must_use]
     pub fn system_calls(&self) -> f64 {
         self.shim_calls.values().chain(self.daemon_calls.values()).sum()
     }
 }
 
-/// All of it, for a number of requests.
+/// The counts of a number of requests.
 #[derive(Clone, Debug, Default)]
 pub struct Spent {
     guest: Account,
@@ -119,7 +119,7 @@ pub struct Spent {
 }
 
 impl Spent {
-    /// Between two records.
+    /// Returns the counts between two records.
     #[must_use]
     pub fn between(from: &Record, to: &Record, threads: &Threads) -> Self {
         let before: HashMap<Party, &Account> =
@@ -145,7 +145,7 @@ impl Spent {
         }
     }
 
-    /// Where the instructions went, for each of so many requests.
+    /// Returns the instructions by party, divided by the number of requests.
     #[must_use]
     pub fn places(&self, requests: u64) -> Places {
         let of = |account: &Account| per(Kind::Instructions.of(&account.counts), requests);
@@ -159,7 +159,7 @@ impl Spent {
         }
     }
 
-    /// What was counted beside them, for each of so many requests.
+    /// Returns the other counts, divided by the number of requests.
     #[must_use]
     pub fn counted(&self, requests: u64) -> Counted {
         let each = |account: &Account, kind: Kind| per(kind.of(&account.counts), requests);
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn instructions_go_where_they_were_executed() {
+    fn instructions_are_counted_for_the_party_that_executes_them() {
         let threads = Threads::from([(10, Program::Shim), (11, Program::Daemon)]);
         let from = record(&[(Party::Thread(11), 100)]);
         let to = record(&[

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! A machine that runs with the plugin in it, and what is done in its domains.
+//! The machine in QEMU with the plugin, and commands in its domains.
 
 use std::mem;
 use std::path::{Path, PathBuf};
@@ -20,59 +20,59 @@ use crate::profile::Symbols;
 use crate::records::{Records, of};
 use crate::spent::{Program, Threads};
 
-/// How long a workload may take.
+/// The time within which a workload has to end.
 const LIMIT: Duration = Duration::from_secs(600);
-/// After so long it is asked whether a workload has failed.
+/// The interval at which a workload is checked for failure.
 const LOOK: Duration = Duration::from_secs(30);
 
-/// How long a message takes on the bus: three bytes at 100 kHz take a third of that.
+/// The time of a message on the bus. Three bytes at 100 kHz take a third of it.
 const MESSAGE: Duration = Duration::from_millis(1);
 /// The targets on the bus, a sensor and an EEPROM.
 const TARGETS: [u16; 2] = [0x48, 0x50];
 
-/// How the machine's clock runs.
+/// The clock of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clock {
-    /// By the instructions that are executed.
+    /// The number of executed instructions.
     Instructions,
-    /// By the host's.
+    /// The host's clock.
     Wall,
 }
 
-/// Files outside of the machine.
+/// Files on the host.
 #[derive(Clone, Debug)]
 pub struct Host {
     /// The checkout.
     pub checkout: PathBuf,
     /// The plugin.
     pub plugin: PathBuf,
-    /// Whether instructions are counted by address, too.
+    /// Whether instructions are also counted by address.
     pub profile: bool,
-    /// What the images are built for, and with.
+    /// The variant of the images.
     pub variant: Variant,
 }
 
-/// The two ends of one workload, as the plugin has recorded them.
+/// The records at the begin and the end of a workload.
 #[derive(Clone, Debug)]
 pub struct Run {
     /// Where it began.
     pub begin: Record,
     /// Where it was over.
     pub finish: Record,
-    /// How many transfers have failed, by the agent.
+    /// The number of failed transfers that the agent reports.
     pub errors: u64,
 }
 
-/// A line, as who watches it counts, and as the chip does.
+/// The number of a line for its reader, and on the chip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lines {
-    /// For who watches it.
+    /// For its reader.
     pub seen: u32,
     /// On the chip.
     pub driven: u32,
 }
 
-/// Where a command runs.
+/// The domain in which a command runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Where {
     /// In the driver domain.
@@ -82,10 +82,10 @@ pub enum Where {
 }
 
 impl Where {
-    /// Its domid, which is its VMID.
+    /// Returns the domid, which is also the VMID.
     ///
     /// # Errors
-    /// If there are not so many domains.
+    /// Returns an error if the number does not fit.
     pub fn domain(self) -> Result<u16> {
         match self {
             Self::Driver => Ok(DRIVER_DOMAIN),
@@ -94,7 +94,7 @@ impl Where {
     }
 }
 
-/// The machine, by its domains.
+/// The channels to the domains of the machine.
 struct Domains(Machine);
 
 impl Domains {
@@ -102,36 +102,36 @@ impl Domains {
         match place {
             Where::Driver => Ok(&self.0.driver_domain),
             Where::Guest(place) => {
-                Ok(self.0.guests.get(place).with_context(|| format!("there is no guest {place}"))?)
+                Ok(self.0.guests.get(place).with_context(|| format!("there is no guest number {place}"))?)
             }
         }
     }
 
-    /// Starts a program that goes on until what is returned goes.
+    /// Starts a program. It is stopped when the returned value is dropped.
     fn start(&self, place: Where, command: &str) -> Result<Background<'_>> {
         self.channel(place)?.start(&words(command)).with_context(|| command.to_owned())
     }
 }
 
-/// The machine.
+/// The running machine.
 pub struct Stack {
     machine: Domains,
     records: Records,
-    /// What the threads of the driver domain are.
+    /// The programs of the driver domain's threads.
     pub threads: Threads,
-    /// How many milliseconds are between two edges.
+    /// The time between two edges in milliseconds.
     pause: u32,
-    /// What functions there are, if instructions are counted by address.
+    /// The symbols, if instructions are counted by address.
     pub symbols: Symbols,
-    /// What has been recorded until all agents were there.
+    /// The records up to the start of all agents.
     pub boot: Vec<Record>,
 }
 
 impl Stack {
-    /// Builds the image and boots it, until all agents are there.
+    /// Builds the image and boots it. Returns when all agents have started.
     ///
     /// # Errors
-    /// If something of it fails.
+    /// Returns an error if a step fails.
     pub fn boot(host: &Host, image: Image, clock: Clock) -> Result<Self> {
         let name = image.name();
         eprintln!("bench: booting {name}");
@@ -163,27 +163,27 @@ impl Stack {
         Ok(stack)
     }
 
-    /// Asks anew which threads there are: backends make some when they are asked for something.
+    /// Lists the driver domain's threads again: backends start threads for requests.
     ///
     /// # Errors
-    /// If the agent does not say.
+    /// Returns an error if the agent does not answer.
     pub fn find_threads(&self) -> Result<Threads> {
         let text = self.machine.0.driver_domain.check(&["/usr/bin/agent", "threads"], PATIENCE)?;
         Ok(text.lines().filter_map(thread).collect())
     }
 
-    /// Runs one workload to its end.
+    /// Runs a workload to its end.
     ///
     /// # Errors
-    /// If it fails, or the plugin has not seen it.
+    /// Returns an error if it fails or the plugin has no record of it.
     pub fn run(&mut self, place: Where, command: &str) -> Result<Run> {
         self.run_beside(&[], place, command)
     }
 
-    /// Runs one workload to its end while others, which take longer, run beside it, and stops them then.
+    /// Runs a workload to its end while others, which take longer, run too; then stops those.
     ///
     /// # Errors
-    /// As [`Stack::run`], or if another ends before it.
+    /// Returns an error as [`Stack::run`], or if another one ends first.
     pub fn run_beside(&mut self, others: &[(Where, String)], place: Where, command: &str) -> Result<Run> {
         self.records.new_ones()?;
         let started: Vec<_> =
@@ -199,36 +199,36 @@ impl Stack {
         let run = watch(&self.machine, &mut self.records, place, command, |_| Ok(()))?;
         for (background, (_, other)) in started.iter().zip(others) {
             let end = background.look()?;
-            ensure!(end.end == End::Running, "`{other}` has ended: {} {}", end.text(), end.error_text());
+            ensure!(end.end == End::Running, "`{other}` ended early: {} {}", end.text(), end.error_text());
         }
         Ok(run)
     }
 
-    /// Runs a watcher of edges, and makes them.
+    /// Runs a program that waits for edges, and another that makes them.
     ///
     /// # Errors
-    /// If one of them fails.
+    /// Returns an error if one of them fails.
     pub fn edges(&mut self, place: Where, chip: &str, line: Lines, count: u32) -> Result<Run> {
         self.records.new_ones()?;
         let Lines { seen, driven } = line;
         let driver_domain = &self.machine.0.driver_domain;
-        // Who is too slow misses some, and gets the next ones.
+        // A slow reader misses some edges and gets later ones, so there are more than `count`.
         let make = format!("make-edges {} 1000000 {}", pull(driver_domain, driven)?, self.pause);
         let mut maker = None;
         let watcher = format!("time-edges {chip} {seen} {count}");
         watch(&self.machine, &mut self.records, place, &watcher, |watcher| {
             let watching = watcher.look_until(LIMIT, |output| output.text().contains("watching"))?;
             let said = (watching.end, watching.text(), watching.error_text());
-            ensure!(said.0 == End::Running, "the watcher: {said:?}");
+            ensure!(said.0 == End::Running, "the program that waits for edges: {said:?}");
             maker = Some(driver_domain.start(&words(&make))?);
             Ok(())
         })
     }
 
-    /// Whether all of it still runs.
+    /// Checks that the machine still runs.
     ///
     /// # Errors
-    /// If something has ended.
+    /// Returns an error if a part of it has ended.
     pub fn alive(&mut self) -> Result<()> {
         self.machine.0.alive()
     }
@@ -245,9 +245,8 @@ fn arguments(host: &Host, output: &Path, clock: Clock) -> Vec<String> {
     ["-plugin".to_owned(), own].into_iter().chain(rest).collect()
 }
 
-/// Lets each message take a while on the bus. Without that it is up to the host, whether the answer is there
-/// before the driver domain has fallen asleep, and that is some thousand instructions. On a real bus it never
-/// is.
+/// Sets the time of a message on the bus. Without it, the host decides whether the answer arrives before the
+/// driver domain sleeps, which makes a difference of some thousand instructions. On a real bus it never does.
 fn slow_down(machine: &Machine) -> Result<()> {
     for target in TARGETS {
         let delay =
@@ -261,8 +260,8 @@ fn words(command: &str) -> Vec<&str> {
     ["/usr/bin/agent"].into_iter().chain(command.split(' ')).collect()
 }
 
-/// Starts a workload, does what is to be done beside it, and waits for its end. It is the plugin's file that
-/// is looked at meanwhile, and not the console: what goes over that would be measured.
+/// Starts a workload, calls `beside`, and waits for the end of the workload. It reads the plugin's file and
+/// not the console, because traffic on the console would be measured.
 fn watch<'a>(
     machine: &'a Domains,
     records: &mut Records,
@@ -289,41 +288,41 @@ fn watch<'a>(
     ends(&seen, place, &output.text()).with_context(|| command.to_owned())
 }
 
-/// A workload's records, and what its agent has printed.
+/// Returns the records of a workload, and the errors that its agent has printed.
 fn ends(records: &[Record], place: Where, text: &str) -> Result<Run> {
     let domain = place.domain()?;
     let find = |mark| of(records, domain, mark).cloned();
     let errors = text.split_whitespace().find_map(|pair| pair.strip_prefix("errors=")?.parse().ok());
     Ok(Run {
-        begin: find(Mark::Begin).context("the plugin has not seen its beginning")?,
-        finish: find(Mark::Finish).context("the plugin has not seen its end")?,
-        errors: errors.with_context(|| format!("the agent says {text:?}"))?,
+        begin: find(Mark::Begin).context("the plugin has no record of the workload's start")?,
+        finish: find(Mark::Finish).context("the plugin has no record of the workload's end")?,
+        errors: errors.with_context(|| format!("unexpected output of the agent: {text:?}"))?,
     })
 }
 
-/// A line of `agent threads`.
+/// Parses a line of `agent threads`.
 fn thread(line: &str) -> Option<(u32, Program)> {
     let mut values = line.split(' ');
     let number = values.next()?.strip_prefix("thread=")?.parse().ok()?;
     Some((number, Program::named(values.next()?.strip_prefix("program=")?)))
 }
 
-/// A script for the driver domain's shell.
+/// Runs a script in the driver domain's shell.
 fn script(driver_domain: &Channel, text: &str) -> Result<String> {
     driver_domain.check(&["/bin/busybox", "sh", "-c", text], PATIENCE)
 }
 
-/// The file that pulls a line of that chip.
+/// Returns the path of the file that sets a line of the chip.
 fn pull(driver_domain: &Channel, line: u32) -> Result<String> {
     script(driver_domain, &format!("echo /sys/devices/platform/gpio-sim.*/gpiochip*/sim_gpio{line}/pull"))
 }
 
-/// Starts the upstream daemons, which go on for as long as the domain does.
+/// Starts the upstream daemons, which run until the domain ends.
 fn start_upstream(driver_domain: &Channel) -> Result<()> {
-    // It takes the whole of a chip, which it knows by its number.
+    // This daemon serves a whole chip, given by its number.
     let chip =
         script(driver_domain, "cd /sys/devices/platform/gpio-sim.*/gpiochip* && echo ${PWD##*gpiochip}")?;
-    // It finds an adapter by its name only, and takes addresses in decimal.
+    // This daemon finds an adapter by its name, and its addresses are decimal.
     let adapter = script(driver_domain, "/bin/busybox cat /sys/bus/i2c/devices/i2c-0/name")?;
     for (program, device, list) in
         [("vhost-device-i2c", "i2c", format!("{adapter}:72:80")), ("vhost-device-gpio", "gpio", chip)]
@@ -332,10 +331,11 @@ fn start_upstream(driver_domain: &Channel) -> Result<()> {
         let program = format!("/usr/bin/{program}");
         let daemon = [program.as_str(), "-s", &path, "-c", "1", "-l", &list];
         let daemon = driver_domain.start(&daemon)?;
-        // What it lacks it says at once; whether it serves, the guest that waits for it will say.
+        // An error of its start is printed at once. The guest waits for its device, so later errors show
+        // there.
         let said = daemon.look()?;
         ensure!(said.end == End::Running, "{program} does not start: {} {}", said.text(), said.error_text());
-        // What is dropped is stopped.
+        // Dropping it would stop the daemon.
         mem::forget(daemon);
     }
     Ok(())
@@ -346,7 +346,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn threads_are_known_by_their_programs() {
+    fn threads_are_classified_by_program() {
         let known = thread;
         assert_eq!(
             known("thread=41 program=backend command=/usr/bin/backend i2c"),
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn a_workload_has_two_ends() {
+    fn a_workload_has_a_begin_and_an_end() {
         let record = |mark: Mark| Record { mark: mark.number(), domain: 2, ..Record::default() };
         let records = [record(Mark::Begin), record(Mark::Finish)];
         assert_eq!(ends(&records, Where::Guest(0), "transfers=5 errors=2").unwrap().errors, 2);

@@ -1,26 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Medians and what is above them.
+//! Medians and percentiles.
 
 use serde::{Deserialize, Serialize};
 
-/// What a request costs, as it is distributed.
+/// The distribution of the cost of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Distribution {
-    /// The least.
+    /// The minimum.
     pub least: u64,
     /// Half of the requests cost no more.
     pub median: u64,
     /// 99 of 100 requests cost no more.
     pub p99: u64,
-    /// 999 of 1000 requests cost no more. With fewer requests than that, it is the most.
+    /// 999 of 1000 requests cost no more. With fewer than 1000 requests, it is the maximum.
     pub p999: u64,
-    /// The most.
+    /// The maximum.
     pub most: u64,
 }
 
 impl Distribution {
-    /// Of these costs, in any order; nothing, if there are none.
+    /// Returns the distribution of `costs`, in any order; `None` if there are none.
     #[must_use]
     pub fn of(costs: &[u64]) -> Option<Self> {
         let mut sorted = costs.to_vec();
@@ -30,28 +30,29 @@ impl Distribution {
     }
 }
 
-/// The smallest of `sorted` that at least so many of a thousand do not exceed (the nearest rank).
+/// Returns the smallest element of `sorted` that at least `per_mille` of a thousand elements do not exceed
+/// (nearest rank).
 #[must_use]
 pub fn rank(sorted: &[u64], per_mille: usize) -> Option<u64> {
     let place = (sorted.len() * per_mille).div_ceil(1000).saturating_sub(1);
     sorted.get(place).copied()
 }
 
-/// One figure over another, to four digits after the point; nothing over nothing is none.
+/// Returns `one / other`, rounded to four decimal places; `None` if `other` is 0.
 #[must_use]
 pub fn ratio(one: f64, other: f64) -> Option<f64> {
     let ratio = one / other;
     ratio.is_finite().then(|| (ratio * 10_000.0).round() / 10_000.0)
 }
 
-/// So much of each of so many, as a number with a fraction.
+/// Returns `sum / count`.
 #[must_use]
 pub fn per(sum: u64, count: u64) -> f64 {
     let each = as_f64(sum) / as_f64(count.max(1));
     (each * 100.0).round() / 100.0
 }
 
-/// What is counted here is far below 2^53, from where on a number with a fraction is not exact.
+/// Converts a count. All counts are far below 2^53, up to which the conversion is exact.
 #[must_use]
 pub fn as_f64(count: u64) -> f64 {
     let [high, low] =
@@ -64,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranks_are_the_nearest() {
+    fn ranks_are_nearest_ranks() {
         let costs: Vec<u64> = (1..=1000).rev().collect();
         let distribution = Distribution::of(&costs).unwrap();
         assert_eq!(distribution, Distribution { least: 1, median: 500, p99: 990, p999: 999, most: 1000 });
@@ -74,14 +75,14 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_divided_by_nothing() {
+    fn a_ratio_to_zero_is_none() {
         assert_eq!(ratio(1.0, 3.0), Some(0.3333));
         assert_eq!(ratio(0.0, 0.0), None);
         assert_eq!(ratio(1.0, 0.0), None);
     }
 
     #[test]
-    fn large_counts_keep_their_value() {
+    fn large_counts_are_exact() {
         assert_eq!(as_f64(0x1_0000_0003), 4_294_967_299.0);
         assert_eq!(per(7, 2), 3.5);
         assert_eq!(per(7, 0), 7.0);

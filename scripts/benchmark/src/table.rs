@@ -8,13 +8,13 @@ use crate::figures::{Figures, Report};
 use crate::measure::spread;
 use crate::spent::Counted;
 
-/// So many functions of a profile are shown; all are in the JSON file.
+/// The number of functions of a profile in the table. The JSON file has all.
 const MOST_FUNCTIONS: usize = 25;
 
-/// Contenders, in the order in which they are shown.
+/// The contenders in the order of the table.
 const CONTENDERS: [&str; 4] = ["ours", "upstream", "ioctl", "ours_under_load"];
 
-/// The whole report.
+/// Returns the whole report.
 #[must_use]
 pub fn markdown(report: &Report) -> String {
     [
@@ -101,7 +101,7 @@ fn counted(report: &Report) -> String {
     rows("Counted for each request (calls and switches: in the driver domain)", head, all(report).map(row))
 }
 
-/// The functions that have most of our own requests, if they are known.
+/// Returns the functions with most instructions of our own requests, if there is a profile.
 fn profile(report: &Report) -> String {
     let ours = all(report).filter(|(_, contender, _)| *contender == "ours");
     ours.map(|(workload, _, figures)| {
@@ -114,7 +114,7 @@ fn profile(report: &Report) -> String {
     .collect()
 }
 
-/// Calls that are not rare, the most frequent first.
+/// Returns the frequent calls, the most frequent first.
 fn calls(calls: &std::collections::BTreeMap<String, f64>) -> String {
     let mut frequent: Vec<_> = calls.iter().filter(|(_, count)| **count >= 0.05).collect();
     frequent.sort_by(|(_, one), (_, other)| other.total_cmp(one));

@@ -5,22 +5,22 @@
 use crate::image::{CHIP, IOCTL, OURS, UPSTREAM};
 use crate::stack::{Lines, Where};
 
-/// A stack that is measured.
+/// A way to serve requests that is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Contender {
-    /// A guest, our shim, our daemon.
+    /// A guest, our shim, our backend.
     Ours,
     /// A guest, our shim, the upstream daemon.
     Upstream,
-    /// A program in the driver domain: what passthrough would cost.
+    /// A program in the driver domain: the cost of a passed-through device.
     Ioctl,
 }
 
 impl Contender {
-    /// All of them, in the order in which each round has them.
+    /// All contenders, in the order of a round.
     pub const ALL: [Self; 3] = [Self::Ours, Self::Upstream, Self::Ioctl];
 
-    /// The name, in figures.
+    /// The name in figures.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -30,7 +30,7 @@ impl Contender {
         }
     }
 
-    /// Where its program runs.
+    /// The domain in which its program runs.
     #[must_use]
     pub fn place(self) -> Where {
         match self {
@@ -40,7 +40,7 @@ impl Contender {
         }
     }
 
-    /// The chip, where the contender is.
+    /// The name of the chip in that domain.
     #[must_use]
     pub fn chip(self) -> &'static str {
         match self {
@@ -49,7 +49,7 @@ impl Contender {
         }
     }
 
-    /// Its line: our daemon gives a guest the lines that are its own, upstream's the whole chip.
+    /// Its line. Our backend gives a guest only its own lines, upstream's the whole chip.
     #[must_use]
     pub fn line(self) -> Lines {
         match self {
@@ -60,29 +60,29 @@ impl Contender {
     }
 }
 
-/// What is asked for.
+/// The request of a workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Workload {
     /// Write the number of a register, read two bytes.
     I2cRead,
     /// Write an offset, read 32 bytes of an EEPROM.
     EepromRead,
-    /// Eight messages of one request, which are in flight together.
+    /// Eight messages in flight at the same time.
     I2cFlight,
     /// Read a line.
     GpioGet,
-    /// Drive a line.
+    /// Set a line.
     GpioSet,
-    /// Be told of an edge.
+    /// Receive an edge event.
     GpioEdge,
 }
 
 impl Workload {
-    /// All of them.
+    /// All workloads.
     pub const ALL: [Self; 6] =
         [Self::I2cRead, Self::GpioGet, Self::GpioSet, Self::GpioEdge, Self::EepromRead, Self::I2cFlight];
 
-    /// The name, in figures.
+    /// The name in figures.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -95,7 +95,7 @@ impl Workload {
         }
     }
 
-    /// The agent's command for `contender`, for so many requests. Edges have none: two programs make them.
+    /// The agent's command for `count` requests of `contender`. Edges have none, because two programs run.
     #[must_use]
     pub fn command(self, contender: Contender, count: u32) -> Option<String> {
         let (chip, line) = (contender.chip(), contender.line().seen);
@@ -115,14 +115,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_two_contenders_drive_one_line() {
+    fn contenders_use_different_lines() {
         let mut lines = Contender::ALL.map(|contender| contender.line().driven).to_vec();
         lines.dedup();
         assert_eq!(lines.len(), Contender::ALL.len());
     }
 
     #[test]
-    fn all_but_edges_have_one_command() {
+    fn all_workloads_but_edges_have_a_command() {
         for workload in Workload::ALL {
             let command = workload.command(Contender::Ours, 7);
             assert_eq!(command.is_none(), workload == Workload::GpioEdge);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! The accounts, and the workloads that are measured with them.
+//! The accounts, and the workloads that are measured by them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::mem;
@@ -9,27 +9,27 @@ use crate::counts::{Counts, Kind};
 use crate::mark::Mark;
 use crate::record::{Account, Party, Record};
 
-/// How many accounts there can be. All parties beyond share the last one: threads come and go.
+/// The maximum number of accounts. Further parties share the last one, because threads come and go.
 pub const ACCOUNTS: usize = 1024;
 
-/// Where the VMID begins in VTTBR_EL2 (Arm ARM, D24.2).
+/// The first bit of the VMID in VTTBR_EL2 (Arm ARM, D24.2).
 const VMID_SHIFT: u32 = 48;
 
-/// The domain that VTTBR_EL2 names.
+/// Returns the domain of a value of VTTBR_EL2.
 #[must_use]
 pub fn domain(vttbr: u64) -> u16 {
     let [low, high, ..] = (vttbr >> VMID_SHIFT).to_le_bytes();
     u16::from_le_bytes([low, high])
 }
 
-/// A moment, by both clocks.
+/// A point in time, by both clocks.
 #[derive(Clone, Copy, Debug, Default)]
 struct Moment {
     instructions: u64,
     nanoseconds: u64,
 }
 
-/// The workload that a domain runs.
+/// The workload of a domain.
 #[derive(Clone, Debug, Default)]
 struct Workload {
     start: Option<Moment>,
@@ -45,7 +45,7 @@ impl Workload {
     }
 }
 
-/// All accounts. What is counted of them is elsewhere, where it is cheap to count; it is handed in when it is
+/// All accounts. Their counters are elsewhere, where counting is cheap; callers pass them when they are
 /// needed.
 #[derive(Debug, Default)]
 pub struct Ledger {
@@ -59,7 +59,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// The number of a party's account.
+    /// Returns the number of a party's account.
     pub fn account(&mut self, party: Party) -> usize {
         let next = self.parties.len().min(ACCOUNTS - 1);
         let number = *self.numbers.entry(party).or_insert(next);
@@ -69,32 +69,33 @@ impl Ledger {
         number
     }
 
-    /// How many accounts there are.
+    /// Returns the number of accounts.
     #[must_use]
     pub fn accounts(&self) -> usize {
         self.parties.len()
     }
 
-    /// Whether it is the domain's first instruction that this party is about to execute; then
-    /// [`Ledger::began`] is to be told.
+    /// Returns whether the next instruction of this party is the first one of its domain. If so, call
+    /// [`Ledger::began`].
     #[must_use]
     pub fn is_first(&self, party: Party) -> bool {
         party.domain().is_some_and(|domain| !self.first.contains_key(&domain))
     }
 
-    /// It is.
+    /// Records the first instruction of a domain.
     pub fn began(&mut self, party: Party, counts: &[Counts]) {
         if let Some(domain) = party.domain() {
             self.first.entry(domain).or_insert(instructions(counts));
         }
     }
 
-    /// A kernel calls Xen, or a program its kernel.
+    /// Counts a hypercall of a kernel or a system call of a program.
     pub fn call(&mut self, account: usize, number: u64) {
         *self.calls.entry(account).or_default().entry(number).or_default() += 1;
     }
 
-    /// A program makes a mark; `counts` are those of all accounts. Returns a record if the mark asks for one.
+    /// Handles a mark of a program, given the counters of all accounts. Returns a record if the mark causes
+    /// one.
     pub fn mark(
         &mut self,
         account: usize,
@@ -168,12 +169,12 @@ mod tests {
     }
 
     #[test]
-    fn a_domain_is_in_the_upper_bits() {
+    fn the_domain_is_in_the_upper_bits_of_vttbr() {
         assert_eq!(domain(0x0002_0000_7f00_0001), 2);
     }
 
     #[test]
-    fn a_party_has_one_account_and_too_many_share_the_last() {
+    fn a_party_has_one_account_and_further_parties_share_the_last() {
         let mut ledger = Ledger::default();
         let first = ledger.account(Party::Xen);
         assert_eq!(ledger.account(Party::Xen), first);
@@ -185,12 +186,12 @@ mod tests {
     }
 
     #[test]
-    fn a_request_costs_what_all_execute_meanwhile() {
+    fn the_cost_of_a_request_has_the_instructions_of_all_parties() {
         let (mut ledger, guest) = ledger();
         ledger.mark(guest, Mark::Begin, &counts(&[0, 0]), 0);
         ledger.mark(guest, Mark::Start, &counts(&[10, 5]), 100);
         ledger.mark(guest, Mark::End, &counts(&[20, 30]), 700);
-        // One that was never started costs nothing, and is no panic.
+        // An end without a start has no cost.
         ledger.mark(guest, Mark::End, &counts(&[21, 30]), 700);
         ledger.call(guest, 29);
         let record = ledger.mark(guest, Mark::Finish, &counts(&[40, 30]), 800).unwrap();
@@ -207,13 +208,13 @@ mod tests {
         ledger.mark(guest, Mark::Begin, &at(0), 0);
         ledger.mark(maker, Mark::Edge, &at(1000), 0);
         ledger.mark(guest, Mark::Event, &at(1500), 0);
-        // An edge is told once.
+        // An edge causes one event.
         ledger.mark(guest, Mark::Event, &at(1600), 0);
         assert_eq!(ledger.mark(guest, Mark::Finish, &at(1700), 0).unwrap().costs, [500]);
     }
 
     #[test]
-    fn the_first_time_is_kept() {
+    fn the_first_instruction_of_a_domain_is_recorded_once() {
         let (mut ledger, guest) = ledger();
         assert!(ledger.is_first(Party::Kernel(2)) && !ledger.is_first(Party::Xen));
         ledger.began(Party::Kernel(2), &counts(&[3, 4]));

@@ -1,32 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What a program says to the plugin, by an instruction that does nothing else: `HINT #119` with a number in
-//! register 0. Processors have no meaning for that hint, and execute it as NOP (Arm ARM, C6.2, HINT).
+//! Marks: a program signals the plugin by `HINT #119` with a number in register 0. Processors execute this
+//! hint as NOP (Arm ARM, C6.2, HINT).
 
-/// Which hint it is.
+/// The number of the hint.
 pub const HINT: u32 = 119;
 
-/// What the number in register 0 means.
+/// The meaning of the number in register 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mark {
-    /// A workload begins: a record is written.
+    /// A workload begins. Causes a record.
     Begin,
     /// A request starts.
     Start,
-    /// The request that this domain has started is answered.
+    /// The request that this domain has started has ended.
     End,
-    /// The workload is over: a record is written, with the cost of each request.
+    /// The workload has ended. Causes a record with the cost of each request.
     Finish,
-    /// The domain's agent is there: a record is written.
+    /// The domain's agent has started. Causes a record.
     Ready,
     /// An edge is made.
     Edge,
-    /// The domain has been told of the edge.
+    /// The domain has received the event of the edge.
     Event,
 }
 
 impl Mark {
-    /// The mark with this number.
+    /// Returns the mark with this number.
     #[must_use]
     pub fn from_number(number: u64) -> Option<Self> {
         Some(match number {
@@ -41,7 +41,7 @@ impl Mark {
         })
     }
 
-    /// Its number.
+    /// Returns the number of the mark.
     #[must_use]
     pub fn number(self) -> u64 {
         match self {
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_number_is_its_marks() {
+    fn each_number_is_that_of_its_mark() {
         let marks: Vec<Mark> = (0..10).filter_map(Mark::from_number).collect();
         assert_eq!(marks.len(), 7);
         for mark in marks {

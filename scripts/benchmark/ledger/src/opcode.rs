@@ -1,27 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Instructions that show what runs, or that are counted (Arm ARM, C4.1 and C5).
+//! Instructions that are counted by kind or that show what runs (Arm ARM, C4.1 and C5).
 
 use crate::counts::Kind;
 use crate::mark::HINT;
 
-/// What an instruction is besides one more instruction.
+/// An instruction with a meaning of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Special {
-    /// `HVC #0xea1`: a hypercall, its number is in X16 (Xen's public header arch-arm.h).
+    /// `HVC #0xea1`: a hypercall with its number in X16 (Xen's public header arch-arm.h).
     Hypercall,
-    /// Another `HVC`: a call of firmware, which Xen plays for domains; its number is in W0 (SMCCC).
+    /// Another `HVC`: a firmware call, which Xen handles, with its number in W0 (SMCCC).
     Firmware,
-    /// `SVC`: the number is in X8 (Linux).
+    /// `SVC`: a system call with its number in X8 (Linux).
     SystemCall,
     /// A program's mark.
     Mark,
-    /// Something that is counted, and no more.
+    /// An instruction that only has a counter.
     Counted(Kind),
 }
 
 impl Special {
-    /// What the instruction `word` is, if it is more than one more instruction.
+    /// Returns the meaning of the instruction `word`, if it has one.
     #[must_use]
     pub fn of(word: u32) -> Option<Self> {
         Some(match word {
@@ -43,7 +43,7 @@ impl Special {
 mod tests {
     use super::*;
 
-    /// As `aarch64-linux-gnu-as` encodes them.
+    /// The opcodes are those of `aarch64-linux-gnu-as`.
     #[test]
     fn instructions_are_recognised() {
         for (word, special) in [

@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Instructions by address: of Xen, and of the driver domain's kernel.
+//! Instructions by address, of Xen and of the driver domain's kernel.
 
 use std::ops::Range;
 
 use crate::record::{DRIVER_DOMAIN, Party};
 
-/// Where Xen's text is (`XEN_VIRT_START` of its xen/arch/arm/include/asm/config.h), and more than it has.
+/// A range that contains Xen's text (`XEN_VIRT_START` of xen/arch/arm/include/asm/config.h).
 const XEN: Range<u64> = 0x0a00_0020_0000..0x0a00_0040_0000;
-/// Where the text of a Linux that is built without CONFIG_RANDOMIZE_BASE is, and more than it has.
+/// A range that contains the text of a Linux without CONFIG_RANDOMIZE_BASE.
 const KERNEL: Range<u64> = 0xffff_8000_8000_0000..0xffff_8000_8100_0000;
-/// An instruction has four bytes.
+/// The size of an instruction in bytes.
 const SIZE: u64 = 4;
 const KERNEL_SLOTS: u64 = (KERNEL.end - KERNEL.start) / SIZE;
 
-/// How many counters there are.
+/// The number of counters.
 pub const SLOTS: u64 = KERNEL_SLOTS + (XEN.end - XEN.start) / SIZE;
 
-/// Which counter an instruction has, if it has one.
+/// Returns the number of the counter of an instruction, if it has one.
 #[must_use]
 pub fn slot(party: Party, address: u64) -> Option<u64> {
     match party {
@@ -27,7 +27,7 @@ pub fn slot(party: Party, address: u64) -> Option<u64> {
     }
 }
 
-/// The address of the instruction that has this counter.
+/// Returns the address of the instruction with this counter.
 #[must_use]
 pub fn address(slot: u64) -> u64 {
     match slot.checked_sub(KERNEL_SLOTS) {
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_instruction_has_a_counter_of_its_own() {
+    fn each_instruction_has_its_own_counter() {
         for (party, place) in [
             (Party::Xen, XEN.start),
             (Party::Xen, XEN.end - SIZE),
@@ -52,7 +52,7 @@ mod tests {
             assert!(slot < SLOTS);
             assert_eq!(address(slot), place);
         }
-        assert_eq!(slot(Party::Kernel(2), KERNEL.start), None, "a guest's kernel lies at the same addresses");
+        assert_eq!(slot(Party::Kernel(2), KERNEL.start), None, "a guest's kernel has the same addresses");
         assert_eq!(slot(Party::Xen, XEN.end), None);
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What the plugin writes, a line of JSON for each record, and the benchmark reads.
+//! Records: the output of the plugin, one line of JSON each.
 
 use std::collections::BTreeMap;
 
@@ -8,26 +8,25 @@ use serde::{Deserialize, Serialize};
 
 use crate::counts::{Class, Counts};
 
-/// The VMID of the domain that Xen makes first: the driver domain.
+/// The VMID of the driver domain, the first domain that Xen creates.
 pub const DRIVER_DOMAIN: u16 = 1;
 
-/// What executes an instruction.
+/// A party that executes instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Party {
-    /// Xen, for whomever.
+    /// Xen, on behalf of any domain.
     Xen,
-    /// The kernel of the domain with this VMID. Xen gives them out from 1, in the order in which it makes
-    /// domains.
+    /// The kernel of the domain with this VMID. Xen assigns them from 1 on, in the order of creation.
     Kernel(u16),
-    /// A program of the driver domain, by Linux's number of a thread of it.
+    /// A program of the driver domain, by the number of one of its threads.
     Thread(u32),
-    /// The programs of a guest.
+    /// All programs of a guest.
     Programs(u16),
 }
 
 impl Party {
-    /// The party that executes code of this class when this domain and this thread run.
+    /// Returns the party that executes code of this class while this domain and this thread run.
     #[must_use]
     pub fn new(class: Class, domain: u16, thread: u32) -> Self {
         match class {
@@ -38,7 +37,7 @@ impl Party {
         }
     }
 
-    /// Its domain; none is Xen's.
+    /// Returns its domain, `None` for Xen.
     #[must_use]
     pub fn domain(self) -> Option<u16> {
         match self {
@@ -49,17 +48,17 @@ impl Party {
     }
 }
 
-/// What a party has executed.
+/// The counts of a party.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
-    /// What was counted.
+    /// The counters.
     pub counts: Counts,
-    /// Calls, by their numbers: a kernel's to Xen, a program's to its kernel.
+    /// The number of calls by call number: hypercalls of a kernel, system calls of a program.
     pub calls: BTreeMap<u64, u64>,
 }
 
 impl Account {
-    /// Adds what another has.
+    /// Adds the counts of another account.
     pub fn add(&mut self, other: &Self) {
         for (value, other) in self.counts.iter_mut().zip(other.counts) {
             *value += other;
@@ -69,7 +68,7 @@ impl Account {
         }
     }
 
-    /// What came since `earlier`.
+    /// Returns the difference to `earlier`.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         let mut new = self.clone();
@@ -85,27 +84,26 @@ impl Account {
     }
 }
 
-/// All accounts at one moment.
+/// All accounts at one point in time.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
-    /// The number of the mark that asked for it.
+    /// The number of the mark that caused the record.
     pub mark: u64,
-    /// The domain in which it was made.
+    /// The domain of the mark.
     pub domain: u16,
-    /// Instructions so far, of all processors.
+    /// The number of instructions so far, of all processors.
     pub instructions: u64,
-    /// How many requests of all domains have ended so far.
+    /// The number of requests that have ended so far, of all domains.
     pub requests: u64,
-    /// The instructions from start to end of each request of the workload that ends here.
+    /// The instructions of each request of the workload that ends here.
     pub costs: Vec<u64>,
-    /// The same in nanoseconds of the host's clock.
+    /// The nanoseconds of the host's clock of each request.
     pub nanoseconds: Vec<u64>,
-    /// At which instruction each domain has run for the first time.
+    /// The number of instructions before the first one of each domain.
     pub first: BTreeMap<u16, u64>,
     /// The accounts.
     pub accounts: Vec<(Party, Account)>,
-    /// Instructions of the workload that ends here, by address, if they were counted (see
-    /// [`crate::profile`]).
+    /// Instructions of the workload that ends here by address, if they were counted (see [`crate::profile`]).
     #[serde(default)]
     pub profile: Vec<(u64, u64)>,
 }
@@ -115,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_survives_its_line() {
+    fn a_record_is_the_same_after_writing_and_reading() {
         let account = Account { counts: [1, 2, 3, 4, 5, 6], calls: [(29, 2)].into() };
         let record = Record {
             domain: 2,
@@ -128,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_before_is_left_out() {
+    fn earlier_counts_are_subtracted() {
         let earlier = Account { counts: [5, 0, 0, 0, 0, 1], calls: [(20, 5), (29, 1)].into() };
         let later = Account { counts: [9, 0, 0, 0, 0, 1], calls: [(20, 7), (29, 1), (41, 1)].into() };
         let new = later.since(&earlier);
@@ -136,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_driver_domains_programs_are_told_apart() {
+    fn only_programs_of_the_driver_domain_have_their_own_parties() {
         assert_eq!(Party::new(Class::User, DRIVER_DOMAIN, 7), Party::Thread(7));
         assert_eq!(Party::new(Class::User, 2, 7), Party::Programs(2));
         assert_eq!(Party::new(Class::Kernel, 1, 7), Party::Kernel(1));

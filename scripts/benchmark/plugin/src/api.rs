@@ -31,7 +31,7 @@ pub(crate) struct Array {
 }
 
 impl Array {
-    /// Where its elements are, which is somewhere also if there are none, and how many.
+    /// Returns the address of the elements, which is valid even if there are none, and their number.
     pub(crate) fn parts(&self) -> (*const c_void, usize) {
         let length = usize::try_from(self.length).unwrap_or_default();
         let data = if length == 0 { std::ptr::NonNull::<u64>::dangling().as_ptr().cast() } else { self.data };
@@ -78,7 +78,7 @@ unsafe extern "C" {
     pub(crate) fn qemu_plugin_num_vcpus() -> c_int;
     pub(crate) fn qemu_plugin_get_registers() -> *mut Array;
     pub(crate) fn qemu_plugin_read_register(handle: *mut c_void, to: *mut Array) -> c_int;
-    // Not of the plugin interface, but exported.
+    // Not part of the plugin interface, but exported.
     pub(crate) fn qemu_get_cpu(number: c_int) -> *mut c_void;
     pub(crate) fn dlsym(library: *mut c_void, name: *const c_char) -> *mut c_void;
     pub(crate) fn g_byte_array_new() -> *mut Array;

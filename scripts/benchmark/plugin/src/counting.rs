@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What is counted inline and what needs a call.
+//! The actions for an instruction: inline counters, and calls.
 
 use std::fs::File;
 use std::io::Write;
@@ -13,7 +13,7 @@ use ledger::{Class, Kind, Ledger, Mark, Party, book, profile};
 
 use crate::qemu::{self, Instruction, Register, Running};
 
-/// The registers that have the number of a hypercall, of a call of firmware, of a system call, and of a mark.
+/// The registers with the number of a hypercall, a firmware call, a system call, and a mark.
 const HYPERCALL: u8 = 16;
 const FIRMWARE: u8 = 0;
 const SYSTEM_CALL: u8 = 8;
@@ -27,24 +27,24 @@ struct Counting {
 
 static COUNTING: OnceLock<Mutex<Counting>> = OnceLock::new();
 
-/// Begins, with the plugin's arguments. Returns whether processors take turns.
+/// Starts with the plugin's arguments. Returns whether processors take turns.
 pub(crate) fn begin(words: impl Iterator<Item = String>) -> Result<bool, String> {
     let words: Vec<String> = words.collect();
     let value = |name: &str| words.iter().find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
-    let path = value("out").ok_or("its argument out=FILE is missing")?;
+    let path = value("out").ok_or("the argument out=FILE is missing")?;
     let output = File::create(path).map_err(|error| format!("{path}: {error}"))?;
     let counting = Counting { ledger: Ledger::default(), output, started: Instant::now() };
-    COUNTING.set(Mutex::new(counting)).map_err(|_| "it is there twice")?;
+    COUNTING.set(Mutex::new(counting)).map_err(|_| "the plugin is loaded twice")?;
     let in_turns = value("turns") == Some("on");
     match value("profile") {
         Some("on") if in_turns => qemu::begin_profile(),
-        Some("on") => return Err("there is a profile only where processors take turns: turns=on".to_owned()),
+        Some("on") => return Err("profile=on needs turns=on".to_owned()),
         _ => {}
     }
     Ok(in_turns)
 }
 
-/// A call at an instruction: what [`executed`] gets, packed into a number.
+/// A call at an instruction. It is packed into a number, the argument of [`executed`].
 #[derive(Clone, Copy)]
 struct Call {
     kind: u8,
@@ -78,7 +78,7 @@ impl Call {
     }
 }
 
-/// An instruction is being translated, while this party runs.
+/// Handles the translation of an instruction while this party runs.
 pub(crate) fn translated(running: &Running, instruction: &Instruction) {
     let Some(counting) = COUNTING.get() else { return };
     let class = Class::of(instruction.address);
@@ -103,7 +103,7 @@ pub(crate) fn translated(running: &Running, instruction: &Instruction) {
     }
 }
 
-/// An instruction with this call is going to be executed.
+/// Handles the call of an instruction that is about to be executed.
 pub(crate) fn executed(packed: usize) {
     let Some(counting) = COUNTING.get() else { return };
     let call = Call::unpack(packed);
@@ -111,7 +111,7 @@ pub(crate) fn executed(packed: usize) {
     let mut counting = counting.lock().unwrap_or_else(PoisonError::into_inner);
     match call.kind {
         CALL => counting.ledger.call(call.account, value),
-        // The number has 32 bits; what is above it is not defined.
+        // The number has 32 bits. The upper half of the register is undefined.
         FIRMWARE_CALL => counting.ledger.call(call.account, value & u64::from(u32::MAX)),
         _ => counting.mark(call.account, value),
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! What QEMU calls: the installation of the plugin, and its callbacks.
+//! The functions that QEMU calls: the installation of the plugin, and its callbacks.
 
 #![allow(unsafe_code)] // The two symbols that QEMU looks for, and what it passes.
 
@@ -14,12 +14,12 @@ use crate::api::{
 use crate::counting;
 use crate::qemu::{self, Instruction, Register, Running};
 
-/// The version that QEMU asks for.
+/// The version of the plugin interface.
 #[unsafe(no_mangle)]
 #[used]
 static qemu_plugin_version: c_int = 4;
 
-/// Called once by QEMU when it loads the plugin.
+/// QEMU calls this once when it loads the plugin.
 #[unsafe(no_mangle)]
 extern "C" fn qemu_plugin_install(
     id: u64,
@@ -28,9 +28,9 @@ extern "C" fn qemu_plugin_install(
     words: *const *const c_char,
 ) -> c_int {
     let count = usize::try_from(count).unwrap_or_default();
-    // SAFETY: QEMU passes so many pointers, which live during this call.
+    // SAFETY: QEMU passes `count` pointers, which are valid during this call.
     let words = unsafe { slice::from_raw_parts(words, count) }.iter().map(|word| {
-        // SAFETY: each is to a string, which lives as long.
+        // SAFETY: each points to a string, which is valid as long.
         unsafe { CStr::from_ptr(*word) }.to_string_lossy().into_owned()
     });
     let in_turns = match counting::begin(words) {
@@ -58,12 +58,12 @@ extern "C" fn translated(_id: u64, tb: *mut Tb) {
     // SAFETY: QEMU passes the block that it translates.
     let count = unsafe { qemu_plugin_tb_n_insns(tb) };
     for place in 0..count {
-        // SAFETY: there are `count` of them.
+        // SAFETY: the block has `count` instructions.
         let insn = unsafe { qemu_plugin_tb_get_insn(tb, place) };
         let mut bytes = [0; 4];
-        // SAFETY: QEMU writes at most as many bytes as it is told.
+        // SAFETY: QEMU writes at most `bytes.len()` bytes.
         let size = unsafe { qemu_plugin_insn_data(insn, bytes.as_mut_ptr().cast(), bytes.len()) };
-        // SAFETY: the instruction lives during this call.
+        // SAFETY: the instruction is valid during this call.
         let address = unsafe { qemu_plugin_insn_vaddr(insn) };
         if size == bytes.len() {
             counting::translated(
@@ -75,6 +75,6 @@ extern "C" fn translated(_id: u64, tb: *mut Tb) {
 }
 
 extern "C" fn executed(_processor: c_uint, what: *mut c_void) {
-    // Which processor it is: see [`Board`]. Registers are those of the one that executes.
+    // For the number of the processor, see [`Board`]. Registers are those of the executing processor.
     counting::executed(what.addr());
 }
