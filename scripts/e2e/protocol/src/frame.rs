@@ -72,7 +72,7 @@ impl Kind {
 /// One frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// What it is for.
+    /// Its kind.
     pub kind: Kind,
     /// The number that the agent gave itself when it started.
     pub agent: u16,

@@ -95,7 +95,7 @@ impl Queue {
     }
 
     /// Writes a chain and makes it available without a kick. Returns its head. Descriptors are used in turn:
-    /// the caller must not have so many chains pending that theirs are overwritten.
+    /// the caller limits the number of pending chains, so that this one does not overwrite theirs.
     ///
     /// # Errors
     /// Returns an error if the chain is empty or longer than the ring.
