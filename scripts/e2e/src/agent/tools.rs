@@ -11,9 +11,6 @@ mod forbidden;
 mod foreign;
 mod gpio;
 mod i2c;
-mod input;
-mod random;
-mod stream;
 mod timing;
 
 use std::fmt::Write;
@@ -76,19 +73,6 @@ const TOOLS: &[Tool] = &[
     tool("make-edges FILE N MILLISECONDS", "make N rising edges with the file `pull` of gpio-sim", |a| {
         timing::make_edges(a.text(0)?, a.number(1)?, a.number(2)?)
     }),
-    tool("connect ADDRESS", "send standard input, print what is received; ADDRESS is as below", |a| {
-        stream::connect(a.text(0)?)
-    }),
-    tool("listen ADDRESS", "accept one connection, print what is received", |a| stream::listen(a.text(0)?)),
-    tool("random-statistics FILE LENGTH", "print how evenly bits and bytes are distributed", |a| {
-        random::statistics(a.text(0)?, a.number(1)?)
-    }),
-    tool("keyboard NAME FIFO", "create a keyboard; codes of keys are written to FIFO", |a| {
-        input::keyboard(a.text(0)?, a.text(1)?)
-    }),
-    tool("keys NAME N", "print N presses and releases of keys of an input device", |a| {
-        input::keys(a.text(0)?, a.number(1)?)
-    }),
     tool("idle MILLISECONDS", "do nothing", |a| {
         timing::idle(a.number(0)?);
         Ok(())
@@ -148,9 +132,7 @@ fn usage() -> String {
         // Writing to a `String` does not fail.
         let _ = writeln!(text, "{:<50} {help}", format!("agent {usage}"));
     }
-    text + "CHIP is a name like gpiochip0, or the label of a chip\n\
-            ADDRESS is vsock:CID:PORT, unix:PATH, or unix-vsock:PATH:PORT for a port of the guest whose\n\
-            virtio socket device has that Unix socket"
+    text + "CHIP is a name like gpiochip0, or the label of a chip"
 }
 
 /// Runs the tool that `arguments` name and prints its result to standard output.
