@@ -95,6 +95,16 @@ impl Census {
         })
     }
 
+    /// Takes the resident memory of each process from `later`. A heap that has a limit has nearly reached it
+    /// by then, and a leak continues.
+    pub fn take_memory_of(&mut self, later: &Self) {
+        for (pid, process) in &mut self.processes {
+            if let Some(later) = later.processes.get(pid) {
+                process.resident = process.resident.max(later.resident);
+            }
+        }
+    }
+
     /// Checks that `later` equals this census, but for processor time and [`RESIDENT_SLACK`].
     ///
     /// # Errors
@@ -160,6 +170,22 @@ mod tests {
             process.resident += RESIDENT_SLACK;
         }
         census().require_unchanged(&later).unwrap();
+    }
+
+    #[test]
+    fn memory_of_a_later_census_replaces_memory_and_nothing_else() {
+        let mut warm = census();
+        for process in warm.processes.values_mut() {
+            process.resident += RESIDENT_SLACK;
+            process.threads += 1;
+        }
+        let mut before = census();
+        before.take_memory_of(&warm);
+        let mut later = census();
+        later.processes.values_mut().for_each(|process| process.resident += 2 * RESIDENT_SLACK);
+        before.require_unchanged(&later).unwrap();
+        later.processes.values_mut().for_each(|process| process.resident += 1);
+        before.require_unchanged(&later).unwrap_err();
     }
 
     #[test]

@@ -96,18 +96,21 @@ pub(crate) const ATTACKS: &[Attack] = &[
 ];
 
 impl Attack {
-    /// Runs all commands of the attack.
+    /// Runs all commands of the attack, and `at_quarter` after a quarter of them.
     ///
     /// # Errors
     /// Returns an error if the guest did not complete them, if they reached less than they have to, or if an
     /// access was aborted.
-    pub(crate) fn run(&self, machine: &Machine) -> Result<()> {
+    pub(crate) fn run(&self, machine: &Machine, mut at_quarter: impl FnMut() -> Result<()>) -> Result<()> {
         let [short, long] = self.commands;
         let commands = if shared::is_long() { long } else { short };
         let seed: u64 = env::var("XBA_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
         let start = Instant::now();
         let mut total = Totals::default();
         for number in 0..commands {
+            if number == commands / 4 {
+                at_quarter()?;
+            }
             let (seed, size) = (seed.wrapping_add(number).to_string(), self.size.to_string());
             let mut command = vec!["hostile"];
             command.extend(self.command.split(' ').chain([seed.as_str(), size.as_str()]));

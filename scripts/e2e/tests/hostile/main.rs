@@ -56,8 +56,12 @@ fn works(machine: &Machine) -> Result<()> {
 
 fn perform(machine: &Machine, attack: &Attack) -> Result<()> {
     let (mark, start) = (machine.console.mark(), Instant::now());
-    let before = Census::take(&machine.driver_domain, &machine.console)?;
-    neighbour::beside(&machine.guest_b, || attack.run(machine))?;
+    let mut before = Census::take(&machine.driver_domain, &machine.console)?;
+    let at_quarter = || {
+        before.take_memory_of(&Census::take(&machine.driver_domain, &machine.console)?);
+        Ok(())
+    };
+    neighbour::beside(&machine.guest_b, || attack.run(machine, at_quarter))?;
     works(machine)?;
     let after = Census::take(&machine.driver_domain, &machine.console)?;
     before.require_unchanged(&after)?;
