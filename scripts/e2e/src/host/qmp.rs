@@ -55,7 +55,9 @@ impl Qmp {
     /// # Errors
     /// If QEMU refuses it or does not answer.
     pub fn execute_with(&mut self, command: &str, arguments: &Value) -> Result<Value> {
-        writeln!(self.stream.get_mut(), "{}", json!({ "execute": command, "arguments": arguments }))?;
+        // In one write: QEMU executes the command, which may end it, before it has read the end of the line.
+        let line = format!("{}\n", json!({ "execute": command, "arguments": arguments }));
+        self.stream.get_mut().write_all(line.as_bytes())?;
         loop {
             let mut answer = self.read()?;
             if let Some(error) = answer.get("error") {

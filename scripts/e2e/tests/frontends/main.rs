@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 
-//! Our backends under a stock QEMU, without Xen: a guest on aarch64, by virtio-mmio.
+//! Our backends under a stock QEMU, without Xen: guests on aarch64 and x86-64, by virtio-mmio and PCI.
 //!
 //! ```text
 //!   guest: Linux's drivers ── QEMU: vhost-user-{i2c,gpio}-{device,pci} ── backend --sim ── journal, control
 //! ```
 //!
-//! `scripts/image frontends` makes its ramdisk.
+//! `scripts/image frontends` makes kernels and ramdisks.
 
 mod devices;
 mod machine;
@@ -34,14 +34,32 @@ struct Platform {
     transport: &'static str,
 }
 
-const PLATFORMS: &[Platform] = &[Platform {
-    name: "aarch64-mmio",
-    qemu: &["qemu-system-aarch64", "-cpu", "cortex-a57", "-M", "virt,memory-backend=memory"],
-    kernel: "artefacts/Image",
-    ramdisk: "frontends/aarch64.cpio.gz",
-    console: "ttyAMA0",
-    transport: "device",
-}];
+const PLATFORMS: &[Platform] = &[
+    Platform {
+        name: "aarch64-mmio",
+        qemu: &["qemu-system-aarch64", "-cpu", "cortex-a57", "-M", "virt,memory-backend=memory"],
+        kernel: "artefacts/Image",
+        ramdisk: "frontends/aarch64.cpio.gz",
+        console: "ttyAMA0",
+        transport: "device",
+    },
+    Platform {
+        name: "x86-64-mmio",
+        qemu: &["qemu-system-x86_64", "-M", "microvm,accel=tcg,acpi=off,memory-backend=memory"],
+        kernel: "artefacts/x86_64/bzImage",
+        ramdisk: "frontends/x86_64.cpio.gz",
+        console: "ttyS0",
+        transport: "device",
+    },
+    Platform {
+        name: "x86-64-pci",
+        qemu: &["qemu-system-x86_64", "-M", "q35,accel=tcg,memory-backend=memory"],
+        kernel: "artefacts/x86_64/bzImage",
+        ramdisk: "frontends/x86_64.cpio.gz",
+        console: "ttyS0",
+        transport: "pci",
+    },
+];
 
 /// A test of a platform.
 type Test = fn(&Platform, &Path) -> Result<()>;
