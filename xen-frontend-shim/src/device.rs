@@ -62,6 +62,8 @@ pub struct BackedDevice<H: Hypervisor> {
     /// What the driver has started the device with, until it stops it.
     setup: Option<Setup>,
     link: Link,
+    /// How long the driver waits for another backend. `None`: without a limit.
+    absence_limit: Option<Duration>,
     /// When the device is lost to its driver unless there is another backend.
     lost_at: Option<Instant>,
     stall: StallDetector,
@@ -104,9 +106,16 @@ impl<H: Hypervisor> BackedDevice<H> {
             views: (0..queues).map(|_| None).collect(),
             setup: None,
             link: Link::default(),
+            absence_limit: Some(ABSENCE_LIMIT),
             lost_at: None,
             stall: StallDetector::new(queues),
         }
+    }
+
+    /// A device whose driver waits for another backend without a limit.
+    #[must_use]
+    pub fn that_waits(self) -> Self {
+        Self { absence_limit: None, ..self }
     }
 
     /// The name of the device in messages.
@@ -194,10 +203,10 @@ impl<H: Hypervisor> BackedDevice<H> {
         self.await_backend();
     }
 
-    /// Has a driver that uses the device wait for another backend, for a limited time.
+    /// Has a driver that uses the device wait for another backend.
     fn await_backend(&mut self) {
-        if self.setup.is_some() {
-            self.lost_at.get_or_insert_with(|| Instant::now() + ABSENCE_LIMIT);
+        if let (Some(_), Some(limit)) = (&self.setup, self.absence_limit) {
+            self.lost_at.get_or_insert_with(|| Instant::now() + limit);
         }
     }
 

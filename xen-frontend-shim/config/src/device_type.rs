@@ -17,14 +17,17 @@ use serde::{Deserialize, Serialize};
 /// The feature bits that belong to the device type: 0 to 23 and 50 to 63 (virtio 1.3, 2.2).
 pub const DEVICE_TYPE: u64 = ((1 << 24) - 1) | (!0 << 50);
 
-/// The queues whose buffers the device fills of its own accord, and which the driver posts in advance.
+/// The queues whose buffers may be offered to another backend again: as a rule the device-to-driver queues,
+/// in which the driver posts buffers in advance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inbound {
     /// These queues.
     Queues(&'static [u16]),
-    /// All queues with an even number: the receive queues of network devices and consoles (virtio 1.3, 5.1.2
-    /// and 5.3.2). A network device without VIRTIO_NET_F_CTRL_VQ has no control queue.
+    /// All queues with an even number: the receive queues of network devices (virtio 1.3, 5.1.2). Without
+    /// VIRTIO_NET_F_CTRL_VQ there is no control queue.
     Even,
+    /// All queues: output may be repeated.
+    All,
 }
 
 /// What ends with the process of a backend.
@@ -59,13 +62,16 @@ pub struct DeviceType {
     pub features: u64,
     /// The feature bits that a driver has to accept.
     pub required_features: u64,
-    /// The device-to-driver queues.
+    /// The queues whose buffers may be offered again.
     pub inbound: Inbound,
     /// What ends with the process of a backend.
     pub lifetime: Lifetime,
     /// Whether the first kick starts the device. Known drivers of such a type use the device before they set
     /// DRIVER_OK, in violation of virtio 1.3, 3.1.1, and wait for the outcome.
     pub starts_by_kick: bool,
+    /// Whether a driver that uses the device waits for another backend without a limit. Other devices need a
+    /// reset after a time.
+    pub waits: bool,
 }
 
 /// What the rows of the table have in common. vm-memory's upstream backends accept queues of 64 at least.
@@ -81,6 +87,7 @@ const COMMON: DeviceType = DeviceType {
     inbound: Inbound::Queues(&[]),
     lifetime: Lifetime::Stateless,
     starts_by_kick: false,
+    waits: false,
 };
 
 /// The types in the order of their IDs.
@@ -105,16 +112,19 @@ static TYPES: [DeviceType; 18] = [
         features: 0b1_1110_0111_0110 | 1 << 14 | 1 << 13,
         ..COMMON
     },
-    // 5.3.3: SIZE and MULTIPORT. Not EMERG_WRITE: a driver writes `emerg_wr` (5.3.4), and no known backend
-    // has SET_CONFIG. Ports that the driver has opened are forgotten with the backend.
+    // 5.3.3: SIZE, MULTIPORT, EMERG_WRITE. 5.3.4: the driver writes `emerg_wr`. Linux waits for the use of
+    // each output buffer with interrupts disabled, without a limit, and does not react to
+    // DEVICE_NEEDS_RESET: a console that needed a reset would stop its guest at the next `printk`. Output
+    // that is repeated does less harm.
     DeviceType {
         id: 3,
         name: "console",
         config_size: 12,
+        writable: 8..12,
         queues: 4,
-        features: 0b11,
-        inbound: Inbound::Even,
-        lifetime: Lifetime::Recorded,
+        features: 0b111,
+        inbound: Inbound::All,
+        waits: true,
         ..COMMON
     },
     // 5.4.3: no features. 5.4.4: no configuration.
@@ -132,12 +142,13 @@ static TYPES: [DeviceType; 18] = [
         inbound: Inbound::Queues(&[1]),
         ..COMMON
     },
-    // 5.7.3: VIRGL, EDID, RESOURCE_UUID, RESOURCE_BLOB, CONTEXT_INIT. A driver writes `events_clear` (5.7.4),
-    // which concerns changes of displays. Upstream's backend reports none and ends at SET_CONFIG.
+    // 5.7.3: VIRGL, EDID, RESOURCE_UUID, RESOURCE_BLOB, CONTEXT_INIT. 5.7.4: the driver writes
+    // `events_clear`.
     DeviceType {
         id: 16,
         name: "gpu",
         config_size: 16,
+        writable: 4..8,
         queues: 2,
         features: 0b1_1111,
         lifetime: Lifetime::Process,
@@ -286,6 +297,7 @@ impl DeviceType {
         match self.inbound {
             Inbound::Queues(list) => list.iter().copied().filter(|queue| *queue < queues).collect(),
             Inbound::Even => (0..queues).step_by(2).collect(),
+            Inbound::All => (0..queues).collect(),
         }
     }
 }
@@ -326,8 +338,9 @@ mod tests {
         for kind in DeviceType::all() {
             assert!(kind.inbound(kind.queues).iter().all(|queue| *queue < kind.queues), "{}", kind.name);
         }
-        let console = DeviceType::named("console").unwrap();
-        assert_eq!((console.inbound(2), console.inbound(6)), (vec![0], vec![0, 2, 4]));
+        let net = DeviceType::named("net").unwrap();
+        assert_eq!((net.inbound(2), net.inbound(6)), (vec![0], vec![0, 2, 4]));
+        assert_eq!(DeviceType::named("console").unwrap().inbound(2), [0, 1]);
         assert_eq!(DeviceType::named("vsock").unwrap().inbound(3), [0, 2]);
     }
 }

@@ -38,6 +38,8 @@ pub struct Properties {
     pub lifetime: Lifetime,
     /// Whether the first kick starts the device.
     pub starts_by_kick: bool,
+    /// Whether a driver waits for another backend without a limit.
+    pub waits: bool,
 }
 
 /// Reasons why the configuration of a device does not make a device.
@@ -103,6 +105,7 @@ impl Properties {
             inbound: device.inbound.clone().unwrap_or_else(|| kind.inbound(device.queues)),
             lifetime: kind.lifetime,
             starts_by_kick: kind.starts_by_kick,
+            waits: kind.waits,
         }
     }
 
@@ -123,6 +126,7 @@ impl Properties {
             inbound: device.inbound.clone().ok_or_else(|| missing("inbound"))?,
             lifetime: Lifetime::Recorded,
             starts_by_kick: false,
+            waits: false,
         })
     }
 

@@ -32,6 +32,7 @@ const GPIO: u32 = 41;
 const I2C: u32 = 34;
 const RNG: u32 = 4;
 const VSOCK: u32 = 19;
+const CONSOLE: u32 = 3;
 const INPUT: u32 = 18;
 
 /// Registers (virtio 1.3, 4.2.2).

@@ -218,7 +218,8 @@ impl DeviceSlot {
     fn take_device(&mut self, guest: &Rc<XenGuest>) -> Option<(Served, StateStore)> {
         let Parts { store, notifiers, inflight } = self.parts.take()?;
         let Description { name, irq, .. } = &self.device;
-        Some((BackedDevice::new(name.clone(), Rc::clone(guest), *irq, notifiers, inflight), store))
+        let device = BackedDevice::new(name.clone(), Rc::clone(guest), *irq, notifiers, inflight);
+        Some((if self.device.properties.waits { device.that_waits() } else { device }, store))
     }
 
     fn identity(&self) -> Identity {

@@ -234,6 +234,19 @@ fn posted_buffers_are_offered_to_the_next_backend() {
     assert_eq!(after_the_end(RNG, false, 8), (RUNNING, vec![5]));
 }
 
+/// A driver that waits for its output with interrupts disabled does not react to a reset that is needed.
+#[test]
+fn a_console_waits_for_its_next_backend_without_a_limit_and_offers_its_output_again() {
+    let config = vec![0; 12];
+    let script = Script { device_id: CONSOLE, tracks_inflight: false, config, ..Script::default() };
+    let (mut guest, _) = Guest::in_use(script.clone());
+    guest.device().absence_limit = None;
+    guest.disconnect_backend();
+    assert_eq!((guest.status(), guest.device().deadline()), (RUNNING, None));
+    let backend = guest.connect_scripted(script);
+    assert_eq!((guest.status(), bases(&backend.take())), (RUNNING, vec![5]));
+}
+
 #[test]
 fn a_device_whose_state_has_ended_needs_a_reset_even_when_idle() {
     assert_eq!(after_the_end(GPIO, false, 0), (NEEDS_RESET, vec![]));
