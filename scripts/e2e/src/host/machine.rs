@@ -113,6 +113,19 @@ impl Place {
         }
     }
 
+    /// Returns the place of the image whose first guest has devices that daemons of other projects serve
+    /// (scripts/e2e/devices.toml), for the run of this name.
+    #[must_use]
+    pub fn devices(run: &str) -> Self {
+        let demo = Self::in_checkout(run);
+        Self {
+            manifest: Path::new(env!("CARGO_MANIFEST_DIR")).join("devices.toml"),
+            image: demo.image.with_file_name("devices"),
+            guests: vec![Guest::linux("upstream"), Guest::linux("ours")],
+            ..demo
+        }
+    }
+
     /// Returns the place of the demo's image in this checkout, for the run of this name.
     #[must_use]
     pub fn in_checkout(run: &str) -> Self {
