@@ -18,6 +18,8 @@ pub(crate) struct Daemon {
     pub(crate) device: &'static str,
     /// The program.
     pub(crate) program: &'static str,
+    /// Its user and group in the manifest.
+    pub(crate) user: u32,
 }
 
 /// Runs a script in a domain.
@@ -38,12 +40,22 @@ impl Daemon {
         Ok(pids.next().filter(|_| pids.next().is_none()).map(str::to_owned))
     }
 
+    /// The process.
+    pub(crate) fn pid(self, machine: &Machine) -> Result<String> {
+        self.find(machine)?.with_context(|| format!("{} does not run", self.program))
+    }
+
     /// Kills the process, and waits until another one has mapped the rings.
     pub(crate) fn kill(self, machine: &Machine) -> Result<()> {
-        let pid = self.find(machine)?.with_context(|| format!("{} does not run", self.program))?;
+        let pid = self.pid(machine)?;
         script(&machine.driver_domain, &format!("kill -KILL {pid}"))?;
+        self.wait_for_another(machine, &pid)
+    }
+
+    /// Waits until another process than `former` serves the device.
+    pub(crate) fn wait_for_another(self, machine: &Machine, former: &str) -> Result<()> {
         wait_until("another daemon serves the device", LIMIT, || {
-            Ok(self.find(machine)?.filter(|other| *other != pid).map(drop))
+            Ok(self.find(machine)?.filter(|other| *other != former).map(drop))
         })
     }
 }

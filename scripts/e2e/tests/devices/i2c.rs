@@ -8,7 +8,7 @@ use e2e::host::machine::Machine;
 use crate::LIMIT;
 use crate::daemon::{self, Daemon};
 
-pub(crate) const DAEMON: Daemon = Daemon { device: "i2c", program: "vhost-device-i2c" };
+pub(crate) const DAEMON: Daemon = Daemon { device: "i2c", program: "vhost-device-i2c", user: 10208 };
 
 /// A byte is written to the EEPROM and read back, while the other guest reads its sensor by our daemon.
 pub(crate) fn eeprom_is_written(machine: &Machine) -> Result<()> {

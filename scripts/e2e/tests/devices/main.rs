@@ -4,6 +4,7 @@
 //! boots once: each does what a user would do with it, and again after its daemon was killed.
 //! `scripts/test e2e [NAME]` runs them.
 
+mod confined;
 mod daemon;
 mod gpio;
 mod i2c;
@@ -86,20 +87,39 @@ fn main() -> ExitCode {
     arguments.test_threads = Some(1);
     let shared = Arc::new(Shared::default());
     let trials = DEVICES.iter().flat_map(|device| {
-        let [used, survived] = [Arc::clone(&shared), Arc::clone(&shared)];
+        let [used, powerless, bounded, survived] = std::array::from_fn(|_| Arc::clone(&shared));
         [
             Trial::test(format!("device-{}-is-used", device.daemon.device), move || {
                 trial(&used, device.use_it)
             }),
+            Trial::test(
+                format!("device-{}-daemon-has-given-up-its-rights", device.daemon.device),
+                move || {
+                    trial(&powerless, |machine| {
+                        confined::daemon_has_given_up_its_rights(machine, device.daemon)
+                    })
+                },
+            ),
+            Trial::test(
+                format!("device-{}-daemon-reaches-its-own-guest-only", device.daemon.device),
+                move || {
+                    trial(&bounded, |machine| {
+                        confined::daemon_reaches_its_own_guest_only(machine, device.daemon)
+                    })
+                },
+            ),
             Trial::test(format!("device-{}-outlives-its-daemon", device.daemon.device), move || {
                 trial(&survived, |machine| survive(machine, device))
             }),
         ]
     });
+    let hang = Arc::clone(&shared);
+    let hang =
+        Trial::test("device-gpio-daemon-that-hangs-is-killed", move || trial(&hang, gpio::hang_is_ended));
     let table = Trial::test("table-of-devices-is-current", || {
         table::is_current().map_err(|error| Failed::from(format!("{error:#}")))
     });
-    let conclusion = libtest_mimic::run(&arguments, trials.chain([table]).collect());
+    let conclusion = libtest_mimic::run(&arguments, trials.chain([hang, table]).collect());
     // `exit` would leave QEMU and the hardware running.
     drop(shared.lock().unwrap_or_else(PoisonError::into_inner).take());
     conclusion.exit_code()
