@@ -33,7 +33,8 @@ impl Daemon {
         // The name of a process has 15 characters.
         let program = self.program;
         let search = format!(
-            "for p in /proc/[0-9]*; do readlink $p/exe | grep -q /{program}$ && echo ${{p#/proc/}}; done; true"
+            "for p in /proc/[0-9]*; do readlink $p/exe | grep -q /{program}$ && echo ${{p#/proc/}}; done; \
+             true"
         );
         let found = script(&machine.driver_domain, &search)?;
         let mut pids = found.lines();

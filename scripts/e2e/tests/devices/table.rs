@@ -11,7 +11,8 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{DEVICES, Device};
 
-const HEAD: &str = "| Device | Daemon | What is run, also after the daemon was killed | Limits of the daemon |\n\
+const HEAD: &str = "| Device | Daemon | What is run, also after the daemon was killed | Limits of the \
+    daemon |\n\
                     |---|---|---|---|\n";
 
 /// Fails if the table in README.md is another one.
