@@ -14,6 +14,7 @@ mod gpio_interrupts;
 mod i2c;
 mod queues;
 mod registers;
+mod rtos;
 mod status;
 
 use anyhow::{Context, Result};
@@ -42,6 +43,9 @@ pub const GROUPS: &[Group] = &[
     Group { name: "irq", tests: gpio_interrupts::TESTS },
 ];
 
+/// The tests of a guest without grants, which run on an image of their own.
+pub const WITHOUT_GRANTS: Group = Group { name: "rtos", tests: rtos::TESTS };
+
 /// The word before the name of a test that passed.
 pub const PASSED: &str = "passed ";
 /// The word before the name of a test that failed. The reason follows the name.
@@ -52,7 +56,8 @@ pub const FAILED: &str = "failed ";
 /// # Errors
 /// Returns an error if no group has the name `group`.
 pub fn run(job: &Job, group: &str, filter: &str) -> Result<()> {
-    let group = GROUPS.iter().find(|candidate| candidate.name == group).context("unknown group of tests")?;
+    let mut groups = GROUPS.iter().chain([&WITHOUT_GRANTS]);
+    let group = groups.find(|candidate| candidate.name == group).context("unknown group of tests")?;
     for test in group.tests.iter().filter(|test| test.name.contains(filter)) {
         // If a guest hangs or crashes, the log of the console ends with the test that ran.
         uart::print(format_args!("conformance: {}\n", test.name));
@@ -70,7 +75,11 @@ mod tests {
 
     #[test]
     fn names_of_tests_are_unique() {
-        let names = super::GROUPS.iter().flat_map(|group| group.tests).map(|test| test.name);
+        let names = super::GROUPS
+            .iter()
+            .chain([&super::WITHOUT_GRANTS])
+            .flat_map(|group| group.tests)
+            .map(|test| test.name);
         assert_eq!(names.clone().collect::<BTreeSet<_>>().len(), names.count());
     }
 }

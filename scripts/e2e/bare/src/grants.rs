@@ -12,6 +12,7 @@ use spin::Mutex;
 
 use crate::machine::{self, GRANT_ENTRIES, GrantEntry};
 use crate::pages::Page;
+use crate::platform;
 use crate::xen;
 
 /// The domid of the driver domain, the first domain that Xen creates.
@@ -57,11 +58,13 @@ fn reserve() -> Result<u32> {
     free.as_mut().and_then(Vec::pop).context("no grant reference is free")
 }
 
-/// A page that is granted to the driver domain.
+/// A page that is granted to the driver domain. In a guest without grants, which gives the driver domain all
+/// of its memory, it is any page.
 #[derive(Debug)]
 pub struct Granted {
     page: Page,
-    reference: u32,
+    /// `None` in a guest without grants.
+    reference: Option<u32>,
 }
 
 impl Granted {
@@ -78,8 +81,11 @@ impl Granted {
     /// # Errors
     /// Returns an error if no reference is free.
     pub fn with_flags(flags: u16) -> Result<Self> {
+        if !platform::has_grants() {
+            return Ok(Self { page: Page::default(), reference: None });
+        }
         let reference = reserve()?;
-        let granted = Self { page: Page::default(), reference };
+        let granted = Self { page: Page::default(), reference: Some(reference) };
         let entry = entry(reference).context("the reference is beyond the table")?;
         entry.domain.store(DRIVER_DOMAIN, Ordering::Relaxed);
         entry.frame.store(granted.page.frame(), Ordering::Relaxed);
@@ -95,27 +101,31 @@ impl Granted {
         &self.page
     }
 
-    /// Its grant reference.
+    /// Its grant reference. In a guest without grants, one beyond the table.
     #[must_use]
     pub fn reference(&self) -> u32 {
-        self.reference
+        self.reference.unwrap_or(u32::MAX)
+    }
+
+    fn entry(&self) -> Option<&'static GrantEntry> {
+        self.reference.and_then(entry)
     }
 
     /// Returns the address of byte `offset`, as a device uses it.
     #[must_use]
     pub fn address(&self, offset: u64) -> u64 {
-        address(self.reference, offset)
+        self.reference.map_or(self.page.address() + offset, |reference| address(reference, offset))
     }
 
     /// Returns whether the driver domain has the page mapped, or copies it at this moment.
     #[must_use]
     pub fn is_in_use(&self) -> bool {
-        entry(self.reference).is_some_and(|entry| entry.flags.load(Ordering::Acquire) & IN_USE != 0)
+        self.entry().is_some_and(|entry| entry.flags.load(Ordering::Acquire) & IN_USE != 0)
     }
 
     /// Revokes the grant, even if it is in use. Xen refuses new uses of it.
     pub fn revoke(&self) {
-        if let Some(entry) = entry(self.reference) {
+        if let Some(entry) = self.entry() {
             entry.flags.fetch_and(!PERMIT, Ordering::AcqRel);
         }
     }
@@ -125,8 +135,8 @@ impl Granted {
     /// # Errors
     /// Returns an error if the driver domain still uses the page. The page is never used again then.
     pub fn end(self) -> Result<()> {
-        let free = release(self.reference);
-        let reference = self.reference;
+        let free = release(self.entry());
+        let reference = self.reference();
         if !free {
             mem::forget(self);
         }
@@ -137,17 +147,16 @@ impl Granted {
 
 /// Ends a grant unless it is in use, and returns whether it has ended. This is one atomic step, because Xen
 /// may mark the grant as in use at any time.
-fn release(reference: u32) -> bool {
+fn release(entry: Option<&GrantEntry>) -> bool {
     let unused = |flags: u16| (flags & IN_USE == 0).then_some(0);
-    entry(reference)
-        .is_none_or(|entry| entry.flags.fetch_update(Ordering::AcqRel, Ordering::Acquire, unused).is_ok())
+    entry.is_none_or(|entry| entry.flags.fetch_update(Ordering::AcqRel, Ordering::Acquire, unused).is_ok())
 }
 
 impl Drop for Granted {
     fn drop(&mut self) {
-        if release(self.reference) {
+        if release(self.entry()) {
             if let Some(free) = FREE.lock().as_mut() {
-                free.push(self.reference);
+                free.extend(self.reference);
             }
         } else {
             // The driver domain can still write to this page: it must not be allocated again.

@@ -100,6 +100,24 @@ pub fn bootargs() -> Result<&'static str> {
     Ok(chosen.property("bootargs").and_then(|property| property.value_as::<&str>().ok()).unwrap_or_default())
 }
 
+/// Returns whether the guest has to grant pages to its devices: the device tree has an IOMMU for them. A
+/// domain without devices has grants.
+pub fn has_grants() -> bool {
+    static HAS_GRANTS: Once<bool> = Once::new();
+    *HAS_GRANTS.call_once(|| {
+        let (mut devices, mut with_iommu) = (0_usize, 0_usize);
+        if let Ok(tree) = tree() {
+            visit(&tree.root(), &mut |node| {
+                if is_compatible(node, "virtio,mmio") {
+                    devices += 1;
+                    with_iommu += usize::from(node.property("iommus").is_some());
+                }
+            });
+        }
+        devices == 0 || with_iommu > 0
+    })
+}
+
 /// Returns base address and interrupt of each virtio-mmio device, in the order of the tree.
 ///
 /// # Errors

@@ -126,6 +126,19 @@ impl Place {
         }
     }
 
+    /// Returns the place of the image with a guest that has no grants (scripts/e2e/ungranted.toml) in this
+    /// checkout, for the run of this name. The first guest of [`Machine`] has no grants, the second has.
+    #[must_use]
+    pub fn ungranted(run: &str) -> Self {
+        let demo = Self::in_checkout(run);
+        Self {
+            manifest: Path::new(env!("CARGO_MANIFEST_DIR")).join("ungranted.toml"),
+            image: demo.image.with_file_name("ungranted"),
+            guests: vec![Guest { name: "rtos", greeting: &["machine"] }, Guest::linux("good")],
+            ..demo
+        }
+    }
+
     /// Returns the place of the demo's image in this checkout, for the run of this name.
     #[must_use]
     pub fn in_checkout(run: &str) -> Self {
