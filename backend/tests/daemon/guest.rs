@@ -30,7 +30,7 @@ const SIZE: usize = 1 << 20;
 /// Entries of each ring, unless a test chooses another size.
 pub(crate) const RING: u16 = 64;
 /// Space for one ring of up to 1024 entries, and the place of its used ring.
-const RING_BYTES: u64 = 0x8000;
+const RING_BYTES: u16 = 0x8000;
 const USED_OFFSET: u64 = 0x5000;
 /// First address for buffers.
 const BUFFERS: u64 = BASE + 0x1_0000;
@@ -153,7 +153,8 @@ impl Guest {
     ) -> Self {
         let same_socket = socket.try_clone().expect("a descriptor");
         let (frontend, features) = negotiate(socket, without, without_protocol);
-        let rings = (0..u64::from(queues)).map(|index| Ring::new(BASE + index * RING_BYTES)).collect();
+        let rings =
+            (0..u64::from(queues)).map(|index| Ring::new(BASE + index * u64::from(RING_BYTES))).collect();
         let memory = memory();
         Self {
             frontend,
@@ -637,7 +638,7 @@ impl Guest {
 impl Ring {
     /// Empties the ring, as a driver does.
     fn clear(&mut self, memory: &GuestMemoryMmap) {
-        memory.write_slice(&[0; RING_BYTES as usize], GuestAddress(self.at)).expect("memory");
+        memory.write_slice(&vec![0; usize::from(RING_BYTES)], GuestAddress(self.at)).expect("memory");
         (self.available, self.seen, self.descriptors) = (0, 0, 0);
     }
 
