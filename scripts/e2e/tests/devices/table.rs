@@ -11,9 +11,10 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{DEVICES, Device};
 
-const HEAD: &str = "| Device | Daemon | What is run, also after the daemon was killed | Limits of the \
-    daemon |\n\
-                    |---|---|---|---|\n";
+const HEAD: &str = "\
+| Device | Daemon | What is run; with `XBA_LONG=1` also after the daemon was killed | Limits of the daemon |
+|---|---|---|---|
+";
 
 /// Fails if the table in README.md is another one.
 pub(crate) fn is_current() -> Result<()> {
