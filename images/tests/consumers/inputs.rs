@@ -73,8 +73,9 @@ fn missing(backend: &Path, artefacts: &Path) -> Vec<String> {
     let programs = programs.map(|program| format!("{program} (scripts/setup installs it)"));
     let xen = FROM_XEN.iter().map(|name| artefacts.join(name)).filter(|path| !path.is_file());
     let xen = xen.map(|path| format!("{} (scripts/artefacts xen makes it)", path.display()));
-    let backend = (!backend.is_file())
-        .then(|| format!("{} (cargo build -p backend makes it, or set XBA_BACKEND)", backend.display()));
+    let backend = (!backend.is_file()).then(|| {
+        format!("{} (cargo build -p backend --features xen makes it, or set XBA_BACKEND)", backend.display())
+    });
     programs.chain(xen).chain(backend).collect()
 }
 

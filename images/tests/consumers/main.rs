@@ -13,7 +13,8 @@
 //! Environment:
 //!
 //! - `PROPTEST_CASES`: the number of manifests, 256 by default.
-//! - `XBA_BACKEND`: the backend's program for this machine, `target/debug/backend` by default.
+//! - `XBA_BACKEND`: the backend's program for this machine, with the feature `xen`. By default
+//!   `target/debug/backend`.
 //! - `XBA_REQUIRE_TOOLS=1`: a missing program or artefact fails the test. By default the test is skipped.
 
 #![allow(clippy::unwrap_used, reason = "in a test a panic is the message")]
