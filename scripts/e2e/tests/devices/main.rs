@@ -3,8 +3,9 @@
 //! Devices of one guest that daemons of other projects serve (scripts/e2e/devices.toml), on one machine that
 //! boots once: each does what a user would do with it. `scripts/test e2e [NAME]` runs them.
 //!
-//! `XBA_LONG=1` also kills their daemons. A daemon of vhost-device-gpio 0.1.0 that continues can panic while
-//! it maps memory, and Linux's driver then waits without a limit, so this is no part of the normal run.
+//! `XBA_LONG=1` also kills their daemons and binds the drivers again. vm-memory 0.12.0 then ends a daemon
+//! that has a memory table already. Linux's GPIO driver waits without a limit if this loses its request, so
+//! the normal run leaves that out.
 
 mod confined;
 mod daemon;
@@ -54,7 +55,7 @@ static DEVICES: [Device; 2] = [
         used: "an edge of the power button",
         use_it: gpio::button_is_seen,
         recover: gpio::bind_again,
-        limits: "the same; a daemon that continues can panic while it maps memory; a guest gets a whole chip",
+        limits: "the same; a second memory table ends it; a guest gets a whole chip",
     },
 ];
 
