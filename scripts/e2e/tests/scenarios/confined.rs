@@ -158,7 +158,8 @@ fn require_confined(process: &Process) -> Result<()> {
 /// The attempts with a descriptor of each node, and whether each succeeds for the guest to which the
 /// descriptor is restricted.
 const ATTEMPTS: [(&str, &[(&str, bool)]); 3] = [
-    ("/dev/xen/privcmd", &[("call", true)]),
+    // The policy forbids foreign pages even of the own guest: it grants its pages.
+    ("/dev/xen/privcmd", &[("call", true), ("map-foreign", false)]),
     ("/dev/xen/gntdev", &[("map", true), ("copy-from", true), ("copy-to", true), ("restrict", true)]),
     ("/dev/xen/evtchn", &[("bind", true), ("bind-static", false), ("bind-virq", false), ("notify", false)]),
 ];
@@ -200,6 +201,8 @@ pub(crate) fn a_process_reaches_its_own_guest_only(machine: &Machine) -> Result<
 fn require_reasons(text: &str) -> Result<()> {
     let reason = |line: &str| match line.split([' ', ':']).nth(1)? {
         "call" | "map" | "copy-from" | "copy-to" => Some("Operation not permitted"),
+        // The policy speaks for the own guest, and the restriction for the other.
+        "map-foreign" => Some("ermi"),
         "restrict" => Some("Invalid argument"),
         "notify" => Some("not connected"),
         _ => Some("Permission denied"),

@@ -6,11 +6,12 @@
 //! What the drivers of the guest do is in scripts/e2e/bare/src/conformance/rtos.rs. The other tests show that
 //! the driver domain maps memory of that guest only, and that the other guest is not affected.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use bare::conformance::{FAILED, PASSED, Test, WITHOUT_GRANTS};
 use e2e::host::machine::{GUEST_A, GUEST_B, Machine, Place};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -63,6 +64,51 @@ fn driver_domain_maps_one_guest(machine: &Machine) -> Result<()> {
     Ok(())
 }
 
+/// Prints number and user of each backend.
+const BACKENDS: &str = r#"
+for process in /proc/[0-9]*; do
+    [ "$(readlink $process/exe)" = /usr/bin/backend ] || continue
+    echo "${process#/proc/} $(awk '/^Uid:/ { print $2 }' $process/status)"
+done 2>/dev/null"#;
+
+/// The numbers of the backends of each guest, by its domid.
+fn backends(machine: &Machine) -> Result<BTreeMap<u16, Vec<String>>> {
+    let text = machine.driver_domain.check(&["sh", "-c", BACKENDS], LIMIT)?;
+    let mut found: BTreeMap<u16, Vec<String>> = BTreeMap::new();
+    for line in text.lines() {
+        let (number, user) = line.split_once(' ').with_context(|| line.to_owned())?;
+        let domid = user.parse::<u16>()?.checked_sub(10000).with_context(|| line.to_owned())?;
+        found.entry(domid).or_default().push(number.to_owned());
+    }
+    ensure!(found.values().map(Vec::len).eq([2, 2]), "two backends of each guest: {text}");
+    Ok(found)
+}
+
+/// What each backend can do with its descriptors of `/dev/xen`, as its user and without its list of system
+/// calls: that of the guest without grants maps pages of this guest only.
+fn backends_reach_their_guest(machine: &Machine) -> Result<()> {
+    let domains = [GUEST_A, GUEST_B].map(|domain| domain.to_string());
+    let [first, second] = &domains;
+    for (domid, processes) in backends(machine)? {
+        for process in processes {
+            let text = machine.driver_domain.check(&["agent", "borrow", &process, first, second], LIMIT)?;
+            // A backend has a duplicate of the descriptor for each region of memory.
+            let done: BTreeSet<_> = text.lines().filter_map(|line| line.strip_suffix(": done")).collect();
+            let expected: &[&str] = if domid == GUEST_A {
+                &["2 call", "2 map-foreign"]
+            } else {
+                &["3 copy-from", "3 copy-to", "3 map", "3 restrict"]
+            };
+            ensure!(done.iter().eq(expected), "a backend of domain {domid} has done {done:?}: {text}");
+            let restricted = ["3 map-foreign: refused: ", "2 map: refused: "];
+            let refused = text.lines().find(|line| restricted.iter().any(|start| line.starts_with(start)));
+            let refused = refused.with_context(|| text.clone())?;
+            ensure!(refused.contains("Operation not permitted"), "not by the restriction: {refused}");
+        }
+    }
+    Ok(())
+}
+
 /// Prints what is left of the driver domain's memory. Linux keeps the page structures of foreign mappings.
 fn driver_domain_has_memory_left(machine: &Machine) -> Result<()> {
     let command = "grep -E '^(MemTotal|MemAvailable):' /proc/meminfo";
@@ -92,8 +138,9 @@ fn main() -> ExitCode {
         let shared = Arc::clone(&shared);
         Trial::test(test.name, move || trial(&shared, |machine| conform(machine, test)))
     });
-    let others: [(_, Perform); 2] = [
+    let others: [(_, Perform); 3] = [
         ("driver-domain-maps-memory-of-one-guest-only", driver_domain_maps_one_guest),
+        ("a-backend-maps-memory-of-its-guest-only", backends_reach_their_guest),
         ("driver-domain-has-memory-left", driver_domain_has_memory_left),
     ];
     let others = others.map(|(name, run)| {
