@@ -3,6 +3,7 @@
 //! The hardware, as described by the device tree from Xen.
 
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use anyhow::{Context, Result};
 use dtoolkit::fdt::{Fdt, FdtNode};
@@ -13,6 +14,10 @@ use crate::machine;
 
 /// The number of the first shared peripheral interrupt.
 const FIRST_SHARED: u32 = 32;
+
+/// The addresses of the devices that a driver domain serves (Xen's public header arch-arm.h:
+/// GUEST_VIRTIO_MMIO_BASE, GUEST_VIRTIO_MMIO_SIZE).
+const SERVED: Range<u64> = 0x0200_0000..0x0210_0000;
 
 /// Addresses and interrupts of the hardware that every domain has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,14 +106,15 @@ pub fn bootargs() -> Result<&'static str> {
 }
 
 /// Returns whether the guest has to grant pages to its devices: the device tree has an IOMMU for them. A
-/// domain without devices has grants.
+/// domain that no driver domain serves has grants: a driver domain owns virtio devices of the board.
 pub fn has_grants() -> bool {
     static HAS_GRANTS: Once<bool> = Once::new();
     *HAS_GRANTS.call_once(|| {
         let (mut devices, mut with_iommu) = (0_usize, 0_usize);
         if let Ok(tree) = tree() {
             visit(&tree.root(), &mut |node| {
-                if is_compatible(node, "virtio,mmio") {
+                let is_served = address(node, 0).is_some_and(|address| SERVED.contains(&address));
+                if is_served && is_compatible(node, "virtio,mmio") {
                     devices += 1;
                     with_iommu += usize::from(node.property("iommus").is_some());
                 }
