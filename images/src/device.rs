@@ -68,6 +68,11 @@ pub trait DeviceType: Debug {
         None
     }
 
+    /// The socket of its backend, if something else than the shim starts that.
+    fn socket(&self) -> Option<&Spanned<String>> {
+        None
+    }
+
     /// The shim's configuration of the device. Returns none if [`DeviceType::check`] would refuse it.
     fn configuration(&self, place: &Place<'_>) -> Option<shim_config::Device>;
 

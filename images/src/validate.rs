@@ -45,6 +45,7 @@ pub fn validate(manifest: &Manifest, board: &Board) -> Vec<Diagnostic> {
     devices::check(manifest, board, &mut found);
     placement::check(manifest, &mut found);
     users::check(manifest, &mut found);
+    memory_access::check(manifest, &mut found);
     files::destinations(manifest, &mut found);
     files::console(manifest, &mut found);
     files::kernels(manifest, &mut found);

@@ -150,6 +150,13 @@ impl DeviceType for Virtio {
         }
     }
 
+    fn socket(&self) -> Option<&Spanned<String>> {
+        match &self.served {
+            Served::Program(_) => None,
+            Served::Socket(path) => Some(path),
+        }
+    }
+
     fn configuration(&self, place: &Place<'_>) -> Option<shim_config::Device> {
         let backend = match &self.served {
             Served::Program(program) => Backend::Program(program.configuration(place)),
